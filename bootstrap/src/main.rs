@@ -1,0 +1,2 @@
+//! The `cpack-boot` executable.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The `cluster-pack` executable.
+fn main() {}
