@@ -1,1 +1,28 @@
-//! Placeholder.
+//! What packer and boot must agree on: bytes, names and places.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`digest`] | BLAKE3 digests, also of files whose parts are hashed in any order |
+//! | [`path`] | relative paths that cannot leave the directory they are joined to |
+//! | [`zip`] | zip records, the central directory, and entries cut into frames |
+//! | [`content`] | the digest of a layer's content: paths, modes, bytes |
+//! | [`manifest`] | the JSON that names an environment's layers |
+//! | [`job`] | the JSON that one submission adds to an environment |
+//! | [`launcher`] | a job appended to the boot executable |
+//! | [`store`] | where layers, manifests and names are kept |
+//! | [`exit`] | the exit codes of both programs |
+//!
+//! Nothing here prints, reads an environment variable or starts a thread.
+
+pub mod content;
+pub mod digest;
+pub mod exit;
+pub mod job;
+pub mod launcher;
+pub mod manifest;
+pub mod path;
+pub mod store;
+pub mod zip;
+
+pub use digest::Digest;
+pub use path::SafePath;

@@ -1,0 +1,100 @@
+//! The suite that every store passes: what [`Store`] promises, checked against the real thing.
+
+#![expect(clippy::expect_used, reason = "a test suite reports by panicking")]
+
+use std::thread;
+
+use super::{Key, Put, Source, Store, StoreErrorKind, Written};
+use crate::Digest;
+
+/// Runs the suite on an empty store. Panics where the store breaks its contract.
+///
+/// # Panics
+/// On every broken promise, with what was expected.
+pub fn check(store: &dyn Store) {
+    empty(store);
+    write_and_read(store);
+    ranges(store);
+    names(store);
+    concurrent(store);
+    listing_and_deleting(store);
+}
+
+fn key(content: &[u8]) -> Key {
+    Key::layer(&Digest::of(content))
+}
+
+fn empty(store: &dyn Store) {
+    let key = key(b"nothing");
+    assert_eq!(store.stat(&key).expect("stat of a missing object is no error"), None);
+    let error = store.read(&key, 10).expect_err("a missing object cannot be read");
+    assert_eq!(error.kind, StoreErrorKind::NotFound, "{error}");
+    let error = store.read_range(&key, 0, &mut [0; 4]).expect_err("a missing object has no range");
+    assert_eq!(error.kind, StoreErrorKind::NotFound, "{error}");
+    let error = store.refresh(&key).expect_err("a missing object cannot be refreshed");
+    assert_eq!(error.kind, StoreErrorKind::NotFound, "{error}");
+    assert!(store.list("layers").expect("an empty store can be listed").is_empty());
+    store.delete(&key).expect("deleting what is gone is no error");
+}
+
+fn write_and_read(store: &dyn Store) {
+    for content in [&b""[..], b"small", &vec![7; 3 << 20]] {
+        let key = key(content);
+        let sent = store.put(&key, Source::Bytes(content), Put::IfAbsent).expect("writes");
+        assert_eq!(sent, Written::Sent(content.len() as u64));
+        let kept = store.put(&key, Source::Bytes(content), Put::IfAbsent).expect("writes again");
+        assert_eq!(kept, Written::Kept);
+        assert_eq!(store.read(&key, content.len() as u64).expect("reads"), content);
+        assert_eq!(store.stat(&key).expect("stat").map(|s| s.size), Some(content.len() as u64));
+        store.refresh(&key).expect("refreshes");
+    }
+    let error = store.read(&key(b"small"), 3).expect_err("the limit holds");
+    assert_eq!(error.kind, StoreErrorKind::Damaged, "{error}");
+}
+
+fn ranges(store: &dyn Store) {
+    let content: Vec<u8> = (0..1_000_000u32).map(|i| (i % 253) as u8).collect();
+    let key = key(&content);
+    store.put(&key, Source::Bytes(&content), Put::IfAbsent).expect("writes");
+    for (offset, len) in [(0, 1), (0, 1_000_000), (999_999, 1), (65_536, 131_072), (5, 0)] {
+        let mut buffer = vec![0; len];
+        store.read_range(&key, offset as u64, &mut buffer).expect("a range inside the object");
+        assert_eq!(buffer, content[offset..offset + len]);
+    }
+    for (offset, len) in [(999_999, 2), (1_000_000, 1), (5_000_000, 10)] {
+        let error = store.read_range(&key, offset, &mut vec![0; len]).expect_err("a range past the end");
+        assert_eq!(error.kind, StoreErrorKind::Damaged, "{error}");
+    }
+}
+
+fn names(store: &dyn Store) {
+    let key = Key::name("a-name", "json").expect("a name");
+    for content in [&b"one"[..], b"two, longer", b"3"] {
+        store.put(&key, Source::Bytes(content), Put::Replace).expect("replaces");
+        assert_eq!(store.read(&key, 100).expect("reads"), content);
+    }
+}
+
+fn concurrent(store: &dyn Store) {
+    let content = vec![9; 1 << 20];
+    let shared = key(&content);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                store.put(&shared, Source::Bytes(&content), Put::IfAbsent).expect("two may publish at once");
+                assert_eq!(store.read(&shared, 2 << 20).expect("whole at any time"), content);
+            });
+        }
+    });
+}
+
+fn listing_and_deleting(store: &dyn Store) {
+    let gone = key(b"small");
+    let listed = store.list("layers").expect("lists");
+    assert!(listed.iter().any(|l| l.key == gone && l.stat.size == 5), "{listed:?}");
+    assert!(listed.iter().all(|l| l.key.as_str().starts_with("layers/")), "{listed:?}");
+    assert_eq!(store.list("names").expect("lists").len(), 1);
+    store.delete(&gone).expect("deletes");
+    assert_eq!(store.stat(&gone).expect("stat"), None);
+    assert!(!store.list("layers").expect("lists").iter().any(|l| l.key == gone));
+}

@@ -1,0 +1,74 @@
+//! The end of an archive: where its central directory is.
+
+use super::{ZipError, u16_at, u32_at, u64_at};
+
+pub(super) const END_SIGNATURE: u32 = 0x0605_4b50;
+pub(super) const END64_SIGNATURE: u32 = 0x0606_4b50;
+pub(super) const LOCATOR64_SIGNATURE: u32 = 0x0706_4b50;
+const END_SIZE: usize = 22;
+const LOCATOR64_SIZE: usize = 20;
+const END64_SIZE: usize = 56;
+
+/// Bytes from the end of a file in which its end records stand: the longest comment and the three records.
+pub const MAX_TAIL: usize = 65_535 + END_SIZE + LOCATOR64_SIZE + END64_SIZE;
+
+/// Where the central directory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// Offset of the directory in the file.
+    pub directory_offset: u64,
+    /// Its length in bytes.
+    pub directory_size: u64,
+    /// How many entries it has.
+    pub entries: u64,
+    /// Bytes before the archive that its offsets do not count (a `#!` line, an executable): to be added to each offset.
+    pub base: u64,
+    /// Offset of the end-of-central-directory record (not the zip64 one) in the file.
+    pub end_offset: u64,
+}
+
+/// Finds the central directory of a file of `file_size` bytes whose last bytes are `tail` ([`MAX_TAIL`] or the file).
+pub fn read_end(tail: &[u8], file_size: u64) -> Result<End, ZipError> {
+    let tail_offset = file_size.saturating_sub(tail.len() as u64);
+    let last = tail.len().checked_sub(END_SIZE).ok_or(ZipError::NoEnd(tail.len()))?;
+    let at = (0..=last)
+        .rev()
+        .find(|at| {
+            u32_at(tail, *at) == Some(END_SIGNATURE)
+                && u16_at(tail, at + 20).is_some_and(|comment| at + END_SIZE + usize::from(comment) == tail.len())
+        })
+        .ok_or(ZipError::NoEnd(tail.len()))?;
+    let short = ZipError::Short { what: "end record", offset: tail_offset + at as u64 };
+    let field16 = |offset| u16_at(tail, at + offset).ok_or_else(|| short.clone());
+    let field32 = |offset| u32_at(tail, at + offset).ok_or_else(|| short.clone());
+    if field16(4)? != 0 && field16(4)? != u16::MAX {
+        return Err(ZipError::Unsupported { what: "several disks".into(), name: String::new() });
+    }
+    let (entries, size, offset) = (u64::from(field16(10)?), u64::from(field32(12)?), u64::from(field32(16)?));
+    let end_offset = tail_offset + at as u64;
+    let has_locator = at >= LOCATOR64_SIZE && u32_at(tail, at - LOCATOR64_SIZE) == Some(LOCATOR64_SIGNATURE);
+    if !has_locator {
+        return place(entries, size, offset, end_offset, end_offset);
+    }
+    let at64 = (at - LOCATOR64_SIZE)
+        .checked_sub(END64_SIZE)
+        .filter(|at| u32_at(tail, *at) == Some(END64_SIGNATURE))
+        .ok_or(ZipError::Signature { what: "zip64 end record", offset: end_offset })?;
+    let field64 = |offset| u64_at(tail, at64 + offset).ok_or_else(|| short.clone());
+    place(field64(32)?, field64(40)?, field64(48)?, tail_offset + at64 as u64, end_offset)
+}
+
+/// The directory ends where the (first) end record starts: what its stated offset lacks is the base.
+fn place(entries: u64, size: u64, offset: u64, directory_end: u64, end_offset: u64) -> Result<End, ZipError> {
+    let wrong = |detail: String| ZipError::Disagreement { what: "end record", name: String::new(), detail };
+    let directory_offset = directory_end
+        .checked_sub(size)
+        .ok_or_else(|| wrong(format!("claims a directory of {size} bytes in a file of {directory_end}")))?;
+    let base = directory_offset
+        .checked_sub(offset)
+        .ok_or_else(|| wrong(format!("claims its directory at {offset}, but it ends at {directory_end}")))?;
+    if entries > size / 46 {
+        return Err(wrong(format!("claims {entries} entries in a directory of {size} bytes")));
+    }
+    Ok(End { directory_offset, directory_size: size, entries, base, end_offset })
+}
