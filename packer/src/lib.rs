@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Packs a Python environment into layers and publishes what changed.
+
+pub mod layer;

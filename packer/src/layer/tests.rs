@@ -1,0 +1,159 @@
+//! Layers are deterministic, readable by others, and name their content.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::Path;
+
+use cpack_artifact::content::{Item, Kind, content_digest};
+use cpack_artifact::zip::{FRAME_SIZE, MAX_TAIL, read_directory, read_end};
+use cpack_artifact::{Digest, SafePath};
+
+use super::*;
+
+fn noise(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed | 1;
+    (0..len)
+        .map(|i| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            if i / 3000 % 2 == 0 { (state >> 60) as u8 } else { (state >> 33) as u8 }
+        })
+        .collect()
+}
+
+/// Paths and contents: empty, tiny, compressible, larger than a frame, exactly two frames, incompressible.
+fn corpus() -> Vec<(&'static str, Kind, Vec<u8>)> {
+    vec![
+        ("lib/empty", Kind::File, Vec::new()),
+        ("bin/tool", Kind::Executable, b"#!/bin/sh\n".to_vec()),
+        ("lib/text", Kind::File, b"text ".repeat(5000)),
+        ("lib/large.so", Kind::Executable, noise(FRAME_SIZE as usize * 7 + 12345, 1)),
+        ("lib/two", Kind::File, vec![3; FRAME_SIZE as usize * 2]),
+        ("lib/one", Kind::File, noise(FRAME_SIZE as usize, 2)),
+        ("lib/link", Kind::Link, b"text".to_vec()),
+        ("lib/nothing", Kind::Directory, Vec::new()),
+        ("lib/\u{e9}", Kind::File, b"accent".to_vec()),
+    ]
+}
+
+fn entries(directory: &Path, made: bool) -> Vec<Entry> {
+    let entry = |(i, (path, kind, bytes)): (usize, (&str, Kind, Vec<u8>))| {
+        let file = directory.join(format!("{i}"));
+        let body = match kind {
+            Kind::Link | Kind::Directory => Body::Bytes(bytes),
+            _ if made => Body::Made { size_hint: 10, make: Box::new(move || Ok(bytes.clone())) },
+            _ => {
+                fs::write(&file, &bytes).expect("writes");
+                Body::File { path: file, size: bytes.len() as u64 }
+            }
+        };
+        Entry { path: SafePath::new(path.as_bytes()).expect("safe"), kind, body }
+    };
+    corpus().into_iter().enumerate().map(entry).collect()
+}
+
+fn write(directory: &Path, entries: Vec<Entry>, threads: usize) -> (Written, Vec<u8>) {
+    let path = directory.join(format!("layer-{threads}-{}.zip", fs::read_dir(directory).expect("reads").count()));
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+    let written = pool.install(|| write_layer("test", entries, &path, DEFAULT_LEVEL, &|_| {})).expect("writes");
+    (written, fs::read(path).expect("reads"))
+}
+
+#[test]
+fn threads_order_and_origin_of_the_bytes_do_not_matter() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (first, bytes) = write(directory.path(), entries(directory.path(), false), 1);
+    let mut shuffled = entries(directory.path(), false);
+    shuffled.reverse();
+    for (written, other) in
+        [write(directory.path(), shuffled, 3), write(directory.path(), entries(directory.path(), true), 2)]
+    {
+        assert_eq!(written, first);
+        assert_eq!(other, bytes);
+    }
+}
+
+#[test]
+fn digests_are_those_of_the_bytes() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (written, bytes) = write(directory.path(), entries(directory.path(), false), 2);
+    assert_eq!(written.archive.digest, Digest::of(&bytes));
+    assert_eq!(written.archive.size, bytes.len() as u64);
+    let mut at = 0;
+    for piece in &written.archive.pieces {
+        let end = at + piece.size as usize;
+        assert_eq!(piece.digest, Digest::of(&bytes[at..end]));
+        at = end;
+    }
+    assert_eq!(at, bytes.len());
+    let mut items: Vec<Item> = corpus()
+        .into_iter()
+        .map(|(path, kind, bytes)| Item {
+            path: SafePath::new(path.as_bytes()).expect("safe"),
+            kind,
+            size: bytes.len() as u64,
+            digest: Digest::of(&bytes),
+        })
+        .collect();
+    assert_eq!(written.content, content_digest(&mut items));
+}
+
+#[test]
+fn pieces_are_cut_between_entries_or_frames() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (written, bytes) = write(directory.path(), entries(directory.path(), false), 2);
+    let cuts: Vec<u64> = written
+        .archive
+        .pieces
+        .iter()
+        .scan(0, |at, p| {
+            *at += u64::from(p.size);
+            Some(*at)
+        })
+        .collect();
+    assert!(cuts.len() > 2 && cuts.contains(&written.archive.directory), "{cuts:?}");
+    let end = read_end(&bytes[bytes.len().saturating_sub(MAX_TAIL)..], bytes.len() as u64).expect("an end");
+    let records =
+        read_directory(&bytes[end.directory_offset as usize..][..end.directory_size as usize], end.entries, 0);
+    let mut allowed = vec![written.archive.directory, bytes.len() as u64];
+    for record in records.expect("a directory") {
+        let data = record.header_offset
+            + cpack_artifact::zip::local_header_len(&bytes[record.header_offset as usize..], &record).expect("header")
+                as u64;
+        allowed.push(record.header_offset);
+        let lengths = record.frames.map(|f| f.lengths).unwrap_or_default();
+        allowed.extend(lengths.iter().scan(data, |at, l| {
+            *at += u64::from(*l);
+            Some(*at)
+        }));
+    }
+    assert!(cuts.iter().all(|cut| allowed.contains(cut)), "{cuts:?} {allowed:?}");
+}
+
+#[test]
+fn the_zip_crate_reads_every_entry() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (_, bytes) = write(directory.path(), entries(directory.path(), false), 2);
+    let mut archive = ::zip::ZipArchive::new(std::io::Cursor::new(bytes)).expect("a zip");
+    assert_eq!(archive.len(), corpus().len());
+    for (path, kind, content) in corpus() {
+        let name = if kind == Kind::Directory { format!("{path}/") } else { path.to_owned() };
+        let mut file = archive.by_name(&name).expect("the entry");
+        assert_eq!(file.unix_mode(), Some(kind.mode()), "{path}");
+        let mut read = Vec::new();
+        file.read_to_end(&mut read).expect("content");
+        assert!(read == content, "{path}");
+    }
+}
+
+#[test]
+fn a_file_that_changed_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut entries = entries(directory.path(), false);
+    for entry in &mut entries {
+        if let Body::File { size, .. } = &mut entry.body {
+            *size += 1;
+        }
+    }
+    let result = write_layer("test", entries, &directory.path().join("out.zip"), 1, &|_| {});
+    assert!(matches!(result, Err(LayerError::Changed(_))), "{result:?}");
+}
