@@ -12,7 +12,8 @@
 //! | [`store`] | where layers, manifests and names are kept |
 //! | [`exit`] | the exit codes of both programs |
 //!
-//! Nothing here prints, reads an environment variable or starts a thread.
+//! Nothing here prints, reads an environment variable or starts a thread, but for the clients of the network stores
+//! (features `hdfs` and `s3`).
 
 pub mod content;
 pub mod digest;

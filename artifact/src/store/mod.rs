@@ -18,6 +18,10 @@
 pub mod conformance;
 mod file;
 mod key;
+mod open;
+mod options;
+#[cfg(any(test, feature = "hdfs", feature = "s3"))]
+mod retry;
 mod uri;
 
 use std::fmt;
@@ -25,7 +29,9 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 pub use file::FileStore;
-pub use key::Key;
+pub use key::{Key, NameError};
+pub use open::open;
+pub use options::{Deadlines, FAN_OUT_REPLICATION, StoreOptions, USER_VARIABLES};
 pub use uri::{Scheme, StoreUri, UriError, redact};
 
 /// A place that keeps objects under [`Key`]s.

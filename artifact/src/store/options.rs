@@ -1,0 +1,131 @@
+//! What a store needs to know beside its URI.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+/// Variables that name the user to act as, the first that is set winning. Only a cluster without Kerberos believes it.
+pub const USER_VARIABLES: [&str; 2] = ["C_PACK_USER", "HADOOP_USER_NAME"];
+
+/// How many DataNodes get a copy of what every executor reads: Hadoop's own figure for the files of a job
+/// (`mapreduce.client.submit.file.replication`).
+pub const FAN_OUT_REPLICATION: u32 = 10;
+
+/// What a store needs to know beside its URI.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// Hadoop properties, and S3 endpoint and region as `fs.s3a.*`: those of the job on an executor. They win over
+    /// what the machine's own configuration says.
+    pub cluster: BTreeMap<String, String>,
+    /// The user to act as where the cluster believes it ([`USER_VARIABLES`]).
+    pub user: Option<String>,
+    /// How long calls may take.
+    pub deadlines: Deadlines,
+    /// Copies of what every executor reads (HDFS). None leaves the file system's default.
+    pub replication: Option<u32>,
+    /// Start of the names of temporary objects. Empty: process id and time, which two clients never share.
+    pub temporary_prefix: String,
+}
+
+/// How long calls may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// A whole call, with all that is tried again, for a call that moves few bytes.
+    pub call: Duration,
+    /// One attempt of it.
+    pub attempt: Duration,
+    /// Bytes per second below which a transfer counts as stuck: what is moved at this pace is added to both.
+    pub least_rate: u64,
+}
+
+impl Deadlines {
+    /// The time for one attempt at moving `bytes`.
+    pub fn attempt_for(&self, bytes: u64) -> Duration {
+        self.attempt + self.transfer(bytes)
+    }
+
+    /// The time for a call that moves `bytes`, with all that is tried again.
+    pub fn call_for(&self, bytes: u64) -> Duration {
+        self.call + self.transfer(bytes)
+    }
+
+    fn transfer(&self, bytes: u64) -> Duration {
+        Duration::from_millis(bytes.saturating_mul(1000) / self.least_rate.max(1))
+    }
+}
+
+impl Default for Deadlines {
+    /// A failover of an HDFS name node takes tens of seconds, a node that lost power is noticed within one attempt, and
+    /// 256 KiB/s is less than what a working cluster network gives to any one of a thousand executors.
+    fn default() -> Self {
+        Self { call: Duration::from_secs(120), attempt: Duration::from_secs(20), least_rate: 256 << 10 }
+    }
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            cluster: BTreeMap::new(),
+            user: None,
+            deadlines: Deadlines::default(),
+            replication: Some(FAN_OUT_REPLICATION),
+            temporary_prefix: String::new(),
+        }
+    }
+}
+
+impl StoreOptions {
+    /// The options for a job's `cluster` properties, with the user taken from `variable`, which looks up the
+    /// environment.
+    pub fn new(cluster: BTreeMap<String, String>, variable: impl Fn(&str) -> Option<String>) -> Self {
+        let user = USER_VARIABLES.iter().filter_map(|name| variable(name)).find(|user| !user.is_empty());
+        Self { cluster, user, ..Self::default() }
+    }
+
+    /// A property of the cluster that is set and not empty.
+    pub fn property(&self, name: &str) -> Option<&str> {
+        self.cluster.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+}
+
+impl fmt::Debug for StoreOptions {
+    /// Names of properties only: a configuration may hold keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreOptions")
+            .field("cluster", &self.cluster.keys())
+            .field("user", &self.user)
+            .field("deadlines", &self.deadlines)
+            .field("replication", &self.replication)
+            .field("temporary_prefix", &self.temporary_prefix)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_project_s_own_user_variable_wins() {
+        let both = |name: &str| Some(format!("by {name}"));
+        assert_eq!(StoreOptions::new(BTreeMap::new(), both).user.as_deref(), Some("by C_PACK_USER"));
+        let empty = |name: &str| Some(if name == "C_PACK_USER" { "" } else { "hadoop" }.to_owned());
+        assert_eq!(StoreOptions::new(BTreeMap::new(), empty).user.as_deref(), Some("hadoop"));
+        assert_eq!(StoreOptions::new(BTreeMap::new(), |_| None).user, None);
+    }
+
+    #[test]
+    fn a_transfer_has_time_for_its_bytes() {
+        let deadlines = Deadlines::default();
+        assert_eq!(deadlines.attempt_for(0), deadlines.attempt);
+        assert_eq!(deadlines.attempt_for(8 << 20), deadlines.attempt + Duration::from_secs(32));
+        assert!(Deadlines { least_rate: 0, ..deadlines }.call_for(1) > deadlines.call);
+    }
+
+    #[test]
+    fn values_of_properties_are_not_shown() {
+        let cluster = BTreeMap::from([("fs.s3a.secret.key".to_owned(), "hidden".to_owned())]);
+        let shown = format!("{:?}", StoreOptions { cluster, ..StoreOptions::default() });
+        assert!(shown.contains("fs.s3a.secret.key") && !shown.contains("hidden"), "{shown}");
+    }
+}
