@@ -1,3 +1,5 @@
 //! Packs a Python environment into layers and publishes what changed.
 
+pub mod cache;
 pub mod layer;
+pub mod publish;
