@@ -1,0 +1,5 @@
+//! Turns files as installed into files as packed.
+
+pub mod marshal;
+pub mod pyc;
+pub mod record;
