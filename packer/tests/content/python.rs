@@ -1,0 +1,89 @@
+//! The interpreters of this machine.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use cluster_pack::content::pyc::Magic;
+
+/// An interpreter.
+#[derive(Debug, Clone)]
+pub(crate) struct Python {
+    /// CPython 3.this.
+    pub(crate) minor: u8,
+    pub(crate) program: PathBuf,
+}
+
+impl Python {
+    pub(crate) fn magic(&self) -> Magic {
+        Magic::of_cpython(self.minor).expect("a supported version")
+    }
+
+    /// Runs a script; returns what it prints.
+    pub(crate) fn run(&self, script: &str, arguments: &[&Path], input: &[u8]) -> Vec<u8> {
+        let mut child = Command::new(&self.program)
+            .args(["-I", "-B", "-W", "ignore", "-c", script])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let mut stdin = child.stdin.take().expect("piped");
+        let output = std::thread::scope(|scope| {
+            scope.spawn(move || stdin.write_all(input).expect("reads its input"));
+            child.wait_with_output().expect("ends")
+        });
+        assert!(output.status.success(), "{} failed: {}", self.program.display(), output.status);
+        output.stdout
+    }
+}
+
+/// One interpreter of each minor version from 3.9 to 3.14: those on `PATH`, and those of pyenv and uv. Says which.
+pub(crate) fn pythons() -> Vec<Python> {
+    let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
+    let mut places: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
+    for versions in [home.join(".pyenv/versions"), home.join(".local/share/uv/python")] {
+        let Ok(entries) = versions.read_dir() else { continue };
+        places.extend(entries.filter_map(|entry| Some(entry.ok()?.path().join("bin"))));
+    }
+    let mut found = BTreeMap::new();
+    for minor in 9..=14_u8 {
+        for place in &places {
+            let program = place.join(format!("python3.{minor}"));
+            if !found.contains_key(&minor) && is_cpython(&program, minor) {
+                found.insert(minor, Python { minor, program });
+            }
+        }
+    }
+    assert!(!found.is_empty(), "no CPython from 3.9 to 3.14 on PATH, in ~/.pyenv or ~/.local/share/uv");
+    let found: Vec<_> = found.into_values().collect();
+    for python in &found {
+        println!("CPython 3.{}: {}", python.minor, python.program.display());
+    }
+    found
+}
+
+fn is_cpython(program: &Path, minor: u8) -> bool {
+    // A file named python3.x may be another's shim.
+    let check = "import sys; print(sys.implementation.name, sys.version_info[1])";
+    let output = Command::new(program).args(["-I", "-S", "-c", check]).stderr(Stdio::null()).output();
+    output.is_ok_and(|output| output.stdout == format!("cpython {minor}\n").as_bytes())
+}
+
+/// Joins chunks, each with its length before it; [`chunks`] and the scripts' `read` take them apart.
+pub(crate) fn joined<T: AsRef<[u8]>>(chunks: &[T]) -> Vec<u8> {
+    let with_length = |chunk: &T| [&(chunk.as_ref().len() as u32).to_le_bytes()[..], chunk.as_ref()].concat();
+    chunks.iter().flat_map(with_length).collect()
+}
+
+/// Takes apart what [`joined`] or the scripts' `write` joined.
+pub(crate) fn chunks(mut bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut chunks = Vec::new();
+    while let Some((length, rest)) = bytes.split_first_chunk::<4>() {
+        let (chunk, rest) = rest.split_at(u32::from_le_bytes(*length) as usize);
+        chunks.push(chunk.to_vec());
+        bytes = rest;
+    }
+    chunks
+}
