@@ -1,5 +1,6 @@
 //! Turns files as installed into files as packed.
 
+pub mod compile;
 pub mod marshal;
 pub mod pyc;
 pub mod record;

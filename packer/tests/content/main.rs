@@ -3,4 +3,5 @@
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "helpers of tests")]
 
 mod byte_code;
+mod compile;
 mod python;

@@ -1,0 +1,266 @@
+//! Compiles sources with the environment's own interpreter, in worker processes.
+//!
+//! [`Compilers`] is shared by all threads. Each call takes a worker, or starts one while there are less than the limit, or
+//! waits for one, so that as many processes compile as threads ask, and none is started where all byte-code was there.
+//!
+//! A worker runs `compile.py` with `-I -S -B` (nothing of the user's or of the environment's site is run, nothing is
+//! written) and with warnings off. It sends the magic number of its byte-code (4 bytes) and its cache tag; then, for each
+//! source that it is sent, an answer: a byte, 0 and marshalled code, or 1 and a message in UTF-8. Tag, sources and answers
+//! have their length before them (`u32`, little-endian). One request is on its way at a time, so no pipe can fill up
+//! on both sides. A worker ends when its standard input does, also when this process is killed.
+//!
+//! Measured, CPython 3.11: 7.7 MB of sources (410 modules) a second and core, 97 % of it within `compile()`; a worker starts
+//! in 14 ms and grows to 70 MB.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::pyc::Magic;
+
+/// The program that workers run.
+const SCRIPT: &str = include_str!("compile.py");
+
+/// How much of a dead worker's last words is shown, in bytes.
+const LAST_WORDS: usize = 500;
+
+/// Longest answer that is believed. The largest modules of known packages marshal to some 10 MB.
+const MAX_ANSWER: u64 = 1 << 30;
+
+/// How long a worker may take to end after its standard input was closed.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What became of a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Compiled {
+    /// Its code, marshalled as the interpreter does: not yet canonical.
+    Code(Vec<u8>),
+    /// It is not valid for this interpreter: why.
+    Refused(String),
+}
+
+/// Why nothing could be compiled.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// The interpreter does not start.
+    #[error("cannot start {python} to compile byte-code", python = .python.display())]
+    Start {
+        /// The interpreter.
+        python: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A worker ended, or sent what is not an answer.
+    #[error("{python} failed while compiling byte-code ({status}){said}", python = .python.display())]
+    Died {
+        /// The interpreter.
+        python: PathBuf,
+        /// How it ended.
+        status: String,
+        /// What it wrote to standard error last, after `: `.
+        said: String,
+    },
+}
+
+/// What byte-code an interpreter makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ByteCode {
+    /// Its magic number.
+    pub magic: Magic,
+    /// What stands between the module's name and `.pyc` in the name of a file: `cpython-311`.
+    pub tag: String,
+}
+
+/// Worker processes of one interpreter.
+#[derive(Debug)]
+pub struct Compilers {
+    python: PathBuf,
+    limit: usize,
+    pool: Mutex<Pool>,
+    freed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Pool {
+    idle: Vec<Worker>,
+    /// How many exist or are about to, idle ones included.
+    count: usize,
+}
+
+impl Compilers {
+    /// Workers that run `python`, at most `limit` (at least one) at a time. None is started yet.
+    pub fn new(python: impl Into<PathBuf>, limit: usize) -> Self {
+        Self { python: python.into(), limit: limit.max(1), pool: Mutex::default(), freed: Condvar::new() }
+    }
+
+    /// What byte-code the interpreter makes. Starts a worker if there is none.
+    pub fn byte_code(&self) -> Result<ByteCode, CompileError> {
+        self.with_worker(|worker| Ok(worker.byte_code.clone()))
+    }
+
+    /// Compiles the source of a module. Its code says that it comes from `<source>`. Blocks while all workers are busy.
+    ///
+    /// An error is about the interpreter; the next call starts another worker.
+    pub fn compile(&self, source: &[u8]) -> Result<Compiled, CompileError> {
+        self.with_worker(|worker| worker.compile(source))
+    }
+
+    fn with_worker<T>(&self, work: impl FnOnce(&mut Worker) -> io::Result<T>) -> Result<T, CompileError> {
+        let mut worker = match self.take() {
+            Some(worker) => worker,
+            None => self.start().inspect_err(|_| self.forget())?,
+        };
+        match work(&mut worker) {
+            Ok(done) => {
+                self.lock().idle.push(worker);
+                self.freed.notify_one();
+                Ok(done)
+            }
+            Err(_) => {
+                self.forget();
+                Err(worker.died(&self.python))
+            }
+        }
+    }
+
+    /// An idle worker, or `None` if the caller is to start one.
+    fn take(&self) -> Option<Worker> {
+        let mut pool = self.lock();
+        loop {
+            if let Some(worker) = pool.idle.pop() {
+                return Some(worker);
+            }
+            if pool.count < self.limit {
+                pool.count += 1;
+                return None;
+            }
+            pool = self.freed.wait(pool).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Makes room for another worker in the place of one that died.
+    fn forget(&self) {
+        self.lock().count -= 1;
+        self.freed.notify_one();
+    }
+
+    fn start(&self) -> Result<Worker, CompileError> {
+        let failed = |source| CompileError::Start { python: self.python.clone(), source };
+        let stderr = tempfile::tempfile().map_err(failed)?;
+        let mut child = Command::new(&self.python)
+            .args(["-I", "-S", "-B", "-W", "ignore", "-c", SCRIPT])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(stderr.try_clone().map_err(failed)?)
+            .spawn()
+            .map_err(failed)?;
+        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(failed(io::ErrorKind::BrokenPipe.into()));
+        };
+        let byte_code = ByteCode { magic: Magic([0; 4]), tag: String::new() };
+        let mut worker = Worker { child, stdin: Some(stdin), stdout: BufReader::new(stdout), stderr, byte_code };
+        match worker.greeting() {
+            Ok(byte_code) => {
+                worker.byte_code = byte_code;
+                Ok(worker)
+            }
+            Err(_) => Err(worker.died(&self.python)),
+        }
+    }
+
+    /// The pool is whole after every step, so a panic of another thread does not matter.
+    fn lock(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Compilers {
+    fn drop(&mut self) {
+        // All are told before the first is waited for.
+        let pool = self.pool.get_mut().unwrap_or_else(PoisonError::into_inner);
+        pool.idle.iter_mut().for_each(|worker| worker.stdin = None);
+    }
+}
+
+/// A process that compiles.
+#[derive(Debug)]
+struct Worker {
+    child: Child,
+    /// Closed to end the process.
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+    stderr: File,
+    byte_code: ByteCode,
+}
+
+impl Worker {
+    fn greeting(&mut self) -> io::Result<ByteCode> {
+        let mut magic = [0; 4];
+        self.stdout.read_exact(&mut magic)?;
+        let tag = String::from_utf8_lossy(&self.receive()?).into_owned();
+        Ok(ByteCode { magic: Magic(magic), tag })
+    }
+
+    fn compile(&mut self, source: &[u8]) -> io::Result<Compiled> {
+        let Ok(length) = u32::try_from(source.len()) else {
+            return Ok(Compiled::Refused("the source has more than 4 GiB".into()));
+        };
+        let stdin = self.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        stdin.write_all(&length.to_le_bytes())?;
+        stdin.write_all(source)?;
+        let mut answer = self.receive()?;
+        match answer.first() {
+            Some(0) => Ok(Compiled::Code(answer.split_off(1))),
+            Some(1) => Ok(Compiled::Refused(String::from_utf8_lossy(&answer.split_off(1)).into_owned())),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    fn receive(&mut self) -> io::Result<Vec<u8>> {
+        let mut length = [0; 4];
+        self.stdout.read_exact(&mut length)?;
+        let length = u64::from(u32::from_le_bytes(length));
+        if length > MAX_ANSWER {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut bytes = Vec::new();
+        let found = (&mut self.stdout).take(length).read_to_end(&mut bytes)?;
+        if found as u64 == length { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+
+    /// Ends the process and tells why it failed.
+    fn died(mut self, python: &Path) -> CompileError {
+        let status = self.end();
+        let mut said = Vec::new();
+        let read = self.stderr.seek(SeekFrom::Start(0)).and_then(|_| self.stderr.read_to_end(&mut said));
+        let text = String::from_utf8_lossy(said.get(said.len().saturating_sub(LAST_WORDS)..).unwrap_or_default());
+        let said = if read.is_err() || text.trim().is_empty() { String::new() } else { format!(": {}", text.trim()) };
+        let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        CompileError::Died { python: python.into(), status, said }
+    }
+
+    /// Waits until the process has ended by itself, as it does without standard input; one that does not is killed.
+    fn end(&mut self) -> io::Result<ExitStatus> {
+        self.stdin = None;
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        self.child.kill()?;
+        self.child.wait()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // What it was asked for was answered: how it ends does not matter.
+        let _ = self.end();
+    }
+}
