@@ -57,21 +57,23 @@ impl SafePath {
         Some(Self(self.0.get(..cut)?.into()))
     }
 
-    /// Whether a symbolic link at this path with this target stays inside the tree.
+    /// Whether a symbolic link at this path with this target stays inside the tree, whatever other links the tree has.
     ///
-    /// The target is judged as text, so no directory on the way may itself be a link that leads elsewhere: every link
-    /// of the tree must pass this check, and links are made after all files.
+    /// `..` counts only at the start of a target, where what it leaves is the link's own, real directory: in `x/..` the
+    /// `x` may itself be a link, and two links that each look harmless lead out together. With this rule every link of
+    /// a tree stays inside if each passes, also in a tree merged from several layers. Links are made after all files.
     pub fn link_stays_inside(&self, target: &[u8]) -> bool {
         if target.is_empty() || target.first() == Some(&b'/') || target.contains(&0) || target.len() > MAX_PATH {
             return false;
         }
         let mut depth = self.components().count() - 1;
+        let mut named = false;
         for component in target.split(|b| *b == b'/') {
             match component {
                 b"" | b"." => {}
-                b".." if depth == 0 => return false,
+                b".." if named || depth == 0 => return false,
                 b".." => depth -= 1,
-                _ => depth += 1,
+                _ => named = true,
             }
         }
         true
@@ -144,6 +146,9 @@ mod tests {
             (b"", false),
             (b"x/../../../..", false),
             (b"./../a/./b", true),
+            // Harmless by itself; with a link c -> ../.. it would lead out.
+            (b"c/../../x", false),
+            (b"c/..", false),
         ] {
             assert_eq!(path.link_stays_inside(target), inside, "{}", String::from_utf8_lossy(target));
         }

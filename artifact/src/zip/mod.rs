@@ -17,7 +17,7 @@ mod write;
 
 pub use end::{End, MAX_TAIL, read_end};
 pub use frames::{FRAME_SIZE, Frames};
-pub use record::{Entry, LOCAL_HEADER_SIZE, Method, local_header_len, read_directory};
+pub use record::{Entry, Expected, LOCAL_HEADER_SIZE, Method, local_header_len, read_directory};
 pub use write::{central_record, descriptor, end_records, local_header};
 
 /// Why bytes are no zip archive that can be trusted.

@@ -7,6 +7,9 @@ pub(super) const CENTRAL_SIGNATURE: u32 = 0x0201_4b50;
 pub(super) const LOCAL_SIGNATURE: u32 = 0x0403_4b50;
 const CENTRAL_SIZE: usize = 46;
 
+/// General purpose bit 3: sizes and CRC stand behind the data.
+pub(super) const FLAG_DESCRIPTOR: u16 = 1 << 3;
+
 /// Length of a local header without name and extra fields.
 pub const LOCAL_HEADER_SIZE: usize = 30;
 
@@ -150,25 +153,58 @@ impl Zip64<'_> {
     }
 }
 
-/// The length of the local header that `bytes` starts with: where the data of `entry` begins.
-///
-/// The header must name the same entry: readers that trust the one or the other would see different archives.
+/// What the central directory says of an entry, for its local header to agree with.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected<'a> {
+    /// The name.
+    pub name: &'a [u8],
+    /// Compression.
+    pub method: Method,
+    /// Length in the archive.
+    pub compressed_size: u64,
+    /// Length of the content.
+    pub size: u64,
+    /// Offset of the local header, for messages.
+    pub offset: u64,
+}
+
+impl Expected<'_> {
+    /// The length of the local header that `bytes` starts with: where the data of the entry begins.
+    ///
+    /// The header must describe the same entry: readers that trust the one or the other would see different archives.
+    /// Sizes that stand behind the data, or in a zip64 field, are not compared.
+    pub fn local_header_len(&self, bytes: &[u8]) -> Result<usize, ZipError> {
+        let offset = self.offset;
+        if u32_at(bytes, 0) != Some(LOCAL_SIGNATURE) {
+            return Err(ZipError::Signature { what: "local header", offset });
+        }
+        let short = || ZipError::Short { what: "local header", offset };
+        let half = |at| u16_at(bytes, at).ok_or_else(short);
+        let word = |at| u32_at(bytes, at).ok_or_else(short);
+        let [name_len, extra_len] = [half(26)?, half(28)?].map(usize::from);
+        let name = bytes.get(LOCAL_HEADER_SIZE..LOCAL_HEADER_SIZE + name_len).ok_or_else(short)?;
+        let disagree = |detail: String| {
+            let name = String::from_utf8_lossy(self.name).into_owned();
+            Err(ZipError::Disagreement { what: "local header", name, detail })
+        };
+        if *name != *self.name {
+            return disagree(format!("names {:?} instead", String::from_utf8_lossy(name)));
+        }
+        if half(8)? != self.method.number() {
+            return disagree(format!("has method {}, the directory {}", half(8)?, self.method.number()));
+        }
+        let sizes_follow = half(6)? & FLAG_DESCRIPTOR != 0;
+        for (found, expected) in [(word(18)?, self.compressed_size), (word(22)?, self.size)] {
+            if !sizes_follow && found != u32::MAX && u64::from(found) != expected {
+                return disagree(format!("has size {found}, the directory {expected}"));
+            }
+        }
+        Ok(LOCAL_HEADER_SIZE + name_len + extra_len)
+    }
+}
+
+/// The length of the local header of `entry`, which `bytes` starts with ([`Expected::local_header_len`]).
 pub fn local_header_len(bytes: &[u8], entry: &Entry) -> Result<usize, ZipError> {
-    let offset = entry.header_offset;
-    if u32_at(bytes, 0) != Some(LOCAL_SIGNATURE) {
-        return Err(ZipError::Signature { what: "local header", offset });
-    }
-    let short = || ZipError::Short { what: "local header", offset };
-    let name_len = usize::from(u16_at(bytes, 26).ok_or_else(short)?);
-    let extra_len = usize::from(u16_at(bytes, 28).ok_or_else(short)?);
-    let name = bytes.get(LOCAL_HEADER_SIZE..LOCAL_HEADER_SIZE + name_len).ok_or_else(short)?;
-    let method = u16_at(bytes, 8).ok_or_else(short)?;
-    let disagree = |detail: String| ZipError::Disagreement { what: "local header", name: entry.display_name(), detail };
-    if *name != *entry.name {
-        return Err(disagree(format!("names {:?} instead", String::from_utf8_lossy(name))));
-    }
-    if method != entry.method.number() {
-        return Err(disagree(format!("has method {method}, the directory {}", entry.method.number())));
-    }
-    Ok(LOCAL_HEADER_SIZE + name_len + extra_len)
+    let Entry { method, compressed_size, size, header_offset: offset, .. } = *entry;
+    Expected { name: &entry.name, method, compressed_size, size, offset }.local_header_len(bytes)
 }

@@ -2,13 +2,12 @@
 
 use super::Entry;
 use super::end::{END_SIGNATURE, END64_SIGNATURE, LOCATOR64_SIGNATURE};
-use super::record::{CENTRAL_SIGNATURE, LOCAL_SIGNATURE, Method};
+use super::record::{CENTRAL_SIGNATURE, FLAG_DESCRIPTOR, LOCAL_SIGNATURE, Method};
 
 /// 1980-01-01 00:00: the least DOS date, so that the same files give the same bytes.
 const DOS_TIME_DATE: u32 = 0x0021_0000;
 const DESCRIPTOR_SIGNATURE: u32 = 0x0807_4b50;
 const MADE_BY_UNIX_63: u16 = 3 << 8 | 63;
-const FLAG_DESCRIPTOR: u16 = 1 << 3;
 const FLAG_UTF8: u16 = 1 << 11;
 
 fn flags(entry: &Entry) -> u16 {
