@@ -2,5 +2,6 @@
 
 pub mod cache;
 pub mod content;
+pub mod discover;
 pub mod layer;
 pub mod publish;
