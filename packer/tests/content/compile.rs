@@ -6,7 +6,7 @@ use std::thread;
 use cluster_pack::content::compile::{ByteCode, CompileError, Compiled, Compilers};
 use cluster_pack::content::pyc::{self, Source};
 
-use crate::python::{chunks, pythons};
+use crate::python::{chunks, pythons, write_program};
 
 const SOURCES: &str = "for name, source in sources(): write(source)";
 
@@ -102,9 +102,7 @@ fn a_worker_that_dies_is_told_and_replaced() {
         count = count.display(),
         python = python.program.display(),
     );
-    // Written by another process: a descriptor that a fork of this one inherits would make it "busy".
-    let write = "import os, sys; open(sys.argv[1], 'w').write(sys.stdin.read()); os.chmod(sys.argv[1], 0o755)";
-    python.run(write, &[&program], text.as_bytes());
+    write_program(&program, text.as_bytes());
     let compilers = Compilers::new(&program, 1);
     let error = compilers.compile(b"x = 1\n").expect_err("dies");
     let text = error.to_string();

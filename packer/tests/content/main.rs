@@ -5,3 +5,4 @@
 mod byte_code;
 mod compile;
 mod python;
+mod script;

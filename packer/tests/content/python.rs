@@ -1,6 +1,5 @@
 //! The interpreters of this machine.
 
-use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -47,28 +46,24 @@ pub(crate) fn pythons() -> Vec<Python> {
         let Ok(entries) = versions.read_dir() else { continue };
         places.extend(entries.filter_map(|entry| Some(entry.ok()?.path().join("bin"))));
     }
-    let mut found = BTreeMap::new();
+    let mut found = Vec::new();
     for minor in 9..=14_u8 {
-        for place in &places {
-            let program = place.join(format!("python3.{minor}"));
-            if !found.contains_key(&minor) && is_cpython(&program, minor) {
-                found.insert(minor, Python { minor, program });
-            }
-        }
+        let program = places.iter().find_map(|place| probe(&place.join(format!("python3.{minor}")), minor));
+        found.extend(program.map(|program| Python { minor, program }));
     }
     assert!(!found.is_empty(), "no CPython from 3.9 to 3.14 on PATH, in ~/.pyenv or ~/.local/share/uv");
-    let found: Vec<_> = found.into_values().collect();
     for python in &found {
         println!("CPython 3.{}: {}", python.minor, python.program.display());
     }
     found
 }
 
-fn is_cpython(program: &Path, minor: u8) -> bool {
-    // A file named python3.x may be another's shim.
-    let check = "import sys; print(sys.implementation.name, sys.version_info[1])";
-    let output = Command::new(program).args(["-I", "-S", "-c", check]).stderr(Stdio::null()).output();
-    output.is_ok_and(|output| output.stdout == format!("cpython {minor}\n").as_bytes())
+/// The interpreter that `program` runs, if it is the one that is looked for: a file of that name may be a shim.
+fn probe(program: &Path, minor: u8) -> Option<PathBuf> {
+    let script = "import sys; print(sys.implementation.name, sys.version_info[1], sys.executable)";
+    let output = Command::new(program).args(["-I", "-S", "-c", script]).stderr(Stdio::null()).output().ok()?;
+    let found = String::from_utf8(output.stdout).ok()?;
+    found.trim_end().strip_prefix(&format!("cpython {minor} ")).map(PathBuf::from)
 }
 
 /// Joins chunks, each with its length before it; [`chunks`] and the scripts' `read` take them apart.
@@ -86,4 +81,13 @@ pub(crate) fn chunks(mut bytes: &[u8]) -> Vec<Vec<u8>> {
         bytes = rest;
     }
     chunks
+}
+
+/// Writes a program, from another process: a descriptor that a fork of this one inherits would make it "busy".
+pub(crate) fn write_program(path: &Path, text: &[u8]) {
+    let script = "cat > \"$1\" && chmod 755 \"$1\"";
+    let mut child =
+        Command::new("sh").args(["-c", script, "sh"]).arg(path).stdin(Stdio::piped()).spawn().expect("starts");
+    child.stdin.take().expect("piped").write_all(text).expect("reads its input");
+    assert!(child.wait().expect("ends").success());
 }
