@@ -1,2 +1,5 @@
 //! The `cluster-pack` executable.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    cluster_pack::cli::main(std::env::args_os())
+}

@@ -56,6 +56,7 @@ pub use model::{
     FindingKind, ImportSource, PythonInfo, PythonKind, Suspect,
 };
 pub use prefix::{ActiveVariables, active_prefix};
+pub use walk::walk_tree;
 
 /// A file changed this long after RECORD was written was not written by the installer: 2 seconds, since installers write
 /// RECORD last and some file systems keep whole seconds.

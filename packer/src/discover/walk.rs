@@ -29,6 +29,11 @@ pub(super) fn walk(root: &Path, at: &[u8], skip: &(dyn Fn(&[u8]) -> bool + Sync)
     Ok(walked)
 }
 
+/// The files and links of a tree, in the byte order of their paths. Directories whose path `skip` accepts are not entered.
+pub fn walk_tree(root: &Path, skip: &(dyn Fn(&[u8]) -> bool + Sync)) -> io::Result<Vec<FileStat>> {
+    walk(root, b"", skip).map(|walked| walked.files)
+}
+
 fn visit(dir: &Path, at: &[u8], skip: &(dyn Fn(&[u8]) -> bool + Sync)) -> io::Result<Walked> {
     let mut walked = Walked::default();
     let mut subdirectories = Vec::new();

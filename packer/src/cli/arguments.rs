@@ -1,0 +1,199 @@
+//! Flags and commands, with the variable behind each.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Ship a Python environment to a cluster.
+#[derive(Debug, Parser)]
+#[command(name = "cluster-pack", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 success, 80 usage, 81 environment, 82 interpreter, 83 damaged artifact, \
+    84 not found, 85 denied, 86 store unavailable, 87 disk, 88 stopped, 89 internal.\n\
+    Settings come from flags, then CPACK_* variables, then the file that CPACK_CONFIG names \
+    (default: ~/.config/cluster-pack/config.toml).")]
+pub struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub common: Common,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What holds for every command.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Common {
+    /// Virtual environment to pack [default: the active one]
+    #[arg(long, global = true, value_name = "PATH", env = "CPACK_VENV", help_heading = "Environment")]
+    pub venv: Option<PathBuf>,
+    /// Requirements file to pack instead of a virtual environment
+    #[arg(short = 'r', long = "requirement", global = true, value_name = "FILE", help_heading = "Environment")]
+    pub requirements: Vec<PathBuf>,
+    /// Pack only these distributions
+    #[arg(long, global = true, value_name = "NAME", value_delimiter = ',', help_heading = "Environment")]
+    pub only: Vec<String>,
+    /// Leave these distributions out
+    #[arg(long, global = true, value_name = "NAME", value_delimiter = ',', help_heading = "Environment")]
+    pub ignore: Vec<String>,
+    /// Add or replace a requirement
+    #[arg(long, global = true, value_name = "REQUIREMENT", help_heading = "Environment")]
+    pub add: Vec<String>,
+    /// Ship the interpreter too, so that a node needs no Python (relocatable interpreters only)
+    #[arg(long, global = true, env = "CPACK_WITH_PYTHON", help_heading = "Environment")]
+    pub with_python: bool,
+    /// Where requirements are resolved and how
+    #[command(flatten)]
+    pub resolution: Resolution,
+    /// Store to publish to: file:, hdfs:, viewfs:, s3:, or a directory [default: a directory in the cache]
+    #[arg(long, global = true, value_name = "URI", env = "CPACK_STORE", help_heading = "Store")]
+    pub store: Option<String>,
+    /// Name to publish under [default: the name of the environment's directory]
+    #[arg(long, global = true, value_name = "NAME", env = "CPACK_NAME", help_heading = "Store")]
+    pub name: Option<String>,
+    /// The cpack-boot executable to ship [default: found beside cluster-pack]
+    #[arg(long, global = true, value_name = "PATH", env = "CPACK_BOOT", help_heading = "Store")]
+    pub boot: Option<PathBuf>,
+    /// zstd level of layers, 1 to 19
+    #[arg(long, global = true, value_name = "N", env = "CPACK_LEVEL", value_parser = clap::value_parser!(i32).range(1..=19), help_heading = "Store")]
+    pub level: Option<i32>,
+    /// Directory that the client keeps between runs [default: ~/.cache/cluster-pack]
+    #[arg(long, global = true, value_name = "PATH", env = "CPACK_CLIENT_CACHE", help_heading = "Store")]
+    pub client_cache: Option<PathBuf>,
+    /// Print JSON on standard output
+    #[arg(long, global = true, help_heading = "Output")]
+    pub json: bool,
+    /// Say less; twice: only errors
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Output")]
+    pub quiet: u8,
+    /// Say more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet", help_heading = "Output")]
+    pub verbose: u8,
+}
+
+/// How requirements become an environment.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Requirements")]
+pub struct Resolution {
+    /// Package index
+    #[arg(long, global = true, value_name = "URL", env = "CPACK_INDEX_URL", hide_env_values = true)]
+    pub index_url: Option<String>,
+    /// Further package index
+    #[arg(long, global = true, value_name = "URL")]
+    pub extra_index_url: Vec<String>,
+    /// Directory or page with wheels
+    #[arg(long, global = true, value_name = "PATH")]
+    pub find_links: Vec<String>,
+    /// Python to resolve for, e.g. 3.11
+    #[arg(long, global = true, value_name = "X.Y")]
+    pub python_version: Option<String>,
+    /// Platform to resolve for, as uv names it, e.g. x86_64-manylinux_2_28
+    #[arg(long, global = true, value_name = "PLATFORM")]
+    pub python_platform: Option<String>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Pack an environment into a directory
+    Pack(Pack),
+    /// Publish an environment, sending only what the store lacks; prints its URI
+    Upload(Upload),
+    /// Write one file that acts as the environment's python anywhere
+    Launcher(Launcher),
+    /// Pack, boot and run here, as an executor would
+    Run(Run),
+    /// Show what an environment is made of and what changed
+    Info(Info),
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `cluster-pack pack`.
+#[derive(Debug, Args)]
+pub struct Pack {
+    /// Where to write
+    #[arg(short, long, value_name = "PATH")]
+    pub output: PathBuf,
+    /// What to write
+    #[arg(long, value_enum, default_value_t = Format::Layers)]
+    pub format: Format,
+}
+
+/// What `pack` writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A directory store with layers and manifest
+    Layers,
+}
+
+/// `cluster-pack upload`.
+#[derive(Debug, Args)]
+pub struct Upload {
+    /// What the job adds
+    #[command(flatten)]
+    pub job: JobArguments,
+    /// Verify what the store has, and replace what is damaged
+    #[arg(long)]
+    pub repair: bool,
+}
+
+/// `cluster-pack launcher`.
+#[derive(Debug, Args)]
+pub struct Launcher {
+    /// The file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// What the job adds
+    #[command(flatten)]
+    pub job: JobArguments,
+}
+
+/// What a job adds to an environment.
+#[derive(Debug, Clone, Default, Args)]
+pub struct JobArguments {
+    /// Run this module instead of the interpreter
+    #[arg(short = 'm', long, value_name = "MODULE", group = "entry")]
+    pub module: Option<String>,
+    /// Run this console script instead of the interpreter
+    #[arg(long, value_name = "SCRIPT", group = "entry")]
+    pub script: Option<String>,
+    /// Run this pickled function: a dictionary with `func` and `args`
+    #[arg(long, value_name = "FILE", group = "entry")]
+    pub payload: Option<PathBuf>,
+    /// Set a variable (NAME=VALUE), or name one that the executor must have (NAME)
+    #[arg(long = "env", value_name = "NAME[=VALUE]")]
+    pub environ: Vec<String>,
+    /// Leave editable projects out
+    #[arg(long)]
+    pub no_editable: bool,
+}
+
+/// `cluster-pack run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// What the job adds
+    #[command(flatten)]
+    pub job: JobArguments,
+    /// Do not print where the time went
+    #[arg(long)]
+    pub no_timings: bool,
+    /// Arguments of python, e.g. `-c 'import numpy'`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+    pub arguments: Vec<std::ffi::OsString>,
+}
+
+/// `cluster-pack info`.
+#[derive(Debug, Args)]
+pub struct Info {
+    /// What to show: a launcher, a manifest's URI or path, or a name in the store [default: the environment]
+    pub artifact: Option<String>,
+    /// Compare with this launcher, manifest or name
+    #[arg(long, value_name = "ARTIFACT")]
+    pub against: Option<String>,
+    /// Show this many of the largest
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub top: usize,
+}

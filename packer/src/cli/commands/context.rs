@@ -1,0 +1,246 @@
+//! Settings made into the values that commands work with: environment, store, caches, voice.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use cpack_artifact::manifest::Manifest;
+use cpack_artifact::store::{Key, Store, StoreOptions, StoreUri, Written, open};
+
+use super::CommandError;
+use crate::assemble;
+use crate::cache::ClientCache;
+use crate::cli::arguments::{Common, JobArguments};
+use crate::cli::output::{Voice, bytes, count, seconds};
+use crate::discover::{self, ActiveVariables, DiscoverOptions, Environment};
+use crate::launcher;
+use crate::layer::DEFAULT_LEVEL;
+use crate::publish::{NameRecord, Publisher, publish_launcher};
+use crate::submit::{EntryRequest, JobRequest, Submission, default_cache, submit, total_size};
+
+/// Variables whose names look as if their values were secret.
+const SECRET_WORDS: [&str; 6] = ["SECRET", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIAL", "PRIVATE_KEY"];
+
+/// Settings and what they stand for.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) common: Common,
+    pub(super) voice: Voice,
+    pub(super) cache: ClientCache,
+}
+
+impl Context {
+    pub(super) fn new(common: Common) -> Result<Self, CommandError> {
+        let voice = Voice::new(common.quiet, common.verbose, common.json);
+        let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let cache = match &common.client_cache {
+            Some(path) => ClientCache::new(absolute(path)?),
+            None => default_cache(variable).ok_or_else(|| {
+                CommandError::Usage("no place for the client's cache: set HOME or pass --client-cache PATH".into())
+            })?,
+        };
+        Ok(Self { common, voice, cache })
+    }
+
+    /// The store that was named, else the one in the client's cache.
+    pub(super) fn store(&self) -> Result<Box<dyn Store>, CommandError> {
+        match &self.common.store {
+            Some(text) => self.open_store(text),
+            None => self.open_store(&self.cache.default_store().to_string_lossy()),
+        }
+    }
+
+    /// Opens the store at `text`, a URI or a directory.
+    pub(super) fn open_store(&self, text: &str) -> Result<Box<dyn Store>, CommandError> {
+        let uri: StoreUri = text.parse()?;
+        let uri = match uri.as_directory() {
+            Some(directory) => StoreUri::directory(&absolute(&directory)?),
+            None => uri,
+        };
+        let options = StoreOptions::new(BTreeMap::new(), |name| std::env::var(name).ok());
+        Ok(open(&uri, &options)?)
+    }
+
+    /// The environment that is asked for, with what should be known about it said.
+    pub(super) fn environment(&self) -> Result<Environment, CommandError> {
+        let start = Instant::now();
+        let options = DiscoverOptions { cache_dir: self.cache.root().to_owned(), python: None };
+        let environment = discover::discover(&self.prefix()?, &options)?;
+        for finding in &environment.warnings {
+            self.voice.warn(finding.to_string());
+        }
+        let files: usize = environment.distributions.iter().map(|d| d.files.len()).sum();
+        self.voice.detail(format!(
+            "found {} with {} in {} ({})",
+            count(environment.distributions.len(), "distribution"),
+            count(files + environment.unowned.len(), "file"),
+            environment.prefix.display(),
+            seconds(start.elapsed()),
+        ));
+        Ok(environment)
+    }
+
+    fn prefix(&self) -> Result<PathBuf, CommandError> {
+        Ok(discover::active_prefix(self.common.venv.as_deref(), &ActiveVariables::from_env())?)
+    }
+
+    /// The name to publish under.
+    pub(super) fn name(&self, environment: &Environment) -> Result<String, CommandError> {
+        let name = match (&self.common.name, self.common.requirements.first()) {
+            (Some(name), _) => name.clone(),
+            (None, Some(file)) => file_stem(file),
+            (None, None) => environment_name(&environment.prefix),
+        };
+        Key::name(&name, "json").map_err(|e| CommandError::Usage(format!("--name {e}")))?;
+        Ok(name)
+    }
+
+    /// Publishes `environment` to `store` with a progress bar, and says what was sent.
+    pub(super) fn submit(
+        &self,
+        environment: &Environment,
+        store: &dyn Store,
+        job: &JobRequest,
+        repair: bool,
+    ) -> Result<Submission, CommandError> {
+        let level = self.common.level.unwrap_or(DEFAULT_LEVEL);
+        let publisher = Publisher { store, cache: &self.cache, level, repair };
+        let options = assemble::Options { with_python: self.common.with_python, level };
+        let bar = self.voice.bar(total_size(environment), "packing");
+        let submission = submit(environment, &publisher, &options, job, &|bytes| bar.inc(bytes));
+        bar.finish_and_clear();
+        let submission = submission?;
+        self.report(&submission, store);
+        Ok(submission)
+    }
+
+    fn report(&self, submission: &Submission, store: &dyn Store) {
+        let all = || submission.layers.iter().chain(&submission.overlays);
+        for outcome in all() {
+            let what = format!("{} {}", outcome.layer.name, outcome.layer.version);
+            match outcome.sent {
+                Some(sent) => self.voice.detail(format!("  sent {what} ({})", bytes(sent))),
+                None if outcome.packed => self.voice.detail(format!("  in the store already {what}")),
+                None => {}
+            }
+            let modified = &outcome.facts.modified;
+            if let Some(first) = modified.first() {
+                let more = if modified.len() > 1 { format!(" and {} more", modified.len() - 1) } else { String::new() };
+                self.voice.warn(format!("{what} was changed after it was installed: {first}{more}; packed as it is"));
+            }
+            for file in &outcome.facts.not_compiled {
+                self.voice.detail(format!("  no byte-code for {file}"));
+            }
+        }
+        let sent: Vec<u64> = all().filter_map(|o| o.sent).collect();
+        let total = submission.layers.len() + submission.overlays.len();
+        let kept: u64 = all().filter(|o| o.sent.is_none()).map(|o| o.layer.archive.size).sum();
+        self.voice.say(format!(
+            "sent {} of {} ({}), {} in {} already ({})",
+            sent.len(),
+            count(total, "layer"),
+            bytes(sent.iter().sum()),
+            total - sent.len(),
+            store.uri(),
+            bytes(kept),
+        ));
+    }
+
+    /// The launcher of a submission.
+    pub(super) fn launcher(&self, submission: &Submission) -> Result<Vec<u8>, CommandError> {
+        Ok(launcher::build(&launcher::read_boot(&self.boot()?)?, &submission.job, &submission.manifest))
+    }
+
+    /// The boot executable that is shipped.
+    pub(super) fn boot(&self) -> Result<PathBuf, CommandError> {
+        let program = std::env::current_exe().and_then(|p| p.canonicalize()).ok();
+        Ok(launcher::find_boot(self.common.boot.as_deref(), program.as_deref())?)
+    }
+
+    /// What the job adds, from its flags.
+    pub(super) fn job(&self, arguments: &JobArguments, name: String) -> JobRequest {
+        let mut job = JobRequest { name, no_editable: arguments.no_editable, ..JobRequest::default() };
+        job.entry = match (&arguments.module, &arguments.script, &arguments.payload) {
+            (Some(module), _, _) => EntryRequest::Module(module.clone()),
+            (_, Some(script), _) => EntryRequest::Script(script.clone()),
+            (_, _, Some(payload)) => EntryRequest::Payload(payload.clone()),
+            _ => EntryRequest::Interpreter,
+        };
+        for assignment in &arguments.environ {
+            match assignment.split_once('=') {
+                Some((name, value)) => {
+                    if SECRET_WORDS.iter().any(|word| name.to_ascii_uppercase().contains(word)) {
+                        self.voice.warn(format!(
+                            "the value of {name} is written into the job; `--env {name}` alone makes the executor supply it"
+                        ));
+                    }
+                    job.environ.insert(name.to_owned(), value.to_owned());
+                }
+                None => job.pass.push(assignment.clone()),
+            }
+        }
+        job
+    }
+
+    /// Lays a launcher's immutable copy into the store and returns the record for the name.
+    pub(super) fn name_record(
+        &self,
+        store: &dyn Store,
+        submission: &Submission,
+        launcher: Option<&[u8]>,
+    ) -> Result<(NameRecord, Option<Written>), CommandError> {
+        let published = launcher.map(|bytes| publish_launcher(store, bytes)).transpose()?;
+        let record = record(&submission.manifest, submission, published.map(|(digest, _)| digest));
+        Ok((record, published.map(|(_, written)| written)))
+    }
+}
+
+fn record(manifest: &Manifest, submission: &Submission, launcher: Option<cpack_artifact::Digest>) -> NameRecord {
+    NameRecord {
+        format: 1,
+        environment: submission.id,
+        launcher,
+        package_installed: crate::manifest::distributions(manifest)
+            .map(|l| format!("{}=={}", l.name, l.version))
+            .collect(),
+        platform: manifest.python.platform.clone(),
+        python_version: manifest.python.version.clone(),
+    }
+}
+
+/// `path` made absolute against the working directory.
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
+    std::path::absolute(path).map_err(|source| CommandError::Io { verb: "find", path: path.to_owned(), source })
+}
+
+fn file_stem(path: &Path) -> String {
+    sanitised(&path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default())
+}
+
+/// The environment's directory; for one called `.venv`, `venv` or `env` the project's that it is in.
+fn environment_name(prefix: &Path) -> String {
+    let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let own = name(prefix);
+    let generic = matches!(own.as_str(), ".venv" | "venv" | "env" | ".env");
+    sanitised(&if generic { prefix.parent().map(name).unwrap_or(own) } else { own })
+}
+
+fn sanitised(name: &str) -> String {
+    let safe: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-+=@".contains(c) { c } else { '-' }).collect();
+    let safe = safe.trim_start_matches('.');
+    if safe.is_empty() { "environment".into() } else { safe.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_from_the_project() {
+        for (prefix, name) in [("/p/my project/.venv", "my-project"), ("/p/envs/torch", "torch"), ("/", "environment")]
+        {
+            assert_eq!(environment_name(Path::new(prefix)), name, "{prefix}");
+        }
+    }
+}

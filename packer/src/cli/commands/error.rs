@@ -1,0 +1,82 @@
+//! What ends a command, and with which exit code.
+
+use std::io;
+use std::path::PathBuf;
+
+use cpack_artifact::exit::Exit;
+use cpack_artifact::manifest::DocumentError;
+use cpack_artifact::store::{StoreError, UriError};
+
+use crate::cli::config::ConfigError;
+use crate::discover::DiscoverError;
+use crate::launcher::LauncherError;
+use crate::layer::LayerError;
+use crate::publish::PublishError;
+use crate::submit::SubmitError;
+
+/// What ends a command.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    #[error("{0}")]
+    Usage(String),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("--store {0}")]
+    Uri(#[from] UriError),
+    #[error(transparent)]
+    Discover(#[from] DiscoverError),
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Launcher(#[from] LauncherError),
+    #[error("{what}: {error}")]
+    Document { what: String, error: DocumentError },
+    #[error("{0}")]
+    Damaged(String),
+    #[error("{0}")]
+    NotFound(String),
+    #[error("cannot {verb} {path}: {source}", path = path.display())]
+    Io { verb: &'static str, path: PathBuf, source: io::Error },
+}
+
+impl CommandError {
+    /// The exit code that fits.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Usage(_) | Self::Config(_) | Self::Uri(_) | Self::Launcher(LauncherError::NoBoot { .. }) => {
+                Exit::Usage
+            }
+            Self::Discover(_) => Exit::Environment,
+            Self::Submit(error) => submit(error),
+            Self::Publish(error) => publish(error),
+            Self::Store(error) => error.exit(),
+            Self::Launcher(LauncherError::NotBoot { .. }) => Exit::Usage,
+            Self::Document { .. } | Self::Damaged(_) => Exit::Artifact,
+            Self::NotFound(_) => Exit::NotFound,
+            Self::Launcher(LauncherError::Io { .. }) | Self::Io { .. } => Exit::Disk,
+        }
+    }
+}
+
+fn submit(error: &SubmitError) -> Exit {
+    match error {
+        SubmitError::Publish(error) => publish(error),
+        SubmitError::Assemble(_) => Exit::Environment,
+        SubmitError::Payload { .. } | SubmitError::Script { .. } => Exit::Usage,
+    }
+}
+
+fn publish(error: &PublishError) -> Exit {
+    match error {
+        PublishError::Store(error) => error.exit(),
+        PublishError::Layer(LayerError::Write { .. }) | PublishError::Local { .. } => Exit::Disk,
+        PublishError::Layer(_) => Exit::Environment,
+        PublishError::Vanished { .. } => Exit::Unavailable,
+        PublishError::Damaged { .. } => Exit::Artifact,
+        PublishError::Name(_) => Exit::Usage,
+    }
+}

@@ -1,0 +1,278 @@
+//! `cluster-pack info`: what is inside, what is large, what changed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use cpack_artifact::Digest;
+use cpack_artifact::job::{Job, MANIFEST_NAME};
+use cpack_artifact::launcher::{TRAILER_SIZE, Trailer};
+use cpack_artifact::manifest::{LayerKind, MAX_JSON, Manifest};
+use cpack_artifact::store::{Key, Store};
+use serde::Serialize;
+
+use super::CommandError;
+use super::context::Context;
+use crate::cli::arguments::Info;
+use crate::cli::output::{bytes, count, table};
+use crate::discover::Environment;
+use crate::publish::read_name;
+
+/// Something that can be shown or compared.
+#[derive(Debug, Serialize)]
+struct Content {
+    what: String,
+    python: String,
+    platform: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    environment: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<String>,
+    packed_bytes: Option<u64>,
+    unpacked_bytes: u64,
+    parts: Vec<Part>,
+    entry_points: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changes: Option<Changes>,
+}
+
+/// A layer, or a distribution that may become one.
+#[derive(Debug, Clone, Serialize)]
+struct Part {
+    name: String,
+    version: String,
+    kind: LayerKind,
+    files: u64,
+    unpacked_bytes: u64,
+    packed_bytes: Option<u64>,
+    #[serde(skip)]
+    content: Option<Digest>,
+}
+
+/// What differs from another artifact.
+#[derive(Debug, Serialize)]
+struct Changes {
+    against: String,
+    added: Vec<String>,
+    removed: Vec<String>,
+    changed: Vec<String>,
+    /// Packed size of what is new here, where it is known.
+    fetch_bytes: Option<u64>,
+}
+
+/// Shows an environment, a launcher, a manifest or a name.
+pub(super) fn info(context: &Context, arguments: &Info) -> Result<(), CommandError> {
+    let mut content = match &arguments.artifact {
+        None => of_environment(&context.environment()?),
+        Some(artifact) => load(context, artifact)?,
+    };
+    if let Some(against) = &arguments.against {
+        content.changes = Some(compare(&content, &load(context, against)?));
+    }
+    context.voice.answer(render(&content, arguments.top), &content);
+    Ok(())
+}
+
+fn of_environment(environment: &Environment) -> Content {
+    let part = |name: &str, version: &str, kind, files: &[crate::discover::FileStat]| Part {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        kind,
+        files: files.len() as u64,
+        unpacked_bytes: files.iter().map(|f| f.size).sum(),
+        packed_bytes: None,
+        content: None,
+    };
+    let distributions = environment.distributions.iter();
+    let mut parts: Vec<Part> =
+        distributions.map(|d| part(&d.name, &d.version, LayerKind::Distribution, &d.files)).collect();
+    parts.extend(environment.editables.iter().map(|e| part(&e.name, &e.version, LayerKind::Overlay, &e.files)));
+    if !environment.unowned.is_empty() {
+        parts.push(part("unowned", "", LayerKind::Unowned, &environment.unowned));
+    }
+    let entry_points = environment.distributions.iter().flat_map(|d| &d.entry_points).map(|e| e.name.clone());
+    Content {
+        what: environment.prefix.display().to_string(),
+        python: environment.python.version.clone(),
+        platform: environment.python.platform.clone(),
+        environment: None,
+        store: None,
+        packed_bytes: None,
+        unpacked_bytes: parts.iter().map(|p| p.unpacked_bytes).sum(),
+        parts,
+        entry_points: entry_points.collect(),
+        changes: None,
+    }
+}
+
+/// A launcher or manifest on disk, a manifest's URI, or a name in the store.
+fn load(context: &Context, artifact: &str) -> Result<Content, CommandError> {
+    let path = Path::new(artifact);
+    if path.is_file() {
+        let bytes =
+            fs::read(path).map_err(|source| CommandError::Io { verb: "read", path: path.to_owned(), source })?;
+        return from_file(artifact, &bytes);
+    }
+    if let Some((store, id)) = artifact.rsplit_once("/environments/") {
+        let store = context.open_store(store)?;
+        let id = id.trim_end_matches(".json").parse::<Digest>();
+        let id = id.map_err(|e| CommandError::Usage(format!("{artifact}: {e}")))?;
+        return from_store(store.as_ref(), &id, artifact);
+    }
+    let (store, name) = match artifact.rsplit_once("/names/") {
+        Some((store, name)) => (context.open_store(store)?, name.trim_end_matches(".json")),
+        None => (context.store()?, artifact),
+    };
+    match read_name(store.as_ref(), name)? {
+        Some(record) => from_store(store.as_ref(), &record.environment, name),
+        None => Err(CommandError::NotFound(format!(
+            "{artifact:?} is neither a file nor a name in {}: name a launcher, a manifest or an uploaded name",
+            store.uri()
+        ))),
+    }
+}
+
+fn from_file(what: &str, file: &[u8]) -> Result<Content, CommandError> {
+    let document = |error| CommandError::Document { what: what.to_owned(), error };
+    let damaged = |e: cpack_artifact::launcher::LauncherError| CommandError::Damaged(format!("{what}: {e}"));
+    let tail = file.get(file.len().saturating_sub(TRAILER_SIZE)..).unwrap_or_default();
+    let Some(trailer) = Trailer::read(tail, file.len() as u64).map_err(damaged)? else {
+        return Ok(of_manifest(what, &Manifest::parse(file).map_err(document)?, None));
+    };
+    let start = usize::try_from(trailer.start).unwrap_or(usize::MAX);
+    let appended = file.get(start..file.len() - TRAILER_SIZE).unwrap_or_default();
+    let opened = trailer.open(appended).map_err(damaged)?;
+    let part = |name| opened.file(name).ok_or_else(|| CommandError::Damaged(format!("{what}: it has no {name}")));
+    let job = Job::parse(part(cpack_artifact::job::FILE_NAME)?).map_err(document)?;
+    let manifest = Manifest::parse(part(MANIFEST_NAME)?).map_err(document)?;
+    Ok(of_manifest(what, &manifest, Some(&job)))
+}
+
+fn from_store(store: &dyn Store, id: &Digest, what: &str) -> Result<Content, CommandError> {
+    let bytes = store.read(&Key::environment(id), MAX_JSON)?;
+    let manifest = Manifest::parse(&bytes).map_err(|error| CommandError::Document { what: what.to_owned(), error })?;
+    let mut content = of_manifest(what, &manifest, None);
+    content.store = Some(store.uri().to_string());
+    Ok(content)
+}
+
+fn of_manifest(what: &str, manifest: &Manifest, job: Option<&Job>) -> Content {
+    let overlays = job.map(|j| j.overlays.as_slice()).unwrap_or_default();
+    let part = |layer: &cpack_artifact::manifest::Layer| Part {
+        name: layer.name.clone(),
+        version: layer.version.clone(),
+        kind: layer.kind,
+        files: layer.archive.files,
+        unpacked_bytes: layer.archive.unpacked,
+        packed_bytes: Some(layer.archive.size),
+        content: Some(layer.content),
+    };
+    let parts: Vec<Part> = manifest.layers.iter().chain(overlays).map(part).collect();
+    Content {
+        what: what.to_owned(),
+        python: manifest.python.version.clone(),
+        platform: manifest.python.platform.clone(),
+        environment: Some(manifest.id().to_hex()),
+        store: job.map(|j| j.store.clone()),
+        packed_bytes: Some(parts.iter().filter_map(|p| p.packed_bytes).sum()),
+        unpacked_bytes: parts.iter().map(|p| p.unpacked_bytes).sum(),
+        parts,
+        entry_points: manifest.entry_points.iter().map(|e| e.name.clone()).collect(),
+        changes: None,
+    }
+}
+
+fn compare(here: &Content, there: &Content) -> Changes {
+    let index = |content: &Content| -> BTreeMap<String, Part> {
+        content.parts.iter().map(|p| (p.name.clone(), p.clone())).collect()
+    };
+    let (new, old) = (index(here), index(there));
+    let label = |part: &Part| format!("{} {}", part.name, part.version).trim_end().to_owned();
+    let differs = |a: &Part, b: &Part| match (a.content, b.content) {
+        (Some(a), Some(b)) => a != b,
+        _ => a.version != b.version,
+    };
+    let mut fresh: Vec<&Part> = Vec::new();
+    let mut changed = Vec::new();
+    for part in new.values() {
+        match old.get(&part.name) {
+            None => fresh.push(part),
+            Some(before) if differs(part, before) => changed.push((part, before)),
+            Some(_) => {}
+        }
+    }
+    let fetched = fresh.iter().copied().chain(changed.iter().map(|(part, _)| *part));
+    Changes {
+        against: there.what.clone(),
+        fetch_bytes: fetched.map(|p| p.packed_bytes).sum(),
+        added: fresh.into_iter().map(label).collect(),
+        removed: old.values().filter(|p| !new.contains_key(&p.name)).map(label).collect(),
+        changed: changed
+            .into_iter()
+            .map(|(part, before)| match part.version == before.version {
+                true => format!("{} (other files)", label(part)),
+                false => format!("{} {} -> {}", part.name, before.version, part.version),
+            })
+            .collect(),
+    }
+}
+
+fn render(content: &Content, top: usize) -> String {
+    let mut facts = vec![vec!["Artifact".to_owned(), content.what.clone()]];
+    facts.push(vec!["Python".into(), format!("{} on {}", content.python, content.platform)]);
+    if let Some(id) = &content.environment {
+        facts.push(vec!["Environment".into(), id.clone()]);
+    }
+    if let Some(store) = &content.store {
+        facts.push(vec!["Store".into(), store.clone()]);
+    }
+    let packed = content.packed_bytes.map(|b| format!(", {} packed", bytes(b))).unwrap_or_default();
+    let files: u64 = content.parts.iter().map(|p| p.files).sum();
+    facts.push(vec!["Size".into(), format!("{}{packed}, {files} files", bytes(content.unpacked_bytes))]);
+    facts.push(vec!["Layers".into(), summary(&content.parts)]);
+    let mut text = table(&facts, &[]);
+    let mut largest: Vec<&Part> = content.parts.iter().collect();
+    largest.sort_by_key(|p| std::cmp::Reverse(p.unpacked_bytes));
+    let mut rows = vec![["Largest", "Version", "Files", "Size", "Packed"].map(str::to_owned).to_vec()];
+    rows.extend(largest.iter().take(top).map(|p| {
+        let packed = p.packed_bytes.map(bytes).unwrap_or_default();
+        vec![p.name.clone(), p.version.clone(), p.files.to_string(), bytes(p.unpacked_bytes), packed]
+    }));
+    if rows.len() > 1 {
+        text.push_str("\n\n");
+        text.push_str(&table(&rows, &[2, 3, 4]));
+    }
+    if let Some(changes) = &content.changes {
+        text.push_str("\n\n");
+        text.push_str(&render_changes(changes));
+    }
+    text
+}
+
+fn render_changes(changes: &Changes) -> String {
+    let mut lines = vec![format!("Against {}", changes.against)];
+    for (sign, parts) in [("+", &changes.added), ("-", &changes.removed), ("~", &changes.changed)] {
+        lines.extend(parts.iter().map(|p| format!("  {sign} {p}")));
+    }
+    match (lines.len(), changes.fetch_bytes) {
+        (1, _) => lines.push("  nothing changed".into()),
+        (_, Some(fetch)) => lines.push(format!("  {} to fetch", bytes(fetch))),
+        _ => {}
+    }
+    lines.join("\n")
+}
+
+fn summary(parts: &[Part]) -> String {
+    let of = |kind| parts.iter().filter(|p| p.kind == kind).count();
+    let named = [
+        (of(LayerKind::Distribution), "distribution"),
+        (of(LayerKind::Overlay), "editable project"),
+        (of(LayerKind::Interpreter), "interpreter"),
+        (of(LayerKind::Payload), "payload"),
+    ];
+    let mut words: Vec<String> = named.into_iter().filter(|(n, _)| *n > 0).map(|(n, noun)| count(n, noun)).collect();
+    if of(LayerKind::Unowned) > 0 {
+        words.push("files that nobody owns".into());
+    }
+    words.join(", ")
+}

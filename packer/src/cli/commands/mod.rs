@@ -1,0 +1,34 @@
+//! The commands: each file one, this one what they share.
+
+mod context;
+mod error;
+mod info;
+mod launcher;
+mod run;
+mod upload;
+
+use clap::CommandFactory as _;
+
+use super::arguments::{Cli, Command};
+use super::config;
+use context::Context;
+
+pub(super) use error::CommandError;
+
+/// Runs a command and returns the process's exit code.
+pub(super) fn run(mut cli: Cli) -> Result<u8, CommandError> {
+    if let Command::Completions { shell } = cli.command {
+        clap_complete::generate(shell, &mut Cli::command(), "cluster-pack", &mut std::io::stdout().lock());
+        return Ok(0);
+    }
+    config::fill(&mut cli.common, |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(Into::into))?;
+    let context = Context::new(cli.common)?;
+    match cli.command {
+        Command::Pack(arguments) => upload::pack(&context, &arguments).map(|()| 0),
+        Command::Upload(arguments) => upload::upload(&context, &arguments).map(|()| 0),
+        Command::Launcher(arguments) => launcher::launcher(&context, &arguments).map(|()| 0),
+        Command::Run(arguments) => run::run(&context, &arguments),
+        Command::Info(arguments) => info::info(&context, &arguments).map(|()| 0),
+        Command::Completions { .. } => Ok(0),
+    }
+}

@@ -1,0 +1,62 @@
+//! `cluster-pack run`: pack, boot and run here, as an executor would.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::CommandError;
+use super::context::Context;
+use crate::cli::arguments::Run;
+use crate::cli::output::{seconds, table};
+use crate::launcher;
+
+/// Runs the launcher as a child, so that the time of each phase can be told afterwards.
+pub(super) fn run(context: &Context, arguments: &Run) -> Result<u8, CommandError> {
+    let failed = |verb, path: &Path| {
+        let path = path.to_owned();
+        move |source| CommandError::Io { verb, path, source }
+    };
+    context.boot()?;
+    let start = Instant::now();
+    let store = context.store()?;
+    let environment = context.environment()?;
+    let discovered = start.elapsed();
+    let job = context.job(&arguments.job, context.name(&environment)?);
+    let submission = context.submit(&environment, store.as_ref(), &job, false)?;
+    let packed = start.elapsed();
+    let directory = tempfile::tempdir().map_err(failed("write", &std::env::temp_dir()))?;
+    let path = directory.path().join("env-python");
+    let metrics = directory.path().join("metrics.json");
+    launcher::write(&path, &context.launcher(&submission)?)?;
+    let booting = start.elapsed();
+    let mut command = Command::new(&path);
+    command.args(&arguments.arguments).env("CPACK_METRICS", &metrics);
+    let status = command.status().map_err(failed("run", &path))?;
+    let finished = start.elapsed();
+    if !arguments.no_timings {
+        let boot = boot_phases(&fs::read_to_string(&metrics).unwrap_or_default());
+        let own = [("discover", discovered), ("pack and publish", packed - discovered), ("launcher", booting - packed)];
+        let boot_total: Duration = boot.iter().map(|(_, t)| *t).sum();
+        let python = (finished - booting).saturating_sub(boot_total);
+        let mut rows: Vec<Vec<String>> = own.iter().map(|(n, t)| vec![(*n).to_owned(), seconds(*t)]).collect();
+        rows.extend(boot.iter().map(|(n, t)| vec![format!("boot: {n}"), seconds(*t)]));
+        rows.push(vec!["python".into(), seconds(python)]);
+        rows.push(vec!["total".into(), seconds(finished)]);
+        context.voice.say(table(&rows, &[1]));
+    }
+    // As a shell reports a child that a signal ended.
+    Ok(status.code().or_else(|| Some(128 + status.signal()?)).and_then(|c| u8::try_from(c).ok()).unwrap_or(1))
+}
+
+/// The phases of a boot's metrics, in its order: the object `phases` with milliseconds.
+fn boot_phases(text: &str) -> Vec<(String, Duration)> {
+    let parsed: Option<serde_json::Value> = text.lines().last().and_then(|line| serde_json::from_str(line).ok());
+    let phases = parsed.as_ref().and_then(|v| v.get("phases")?.as_array().cloned()).unwrap_or_default();
+    let phase = |v: &serde_json::Value| {
+        let milliseconds = v.get("ms")?.as_f64()?;
+        Some((v.get("name")?.as_str()?.to_owned(), Duration::try_from_secs_f64(milliseconds / 1000.0).ok()?))
+    };
+    phases.iter().filter_map(phase).collect()
+}

@@ -1,0 +1,132 @@
+//! `cluster-pack upload` and `cluster-pack pack`.
+
+use cpack_artifact::store::Key;
+use serde::Serialize;
+
+use super::context::Context;
+use super::{CommandError, context};
+use crate::cli::arguments::{Format, Pack, Upload};
+use crate::cli::output::bytes;
+use crate::publish::{Outcome, publish_name};
+use crate::submit::{JobRequest, Submission};
+
+/// What `upload --json` and `pack --json` print.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// What a job fetches and runs as `./name`.
+    uri: String,
+    /// The immutable copy: what builders ship.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    launcher: Option<String>,
+    /// The metadata under the name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<String>,
+    environment: String,
+    store: String,
+    unchanged: bool,
+    sent_bytes: u64,
+    packed_bytes: u64,
+    unpacked_bytes: u64,
+    seconds: f64,
+    layers: Vec<LayerReport>,
+}
+
+/// One layer of it.
+#[derive(Debug, Serialize)]
+struct LayerReport {
+    kind: cpack_artifact::manifest::LayerKind,
+    name: String,
+    version: String,
+    archive: String,
+    packed_bytes: u64,
+    unpacked_bytes: u64,
+    sent: bool,
+}
+
+impl LayerReport {
+    fn new(outcome: &Outcome) -> Self {
+        let layer = &outcome.layer;
+        Self {
+            kind: layer.kind,
+            name: layer.name.clone(),
+            version: layer.version.clone(),
+            archive: layer.archive.digest.to_hex(),
+            packed_bytes: layer.archive.size,
+            unpacked_bytes: layer.archive.unpacked,
+            sent: outcome.sent.is_some(),
+        }
+    }
+}
+
+impl Report {
+    fn new(submission: &Submission, store: String, uri: String, unchanged: bool) -> Self {
+        let layers: Vec<_> = submission.layers.iter().chain(&submission.overlays).map(LayerReport::new).collect();
+        let sent = submission.layers.iter().chain(&submission.overlays).filter_map(|o| o.sent).sum();
+        Self {
+            uri,
+            launcher: None,
+            metadata: None,
+            environment: submission.id.to_hex(),
+            store,
+            unchanged,
+            sent_bytes: sent,
+            packed_bytes: layers.iter().map(|l| l.packed_bytes).sum(),
+            unpacked_bytes: layers.iter().map(|l| l.unpacked_bytes).sum(),
+            seconds: submission.elapsed.as_secs_f64(),
+            layers,
+        }
+    }
+}
+
+/// Publishes an environment under its name and prints the URI of what lies there.
+pub(super) fn upload(context: &Context, arguments: &Upload) -> Result<(), CommandError> {
+    let store = context.store()?;
+    let environment = context.environment()?;
+    let name = context.name(&environment)?;
+    let job = context.job(&arguments.job, name.clone());
+    let submission = context.submit(&environment, store.as_ref(), &job, arguments.repair)?;
+    let launcher = context.launcher(&submission)?;
+    let (record, _) = context.name_record(store.as_ref(), &submission, Some(&launcher))?;
+    let written = publish_name(store.as_ref(), &name, &record, Some(&launcher))?;
+    let place = |key: Key| store.uri().join(key.as_str());
+    let uri = Key::name(&name, "").map(place).unwrap_or_default();
+    let mut report = Report::new(&submission, store.uri().to_string(), uri.clone(), !written);
+    report.launcher = record.launcher.map(|digest| store.uri().join(Key::launcher(&digest).as_str()));
+    report.metadata = Key::name(&name, "json").ok().map(|key| store.uri().join(key.as_str()));
+    if context.common.store.is_none() {
+        context.voice.say("no --store was named: this directory is seen by this machine only");
+    }
+    context.voice.answer(uri, &report);
+    Ok(())
+}
+
+/// Packs an environment into a directory store of its own.
+pub(super) fn pack(context: &Context, arguments: &Pack) -> Result<(), CommandError> {
+    match arguments.format {
+        Format::Layers => pack_layers(context, arguments),
+    }
+}
+
+fn pack_layers(context: &Context, arguments: &Pack) -> Result<(), CommandError> {
+    let directory = context::absolute(&arguments.output)?;
+    if directory.is_file() {
+        return Err(CommandError::Usage(format!("--output {} is a file: name a directory", directory.display())));
+    }
+    let store = context.open_store(&directory.to_string_lossy())?;
+    let environment = context.environment()?;
+    let name = context.name(&environment)?;
+    let job = JobRequest { name: name.clone(), ..JobRequest::default() };
+    let submission = context.submit(&environment, store.as_ref(), &job, false)?;
+    let (record, _) = context.name_record(store.as_ref(), &submission, None)?;
+    let written = publish_name(store.as_ref(), &name, &record, None)?;
+    let uri = store.uri().join(Key::environment(&submission.id).as_str());
+    let report = Report::new(&submission, store.uri().to_string(), uri.clone(), !written);
+    context.voice.say(format!(
+        "packed {} into {} in {:.2} s",
+        bytes(report.unpacked_bytes),
+        bytes(report.packed_bytes),
+        report.seconds
+    ));
+    context.voice.answer(uri, &report);
+    Ok(())
+}

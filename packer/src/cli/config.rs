@@ -1,0 +1,134 @@
+//! The configuration file: what holds where neither flag nor variable says otherwise.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::arguments::Common;
+
+/// The file's keys: those flags that a person would not want to repeat.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Config {
+    venv: Option<PathBuf>,
+    store: Option<String>,
+    name: Option<String>,
+    boot: Option<PathBuf>,
+    level: Option<i32>,
+    client_cache: Option<PathBuf>,
+    index_url: Option<String>,
+    #[serde(default)]
+    extra_index_url: Vec<String>,
+    #[serde(default)]
+    find_links: Vec<String>,
+    #[serde(default)]
+    ignore: Vec<String>,
+    #[serde(default)]
+    with_python: bool,
+}
+
+/// Why the configuration file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// It was named, but is not there or cannot be read.
+    #[error("cannot read the configuration {path}: {source}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is no TOML, or has unknown keys.
+    #[error("the configuration {path} is wrong: {reason}", path = path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and why, in one line.
+        reason: String,
+    },
+}
+
+/// Fills what `common` leaves open from the file that `variable` (`CPACK_CONFIG`) names, or the usual one if it exists.
+pub(super) fn fill(common: &mut Common, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<(), ConfigError> {
+    let usual = || {
+        let base = variable("XDG_CONFIG_HOME").or_else(|| Some(variable("HOME")?.join(".config")))?;
+        Some(base.join("cluster-pack/config.toml"))
+    };
+    let (path, named) = match variable("CPACK_CONFIG") {
+        Some(path) => (path, true),
+        None => match usual() {
+            Some(path) => (path, false),
+            None => return Ok(()),
+        },
+    };
+    match fs::read_to_string(&path) {
+        Ok(text) => apply(common, parse(&path, &text)?),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !named => {}
+        Err(source) => return Err(ConfigError::Read { path, source }),
+    }
+    Ok(())
+}
+
+fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+    toml::from_str(text).map_err(|error| {
+        let line = error.span().map(|span| text.get(..span.start).unwrap_or(text).matches('\n').count() + 1);
+        let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+        let reason = format!("{place}{}", error.message().replace('\n', " "));
+        ConfigError::Parse { path: path.to_owned(), reason }
+    })
+}
+
+fn apply(common: &mut Common, config: Config) {
+    fn or<T>(place: &mut Option<T>, value: Option<T>) {
+        if place.is_none() {
+            *place = value;
+        }
+    }
+    or(&mut common.venv, config.venv);
+    or(&mut common.store, config.store);
+    or(&mut common.name, config.name);
+    or(&mut common.boot, config.boot);
+    or(&mut common.level, config.level);
+    or(&mut common.client_cache, config.client_cache);
+    or(&mut common.resolution.index_url, config.index_url);
+    common.resolution.extra_index_url.extend(config.extra_index_url);
+    common.resolution.find_links.extend(config.find_links);
+    common.ignore.extend(config.ignore);
+    common.with_python |= config.with_python;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(text: &str) -> Result<Common, ConfigError> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("config.toml");
+        fs::write(&path, text).expect("writes");
+        let mut common = Common { name: Some("flag".into()), ..Common::default() };
+        fill(&mut common, |name| (name == "CPACK_CONFIG").then(|| path.clone())).map(|()| common)
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let common = filled("store = \"s3://b\"\nname = \"file\"\nwith-python = true\n").expect("reads");
+        assert_eq!((common.store.as_deref(), common.name.as_deref()), (Some("s3://b"), Some("flag")));
+        assert!(common.with_python);
+    }
+
+    #[test]
+    fn a_typo_names_line_and_key() {
+        let error = filled("level = 3\nstoer = \"x\"\n").expect_err("unknown key").to_string();
+        assert!(error.contains("line 2") && error.contains("stoer"), "{error}");
+    }
+
+    #[test]
+    fn a_named_file_must_exist() {
+        let mut common = Common::default();
+        let result = fill(&mut common, |name| (name == "CPACK_CONFIG").then(|| PathBuf::from("/nowhere.toml")));
+        assert!(matches!(result, Err(ConfigError::Read { .. })));
+        assert!(fill(&mut common, |name| (name == "HOME").then(|| PathBuf::from("/nowhere"))).is_ok());
+    }
+}

@@ -1,0 +1,144 @@
+//! Launchers: the boot executable with a job and its manifest appended.
+//!
+//! The executable itself is found once per run: `--boot` or `CPACK_BOOT`, else beside `cluster-pack`, else where a build
+//! from source leaves it. It must be an executable for the executors' platform, which need not be the client's.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use cpack_artifact::job::{self, Job};
+use cpack_artifact::launcher::{TRAILER_SIZE, Trailer, appendix};
+use cpack_artifact::manifest::Manifest;
+
+/// The name of the boot executable.
+pub const BOOT: &str = "cpack-boot";
+
+/// Where `cargo build --config bootstrap/static.toml` leaves it, seen from the directory of `cluster-pack`.
+const BUILT: [&str; 3] = [
+    "../x86_64-unknown-linux-gnu/boot/cpack-boot",
+    "../x86_64-unknown-linux-gnu/release/cpack-boot",
+    "../x86_64-unknown-linux-gnu/debug/cpack-boot",
+];
+
+/// Why a launcher could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum LauncherError {
+    /// The boot executable is nowhere.
+    #[error("cpack-boot not found (looked at {looked}): pass --boot PATH or set CPACK_BOOT")]
+    NoBoot {
+        /// The places, separated by commas.
+        looked: String,
+    },
+    /// What was found is no boot executable.
+    #[error("{path} is no cpack-boot executable: {reason}", path = path.display())]
+    NotBoot {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The executable or the launcher cannot be read or written.
+    #[error("cannot {verb} {path}: {source}", path = path.display())]
+    Io {
+        /// `read` or `write`.
+        verb: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Finds the boot executable: `named` if given, else the usual places around `program`, the running `cluster-pack`.
+pub fn find_boot(named: Option<&Path>, program: Option<&Path>) -> Result<PathBuf, LauncherError> {
+    let beside = program.and_then(Path::parent);
+    let candidates: Vec<PathBuf> = match (named, beside) {
+        (Some(path), _) => vec![path.to_owned()],
+        (None, Some(directory)) => {
+            let built = BUILT.iter().map(|place| directory.join(place));
+            built.chain([directory.join(BOOT), directory.join("../libexec").join(BOOT)]).collect()
+        }
+        (None, None) => Vec::new(),
+    };
+    let looked = || candidates.iter().map(|c| c.display().to_string()).collect::<Vec<_>>().join(", ");
+    candidates.iter().find(|c| c.is_file()).cloned().ok_or_else(|| LauncherError::NoBoot { looked: looked() })
+}
+
+/// The bytes of a boot executable, checked to be one without a job.
+pub fn read_boot(path: &Path) -> Result<Vec<u8>, LauncherError> {
+    let bytes = fs::read(path).map_err(|source| LauncherError::Io { verb: "read", path: path.to_owned(), source })?;
+    let wrong = |reason| LauncherError::NotBoot { path: path.to_owned(), reason };
+    if !bytes.starts_with(b"\x7fELF") {
+        return Err(wrong("it is no ELF executable"));
+    }
+    let tail = bytes.get(bytes.len().saturating_sub(TRAILER_SIZE)..).unwrap_or_default();
+    match Trailer::read(tail, bytes.len() as u64) {
+        Ok(None) => Ok(bytes),
+        _ => Err(wrong("it is a launcher, which has a job already; name the plain executable")),
+    }
+}
+
+/// The launcher of `job` in the environment of `manifest`.
+pub fn build(boot: &[u8], job: &Job, manifest: &Manifest) -> Vec<u8> {
+    let files: [(&str, &[u8]); 2] = [(job::FILE_NAME, &job.to_bytes()), (job::MANIFEST_NAME, &manifest.to_bytes())];
+    [boot, &appendix(boot.len() as u64, &files)].concat()
+}
+
+/// Writes a launcher to `path`: readable and executable by its owner only, replaced in one step.
+///
+/// False: the file was there already with the same bytes, and was left alone, since YARN and make judge by its time.
+pub fn write(path: &Path, launcher: &[u8]) -> Result<bool, LauncherError> {
+    if fs::read(path).is_ok_and(|found| found == launcher) {
+        return Ok(false);
+    }
+    let failed = |source| LauncherError::Io { verb: "write", path: path.to_owned(), source };
+    let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(directory).map_err(failed)?;
+    let temporary = directory.join(format!(".{}-{}", BOOT, std::process::id()));
+    let result = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o700)
+        .open(&temporary)
+        .and_then(|mut file| io::Write::write_all(&mut file, launcher))
+        .and_then(|()| fs::rename(&temporary, path));
+    if result.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    result.map(|()| true).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_places_are_named_when_nothing_is_found() {
+        let error = find_boot(None, Some(Path::new("/nowhere/bin/cluster-pack"))).expect_err("nothing there");
+        assert!(error.to_string().contains("/nowhere/bin/cpack-boot"), "{error}");
+    }
+
+    #[test]
+    fn a_script_or_a_launcher_is_no_boot() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let script = directory.path().join("script");
+        fs::write(&script, "#!/bin/sh\n").expect("writes");
+        assert!(read_boot(&script).expect_err("no ELF").to_string().contains("ELF"));
+        let launcher = directory.path().join("launcher");
+        let elf = [&b"\x7fELF"[..], &[0; 500]].concat();
+        fs::write(&launcher, [&elf[..], &appendix(elf.len() as u64, &[("a", b"b")])].concat()).expect("writes");
+        assert!(read_boot(&launcher).expect_err("a launcher").to_string().contains("launcher"));
+    }
+
+    #[test]
+    fn an_unchanged_launcher_is_left_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("env-python");
+        assert!(write(&path, b"one").expect("writes"));
+        assert!(!write(&path, b"one").expect("looks"));
+        assert!(write(&path, b"two").expect("writes"));
+        assert_eq!(fs::read_dir(directory.path()).expect("reads").count(), 1);
+    }
+}

@@ -1,0 +1,191 @@
+//! From published layers to the manifest that names them: needs, ranks, least glibc.
+//!
+//! A layer needs the distributions that its `Requires-Dist` names, as far as they are in the environment, and those
+//! whose directories its shared libraries reach by `RUNPATH`. Its rank is the length of the longest chain of needs below
+//! it: what others stand on comes first. Cycles (they exist) count once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cpack_artifact::manifest::{EntryPoint, FORMAT, LayerKind, Manifest, Python};
+
+use crate::discover::{Environment, PythonInfo};
+use crate::publish::Outcome;
+
+/// The manifest of `environment`, made of the layers in `outcomes`.
+pub fn build(environment: &Environment, outcomes: &[Outcome]) -> Manifest {
+    let owners = Owners::new(environment);
+    let mut layers: Vec<_> = outcomes
+        .iter()
+        .map(|outcome| {
+            let mut layer = outcome.layer.clone();
+            let requires = environment.distribution(&layer.name).map(|d| d.requires.as_slice()).unwrap_or_default();
+            layer.needs = needs(&layer.name, requires, &outcome.facts.run_paths, environment, &owners);
+            layer
+        })
+        .collect();
+    let ranks: Vec<u32> = {
+        let ranks = ranks(&layers.iter().map(|l| (l.name.as_str(), l.needs.as_slice())).collect());
+        layers.iter().map(|l| ranks.get(l.name.as_str()).copied().unwrap_or(0)).collect()
+    };
+    for (layer, rank) in layers.iter_mut().zip(ranks) {
+        layer.rank = rank;
+    }
+    layers.sort_unstable_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
+    let least_glibc = outcomes.iter().filter_map(|o| o.facts.glibc.as_deref()).max_by_key(|v| version_key(v));
+    let requires = vec!["zstd-frames".to_owned()];
+    Manifest {
+        format: FORMAT,
+        requires,
+        python: python(&environment.python, least_glibc),
+        layers,
+        entry_points: entry_points(environment),
+    }
+}
+
+fn python(info: &PythonInfo, least_glibc: Option<&str>) -> Python {
+    Python {
+        version: info.version.clone(),
+        soabi: info.soabi.clone(),
+        platform: info.platform.clone(),
+        least_glibc: least_glibc.map(str::to_owned),
+    }
+}
+
+fn entry_points(environment: &Environment) -> Vec<EntryPoint> {
+    let all = environment.distributions.iter().flat_map(|d| &d.entry_points);
+    let unique: BTreeSet<_> = all.map(|e| EntryPoint { name: e.name.clone(), value: e.value.clone() }).collect();
+    unique.into_iter().collect()
+}
+
+/// `2.17` as numbers.
+fn version_key(version: &str) -> Vec<u32> {
+    version.split('.').map(|part| part.parse().unwrap_or(0)).collect()
+}
+
+/// Which distribution has files below a directory.
+struct Owners<'a>(BTreeMap<&'a [u8], BTreeSet<&'a str>>);
+
+impl<'a> Owners<'a> {
+    /// Only directories of shared libraries count: those are what a `RUNPATH` is for.
+    fn new(environment: &'a Environment) -> Self {
+        let mut owners: BTreeMap<&[u8], BTreeSet<&str>> = BTreeMap::new();
+        for distribution in &environment.distributions {
+            for file in &distribution.files {
+                let path = file.path.as_bytes();
+                let Some(cut) = path.iter().rposition(|b| *b == b'/') else { continue };
+                let (directory, name) = path.split_at(cut);
+                if name.windows(3).any(|w| w == b".so") {
+                    owners.entry(directory).or_default().insert(&distribution.name);
+                }
+            }
+        }
+        Self(owners)
+    }
+}
+
+fn needs(
+    name: &str,
+    requires: &[String],
+    run_paths: &[String],
+    environment: &Environment,
+    owners: &Owners<'_>,
+) -> Vec<String> {
+    let required = requires.iter().filter(|r| !is_extra(r)).map(|r| normalise(requirement_name(r)));
+    let mut needs: BTreeSet<String> = required.filter(|r| environment.distribution(r).is_some()).collect();
+    let reached = run_paths.iter().filter_map(|path| owners.0.get(path.as_bytes())).flatten();
+    needs.extend(reached.map(|name| (*name).to_owned()));
+    needs.remove(name);
+    needs.into_iter().collect()
+}
+
+/// The name that a requirement starts with (PEP 508).
+fn requirement_name(requirement: &str) -> &str {
+    let end = requirement.find(|c: char| !(c.is_ascii_alphanumeric() || "._-".contains(c)));
+    requirement.get(..end.unwrap_or(requirement.len())).unwrap_or_default()
+}
+
+/// Whether a requirement holds only with an extra: what is installed says whether somebody asked for it, but not who.
+fn is_extra(requirement: &str) -> bool {
+    requirement.split_once(';').is_some_and(|(_, marker)| marker.contains("extra"))
+}
+
+/// PEP 503.
+fn normalise(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for c in name.chars() {
+        match c {
+            '-' | '_' | '.' if out.ends_with('-') => {}
+            '-' | '_' | '.' => out.push('-'),
+            c => out.push(c.to_ascii_lowercase()),
+        }
+    }
+    out
+}
+
+/// For each name the length of the longest chain of needs below it.
+fn ranks<'a>(needs: &BTreeMap<&'a str, &'a [String]>) -> BTreeMap<&'a str, u32> {
+    fn rank<'a>(
+        name: &'a str,
+        needs: &BTreeMap<&'a str, &'a [String]>,
+        done: &mut BTreeMap<&'a str, u32>,
+        open: &mut BTreeSet<&'a str>,
+    ) -> u32 {
+        if let Some(rank) = done.get(name) {
+            return *rank;
+        }
+        // A need that is being ranked already is a cycle: it counts nothing.
+        if !open.insert(name) {
+            return 0;
+        }
+        let below = needs.get(name).copied().unwrap_or_default();
+        let deepest = below.iter().map(|n| rank(n, needs, done, open) + 1).max().unwrap_or(0);
+        open.remove(name);
+        done.insert(name, deepest);
+        deepest
+    }
+    let (mut done, mut open) = (BTreeMap::new(), BTreeSet::new());
+    for name in needs.keys() {
+        rank(name, needs, &mut done, &mut open);
+    }
+    done
+}
+
+/// Layers by what they hold: how many distributions, whether an interpreter is shipped.
+pub fn distributions(manifest: &Manifest) -> impl Iterator<Item = &cpack_artifact::manifest::Layer> {
+    manifest.layers.iter().filter(|layer| layer.kind == LayerKind::Distribution)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requirements_are_named_whatever_follows() {
+        for (requirement, name) in [
+            ("numpy>=1.2", "numpy"),
+            ("zope.interface", "zope-interface"),
+            ("Foo_Bar [x] ; python_version < '3'", "foo-bar"),
+            ("a@ file:///x", "a"),
+            ("b(>=1)", "b"),
+        ] {
+            assert_eq!(normalise(requirement_name(requirement)), name, "{requirement}");
+        }
+        assert!(is_extra("x ; extra == 'all'") && !is_extra("extra-x ; python_version > '3'"));
+    }
+
+    #[test]
+    fn ranks_follow_the_longest_chain_and_survive_cycles() {
+        let names = |n: &[&str]| n.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+        let (a, b, c, d) = (names(&["b", "c"]), names(&["c"]), names(&[]), names(&["d", "e"]));
+        let e = names(&["d"]);
+        let needs = BTreeMap::from([("a", &a[..]), ("b", &b[..]), ("c", &c[..]), ("d", &d[..]), ("e", &e[..])]);
+        let ranks = ranks(&needs);
+        assert_eq!((ranks["c"], ranks["b"], ranks["a"]), (0, 1, 2));
+        assert!(ranks.contains_key("d") && ranks.contains_key("e"));
+    }
+
+    #[test]
+    fn versions_compare_as_numbers() {
+        assert!(version_key("2.17") > version_key("2.5"));
+    }
+}
