@@ -50,13 +50,28 @@ pub(super) fn run(context: &Context, arguments: &Run) -> Result<u8, CommandError
     Ok(status.code().or_else(|| Some(128 + status.signal()?)).and_then(|c| u8::try_from(c).ok()).unwrap_or(1))
 }
 
-/// The phases of a boot's metrics, in its order: the object `phases` with milliseconds.
+/// The phases of a boot in its order, from the last line of its metrics: `phases_ms`, milliseconds by name.
 fn boot_phases(text: &str) -> Vec<(String, Duration)> {
+    const ORDER: [&str; 9] = ["find", "look", "plan", "extract", "wait", "check", "link", "commit", "clean"];
     let parsed: Option<serde_json::Value> = text.lines().last().and_then(|line| serde_json::from_str(line).ok());
-    let phases = parsed.as_ref().and_then(|v| v.get("phases")?.as_array().cloned()).unwrap_or_default();
-    let phase = |v: &serde_json::Value| {
-        let milliseconds = v.get("ms")?.as_f64()?;
-        Some((v.get("name")?.as_str()?.to_owned(), Duration::try_from_secs_f64(milliseconds / 1000.0).ok()?))
-    };
-    phases.iter().filter_map(phase).collect()
+    let phases = parsed.as_ref().and_then(|v| v.get("phases_ms")?.as_object().cloned()).unwrap_or_default();
+    let mut named: Vec<(String, Duration)> = phases
+        .iter()
+        .filter_map(|(name, ms)| Some((name.clone(), Duration::try_from_secs_f64(ms.as_f64()? / 1000.0).ok()?)))
+        .collect();
+    named.sort_by_key(|(name, _)| ORDER.iter().position(|known| known == name).unwrap_or(ORDER.len()));
+    named
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_come_in_the_order_of_a_boot() {
+        let text = "{\"phases_ms\":{\"commit\":2.5,\"extract\":10,\"find\":1,\"later\":3}}\n";
+        let names: Vec<String> = boot_phases(text).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["find", "extract", "commit", "later"]);
+        assert!(boot_phases("").is_empty());
+    }
 }
