@@ -6,8 +6,7 @@ from _frozen_importlib_external import MAGIC_NUMBER
 
 
 def main(read, write, flush):
-    tag = (sys.implementation.cache_tag or "").encode()
-    write(MAGIC_NUMBER + len(tag).to_bytes(4, "little") + tag)
+    write(MAGIC_NUMBER)
     flush()
     while True:
         head = read(4)

@@ -4,10 +4,10 @@
 //! waits for one, so that as many processes compile as threads ask, and none is started where all byte-code was there.
 //!
 //! A worker runs `compile.py` with `-I -S -B` (nothing of the user's or of the environment's site is run, nothing is
-//! written) and with warnings off. It sends the magic number of its byte-code (4 bytes) and its cache tag; then, for each
-//! source that it is sent, an answer: a byte, 0 and marshalled code, or 1 and a message in UTF-8. Tag, sources and answers
-//! have their length before them (`u32`, little-endian). One request is on its way at a time, so no pipe can fill up
-//! on both sides. A worker ends when its standard input does, also when this process is killed.
+//! written) and with warnings off. It sends the magic number of its byte-code (4 bytes); then, for each source that it is
+//! sent, an answer: a byte, 0 and marshalled code, or 1 and a message in UTF-8. Sources and answers have their length
+//! before them (`u32`, little-endian). One request is on its way at a time, so no pipe can fill up on both sides. A worker
+//! ends when its standard input does, also when this process is killed.
 //!
 //! Measured, CPython 3.11: 7.7 MB of sources (410 modules) a second and core, 97 % of it within `compile()`; a worker starts
 //! in 14 ms and grows to 70 MB.
@@ -54,6 +54,16 @@ pub enum CompileError {
         /// Why.
         source: io::Error,
     },
+    /// The interpreter is of another version than it was when the environment was looked at.
+    #[error("{python} makes byte-code {found}, expected {expected}", python = .python.display())]
+    OtherVersion {
+        /// The interpreter.
+        python: PathBuf,
+        /// What it makes.
+        found: Magic,
+        /// What the environment needs.
+        expected: Magic,
+    },
     /// A worker ended, or sent what is not an answer.
     #[error("{python} failed while compiling byte-code ({status}){said}", python = .python.display())]
     Died {
@@ -66,19 +76,11 @@ pub enum CompileError {
     },
 }
 
-/// What byte-code an interpreter makes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ByteCode {
-    /// Its magic number.
-    pub magic: Magic,
-    /// What stands between the module's name and `.pyc` in the name of a file: `cpython-311`.
-    pub tag: String,
-}
-
 /// Worker processes of one interpreter.
 #[derive(Debug)]
 pub struct Compilers {
     python: PathBuf,
+    magic: Magic,
     limit: usize,
     pool: Mutex<Pool>,
     freed: Condvar,
@@ -92,29 +94,26 @@ struct Pool {
 }
 
 impl Compilers {
-    /// Workers that run `python`, at most `limit` (at least one) at a time. None is started yet.
-    pub fn new(python: impl Into<PathBuf>, limit: usize) -> Self {
-        Self { python: python.into(), limit: limit.max(1), pool: Mutex::default(), freed: Condvar::new() }
+    /// Workers that run `python`, whose byte-code has this `magic` number, at most `limit` (at least one) at a time. None is
+    /// started yet.
+    pub fn new(python: impl Into<PathBuf>, magic: Magic, limit: usize) -> Self {
+        Self { python: python.into(), magic, limit: limit.max(1), pool: Mutex::default(), freed: Condvar::new() }
     }
 
-    /// What byte-code the interpreter makes. Starts a worker if there is none.
-    pub fn byte_code(&self) -> Result<ByteCode, CompileError> {
-        self.with_worker(|worker| Ok(worker.byte_code.clone()))
+    /// The magic number of the byte-code.
+    pub const fn magic(&self) -> Magic {
+        self.magic
     }
 
     /// Compiles the source of a module. Its code says that it comes from `<source>`. Blocks while all workers are busy.
     ///
     /// An error is about the interpreter; the next call starts another worker.
     pub fn compile(&self, source: &[u8]) -> Result<Compiled, CompileError> {
-        self.with_worker(|worker| worker.compile(source))
-    }
-
-    fn with_worker<T>(&self, work: impl FnOnce(&mut Worker) -> io::Result<T>) -> Result<T, CompileError> {
         let mut worker = match self.take() {
             Some(worker) => worker,
             None => self.start().inspect_err(|_| self.forget())?,
         };
-        match work(&mut worker) {
+        match worker.compile(source) {
             Ok(done) => {
                 self.lock().idle.push(worker);
                 self.freed.notify_one();
@@ -161,14 +160,12 @@ impl Compilers {
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(failed(io::ErrorKind::BrokenPipe.into()));
         };
-        let byte_code = ByteCode { magic: Magic([0; 4]), tag: String::new() };
-        let mut worker = Worker { child, stdin: Some(stdin), stdout: BufReader::new(stdout), stderr, byte_code };
-        match worker.greeting() {
-            Ok(byte_code) => {
-                worker.byte_code = byte_code;
-                Ok(worker)
-            }
+        let mut worker = Worker { child, stdin: Some(stdin), stdout: BufReader::new(stdout), stderr };
+        let mut found = Magic([0; 4]);
+        match worker.stdout.read_exact(&mut found.0) {
             Err(_) => Err(worker.died(&self.python)),
+            Ok(()) if found == self.magic => Ok(worker),
+            Ok(()) => Err(CompileError::OtherVersion { python: self.python.clone(), found, expected: self.magic }),
         }
     }
 
@@ -194,17 +191,9 @@ struct Worker {
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
     stderr: File,
-    byte_code: ByteCode,
 }
 
 impl Worker {
-    fn greeting(&mut self) -> io::Result<ByteCode> {
-        let mut magic = [0; 4];
-        self.stdout.read_exact(&mut magic)?;
-        let tag = String::from_utf8_lossy(&self.receive()?).into_owned();
-        Ok(ByteCode { magic: Magic(magic), tag })
-    }
-
     fn compile(&mut self, source: &[u8]) -> io::Result<Compiled> {
         let Ok(length) = u32::try_from(source.len()) else {
             return Ok(Compiled::Refused("the source has more than 4 GiB".into()));

@@ -7,6 +7,7 @@
 //!
 //! The hash is SipHash with the magic number as key: SipHash-2-4 up to CPython 3.10, SipHash-1-3 from 3.11 on.
 
+use std::fmt;
 use std::hash::Hasher as _;
 
 use siphasher::sip::{SipHasher13, SipHasher24};
@@ -59,7 +60,7 @@ pub enum PycError {
         found: usize,
     },
     /// It was compiled by another version of Python.
-    #[error("byte-code of magic number {}, expected {}", .found.number(), .expected.number())]
+    #[error("byte-code of magic number {found}, expected {expected}")]
     Magic {
         /// What it says.
         found: Magic,
@@ -73,7 +74,7 @@ pub enum PycError {
     #[error("it was not compiled from the source as it is now")]
     Stale,
     /// An interpreter whose byte-code this release does not know.
-    #[error("byte-code of magic number {} is not known; CPython 3.9 to 3.14 are", .0.number())]
+    #[error("byte-code of magic number {0} is not known; CPython 3.9 to 3.14 are")]
     Unsupported(Magic),
     /// The code is damaged, or of a kind that compilers do not produce.
     #[error(transparent)]
@@ -113,6 +114,12 @@ impl Magic {
             hasher.finish()
         };
         hash.to_le_bytes()
+    }
+}
+
+impl fmt::Display for Magic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.number().fmt(f)
     }
 }
 

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::thread;
 
-use cluster_pack::content::compile::{ByteCode, CompileError, Compiled, Compilers};
-use cluster_pack::content::pyc::{self, Source};
+use cluster_pack::content::compile::{CompileError, Compiled, Compilers};
+use cluster_pack::content::pyc::{self, Magic, Source};
 
 use crate::python::{chunks, pythons, write_program};
 
@@ -32,7 +32,7 @@ fn compiling_gives_the_bytes_that_rewriting_gives() {
         let sources = python.run(&script(SOURCES), &[], b"");
         let directory = tempfile::tempdir().expect("a directory");
         let installed = chunks(&python.run(&script(COMPILE_ALL), &[directory.path()], &sources));
-        let compilers = Compilers::new(&python.program, 2);
+        let compilers = Compilers::new(&python.program, python.magic(), 2);
         let sources = chunks(&sources);
         let work: Vec<_> = sources.iter().zip(&installed).enumerate().collect();
         // More threads than workers.
@@ -59,15 +59,15 @@ fn compiling_gives_the_bytes_that_rewriting_gives() {
                 });
             }
         });
-        let expected = ByteCode { magic: python.magic(), tag: format!("cpython-3{}", python.minor) };
-        assert_eq!(compilers.byte_code().expect("known"), expected);
+        let other = Compilers::new(&python.program, Magic(*b"??\r\n"), 2).compile(b"").expect_err("is another");
+        assert!(matches!(other, CompileError::OtherVersion { .. }), "{other}");
     }
 }
 
 #[test]
 fn sources_that_do_not_compile_are_refused_one_by_one() {
     for python in pythons() {
-        let compilers = Compilers::new(&python.program, 1);
+        let compilers = Compilers::new(&python.program, python.magic(), 1);
         for (source, why) in [
             (&b"x = 1\nprint 'python 2'\n"[..], "(line 2)"),
             (b"# coding: no-such-codec\n", "no-such-codec"),
@@ -98,20 +98,22 @@ fn a_worker_that_dies_is_told_and_replaced() {
     // The first start dies at its first source, later ones are real.
     let text = format!(
         "#!/bin/sh\nif [ -e '{count}' ]; then exec '{python}' \"$@\"; fi\n: > '{count}'\n\
-         printf 'a\\r\\r\\n\\001\\0\\0\\0x'; head -c 4 > /dev/null; echo out of luck >&2; kill -9 $$\n",
+         printf '{magic}'; head -c 4 > /dev/null; echo out of luck >&2; kill -9 $$\n",
         count = count.display(),
         python = python.program.display(),
+        magic = python.magic().0.map(|byte| format!("\\{byte:03o}")).concat(),
     );
     write_program(&program, text.as_bytes());
-    let compilers = Compilers::new(&program, 1);
+    let compilers = Compilers::new(&program, python.magic(), 1);
     let error = compilers.compile(b"x = 1\n").expect_err("dies");
     let text = error.to_string();
     assert!(matches!(error, CompileError::Died { .. }), "{text}");
     assert!(text.contains("signal: 9") && text.contains("out of luck"), "{text}");
     assert!(matches!(compilers.compile(b"x = 1\n"), Ok(Compiled::Code(_))));
 
-    assert!(matches!(Compilers::new("/nonexistent/python", 1).byte_code(), Err(CompileError::Start { .. })));
-    let silent = Compilers::new(Path::new("/bin/false"), 1);
+    let missing = Compilers::new("/nonexistent/python", python.magic(), 1);
+    assert!(matches!(missing.compile(b""), Err(CompileError::Start { .. })));
+    let silent = Compilers::new(Path::new("/bin/false"), python.magic(), 1);
     assert!(matches!(silent.compile(b""), Err(CompileError::Died { .. })));
     assert!(matches!(silent.compile(b""), Err(CompileError::Died { .. })), "the place of the dead is free again");
 }

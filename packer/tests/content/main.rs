@@ -6,3 +6,4 @@ mod byte_code;
 mod compile;
 mod python;
 mod script;
+mod transform;
