@@ -14,6 +14,7 @@ use cpack_artifact::manifest::LayerKind;
 
 use crate::cache::Fingerprint;
 use crate::content::compile::Compilers;
+use crate::content::pyc::Magic;
 use crate::discover::{Distribution, Editable, Environment, FileKind, FileStat};
 use crate::publish::Planned;
 
@@ -150,5 +151,5 @@ fn files(mut fingerprint: Fingerprint, files: &[FileStat]) -> Digest {
 
 /// Byte-code compilers for `environment`, one for each thread.
 pub fn compilers(environment: &Environment) -> Compilers {
-    Compilers::new(&environment.python.executable, rayon::current_num_threads())
+    Compilers::new(&environment.python.executable, Magic(environment.python.magic), rayon::current_num_threads())
 }
