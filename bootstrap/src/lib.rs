@@ -1,3 +1,113 @@
-//! Makes a packed environment appear on a node and becomes its interpreter.
+//! Makes a packed Python environment appear on a node, and becomes its interpreter.
+//!
+//! `cpack-boot` stands where an executor expects Python. It finds its job, finds the environment in the node cache or
+//! builds it there, merges the path, and executes the environment's interpreter: same process, same descriptors.
+//!
+//! | module | does |
+//! | --- | --- |
+//! | [`settings`] | every environment variable, read once |
+//! | [`job`] | finds the job |
+//! | [`interpreter`] | finds the node's interpreter, by `stat` alone when warm |
+//! | [`cache`] | layers and environments that the next container uses too |
+//! | [`extract`] | archives to directories |
+//! | [`build`] | what is missing in a cache |
+//! | [`environment`] | the tree that Python sees |
+//! | [`mod@path`], [`entry`], [`exec`] | `PYTHONPATH`, what runs, and running it |
+//! | [`boot`] | the start as a whole |
+//! | [`command`] | `--cpack info`, `status`, `verify` … |
+//! | [`watch`], [`trace`], [`error`] | stopping, time, messages |
+//! | [`sys`] | the few unsafe calls |
+//!
+//! **Standard output belongs to Python**: nothing is written there before `exec`. Standard error gets one line, and only
+//! when something is wrong. Standard input is never read.
 
+pub mod boot;
+pub mod build;
+pub mod cache;
+pub mod command;
+pub mod entry;
+pub mod environment;
+pub mod error;
+pub mod exec;
 pub mod extract;
+pub mod interpreter;
+pub mod job;
+pub mod path;
+pub mod settings;
+pub mod sys;
+pub mod trace;
+pub mod watch;
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use cpack_artifact::exit::Exit;
+
+use boot::Boot;
+use error::BootError;
+use settings::Settings;
+use trace::{Phase, Trace};
+
+/// The whole program. Returns only where Python does not run.
+pub fn main() -> ExitCode {
+    sys::plain_name_service();
+    std::panic::set_hook(Box::new(|panic| {
+        say(&error::one_line(&format!("cpack-boot: internal fault: {panic}; please report it")));
+    }));
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let result = std::panic::catch_unwind(|| match arguments.split_first() {
+        Some((first, rest)) if first == "--cpack" => command::run(rest),
+        _ => start(&arguments).map(|never| match never {}),
+    });
+    match result {
+        Ok(Ok(code)) => ExitCode::from(code),
+        Ok(Err(error)) => fail(&error),
+        Err(_) => ExitCode::from(Exit::Internal.code()),
+    }
+}
+
+/// Says why, and ends as whoever waits expects it.
+fn fail(error: &BootError) -> ExitCode {
+    say(&error.line());
+    if let (Exit::Stopped, Some(signal)) = (error.exit(), sys::stop_signal()) {
+        sys::die_by(signal);
+    }
+    ExitCode::from(error.exit().code())
+}
+
+/// Becomes Python.
+fn start(arguments: &[OsString]) -> Result<Infallible, BootError> {
+    let mut trace = Trace::start();
+    let settings = Settings::from_process()?;
+    let found = job::find(&settings)?;
+    trace.mark(Phase::Find);
+    become_python(&Boot::new(&found, &settings, arguments), &settings, trace)
+}
+
+/// Becomes the Python of a start.
+pub(crate) fn become_python(boot: &Boot<'_>, settings: &Settings, mut trace: Trace) -> Result<Infallible, BootError> {
+    let result = boot.prepare(&mut trace).and_then(|ready| Ok((boot.exec(&ready)?, ready)));
+    let outcome = result.as_ref().map_or_else(|error| format!("{:?}", error.exit()), |_| "started".into());
+    if settings.log {
+        say(&trace.line());
+    }
+    if let Some(path) = &settings.metrics {
+        // A start does not fail for want of figures.
+        let _ = trace.append(path, &boot.job().environment, &boot.job().name, &outcome);
+    }
+    let (exec, ready) = result?;
+    for lease in &ready.leases {
+        // Without a lease clean-up goes by what processes map and name.
+        let _ = lease.keep_across_exec();
+    }
+    let program = exec.program.clone();
+    Err(BootError::Exec { source: exec.run(), program })
+}
+
+/// Writes one line to standard error.
+pub(crate) fn say(line: &str) {
+    // Whoever closed it does not want to know.
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+}

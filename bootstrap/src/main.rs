@@ -1,2 +1,7 @@
 //! The `cpack-boot` executable.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cpack_boot::main()
+}

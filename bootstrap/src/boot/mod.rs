@@ -1,0 +1,131 @@
+//! A start, from the job to what is executed.
+
+mod cold;
+mod overlays;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use cpack_artifact::job::{Entry, Job};
+
+use crate::build::{Means, Tree};
+use crate::cache::{BootId, Cache, Environment, Found as InCache, Lease, Place, places};
+use crate::entry::command_line;
+use crate::error::BootError;
+use crate::exec::Exec;
+use crate::interpreter::{Search, environment_key};
+use crate::job::Found;
+use crate::settings::{Settings, left};
+use crate::trace::{Phase, Trace};
+use crate::{path, sys};
+
+pub use cold::Materials;
+
+/// One start of one job.
+#[derive(Debug)]
+pub struct Boot<'a> {
+    found: &'a Found,
+    settings: &'a Settings,
+    arguments: &'a [OsString],
+    boot: BootId,
+    places: Vec<Place>,
+}
+
+/// An environment that is ready, with what the job adds.
+#[derive(Debug)]
+pub struct Ready {
+    /// Python's prefix.
+    pub prefix: PathBuf,
+    /// The cache that it is in.
+    pub cache: Cache,
+    /// Its name there; none for a private copy.
+    pub key: Option<String>,
+    /// Where the job's overlays are, in the order of the path.
+    pub overlays: Vec<PathBuf>,
+    /// Where the job's payload is.
+    pub payload: Option<PathBuf>,
+    /// Keep clean-up away.
+    pub leases: Vec<Lease>,
+}
+
+impl<'a> Boot<'a> {
+    /// A start of the job that was found, with the arguments of the process.
+    pub fn new(found: &'a Found, settings: &'a Settings, arguments: &'a [OsString]) -> Self {
+        let working_directory = std::env::current_dir().ok();
+        let places = places(&settings.places, working_directory.as_deref());
+        Self { found, settings, arguments, boot: BootId::current(), places }
+    }
+
+    /// The job.
+    pub fn job(&self) -> &Job {
+        &self.found.job
+    }
+
+    /// Makes the environment ready: finds it, or builds it.
+    pub fn prepare(&self, trace: &mut Trace) -> Result<Ready, BootError> {
+        if let Some(name) = self.job().pass.iter().find(|name| std::env::var_os(name).is_none()) {
+            return Err(BootError::Variable(name.clone()));
+        }
+        let found = if self.settings.writable { None } else { self.look() };
+        trace.mark(Phase::Look);
+        match found {
+            Some((cache, key, environment)) => self.add_overlays(cache, Some(key), environment, trace),
+            None => self.build(trace),
+        }
+    }
+
+    /// Looks for the environment in all caches: the warm path. Nothing is created, started or locked but the lease.
+    pub fn look(&self) -> Option<(Cache, String, Environment)> {
+        let mut caches: Vec<_> = self.places.iter().filter_map(|place| Cache::open(place, &self.boot).ok()).collect();
+        if caches.is_empty() {
+            return None;
+        }
+        for key in self.keys() {
+            let ready = |(at, cache): (usize, &Cache)| match cache.find_environment(&key) {
+                InCache::Ready(environment) => Some((at, environment)),
+                InCache::Stale | InCache::Missing => None,
+            };
+            if let Some((at, environment)) = caches.iter().enumerate().find_map(ready) {
+                return Some((caches.swap_remove(at), key, environment));
+            }
+        }
+        None
+    }
+
+    /// Names that the environment may have in a cache: one for each interpreter that it may have been built for.
+    fn keys(&self) -> Box<dyn Iterator<Item = String> + '_> {
+        let job = self.job();
+        let (id, wanted) = (job.environment, &job.interpreter);
+        let minor = crate::interpreter::minor(&wanted.version);
+        if wanted.shipped {
+            return Box::new(std::iter::once(environment_key(&id, minor, &wanted.soabi, None)));
+        }
+        let search = Search::new(job, self.settings);
+        // The candidates are few, and the first one mostly is the one.
+        let identities: Vec<_> = search.identities().collect();
+        Box::new(identities.into_iter().map(move |i| environment_key(&id, minor, &wanted.soabi, Some(&i))))
+    }
+
+    /// What is executed in an environment that is ready.
+    pub fn exec(&self, ready: &Ready) -> Result<Exec, BootError> {
+        let entry = if self.settings.interpreter { &Entry::Interpreter } else { &self.job().entry };
+        let line = command_line(entry, &ready.prefix, ready.payload.as_deref(), self.arguments)?;
+        let mut environ: std::collections::BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+        // Another Python's home would take the standard library from there.
+        environ.remove("PYTHONHOME".as_ref() as &std::ffi::OsStr);
+        for (name, value) in &self.job().environ {
+            environ.insert(name.into(), value.into());
+        }
+        let current = |name: &str| environ.get(std::ffi::OsStr::new(name)).cloned();
+        let merged =
+            path::merge(&ready.overlays, current("PYTHONPATH").as_deref(), current(left::ADDED_PATH).as_deref());
+        for (name, value) in [("PYTHONPATH", merged.path), (left::ADDED_PATH, merged.added)] {
+            match value {
+                Some(value) => environ.insert(name.into(), value),
+                None => environ.remove(std::ffi::OsStr::new(name)),
+            };
+        }
+        environ.insert(left::ENVIRONMENT.into(), ready.prefix.clone().into());
+        Ok(Exec { program: line.program, arguments: line.arguments, environ, at_start: sys::at_start() })
+    }
+}

@@ -1,0 +1,71 @@
+//! The directory in which a process builds, locked while the process lives.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use super::{Cache, PRIVATE, STAGING, remove_tree};
+
+/// A directory of this process under `staging/`, removed when it is dropped.
+///
+/// Its lock tells others that its owner lives: process ids say nothing across containers.
+#[derive(Debug)]
+pub struct Staging {
+    path: PathBuf,
+    _lock: Option<File>,
+}
+
+impl Cache {
+    /// A new directory to build in.
+    pub fn staging(&self) -> io::Result<Staging> {
+        let (path, lock) = self.new_directory(STAGING)?;
+        Ok(Staging { path, _lock: lock })
+    }
+
+    /// A new directory for a private copy, and the lock that protects it until the lease of what is put there does.
+    /// It is not removed when this process ends: it is for those that come after `exec`.
+    pub fn private_directory(&self) -> io::Result<(PathBuf, Option<File>)> {
+        self.new_directory(PRIVATE)
+    }
+
+    fn new_directory(&self, parent: &str) -> io::Result<(PathBuf, Option<File>)> {
+        let path = self.directory(parent).join(unique_name());
+        DirBuilder::new().mode(0o700).create(&path)?;
+        // Where locks are refused, age alone tells that an owner is gone.
+        let lock = File::open(&path)?;
+        let locked = lock.try_lock().is_ok();
+        Ok((path, locked.then_some(lock)))
+    }
+}
+
+impl Staging {
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A new directory inside.
+    pub fn subdirectory(&self, name: &str) -> io::Result<PathBuf> {
+        let path = self.path.join(name);
+        fs::create_dir(&path)?;
+        Ok(path)
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed by a later clean-up.
+        let _ = remove_tree(&self.path, None);
+    }
+}
+
+/// A name that no other process on this or another node takes.
+pub(super) fn unique_name() -> String {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+    let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+    format!("{:x}-{nanos:x}-{count:x}", std::process::id())
+}

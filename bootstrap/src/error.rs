@@ -1,0 +1,144 @@
+//! Why a start failed: one line, and an exit code.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io;
+use std::path::PathBuf;
+
+use cpack_artifact::exit::Exit;
+use cpack_artifact::manifest::DocumentError;
+use cpack_artifact::store::{StoreError, UriError};
+
+use crate::build::BuildError;
+use crate::entry::EntryError;
+use crate::interpreter::InterpreterError;
+use crate::job::FindError;
+use crate::settings::SettingError;
+
+/// Longest line on standard error, in bytes: its reader may not be reading yet.
+const MAX_LINE: usize = 3000;
+
+/// Why a start failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// A setting.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// The job.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// The interpreter.
+    #[error(transparent)]
+    Interpreter(#[from] InterpreterError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store's URI.
+    #[error("the job's store cannot be used")]
+    Uri(#[from] UriError),
+    /// The manifest.
+    #[error("{location} cannot be used")]
+    Manifest {
+        /// Where it is from.
+        location: String,
+        /// Why.
+        source: DocumentError,
+    },
+    /// The manifest is not the one that the job names.
+    #[error("the manifest of {location} is damaged: {reason}")]
+    WrongManifest {
+        /// Where it is from.
+        location: String,
+        /// What was found, and what to do.
+        reason: String,
+    },
+    /// The layers or the tree.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// No place for a node cache.
+    #[error("there is no place for the environment on this node: {0}; set CPACK_CACHE_DIR to a writable directory")]
+    NoPlace(String),
+    /// The entry.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    /// Variables that the job needs.
+    #[error("the job needs the variable {0}, which is not set here: pass it on to the executors")]
+    Variable(String),
+    /// Somebody stopped it.
+    #[error("stopped before Python ran: {0}")]
+    Stopped(String),
+    /// `exec` failed.
+    #[error("cannot start {program}: {source}; see cpack-boot --cpack verify", program = .program.display())]
+    Exec {
+        /// What was to be executed.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The command line of `--cpack`.
+    #[error("{0}; see cpack-boot --cpack help")]
+    Usage(String),
+    /// A local file.
+    #[error("cannot use {path}: {source}", path = .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl BootError {
+    /// The exit code that fits.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Setting(_) | Self::Uri(_) | Self::Usage(_) | Self::Variable(_) => Exit::Usage,
+            Self::Find(error) => error.exit(),
+            Self::Interpreter(_) => Exit::Interpreter,
+            Self::Store(error) => error.exit(),
+            Self::Manifest { .. } | Self::WrongManifest { .. } | Self::Entry(_) => Exit::Artifact,
+            Self::Build(error) => error.exit(),
+            Self::NoPlace(_) | Self::Io { .. } => Exit::Disk,
+            Self::Stopped(_) => Exit::Stopped,
+            Self::Exec { .. } => Exit::Internal,
+        }
+    }
+
+    /// The line for standard error: the error and its causes, without line breaks.
+    pub fn line(&self) -> String {
+        let mut line = format!("cpack-boot: {self}");
+        let mut source = self.source();
+        while let Some(error) = source {
+            let text = error.to_string();
+            if !line.contains(&text) {
+                let _ = write!(line, ": {text}");
+            }
+            source = error.source();
+        }
+        one_line(&line)
+    }
+}
+
+/// The text without control characters, cut to [`MAX_LINE`].
+pub(crate) fn one_line(text: &str) -> String {
+    let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if plain.len() <= MAX_LINE {
+        return plain;
+    }
+    let end = (0..=MAX_LINE).rev().find(|at| plain.is_char_boundary(*at)).unwrap_or(0);
+    format!("{}…", plain.get(..end).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_one_short_line() {
+        let error = BootError::NoPlace(format!("a\nb\u{1b}[31m{}", "\u{e9}".repeat(5000)));
+        let line = error.line();
+        assert!(line.starts_with("cpack-boot: there is no place") && line.len() < 4096);
+        assert!(!line.contains(char::is_control));
+        assert_eq!(error.exit(), Exit::Disk);
+    }
+}

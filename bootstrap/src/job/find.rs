@@ -1,0 +1,236 @@
+//! Finding the job: appended to the executable, else `CPACK_JOB`, else `cpack-job.json` in the working directory.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use cpack_artifact::exit::Exit;
+use cpack_artifact::job::{self, Job};
+use cpack_artifact::launcher::{LauncherError, TRAILER_SIZE, Trailer};
+use cpack_artifact::manifest::{DocumentError, MAX_JSON};
+
+use crate::settings::Settings;
+use crate::sys;
+
+/// This process's executable, whatever happened to its path meanwhile.
+const SELF: &str = "/proc/self/exe";
+
+/// A job, and what came with it.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The job.
+    pub job: Job,
+    /// The bytes of the manifest that a launcher carries: not yet known to be those that the job names.
+    pub manifest: Option<Vec<u8>>,
+    /// Where it was.
+    pub origin: Origin,
+}
+
+/// Where a job was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Appended to this executable or another.
+    Launcher(PathBuf),
+    /// A file.
+    File(PathBuf),
+    /// The text of `CPACK_JOB`.
+    Variable,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Launcher(path) | Self::File(path) => write!(f, "{}", path.display()),
+            Self::Variable => f.write_str("CPACK_JOB"),
+        }
+    }
+}
+
+/// Why there is no job.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// Nobody gave one.
+    #[error(
+        "no job: this executable carries none, CPACK_JOB is not set and there is no cpack-job.json in {0}; \
+         make a launcher with cluster-pack launcher, or see cpack-boot --cpack help"
+    )]
+    None(String),
+    /// A file cannot be read.
+    #[error("cannot read the job {path}: {source}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A launcher is damaged.
+    #[error("{path}: {source}", path = path.display())]
+    Launcher {
+        /// The launcher.
+        path: PathBuf,
+        /// How.
+        source: LauncherError,
+    },
+    /// A job is damaged or newer.
+    #[error("the job of {origin} cannot be used: {source}")]
+    Job {
+        /// Where it was found.
+        origin: Origin,
+        /// Why.
+        source: DocumentError,
+    },
+    /// A launcher carries no job, or a file is too large to be one.
+    #[error("{path} holds no job: expected a launcher or a cpack-job.json", path = .0.display())]
+    NoJob(PathBuf),
+    /// A URI that is not a local file.
+    #[error("CPACK_JOB names {0}: give a local path, a file: URI or the JSON itself (frameworks can ship the file)")]
+    Remote(String),
+}
+
+impl FindError {
+    /// The exit code that fits.
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::None(_) | Self::Remote(_) => Exit::Usage,
+            Self::Read { .. } | Self::Launcher { .. } | Self::Job { .. } | Self::NoJob(_) => Exit::Artifact,
+        }
+    }
+}
+
+/// Finds the job of this process.
+pub fn find(settings: &Settings) -> Result<Found, FindError> {
+    if let Some(found) = own()? {
+        return Ok(found);
+    }
+    if let Some(value) = &settings.job {
+        return from_variable(value);
+    }
+    let path = Path::new(job::FILE_NAME);
+    if path.exists() {
+        return from_path(path);
+    }
+    let cwd = std::env::current_dir().map_or_else(|_| "the working directory".into(), |d| d.display().to_string());
+    Err(FindError::None(cwd))
+}
+
+/// The job appended to this executable. An executable that cannot be read, or is none of ours, carries none.
+///
+/// `/proc/self/exe` first: it is this very file even if its path was replaced or a script's `#!` line started it.
+fn own() -> Result<Option<Found>, FindError> {
+    let executed = sys::executed_path();
+    let shown = executed.clone().unwrap_or_else(|| SELF.into());
+    for path in [Some(SELF.into()), executed].into_iter().flatten() {
+        if let Ok(file) = File::open(&path)
+            && let Some(found) = from_launcher(&file, &shown)?
+        {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+/// The job in the file at `path`: a launcher or a JSON file.
+pub fn from_path(path: &Path) -> Result<Found, FindError> {
+    let failed = |source| FindError::Read { path: path.into(), source };
+    let file = File::open(path).map_err(failed)?;
+    if let Some(found) = from_launcher(&file, path)? {
+        return Ok(found);
+    }
+    if file.metadata().map_err(failed)?.len() > MAX_JSON {
+        return Err(FindError::NoJob(path.into()));
+    }
+    let bytes = fs::read(path).map_err(failed)?;
+    if bytes.starts_with(b"\x7fELF") {
+        return Err(FindError::NoJob(path.into()));
+    }
+    let origin = Origin::File(path.into());
+    Ok(Found { job: parse(&bytes, &origin)?, manifest: None, origin })
+}
+
+fn from_variable(value: &OsStr) -> Result<Found, FindError> {
+    let bytes = value.as_bytes().trim_ascii_start();
+    if bytes.first() == Some(&b'{') {
+        return Ok(Found { job: parse(bytes, &Origin::Variable)?, manifest: None, origin: Origin::Variable });
+    }
+    if let Some(path) = bytes.strip_prefix(b"file:") {
+        // file:/p and file:///p
+        let path = path.strip_prefix(b"//").unwrap_or(path);
+        return from_path(Path::new(OsStr::from_bytes(path)));
+    }
+    let text = value.to_string_lossy();
+    if text.contains("://") {
+        return Err(FindError::Remote(cpack_artifact::store::redact(&text)));
+    }
+    from_path(Path::new(value))
+}
+
+/// The job appended to an open file. None: it is no launcher.
+fn from_launcher(file: &File, path: &Path) -> Result<Option<Found>, FindError> {
+    let failed = |source| FindError::Read { path: path.into(), source };
+    let damaged = |source| FindError::Launcher { path: path.into(), source };
+    let size = file.metadata().map_err(failed)?.len();
+    let Some(at) = size.checked_sub(TRAILER_SIZE as u64) else { return Ok(None) };
+    let mut tail = [0; TRAILER_SIZE];
+    file.read_exact_at(&mut tail, at).map_err(failed)?;
+    let Some(trailer) = Trailer::read(&tail, size).map_err(damaged)? else { return Ok(None) };
+    let mut bytes = vec![0; usize::try_from(trailer.size).unwrap_or(usize::MAX)];
+    file.read_exact_at(&mut bytes, trailer.start).map_err(failed)?;
+    let appended = trailer.open(&bytes).map_err(damaged)?;
+    let job = appended.file(job::FILE_NAME).ok_or_else(|| FindError::NoJob(path.into()))?;
+    let origin = Origin::Launcher(path.into());
+    let manifest = appended.file(job::MANIFEST_NAME).map(<[u8]>::to_vec);
+    Ok(Some(Found { job: parse(job, &origin)?, manifest, origin }))
+}
+
+fn parse(bytes: &[u8], origin: &Origin) -> Result<Job, FindError> {
+    Job::parse(bytes).map_err(|source| FindError::Job { origin: origin.clone(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cpack_artifact::launcher::appendix;
+
+    const JOB: &str = r#"{"format":1,"environment":"d40a0c0abbbdc0ac7e6d3941483b5572514440ed6499f914f4a7144772d6cb0d",
+        "store":"file:/s","interpreter":{"path":"/usr/bin/python3.11","version":"3.11.7","soabi":"s"}}"#;
+
+    fn with_job(value: &str) -> Result<Found, FindError> {
+        find(&Settings::read(|name| (name == "CPACK_JOB").then(|| value.into())).expect("settings"))
+    }
+
+    #[test]
+    fn a_job_comes_as_text_as_path_and_as_launcher() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let plain = directory.path().join("job.json");
+        fs::write(&plain, JOB).expect("writes");
+        let launcher = directory.path().join("launcher");
+        let elf = [&b"\x7fELF"[..], &[0; 996]].concat();
+        let files = [(job::FILE_NAME, JOB.as_bytes()), (job::MANIFEST_NAME, b"{}")];
+        fs::write(&launcher, [elf.clone(), appendix(1000, &files)].concat()).expect("writes");
+        let paths = [plain.display().to_string(), format!("file:{}", plain.display()), launcher.display().to_string()];
+        for value in [&paths[..], &[JOB.to_owned()]].concat() {
+            let found = with_job(&value).expect(&value);
+            assert_eq!(found.job.store, "file:/s");
+            assert_eq!(found.manifest.is_some(), value == paths[2], "{value}");
+        }
+        fs::write(&launcher, elf).expect("writes");
+        assert!(matches!(with_job(&paths[2]), Err(FindError::NoJob(_))));
+    }
+
+    #[test]
+    fn what_is_no_job_is_said_in_one_line() {
+        for (value, words) in [
+            ("{}", "format"),
+            ("/nowhere/job.json", "/nowhere/job.json"),
+            ("hdfs://user:secret@nn/job.json", "hdfs:"),
+            (r#"{"format":99}"#, "upgrade"),
+        ] {
+            let text = with_job(value).expect_err(value).to_string();
+            assert!(text.contains(words) && !text.contains("secret") && !text.contains('\n'), "{text}");
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Every environment variable that the boot looks at: declared here, read once.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A variable that people set.
+#[derive(Debug, Clone, Copy)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does, for `--cpack help` and the README.
+    pub help: &'static str,
+}
+
+/// The variables that people set.
+pub const VARIABLES: &[Variable] = &[
+    Variable { name: "CPACK_JOB", help: "the job: a path, a file: URI, or the JSON itself" },
+    Variable { name: "CPACK_CACHE_DIR", help: "where to keep environments on this node, before all other places" },
+    Variable { name: "CPACK_CACHE_LIMIT", help: "size above which unused environments go, e.g. 20G (default 50G)" },
+    Variable {
+        name: "CPACK_THREADS",
+        help: "threads that fetch and extract (default: the CPUs there are, at most 16)",
+    },
+    Variable { name: "CPACK_PYTHON", help: "the interpreter to use, instead of looking for one" },
+    Variable { name: "CPACK_INTERPRETER", help: "1: act as Python, whatever the job's entry is" },
+    Variable { name: "CPACK_WRITABLE", help: "1: a private copy of the environment that may be written to" },
+    Variable {
+        name: "CPACK_STALL_TIMEOUT",
+        help: "seconds without progress of another process before its work is done here too (default 10)",
+    },
+    Variable { name: "CPACK_METRICS", help: "a file that gets one line of JSON per start" },
+    Variable { name: "CPACK_LOG", help: "1: say on standard error where the time went" },
+];
+
+/// Variables that the boot leaves for those that it starts.
+pub mod left {
+    /// The entries of `PYTHONPATH` that a launcher added: one that is started inside removes them.
+    pub const ADDED_PATH: &str = "CPACK_ADDED_PATH";
+    /// The directory of the environment.
+    pub const ENVIRONMENT: &str = "CPACK_ENVIRONMENT";
+}
+
+/// Default of `CPACK_CACHE_LIMIT`: seven environments of the size of torch's (6.4 GB).
+const CACHE_LIMIT: u64 = 50 << 30;
+
+/// Default of `CPACK_STALL_TIMEOUT`: a piece of 8 MiB takes a tenth of a second where all is well.
+const STALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A setting that cannot be understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{name} is {value:?}: expected {expected}")]
+pub struct SettingError {
+    /// The variable.
+    pub name: &'static str,
+    /// Its value.
+    pub value: String,
+    /// What it should be.
+    pub expected: &'static str,
+}
+
+/// What people set, and what the node says about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// `CPACK_JOB`.
+    pub job: Option<OsString>,
+    /// `CPACK_CACHE_LIMIT`, in bytes.
+    pub cache_limit: u64,
+    /// `CPACK_THREADS`.
+    pub threads: Option<usize>,
+    /// `CPACK_PYTHON`.
+    pub python: Option<PathBuf>,
+    /// `CPACK_INTERPRETER`.
+    pub interpreter: bool,
+    /// `CPACK_WRITABLE`.
+    pub writable: bool,
+    /// `CPACK_STALL_TIMEOUT`.
+    pub stall_timeout: Duration,
+    /// `CPACK_METRICS`.
+    pub metrics: Option<PathBuf>,
+    /// `CPACK_LOG`.
+    pub log: bool,
+    /// What says where a cache may be.
+    pub places: Places,
+    /// `PATH`.
+    pub path: OsString,
+}
+
+/// Variables that name directories: those of people, of YARN, of Spark and of the system.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Places {
+    /// `CPACK_CACHE_DIR`.
+    pub cache_dir: Option<PathBuf>,
+    /// `LOCAL_USER_DIRS`: YARN's directories of this user, which outlive the application (newer Hadoop).
+    pub local_user_dirs: Vec<PathBuf>,
+    /// `LOCAL_DIRS`: YARN's directories of this application, one per disk.
+    pub local_dirs: Vec<PathBuf>,
+    /// `SPARK_LOCAL_DIRS`.
+    pub spark_local_dirs: Vec<PathBuf>,
+    /// `XDG_CACHE_HOME`.
+    pub xdg_cache_home: Option<PathBuf>,
+    /// `HOME`.
+    pub home: Option<PathBuf>,
+    /// `TMPDIR`.
+    pub tmpdir: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Reads the settings of this process.
+    pub fn from_process() -> Result<Self, SettingError> {
+        Self::read(|name| std::env::var_os(name))
+    }
+
+    /// Reads the settings; `lookup` gives the value of a variable. An empty value counts as none.
+    pub fn read(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Self, SettingError> {
+        let value = |name: &str| lookup(name).filter(|value| !value.is_empty());
+        let path = |name: &str| value(name).map(PathBuf::from);
+        let places = |name: &str| value(name).map(|v| split_commas(&v)).unwrap_or_default();
+        let flag = |name| value(name).map_or(Ok(false), |v| parse(name, &v, "1 or 0", parse_flag));
+        Ok(Self {
+            job: value("CPACK_JOB"),
+            cache_limit: value("CPACK_CACHE_LIMIT").map_or(Ok(CACHE_LIMIT), |v| {
+                parse("CPACK_CACHE_LIMIT", &v, "a size such as 500M, 20G or 1T", parse_size)
+            })?,
+            threads: value("CPACK_THREADS")
+                .map(|v| parse("CPACK_THREADS", &v, "a number from 1 to 256", parse_threads))
+                .transpose()?,
+            python: path("CPACK_PYTHON"),
+            interpreter: flag("CPACK_INTERPRETER")?,
+            writable: flag("CPACK_WRITABLE")?,
+            stall_timeout: value("CPACK_STALL_TIMEOUT").map_or(Ok(STALL_TIMEOUT), |v| {
+                parse("CPACK_STALL_TIMEOUT", &v, "a number of seconds from 0.1 to 86400", parse_seconds)
+            })?,
+            metrics: path("CPACK_METRICS"),
+            log: flag("CPACK_LOG")?,
+            places: Places {
+                cache_dir: path("CPACK_CACHE_DIR"),
+                local_user_dirs: places("LOCAL_USER_DIRS"),
+                local_dirs: places("LOCAL_DIRS"),
+                spark_local_dirs: places("SPARK_LOCAL_DIRS"),
+                xdg_cache_home: path("XDG_CACHE_HOME"),
+                home: path("HOME"),
+                tmpdir: path("TMPDIR"),
+            },
+            path: value("PATH").unwrap_or_default(),
+        })
+    }
+
+    /// The threads to use: as set, else the CPUs that affinity and cgroup give, at most 16.
+    ///
+    /// More than 16 do not help: a local disk is the limit long before.
+    pub fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from).min(16))
+    }
+}
+
+fn parse<T>(
+    name: &'static str,
+    value: &OsStr,
+    expected: &'static str,
+    parser: impl Fn(&str) -> Option<T>,
+) -> Result<T, SettingError> {
+    let text = value.to_string_lossy();
+    let shown = || text.chars().take(80).collect();
+    parser(text.trim()).ok_or_else(|| SettingError { name, value: shown(), expected })
+}
+
+fn parse_flag(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Some(true),
+        "0" | "false" | "no" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+/// A size in bytes, with an optional binary unit.
+fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim_end_matches(['B', 'b']).trim_end_matches('i');
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text.get(digits.len()..)?.to_ascii_uppercase().as_str() {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return None,
+    };
+    let number: f64 = digits.trim().parse().ok().filter(|n: &f64| n.is_finite() && *n >= 0.0)?;
+    let bytes = number * (1u64 << shift) as f64;
+    (bytes < 1e18).then_some(bytes as u64)
+}
+
+fn parse_threads(text: &str) -> Option<usize> {
+    text.parse().ok().filter(|n| (1..=256).contains(n))
+}
+
+fn parse_seconds(text: &str) -> Option<Duration> {
+    let seconds: f64 = text.parse().ok()?;
+    (0.1..=86_400.0).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
+}
+
+/// YARN and Spark separate directories by commas.
+fn split_commas(value: &OsStr) -> Vec<PathBuf> {
+    value
+        .as_bytes()
+        .split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|part| !part.is_empty())
+        .map(|part| PathBuf::from(OsStr::from_bytes(part)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Settings, SettingError> {
+        Settings::read(|name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| v.into()))
+    }
+
+    #[test]
+    fn nothing_set_gives_the_defaults() {
+        let settings = read(&[]).expect("reads");
+        assert_eq!((settings.cache_limit, settings.stall_timeout), (CACHE_LIMIT, STALL_TIMEOUT));
+        assert!(settings.job.is_none() && !settings.interpreter && settings.threads() >= 1);
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, bytes) in
+            [("0", 0), ("1024", 1024), ("2K", 2048), ("1.5G", 3 << 29), ("20GiB", 20 << 30), ("1tb", 1 << 40)]
+        {
+            assert_eq!(read(&[("CPACK_CACHE_LIMIT", text)]).map(|s| s.cache_limit), Ok(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_named() {
+        for (name, value) in [
+            ("CPACK_CACHE_LIMIT", "much"),
+            ("CPACK_CACHE_LIMIT", "-1"),
+            ("CPACK_THREADS", "0"),
+            ("CPACK_STALL_TIMEOUT", "nan"),
+            ("CPACK_WRITABLE", "maybe"),
+        ] {
+            let error = read(&[(name, value)]).expect_err(value);
+            assert!(error.to_string().contains(name) && error.to_string().contains(value), "{error}");
+        }
+    }
+
+    #[test]
+    fn directories_come_in_comma_lists() {
+        let settings = read(&[("LOCAL_DIRS", "/a, /b,,")]).expect("reads");
+        assert_eq!(settings.places.local_dirs, [PathBuf::from("/a"), PathBuf::from("/b")]);
+    }
+}

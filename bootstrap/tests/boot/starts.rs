@@ -1,0 +1,213 @@
+//! Starts that go well: what Python sees, cold and warm.
+
+use std::io::Write as _;
+use std::process::Stdio;
+
+use cpack_artifact::job::Entry;
+use cpack_artifact::manifest::LayerKind;
+
+use crate::make::Node;
+use crate::world::{World, assert_fails, entries, file, nodes, python, succeed};
+
+#[test]
+fn the_first_start_builds_and_the_second_finds() {
+    let world = World::new();
+    let code = "import sys, os, alpha, beta; print(alpha.NAME, beta.NAME, os.environ['PTH_RAN'], sys.prefix, \
+                sys.base_prefix != sys.prefix, sys.argv[1:])";
+    let first = world.run(&["-c", code, "x", "-y"]);
+    assert_eq!(world.last_start(), "cold");
+    let prefix = world.environment().display().to_string();
+    assert_eq!(first, format!("alpha beta 1 {prefix} True ['x', '-y']\n"));
+    assert_eq!(world.run(&["-c", code, "x", "-y"]), first);
+    assert_eq!(world.last_start(), "warm");
+    world.check_cache();
+}
+
+#[test]
+fn python_s_own_streams_and_exit_code_are_untouched() {
+    let world = World::new();
+    for start in ["cold", "warm"] {
+        let mut child = world
+            .command(&["-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let script = "import sys\nsys.stdout.buffer.write(b'\\x00\\x01')\nsys.stderr.write('e')\nsys.exit(7)\n";
+        child.stdin.take().expect("a pipe").write_all(script.as_bytes()).expect("writes");
+        let output = child.wait_with_output().expect("ends");
+        assert_eq!((output.status.code(), &output.stdout[..], &output.stderr[..]), (Some(7), &[0, 1][..], &b"e"[..]));
+        assert_eq!(world.last_start(), start);
+    }
+}
+
+#[test]
+fn the_process_python_gets_is_the_one_that_was_started() {
+    let world = World::new();
+    world.run(&["-c", ""]);
+    let code = "import os, signal; print(os.getpid(), os.getppid(), signal.pthread_sigmask(signal.SIG_BLOCK, []), \
+                sorted(os.listdir('/proc/self/fd'), key=int)[:3])";
+    let child = world.command(&["-c", code]).stdout(Stdio::piped()).spawn().expect("starts");
+    let pid = child.id();
+    let output = child.wait_with_output().expect("ends");
+    let expected = format!("{pid} {} set() ['0', '1', '2']\n", std::process::id());
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+}
+
+#[test]
+fn signals_are_handed_on_as_they_were() {
+    // Python ignores SIGPIPE by itself, so another program shows what is handed on.
+    let cat = std::fs::read("/bin/cat").expect("reads");
+    let packages = [("cat", nodes(&[("bin/native", Node::Executable(cat))]))];
+    let world = World::with(&packages, |job| job.entry = Entry::Script("native".into()));
+    let signals = |command: &mut std::process::Command| -> Vec<String> {
+        let status = succeed(command);
+        status.lines().filter(|line| line.starts_with("Sig") && !line.starts_with("SigQ")).map(str::to_owned).collect()
+    };
+    let expected = signals(&mut world.command_of("/bin/cat".as_ref(), &["/proc/self/status"]));
+    assert_eq!(expected.len(), 4);
+    for _ in 0..2 {
+        assert_eq!(signals(&mut world.command(&["/proc/self/status"])), expected);
+    }
+}
+
+#[test]
+fn closed_descriptors_stay_closed() {
+    let world = World::new();
+    let launcher = world.path("env-python");
+    let script = format!(
+        "exec 0<&- 3>out 1>&3; exec {} -c 'import os; print(os.path.exists(\"/proc/self/fd/0\"))'",
+        launcher.display()
+    );
+    for _ in 0..2 {
+        succeed(&mut world.command_of("/bin/sh".as_ref(), &["-c", &script]));
+        assert_eq!(std::fs::read_to_string(world.path("work/out")).expect("reads"), "False\n");
+    }
+}
+
+#[test]
+fn each_kind_of_entry_runs() {
+    let script = World::with(&crate::world::standard_packages(), |job| job.entry = Entry::Script("alpha-tool".into()));
+    assert_eq!(script.run(&["a", "-b"]), "tool ['a', '-b']\n");
+    let interpreter = succeed(script.command(&["-c", "print(1)"]).env("CPACK_INTERPRETER", "1"));
+    assert_eq!(interpreter, "1\n");
+    let tool = script.environment().join("bin/alpha-tool");
+    assert_eq!(succeed(&mut script.command_of(&tool, &["c"])), "tool ['c']\n", "run by its own first line");
+
+    let module =
+        World::with(&[("run", nodes(&[("site/run/__main__.py", file("import sys; print(sys.argv[1:])"))]))], |job| {
+            job.entry = Entry::Module("run".into())
+        });
+    assert_eq!(module.run(&["-z"]), "['-z']\n");
+    let missing = World::with(&crate::world::standard_packages(), |job| job.entry = Entry::Script("none".into()));
+    assert_fails(&missing.command(&[]).output().expect("starts"), 83, "no script \"none\"");
+}
+
+#[test]
+fn a_payload_runs_inside_the_environment() {
+    let world = World::new();
+    // {'func': os.path.join, 'args': ['a', 'b']} would print nothing: exec with a statement does.
+    let pickle = format!(
+        "import pickle, builtins; pickle.dump({{'func': exec, 'args': ['import alpha; print(alpha.NAME)']}}, \
+         open({:?}, 'wb'))",
+        world.path("work/p")
+    );
+    succeed(&mut world.command_of(&python().path, &["-c", &pickle]));
+    let bytes = std::fs::read(world.path("work/p")).expect("reads");
+    let payload = world.put(LayerKind::Payload, "payload", &nodes(&[("payload.pkl", Node::File(bytes))]));
+    let mut job = world.job.clone();
+    job.entry = Entry::Payload(payload.content);
+    job.overlays = vec![payload];
+    let launcher = world.write_launcher("payload", &job);
+    assert_eq!(succeed(&mut world.command_of(&launcher, &[])), "alpha\n");
+    job.overlays.clear();
+    let without = world.write_launcher("without", &job);
+    assert_fails(&world.command_of(&without, &[]).output().expect("starts"), 83, "payload");
+}
+
+#[test]
+fn overlays_come_before_the_framework_and_the_environment_and_leave_with_their_launcher() {
+    let world = World::new();
+    world.run(&["-c", ""]);
+    let overlay =
+        |text: &str| world.put(LayerKind::Overlay, text, &nodes(&[("alpha.py", file(&format!("NAME = '{text}'")))]));
+    let mut job = world.job.clone();
+    job.overlays = vec![overlay("edited")];
+    let outer = world.write_launcher("outer", &job);
+    job.overlays = vec![overlay("again")];
+    let inner = world.write_launcher("inner", &job);
+    let framework = world.user_directory("framework");
+    std::fs::write(framework.join("beta.py"), "NAME = 'framework'").expect("writes");
+    let code = "import alpha, beta, os; print(alpha.NAME, beta.NAME, len(os.environ['PYTHONPATH'].split(':')))";
+    let run = |program: &std::path::Path, arguments: &[&str]| {
+        succeed(world.command_of(program, arguments).env("PYTHONPATH", &framework))
+    };
+    assert_eq!(run(&outer, &["-c", code]), "edited framework 2\n");
+    assert_eq!(world.metrics().last().expect("a start")["layers"]["built"], 1);
+    let nested = format!("import subprocess; subprocess.run([{:?}, '-c', {code:?}], check=True)", inner);
+    assert_eq!(run(&outer, &["-c", &nested]), "again framework 2\n");
+    let plain =
+        format!("import subprocess; subprocess.run([{:?}, '-c', {code:?}], check=True)", world.path("env-python"));
+    assert_eq!(run(&outer, &["-c", &plain]), "alpha framework 1\n");
+}
+
+#[test]
+fn a_new_environment_reuses_the_layers_that_it_shares() {
+    let world = World::new();
+    world.run(&["-c", ""]);
+    let mut packages = crate::world::standard_packages();
+    packages[1].1.extend(nodes(&[("site/gamma.py", file("NAME = 'gamma'"))]));
+    let changed = World::with(&packages, |_| {});
+    let code = "import gamma; print(gamma.NAME)";
+    let output = succeed(changed.command(&["-c", code]).env("CPACK_CACHE_DIR", world.path("cache")));
+    assert_eq!(output, "gamma\n");
+    let layers = &changed.metrics().pop().expect("a start")["layers"];
+    assert_eq!((&layers["built"], &layers["reused"]), (&1.into(), &3.into()));
+    assert_eq!(entries(&world.cache().join("environments")).len(), 2);
+}
+
+#[test]
+fn a_private_copy_may_be_written_to() {
+    let world = World::new();
+    world.run(&["-c", ""]);
+    let code = "import alpha, os; f = os.path.dirname(alpha.__file__) + '/new'; open(f, 'w').write('x'); \
+                open(alpha.__file__, 'a').write('x=1'); print('written')";
+    let refused = world.command(&["-c", code]).output().expect("starts");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("PermissionError"));
+    assert_eq!(succeed(world.command(&["-c", code]).env("CPACK_WRITABLE", "1")), "written\n");
+    // The next new environment takes it away.
+    assert_eq!(entries(&world.cache().join("private")).len(), 1);
+}
+
+#[test]
+fn a_job_s_variables_are_set_and_those_it_needs_are_asked_for() {
+    let world = World::with(&crate::world::standard_packages(), |job| {
+        job.environ.insert("GIVEN".into(), "by job".into());
+        job.pass = vec!["NEEDED".into()];
+    });
+    assert_fails(&world.command(&[]).output().expect("starts"), 80, "NEEDED");
+    let code = "import os; print(os.environ['GIVEN'], os.environ['NEEDED'], 'PYTHONHOME' in os.environ)";
+    let output = succeed(world.command(&["-c", code]).env("NEEDED", "1").env("PYTHONHOME", "/nowhere"));
+    assert_eq!(output, "by job 1 False\n");
+}
+
+#[test]
+fn a_launcher_is_found_by_link_by_path_and_by_a_script_s_first_line() {
+    let world = World::new();
+    let launcher = world.path("env-python");
+    let link = world.path("work/linked");
+    std::os::unix::fs::symlink(&launcher, &link).expect("links");
+    assert_eq!(succeed(&mut world.command_of(&link, &["-c", "print(1)"])), "1\n");
+    let script = world.path("work/script");
+    std::fs::write(&script, format!("#!{}\nimport alpha\nprint(alpha.NAME)\n", launcher.display())).expect("writes");
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
+    assert_eq!(succeed(&mut world.command_of(&script, &[])), "alpha\n");
+    let bare = world.path("bare");
+    std::fs::copy(env!("CARGO_BIN_EXE_cpack-boot"), &bare).expect("copies");
+    std::fs::write(world.path("work/cpack-job.json"), world.job.to_bytes()).expect("writes");
+    assert_eq!(succeed(&mut world.command_of(&bare, &["-c", "print(2)"])), "2\n");
+    std::fs::rename(world.path("work/cpack-job.json"), world.path("job")).expect("renames");
+    assert_fails(&world.command_of(&bare, &[]).output().expect("starts"), 80, "no job");
+    assert_eq!(succeed(world.command_of(&bare, &["-c", "print(3)"]).env("CPACK_JOB", world.path("job"))), "3\n");
+}
