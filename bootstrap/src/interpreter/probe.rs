@@ -175,12 +175,19 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
+    /// Writes a script. By another process: parallel tests that start something must not inherit its descriptor.
+    fn script(path: &Path, text: &str) {
+        let source = path.with_extension("source");
+        fs::write(&source, text).expect("writes");
+        assert!(Command::new("cp").args([&source, path]).status().expect("cp starts").success());
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("chmod");
+    }
+
     /// A script that answers like an interpreter of this version and ABI.
     fn fake(directory: &Path, name: &str, version: &str, soabi: &str) -> PathBuf {
         let path = directory.join(name);
         let text = format!("#!/bin/sh\nprintf '%s\\n' {version} {soabi} 2.36; printf %s {}", path.display());
-        fs::write(&path, text).expect("writes");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
+        script(&path, &text);
         path
     }
 
@@ -211,8 +218,7 @@ mod tests {
         let text = choose(&search(Path::new("/nowhere"), "".as_ref(), "3.99")).expect_err("none").to_string();
         assert!(text.contains("there is no python3.99"), "{text}");
         let broken = directory.path().join("broken");
-        fs::write(&broken, "#!/bin/sh\necho no such thing >&2; exit 3").expect("writes");
-        fs::set_permissions(&broken, fs::Permissions::from_mode(0o755)).expect("chmod");
+        script(&broken, "#!/bin/sh\necho no such thing >&2; exit 3");
         let text = choose(&search(&broken, "".as_ref(), "3.99")).expect_err("broken").to_string();
         assert!(text.contains("no such thing"), "{text}");
     }

@@ -7,7 +7,7 @@ use cpack_artifact::job::Entry;
 use cpack_artifact::manifest::LayerKind;
 
 use crate::make::Node;
-use crate::world::{World, assert_fails, entries, file, nodes, python, succeed};
+use crate::world::{World, assert_fails, entries, file, nodes, python, succeed, write_executable};
 
 #[test]
 fn the_first_start_builds_and_the_second_finds() {
@@ -200,11 +200,10 @@ fn a_launcher_is_found_by_link_by_path_and_by_a_script_s_first_line() {
     std::os::unix::fs::symlink(&launcher, &link).expect("links");
     assert_eq!(succeed(&mut world.command_of(&link, &["-c", "print(1)"])), "1\n");
     let script = world.path("work/script");
-    std::fs::write(&script, format!("#!{}\nimport alpha\nprint(alpha.NAME)\n", launcher.display())).expect("writes");
-    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
+    write_executable(&script, format!("#!{}\nimport alpha\nprint(alpha.NAME)\n", launcher.display()).as_bytes());
     assert_eq!(succeed(&mut world.command_of(&script, &[])), "alpha\n");
     let bare = world.path("bare");
-    std::fs::copy(env!("CARGO_BIN_EXE_cpack-boot"), &bare).expect("copies");
+    write_executable(&bare, &std::fs::read(env!("CARGO_BIN_EXE_cpack-boot")).expect("reads"));
     std::fs::write(world.path("work/cpack-job.json"), world.job.to_bytes()).expect("writes");
     assert_eq!(succeed(&mut world.command_of(&bare, &["-c", "print(2)"])), "2\n");
     std::fs::rename(world.path("work/cpack-job.json"), world.path("job")).expect("renames");

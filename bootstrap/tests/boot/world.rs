@@ -160,8 +160,7 @@ impl World {
         let mut bytes = fs::read(env!("CARGO_BIN_EXE_cpack-boot")).expect("the executable");
         let files = [(job::FILE_NAME, &job.to_bytes()[..]), (job::MANIFEST_NAME, &self.manifest.to_bytes()[..])];
         bytes.extend(appendix(bytes.len() as u64, &files));
-        fs::write(&path, bytes).expect("writes");
-        fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("chmod");
+        write_executable(&path, &bytes);
         path
     }
 
@@ -244,6 +243,19 @@ pub(crate) fn assert_fails(output: &Output, code: i32, words: &str) {
     assert!(output.stdout.is_empty());
     assert!(error.starts_with("cpack-boot: ") && error.ends_with('\n') && error.lines().count() == 1, "{error}");
     assert!(error.contains(words), "{error}");
+}
+
+/// Writes a file that is to be executed.
+///
+/// By another process: a descriptor open for writing, inherited for an instant by what a parallel test starts, would
+/// make `execve` fail with ETXTBSY.
+pub(crate) fn write_executable(path: &Path, bytes: &[u8]) {
+    let source = path.with_extension("source");
+    fs::write(&source, bytes).expect("writes");
+    let status = Command::new("cp").arg(&source).arg(path).status().expect("cp starts");
+    assert!(status.success(), "cp: {status}");
+    fs::remove_file(&source).expect("removes");
+    fs::set_permissions(path, Permissions::from_mode(0o755)).expect("chmod");
 }
 
 pub(crate) fn entries(directory: &Path) -> Vec<PathBuf> {
