@@ -53,6 +53,8 @@ pub struct Facts {
     pub modified: Vec<String>,
     /// Files that could not be compiled to byte-code.
     pub not_compiled: Vec<String>,
+    /// Files that were left out, and why.
+    pub left_out: Vec<String>,
 }
 
 impl ClientCache {

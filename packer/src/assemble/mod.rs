@@ -115,7 +115,7 @@ fn overlay<'a>(packer: &'a Packer<'a>, editable: &'a Editable, level: i32) -> Pl
         imports: editable.sources.iter().map(|s| s.name.clone()).collect(),
         fingerprint: Some(files(fingerprint, &editable.files)),
         size: editable.files.iter().map(|f| f.size).sum(),
-        entries: Box::new(move || packer.files(&editable.files)),
+        entries: Box::new(move || packer.overlay(&editable.files)),
     }
 }
 

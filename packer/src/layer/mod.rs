@@ -66,6 +66,9 @@ pub enum LayerError {
         /// Why.
         source: io::Error,
     },
+    /// The files of a distribution cannot be had.
+    #[error(transparent)]
+    Transform(#[from] crate::content::transform::TransformError),
     /// Two entries with one path.
     #[error("two files of layer {layer} have the path {path}")]
     Twice {

@@ -128,6 +128,9 @@ impl Context {
                 let more = if modified.len() > 1 { format!(" and {} more", modified.len() - 1) } else { String::new() };
                 self.voice.warn(format!("{what} was changed after it was installed: {first}{more}; packed as it is"));
             }
+            for file in &outcome.facts.left_out {
+                self.voice.warn(format!("{what} is packed without {file}"));
+            }
             for file in &outcome.facts.not_compiled {
                 self.voice.detail(format!("  no byte-code for {file}"));
             }
