@@ -289,9 +289,9 @@ impl<'a> Run<'a> {
         if let Some((input, content)) = worker.large.buffers(packed + SPARE, size) {
             self.source.read(data, &mut input[..packed]).map_err(|e| self.unreadable(e))?;
             worker.codec.decode(file.method, input, packed, true, content).map_err(|e| self.damaged_file(file, &e))?;
-            self.check_crc(file, content)?;
             let created = self.tree().create(&mut worker.cursor, file, file.kind == Kind::Executable);
-            return created.and_then(|out| out.write_all_at(content, 0)).map_err(|e| self.unwritable(file, e));
+            let found = created.and_then(|out| write_summed(&out, content)).map_err(|e| self.unwritable(file, e))?;
+            return if found == file.crc32 { Ok(()) } else { Err(self.wrong_crc(file, found)) };
         }
         let mut reader = stream::Reader::new(&*self.source, data, file.compressed_size);
         self.stream(worker, index, file, &mut reader, stop)
@@ -469,6 +469,16 @@ impl<'a> Run<'a> {
     fn unwritable(&self, file: &PlannedFile, source: io::Error) -> ExtractError {
         ExtractError::Write { archive: self.name.clone(), path: file.path.to_string(), source }
     }
+}
+
+/// Writes `content`, and returns its CRC-32: in steps, so that what is summed is still in the core's cache.
+fn write_summed(out: &File, content: &[u8]) -> io::Result<u32> {
+    let mut crc = libdeflater::Crc::new();
+    for (i, chunk) in content.chunks(stream::CHUNK).enumerate() {
+        crc.update(chunk);
+        out.write_all_at(chunk, (i * stream::CHUNK) as u64)?;
+    }
+    Ok(crc.sum())
 }
 
 /// Fills `buffer` from `offset` with bytes of this digest. They are read once more where the digest is wrong.

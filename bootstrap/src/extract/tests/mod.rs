@@ -1,13 +1,18 @@
 //! Archives are extracted as other readers see them, and hostile ones not at all.
 
+mod hostile;
 mod make;
 
-use std::sync::atomic::AtomicBool;
+use std::io::{Seek, Write};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use cpack_artifact::Digest;
-use cpack_artifact::manifest::Archive;
-use cpack_artifact::zip::Method;
+use cpack_artifact::manifest::{Archive, Piece};
+use cpack_artifact::store::StoreError;
+use cpack_artifact::zip::{Entry, Method};
 use make::{Maker, Node, Nodes, open_directory, read_tree};
+use proptest::prelude::*;
 
 use super::*;
 
@@ -83,5 +88,258 @@ fn zips_come_out_as_they_went_in() {
         let (found, result) = unzip_bytes(&maker(&nodes, 1, frame, methods).zip(), threads);
         result.unwrap_or_else(|e| panic!("frame {frame}: {e:?}"));
         assert!(found == nodes, "frame {frame}: {:?}", found.keys());
+    }
+}
+
+/// A source that gives wrong bytes the first `wrong` times it is asked for `offset`, and counts.
+#[derive(Debug)]
+struct Faulty<'a> {
+    bytes: BytesSource<'a>,
+    offset: u64,
+    wrong: usize,
+    calls: AtomicUsize,
+}
+
+impl PieceSource for Faulty<'_> {
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
+        self.bytes.read(offset, buffer)?;
+        if offset == self.offset && self.calls.fetch_add(1, Ordering::Relaxed) < self.wrong {
+            buffer[0] ^= 1;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_wrong_piece_is_read_once_more() {
+    let (bytes, archive, content) = maker(&nodes(), 5000, 4096, &METHODS).layer();
+    let second: u64 = archive.pieces[0].size.into();
+    for (offset, wrong, fine) in
+        [(0, 1, true), (second, 1, true), (archive.directory, 1, true), (0, 2, false), (archive.directory, 2, false)]
+    {
+        let directory = tempfile::tempdir().expect("a directory");
+        let source = Faulty { bytes: BytesSource(&bytes), offset, wrong, calls: AtomicUsize::new(0) };
+        let task = LayerTask {
+            id: 0,
+            name: "layer x".into(),
+            archive: &archive,
+            content,
+            source: Box::new(&source),
+            into: open_directory(directory.path()),
+        };
+        let done = AtomicUsize::new(0);
+        let result = extract_layers(vec![task], &Limits::default(), &AtomicBool::new(false), &|_, _| {
+            done.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        });
+        assert_eq!(result.is_ok(), fine, "{offset} {wrong}: {result:?}");
+        assert_eq!(done.into_inner(), usize::from(fine));
+        assert_eq!(source.calls.into_inner(), 2);
+        if let Err(failure) = result {
+            let text = failure.to_string();
+            assert!(text.contains("layer x") && text.contains("--repair"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn wrong_content_is_refused_and_not_handed_over() {
+    let (bytes, archive, content) = maker(&nodes(), 5000, 4096, &METHODS).layer();
+    let (_, result) = extract_one(&bytes, &archive, Digest::of(b"other"), 2);
+    let failure = result.expect_err("refused");
+    assert!(matches!(failure.first(), ExtractError::Digest { found, .. } if *found == content), "{failure}");
+}
+
+/// One change to a manifest's description.
+type Change = fn(&mut Archive);
+
+#[test]
+fn a_manifest_that_does_not_fit_is_refused() {
+    let (bytes, archive, content) = maker(&nodes(), 5000, 4096, &METHODS).layer();
+    let table: [(&str, Change); 5] = [
+        ("files", |a| a.files += 1),
+        ("unpacked bytes", |a| a.unpacked -= 1),
+        ("crosses", |a| a.directory += 1),
+        ("bytes of pieces", |a| a.size += 1),
+        ("offset of the directory", |a| a.directory = u64::from(a.pieces[0].size)),
+    ];
+    for (reason, change) in table {
+        let mut archive = archive.clone();
+        change(&mut archive);
+        let (found, result) = extract_one(&bytes, &archive, content, 2);
+        let failure = result.expect_err(reason);
+        let source = std::error::Error::source(&failure).map(ToString::to_string).unwrap_or_default();
+        assert!(source.contains(reason), "{reason}: {failure}: {source}");
+        assert!(found.is_empty());
+    }
+}
+
+#[test]
+fn entries_that_cross_pieces_are_refused() {
+    let maker = maker(&nodes(), 5000, 4096, &METHODS);
+    let bytes = maker.zip();
+    let (_, mut archive, content) = maker.layer();
+    // The same bytes, cut one byte later.
+    let (first, second) = (archive.pieces[0].size as usize + 1, archive.pieces[1].size as usize - 1);
+    archive.pieces[0] = Piece { size: first as u32, digest: Digest::of(&bytes[..first]) };
+    archive.pieces[1] = Piece { size: second as u32, digest: Digest::of(&bytes[first..first + second]) };
+    let (found, result) = extract_one(&bytes, &archive, content, 2);
+    assert!(result.is_err_and(|e| format!("{e:?}").contains("Piece")));
+    assert!(found.is_empty());
+}
+
+/// Several layers, one of them damaged if `bad`; the numbers of those that were done.
+fn extract_many(bad: Option<usize>, cancel_after: usize, threads: usize) -> (Vec<usize>, Result<Stats, Failure>) {
+    let layers: Vec<_> = (0..6)
+        .map(|i| {
+            let mut maker = Maker::new(2000);
+            for file in 0..20 {
+                maker.add(&format!("layer{i}/{file}"), &Node::File(content(3000, i * file)), METHODS[file % 3], 1024);
+            }
+            let (mut bytes, archive, content) = maker.layer();
+            if bad == Some(i) {
+                bytes[40] ^= 1;
+            }
+            (bytes, archive, content)
+        })
+        .collect();
+    let directories: Vec<_> = layers.iter().map(|_| tempfile::tempdir().expect("a directory")).collect();
+    let tasks = layers.iter().zip(&directories).enumerate().map(|(id, ((bytes, archive, content), directory))| {
+        let (source, into) = (Box::new(BytesSource(bytes)), open_directory(directory.path()));
+        LayerTask { id, name: format!("layer {id}"), archive, content: *content, source, into }
+    });
+    let (done, cancel) = (Mutex::new(Vec::new()), AtomicBool::new(false));
+    let limits = Limits { threads, ..Limits::default() };
+    let result = extract_layers(tasks.collect(), &limits, &cancel, &|id, _| {
+        // Whatever is handed over is whole.
+        assert_eq!(read_tree(directories[id].path()).len(), 20);
+        let mut done = done.lock().expect("no panic");
+        done.push(id);
+        cancel.store(done.len() >= cancel_after, Ordering::Relaxed);
+        Ok(())
+    });
+    let mut done = done.into_inner().expect("no panic");
+    done.sort_unstable();
+    (done, result)
+}
+
+#[test]
+fn layers_are_handed_over_one_by_one() {
+    for threads in [1, 2, 8] {
+        let (done, result) = extract_many(None, usize::MAX, threads);
+        assert_eq!(done, [0, 1, 2, 3, 4, 5], "{result:?}");
+        let stats = result.expect("extracts");
+        assert_eq!((stats.archives, stats.files, stats.unpacked), (6, 120, 360_000));
+    }
+    let (done, result) = extract_many(Some(3), usize::MAX, 1);
+    assert_eq!(done, [0, 1, 2]);
+    assert!(result.is_err_and(|e| e.to_string().starts_with("layer 3 is damaged")));
+}
+
+#[test]
+fn stopping_stops() {
+    for threads in [1, 4] {
+        let (done, result) = extract_many(None, 2, threads);
+        assert!(done.len() >= 2, "{result:?}");
+        let failure = result.expect_err("stopped");
+        assert!(matches!(failure.first(), ExtractError::Stopped), "{failure}");
+        assert_eq!(failure.errors().count(), 1);
+    }
+    let (done, result) = extract_many(None, 2, 1);
+    assert_eq!(done.len(), 2, "{result:?}");
+}
+
+#[test]
+fn what_the_caller_cannot_keep_ends_the_extraction() {
+    let (bytes, archive, content) = maker(&nodes(), 5000, 4096, &METHODS).layer();
+    let directory = tempfile::tempdir().expect("a directory");
+    let (source, into) = (Box::new(BytesSource(&bytes)), open_directory(directory.path()));
+    let task = LayerTask { id: 0, name: "layer x".into(), archive: &archive, content, source, into };
+    let failed = |_, _| Err("no room".into());
+    let result = extract_layers(vec![task], &Limits::default(), &AtomicBool::new(false), &failed);
+    assert!(result.is_err_and(|e| e.to_string() == "cannot keep layer x"));
+}
+
+#[test]
+fn a_directory_that_is_not_empty_is_left_alone() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (file, into) = (directory.path().join("zip"), directory.path().join("into"));
+    std::fs::write(&file, maker(&nodes(), 1, 0, &METHODS).zip()).expect("writes");
+    std::fs::create_dir(&into).expect("a directory");
+    std::fs::write(into.join("mine"), b"x").expect("writes");
+    assert!(unzip(&file, &into, &Limits::default(), &AtomicBool::new(false)).is_err());
+    assert_eq!(std::fs::read_dir(&into).expect("reads").count(), 1);
+}
+
+#[test]
+fn large_entries_stream_where_memory_is_short() {
+    let nodes = nodes();
+    for methods in [&METHODS[1..2], &METHODS[2..]] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let bytes = maker(&nodes, 1, 0, methods).zip();
+        let (source, into) = (Box::new(BytesSource(&bytes)), open_directory(directory.path()));
+        let task = ZipTask { name: "z".into(), source, size: bytes.len() as u64, into };
+        let limits = Limits { memory: 3 << 20, threads: 4, ..Limits::default() };
+        extract_zip(task, &everything, &limits, &AtomicBool::new(false)).expect("extracts");
+        assert!(read_tree(directory.path()) == nodes);
+    }
+}
+
+#[test]
+fn entries_are_selected_and_moved() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let bytes = maker(&nodes(), 1, 0, &METHODS).zip();
+    let (source, into) = (Box::new(BytesSource(&bytes)), open_directory(directory.path()));
+    let task = ZipTask { name: "z".into(), source, size: bytes.len() as u64, into };
+    let select = |entry: &Entry| entry.name.strip_prefix(b"lib/d3/").map(|rest| [b"moved/", rest].concat());
+    extract_zip(task, &select, &Limits::default(), &AtomicBool::new(false)).expect("extracts");
+    let moved = |(path, node): (String, Node)| Some((format!("moved/{}", path.strip_prefix("lib/d3/")?), node));
+    assert_eq!(read_tree(directory.path()), nodes().into_iter().filter_map(moved).collect::<Nodes>());
+}
+
+/// How one file is written by the zip crate.
+fn options(choice: u8) -> zip::write::SimpleFileOptions {
+    let methods = [zip::CompressionMethod::Stored, zip::CompressionMethod::Deflated, zip::CompressionMethod::Zstd];
+    let mode = if choice & 8 == 0 { 0o644 } else { 0o755 };
+    zip::write::SimpleFileOptions::default()
+        .compression_method(methods[usize::from(choice) % 3])
+        .unix_permissions(mode)
+        .large_file(choice & 16 != 0)
+}
+
+fn write_files<W: Write + Seek>(mut writer: zip::ZipWriter<W>, nodes: &Nodes, choices: &[u8]) {
+    for ((path, node), choice) in nodes.iter().zip(choices) {
+        let (Node::File(bytes) | Node::Executable(bytes)) = node else { continue };
+        writer.start_file(path, options(*choice)).expect("starts");
+        writer.write_all(bytes).expect("writes");
+    }
+    writer.finish().expect("finishes");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// What the zip crate writes comes out as it went in.
+    #[test]
+    fn archives_of_the_zip_crate_are_extracted(
+        files in proptest::collection::btree_map("[a-c]{1,2}/[d-f\u{e9}]{1,2}/[g-z .]{0,7}[g-z]", (0usize..200_000, any::<u8>()), 0..12),
+        streamed in any::<bool>(),
+        threads in 1usize..5,
+    ) {
+        let node = |(path, (len, choice)): (&String, &(usize, u8))| {
+            let bytes = content(*len, usize::from(*choice));
+            (path.clone(), if choice & 8 == 0 { Node::File(bytes) } else { Node::Executable(bytes) })
+        };
+        let nodes: Nodes = files.iter().map(node).collect();
+        let choices: Vec<u8> = files.values().map(|(_, choice)| *choice).collect();
+        let mut bytes = Vec::new();
+        if streamed {
+            write_files(zip::ZipWriter::new_stream(&mut bytes), &nodes, &choices);
+        } else {
+            write_files(zip::ZipWriter::new(std::io::Cursor::new(&mut bytes)), &nodes, &choices);
+        }
+        let (found, result) = unzip_bytes(&bytes, threads);
+        prop_assert!(result.is_ok(), "{:?}", result);
+        prop_assert!(found == nodes, "{:?} {:?}", found.keys(), nodes.keys());
     }
 }
