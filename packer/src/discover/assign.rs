@@ -6,7 +6,7 @@
 //! of other interpreters, of other optimisation levels and without a source is left out: an importer would ignore it or
 //! the packer compiles it again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::content::record;
 
@@ -33,6 +33,8 @@ pub(super) struct Rules<'a> {
     pub(super) read: &'a dyn Fn(&FileStat) -> Option<Vec<u8>>,
     /// What is between name and `.pyc` in this interpreter's byte-code.
     pub(super) cache_tag: &'a str,
+    /// Links that are there and lead to folders outside.
+    pub(super) outside: &'a HashSet<&'a [u8]>,
 }
 
 /// The result of [`assign`].
@@ -50,7 +52,7 @@ pub(super) struct Assigned {
 pub(super) fn assign(files: &[FileStat], inventory: &Inventory, rules: &Rules<'_>) -> Assigned {
     let index: HashMap<&[u8], u32> = files.iter().map(|f| f.path.as_bytes()).zip(0u32..).collect();
     let mut assigned = Assigned { owners: vec![Owner::Nobody; files.len()], ..Assigned::default() };
-    let contests = collect_claims(&index, inventory, &mut assigned);
+    let contests = collect_claims(&index, inventory, rules.outside, &mut assigned);
     for (at, claimants) in &contests {
         if let Some(file) = files.get(*at as usize) {
             settle_contest((*at, file), claimants, inventory, rules, &mut assigned);
@@ -92,7 +94,12 @@ fn source_owner(source: u32, files: &[FileStat], assigned: &Assigned, rules: &Ru
 type Contests = BTreeMap<u32, Vec<(u32, u32)>>;
 
 /// Gives files with one claimant to it, and collects the others.
-fn collect_claims(index: &HashMap<&[u8], u32>, inventory: &Inventory, assigned: &mut Assigned) -> Contests {
+fn collect_claims(
+    index: &HashMap<&[u8], u32>,
+    inventory: &Inventory,
+    outside: &HashSet<&[u8]>,
+    assigned: &mut Assigned,
+) -> Contests {
     let mut contests = Contests::new();
     let mut first_claim: HashMap<u32, u32> = HashMap::new();
     for (installed, d) in inventory.installed.iter().zip(0u32..) {
@@ -100,7 +107,7 @@ fn collect_claims(index: &HashMap<&[u8], u32>, inventory: &Inventory, assigned: 
         let mut missing: Vec<&[u8]> = Vec::new();
         for (claim, c) in installed.claims.iter().zip(0u32..) {
             let Some(&file) = index.get(claim.path.as_slice()) else {
-                if !claim.path.ends_with(b".pyc") {
+                if !claim.path.ends_with(b".pyc") && !outside.contains(claim.path.as_slice()) {
                     missing.push(&claim.path);
                 }
                 continue;

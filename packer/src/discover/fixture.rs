@@ -129,3 +129,18 @@ pub(super) fn touch(path: &Path, seconds: i64) {
 pub(super) fn not_utf8(folder: &Path) -> PathBuf {
     folder.join(std::ffi::OsStr::from_bytes(b"caf\xe9.txt"))
 }
+
+/// The interpreters of this machine that are supported, one per version.
+pub(super) fn interpreters() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
+    let versions = fs::read_dir(home.join(".pyenv/versions")).into_iter().flatten().flatten();
+    folders.extend(versions.map(|v| v.path().join("bin")));
+    let named = |minor| folders.iter().map(move |f| f.join(format!("python3.{minor}")));
+    let works = |path: &PathBuf| {
+        let output = std::process::Command::new(path).args(["-I", "-c", "import venv"]).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    (9..=14).filter_map(|minor| named(minor).find(works)).collect()
+}

@@ -27,6 +27,7 @@
 //! | `include-system-site-packages = true` | what is installed in the base interpreter is not packed; reported |
 
 mod assign;
+mod editable;
 mod error;
 mod installed;
 mod metadata;
@@ -106,6 +107,7 @@ pub fn discover(prefix: &Path, options: &DiscoverOptions) -> Result<Environment,
             left_out: &|file| own.contains(file.path.as_bytes()),
             read: &|file| fs::read(located(&layout.prefix, file)).ok(),
             cache_tag: &python.cache_tag,
+            outside: &tree.outside_links.iter().map(|(link, _)| link.path.as_bytes()).collect(),
         },
     );
 
@@ -113,11 +115,9 @@ pub fn discover(prefix: &Path, options: &DiscoverOptions) -> Result<Environment,
     for findings in [&mut tree.findings, &mut inventory.findings, &mut assigned.findings] {
         warnings.append(findings);
     }
-    warnings
-        .extend(tree.outside_links.iter().filter(|(link, _)| !own.contains(link.path.as_bytes())).map(outside_link));
     let contested = std::mem::take(&mut assigned.contested);
     let (distributions, unowned) = distribute(tree.files, inventory.installed, assigned, at);
-    Ok(Environment {
+    let mut environment = Environment {
         prefix: layout.prefix,
         site_packages,
         python,
@@ -126,7 +126,12 @@ pub fn discover(prefix: &Path, options: &DiscoverOptions) -> Result<Environment,
         editables: Vec::new(),
         contested,
         warnings,
-    })
+    };
+    let mut links = tree.outside_links;
+    editable::separate(&mut environment, &mut links);
+    let links = links.iter().filter(|(link, _)| !own.contains(link.path.as_bytes()));
+    environment.warnings.extend(links.map(outside_link));
+    Ok(environment)
 }
 
 /// The directories of installed modules.

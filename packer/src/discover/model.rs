@@ -209,6 +209,8 @@ pub enum EditableForm {
     Proxy,
     /// A module that maps names to files, which a `.pth` file loads (scikit-build-core).
     Redirect,
+    /// A module that reads meson's install plan, which a `.pth` file loads (meson-python).
+    Meson,
     /// Links in site-packages (flit).
     Link,
     /// `.egg-link` and `easy-install.pth` (`setup.py develop`).

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use super::fixture::{Fixture, SITE, files, findings, not_utf8, python, shortened, touch};
+use super::fixture::{Fixture, SITE, files, findings, interpreters, not_utf8, python, shortened, touch};
 use super::*;
 
 #[test]
@@ -251,21 +251,6 @@ fn a_conda_prefix_is_packed_without_its_interpreter() {
     let environment = discover(&fixture.prefix(), &options).expect("an environment");
     assert_eq!(shortened(&environment.unowned), ["lib/libopenblas.so"]);
     assert_eq!(findings(&environment, FindingKind::Conda).len(), 1);
-}
-
-/// The interpreters of this machine that are supported, one per version.
-fn interpreters() -> Vec<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
-    let versions = fs::read_dir(home.join(".pyenv/versions")).into_iter().flatten().flatten();
-    folders.extend(versions.map(|v| v.path().join("bin")));
-    let named = |minor| folders.iter().map(move |f| f.join(format!("python3.{minor}")));
-    let works = |path: &PathBuf| {
-        let output = std::process::Command::new(path).args(["-I", "-c", "import venv"]).output();
-        output.is_ok_and(|output| output.status.success())
-    };
-    (9..=14).filter_map(|minor| named(minor).find(works)).collect()
 }
 
 #[test]
