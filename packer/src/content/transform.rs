@@ -91,9 +91,14 @@ pub enum TransformError {
         /// What is wrong with it.
         source: RecordError,
     },
-    /// The interpreter does not compile.
-    #[error(transparent)]
-    Compile(#[from] CompileError),
+    /// The interpreter fails, which is worse than a source that it refuses.
+    #[error("cannot compile {path}", path = path.display())]
+    Compile {
+        /// The source.
+        path: PathBuf,
+        /// Why.
+        source: CompileError,
+    },
 }
 
 /// What became of one planned file.
@@ -217,7 +222,8 @@ impl Transformer<'_> {
                 return Ok(Outcome { reused: true, ..Outcome::of_byte_code(planned, new) });
             }
         }
-        let why = match compilers.compile(&bytes)? {
+        let failed = |source| TransformError::Compile { path: from.place.clone(), source };
+        let why = match compilers.compile(&bytes).map_err(failed)? {
             Compiled::Refused(why) => why,
             Compiled::Code(code) => match pyc::unchecked(magic, &bytes, &code, path) {
                 Ok(new) => return Ok(Outcome { compiled: true, ..Outcome::of_byte_code(planned, new) }),
