@@ -13,7 +13,7 @@ use cpack_artifact::zip::{Entry, LOCAL_HEADER_SIZE, MAX_TAIL, local_header_len, 
 
 use super::error::{ExtractError, Failure};
 use super::plan::{WHOLE, cut_entries, plan_zip};
-use super::pool::{Jobs, work};
+use super::pool::{Crew, Jobs, work};
 use super::run::{Check, Run, lock, refused, zip_error};
 use super::source::{FileSource, PieceSource};
 use super::{Limits, Stats, Totals, check_directory_size};
@@ -51,7 +51,7 @@ pub fn extract_zip(
     let threads = limits.workers(each);
     let large = limits.memory.saturating_sub(each * threads as u64);
     let jobs = ZipJob { run: Mutex::new(Some(run)), totals: Totals::default() };
-    let packed = work(&jobs, threads, large, cancel)?;
+    let packed = work(&jobs, Crew { threads, fetchers: 0, fetched: 0, large }, cancel)?;
     Ok(jobs.totals.stats(packed))
 }
 

@@ -10,10 +10,14 @@ use cpack_artifact::zip::{read_directory, read_end};
 
 use super::error::{ExtractError, Failure};
 use super::plan::{Layout, PlanError, WHOLE, plan_layer};
-use super::pool::{Jobs, work};
-use super::run::{Check, Run, lock, read_verified, refused, zip_error};
-use super::source::PieceSource;
+use super::pool::{Crew, Jobs, work};
+use super::run::{Check, Run, lock, refused, verify, zip_error};
+use super::source::{BytesSource, PieceSource};
 use super::{CallerError, Limits, Stats, Totals, check_directory_size};
+
+/// Layers up to this size are fetched by one request, directory and all: most of an environment's layers are small, and
+/// each request has its latency.
+const SMALL: u64 = 512 << 10;
 
 /// A layer to be extracted.
 #[derive(Debug)]
@@ -52,7 +56,14 @@ pub trait Layers<'a>: Sync {
 /// `cancel` is looked at between spans, that is every few dozen milliseconds.
 pub fn extract<'a>(layers: &dyn Layers<'a>, limits: &Limits, cancel: &AtomicBool) -> Result<Stats, Failure> {
     let jobs = LayerJobs { layers, limits, totals: Totals::default() };
-    let packed = work(&jobs, limits.workers(MAX_PIECE + WHOLE), 0, cancel)?;
+    let crew = if limits.fetches == 0 {
+        Crew { threads: limits.workers(MAX_PIECE + WHOLE), fetchers: 0, fetched: 0, large: 0 }
+    } else {
+        let threads = limits.workers(2 * WHOLE);
+        let fetched = limits.memory.saturating_sub(2 * WHOLE * threads as u64);
+        Crew { threads, fetchers: limits.fetches, fetched, large: 0 }
+    };
+    let packed = work(&jobs, crew, cancel)?;
     Ok(jobs.totals.stats(packed))
 }
 
@@ -105,18 +116,14 @@ impl<'a> Jobs<'a> for LayerJobs<'_, 'a> {
 
 /// Reads the directory of a layer, verified, and plans.
 fn start_layer<'a>(task: LayerTask<'a>, limits: &Limits) -> Result<Run<'a>, ExtractError> {
-    let LayerTask { id, name, archive, content, source, into } = task;
+    let LayerTask { id, name, archive, content, mut source, into } = task;
     let refuse = |error| refused(&name, error);
     let layout = Layout::new(archive).map_err(refuse)?;
-    let size = archive.size.saturating_sub(archive.directory);
-    check_directory_size(size).map_err(refuse)?;
-    let mut tail = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
-    for (offset, piece) in layout.directory_pieces() {
-        let Some(piece) = archive.pieces.get(piece) else { continue };
-        let at = usize::try_from(offset - archive.directory).unwrap_or(usize::MAX);
-        let buffer = tail.get_mut(at..at + piece.size as usize).unwrap_or_default();
-        read_verified(&*source, &name, offset, &piece.digest, buffer)?;
+    if limits.fetches > 0 && archive.size <= SMALL {
+        source = Box::new(BytesSource(read_pieces(&*source, &name, archive, &layout, 0)?));
     }
+    check_directory_size(archive.size.saturating_sub(archive.directory)).map_err(refuse)?;
+    let tail = read_pieces(&*source, &name, archive, &layout, archive.directory)?;
     let end = read_end(&tail, archive.size).map_err(|e| zip_error(&name, e))?;
     if end.directory_offset != archive.directory {
         let (expected, found) = (archive.directory, end.directory_offset);
@@ -127,4 +134,24 @@ fn start_layer<'a>(task: LayerTask<'a>, limits: &Limits) -> Result<Run<'a>, Extr
     drop(tail);
     let plan = plan_layer(entries, &layout, limits).map_err(refuse)?;
     Ok(Run::new(id, name, plan, source, into, Check::Layer { archive, layout, content }))
+}
+
+/// Reads the archive from `start` on, where a piece starts, as one and verified.
+fn read_pieces(
+    source: &dyn PieceSource,
+    name: &str,
+    archive: &Archive,
+    layout: &Layout<'_>,
+    start: u64,
+) -> Result<Vec<u8>, ExtractError> {
+    let mut bytes = vec![0; usize::try_from(archive.size.saturating_sub(start)).unwrap_or(usize::MAX)];
+    source.read(start, &mut bytes).map_err(|source| ExtractError::Read { archive: name.to_owned(), source })?;
+    let (mut rest, mut offset) = (bytes.as_mut_slice(), start);
+    for piece in archive.pieces.iter().skip(layout.piece_at(start).unwrap_or(archive.pieces.len())) {
+        let (bytes, others) = rest.split_at_mut(rest.len().min(piece.size as usize));
+        verify(source, name, offset, &piece.digest, bytes)?;
+        rest = others;
+        offset += u64::from(piece.size);
+    }
+    Ok(bytes)
 }

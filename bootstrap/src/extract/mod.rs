@@ -57,6 +57,9 @@ const MAX_DIRECTORY: u64 = 32 << 20;
 pub struct Limits {
     /// Threads that decode and write.
     pub threads: usize,
+    /// Ranges of layers that are fetched at once, by threads of their own, while others decode. 0 where reading costs
+    /// nothing: the threads that decode then read as well.
+    pub fetches: usize,
     /// Bytes for all buffers.
     pub memory: u64,
     /// Content of one archive, in bytes.
@@ -70,7 +73,7 @@ pub struct Limits {
 impl Default for Limits {
     /// One thread. 16 threads with these limits stay below 200 MiB resident.
     fn default() -> Self {
-        Self { threads: 1, memory: 144 << 20, max_unpacked: 1 << 40, max_entries: 250_000, max_ratio: 250 }
+        Self { threads: 1, fetches: 0, memory: 144 << 20, max_unpacked: 1 << 40, max_entries: 250_000, max_ratio: 250 }
     }
 }
 

@@ -2,10 +2,14 @@
 //!
 //! A worker takes the next span of an archive that was started, and starts another archive where there is none. So the
 //! archives are worked on in their order, all workers share a large one, and nobody waits for an archive to end.
+//!
+//! Where reading takes time, *fetchers* do this, as many as there shall be reads in flight, and hand what they read to
+//! the workers, who only decode. What was fetched and not yet decoded has a budget in bytes: when decoding is slower
+//! than the network, fetchers wait, and the other way round. The time is that of the slower of the two.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -22,6 +26,9 @@ const GLANCE: Duration = Duration::from_millis(50);
 /// Files of archives in work beyond which no other is started: about 16 MiB of plans.
 const MAX_PLANNED: usize = 50_000;
 
+/// Buffers kept for fetching that nobody uses at the moment: they are not counted, and cost page faults where new.
+const MAX_FREE: usize = 8;
+
 /// What the workers work on.
 pub(super) trait Jobs<'a>: Sync {
     /// Starts the next archive. None where there is none left; it is asked again by other workers.
@@ -34,6 +41,19 @@ pub(super) trait Jobs<'a>: Sync {
     fn done(&self, run: &Run<'a>) -> Result<(), ExtractError>;
 }
 
+/// Who works, with how much memory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Crew {
+    /// Threads that decode, the caller's among them.
+    pub(super) threads: usize,
+    /// Threads that fetch. None: those that decode read themselves.
+    pub(super) fetchers: usize,
+    /// Bytes that may be fetched and not yet decoded.
+    pub(super) fetched: u64,
+    /// Bytes for buffers of large entries.
+    pub(super) large: u64,
+}
+
 /// The workers' common state.
 struct Pool<'p, 'a> {
     jobs: &'p dyn Jobs<'a>,
@@ -43,6 +63,8 @@ struct Pool<'p, 'a> {
     state: Mutex<State<'a>>,
     changed: Condvar,
     budget: Arc<Budget>,
+    /// [`Crew::fetched`].
+    fetched: u64,
 }
 
 #[derive(Default)]
@@ -55,7 +77,22 @@ struct State<'a> {
     planned: usize,
     /// There is no other archive to start.
     exhausted: bool,
+    /// Fetchers at work.
+    fetchers: usize,
+    /// Spans that were fetched, to be decoded.
+    fetched: VecDeque<Fetched<'a>>,
+    /// Bytes that are being fetched, and of what was fetched.
+    in_flight: u64,
+    /// Buffers to be used again.
+    free: Vec<Vec<u8>>,
     errors: Vec<ExtractError>,
+}
+
+/// A span with its bytes.
+struct Fetched<'a> {
+    run: Arc<Run<'a>>,
+    span: usize,
+    buffer: Vec<u8>,
 }
 
 /// What a worker does next.
@@ -65,8 +102,8 @@ enum Step<'a> {
     End,
 }
 
-/// Lets `threads` workers, the caller's thread among them, do `jobs`. The archive bytes read.
-pub(super) fn work<'a>(jobs: &dyn Jobs<'a>, threads: usize, large: u64, cancel: &AtomicBool) -> Result<u64, Failure> {
+/// Lets a crew do `jobs`. The archive bytes read.
+pub(super) fn work<'a>(jobs: &dyn Jobs<'a>, crew: Crew, cancel: &AtomicBool) -> Result<u64, Failure> {
     let pool = Pool {
         jobs,
         cancel,
@@ -74,14 +111,26 @@ pub(super) fn work<'a>(jobs: &dyn Jobs<'a>, threads: usize, large: u64, cancel: 
         packed: AtomicU64::new(0),
         state: Mutex::default(),
         changed: Condvar::new(),
-        budget: Arc::new(Budget::new(large)),
+        budget: Arc::new(Budget::new(crew.large)),
+        fetched: crew.fetched,
     };
+    let shared = &pool;
     thread::scope(|scope| {
-        let worker =
-            |_| thread::Builder::new().stack_size(STACK).name("extract".into()).spawn_scoped(scope, || pool.work());
+        let thread = |name: &str| thread::Builder::new().stack_size(STACK).name(name.into());
         // Where no more threads can be had, those that there are do.
-        let others: Vec<_> = (1..threads).map_while(|i| worker(i).ok()).collect();
-        pool.work();
+        lock(&pool.state).fetchers = crew.fetchers;
+        let mut others = Vec::new();
+        for left in (0..crew.fetchers).rev() {
+            let Ok(fetcher) = thread("fetch").spawn_scoped(scope, || shared.run(Pool::fetch_until_end)) else {
+                lock(&pool.state).fetchers -= left + 1;
+                break;
+            };
+            others.push(fetcher);
+        }
+        let decode = if others.is_empty() { Pool::work_until_end } else { Pool::decode_until_end };
+        let workers = 1..crew.threads;
+        others.extend(workers.map_while(|_| thread("extract").spawn_scoped(scope, move || shared.run(decode)).ok()));
+        pool.run(decode);
         for other in others {
             if other.join().is_err() {
                 pool.fail(ExtractError::Panicked);
@@ -93,32 +142,75 @@ pub(super) fn work<'a>(jobs: &dyn Jobs<'a>, threads: usize, large: u64, cancel: 
 }
 
 impl<'a> Pool<'_, 'a> {
-    fn work(&self) {
+    fn run(&self, until_end: impl FnOnce(&Self) -> Result<(), ExtractError>) {
         let guard = Guard(self);
-        if let Err(error) = self.work_until_end() {
+        if let Err(error) = until_end(self) {
             self.fail(error);
         }
         std::mem::forget(guard);
     }
 
+    /// Reads and decodes.
     fn work_until_end(&self) -> Result<(), ExtractError> {
-        let out_of_memory = |source| ExtractError::Caller { archive: "the workers".into(), source };
-        let mut worker = Worker::new(Arc::clone(&self.budget)).map_err(|e| out_of_memory(e.into()))?;
+        let mut worker = self.worker()?;
+        let mut buffer = Vec::new();
         loop {
-            match self.next() {
-                Step::Span(run, span) => self.span(&mut worker, &run, span)?,
-                Step::Start => {
-                    let started = self.jobs.start();
-                    self.add(&mut worker, started)?;
+            match self.next(false) {
+                Step::Span(run, span) => {
+                    run.read(span, &mut buffer)?;
+                    self.decode(&mut worker, &run, span, &mut buffer)?;
                 }
-                Step::End if self.cancel.load(Ordering::Relaxed) => return Err(ExtractError::Stopped),
-                Step::End => return Ok(()),
+                Step::Start => self.add(self.jobs.start())?,
+                Step::End => return self.end(),
             }
         }
     }
 
+    /// Reads for others to decode.
+    fn fetch_until_end(&self) -> Result<(), ExtractError> {
+        loop {
+            match self.next(true) {
+                Step::Span(run, span) => {
+                    let mut buffer = lock(&self.state).free.pop().unwrap_or_default();
+                    run.read(span, &mut buffer)?;
+                    lock(&self.state).fetched.push_back(Fetched { run, span, buffer });
+                    self.changed.notify_all();
+                }
+                Step::Start => self.add(self.jobs.start())?,
+                Step::End => break,
+            }
+        }
+        lock(&self.state).fetchers -= 1;
+        self.changed.notify_all();
+        self.end()
+    }
+
+    /// Decodes what others read.
+    fn decode_until_end(&self) -> Result<(), ExtractError> {
+        let mut worker = self.worker()?;
+        while let Some(Fetched { run, span, mut buffer }) = self.next_fetched() {
+            self.decode(&mut worker, &run, span, &mut buffer)?;
+            let mut state = lock(&self.state);
+            state.in_flight -= run.span_len(span);
+            if state.free.len() < MAX_FREE {
+                state.free.push(buffer);
+            }
+            self.changed.notify_all();
+        }
+        self.end()
+    }
+
+    fn worker(&self) -> Result<Worker, ExtractError> {
+        let failed = |e: std::io::Error| ExtractError::Caller { archive: "the workers".into(), source: e.into() };
+        Worker::new(Arc::clone(&self.budget)).map_err(failed)
+    }
+
     fn stopped(&self) -> bool {
         self.cancel.load(Ordering::Relaxed) || self.failed.load(Ordering::Relaxed)
+    }
+
+    fn end(&self) -> Result<(), ExtractError> {
+        if self.cancel.load(Ordering::Relaxed) { Err(ExtractError::Stopped) } else { Ok(()) }
     }
 
     fn fail(&self, error: ExtractError) {
@@ -127,33 +219,55 @@ impl<'a> Pool<'_, 'a> {
         self.changed.notify_all();
     }
 
-    fn next(&self) -> Step<'a> {
+    fn wait<'s>(&self, state: MutexGuard<'s, State<'a>>) -> MutexGuard<'s, State<'a>> {
+        self.changed.wait_timeout(state, GLANCE).unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// What to do next: a fetcher takes a span only where the budget has room for it.
+    fn next(&self, fetching: bool) -> Step<'a> {
         let mut state = lock(&self.state);
         loop {
             if self.stopped() {
                 return Step::End;
             }
-            if let Some((run, span)) = state.ready.front_mut() {
-                let step = Step::Span(Arc::clone(run), *span);
-                *span += 1;
-                if *span == run.plan.spans.len() {
-                    state.ready.pop_front();
+            let waiting = state.ready.front().map(|(run, span)| run.span_len(*span));
+            let has_room = |len| !fetching || state.in_flight == 0 || state.in_flight + len <= self.fetched;
+            match waiting {
+                Some(len) if has_room(len) => {
+                    if let Some(step) = state.take(if fetching { len } else { 0 }) {
+                        return step;
+                    }
                 }
-                return step;
+                Some(_) => {}
+                None if !state.exhausted && state.planned < MAX_PLANNED => {
+                    state.starting += 1;
+                    return Step::Start;
+                }
+                None if state.exhausted && state.starting == 0 => return Step::End,
+                None => {}
             }
-            if !state.exhausted && (state.planned < MAX_PLANNED || state.planned == 0) {
-                state.starting += 1;
-                return Step::Start;
+            state = self.wait(state);
+        }
+    }
+
+    fn next_fetched(&self) -> Option<Fetched<'a>> {
+        let mut state = lock(&self.state);
+        loop {
+            if self.stopped() {
+                return None;
             }
-            if state.exhausted && state.starting == 0 {
-                return Step::End;
+            if let Some(fetched) = state.fetched.pop_front() {
+                return Some(fetched);
             }
-            state = self.changed.wait_timeout(state, GLANCE).unwrap_or_else(PoisonError::into_inner).0;
+            if state.fetchers == 0 {
+                return None;
+            }
+            state = self.wait(state);
         }
     }
 
     /// Takes in what [`Jobs::start`] gave.
-    fn add(&self, worker: &mut Worker, started: Option<Result<Run<'a>, ExtractError>>) -> Result<(), ExtractError> {
+    fn add(&self, started: Option<Result<Run<'a>, ExtractError>>) -> Result<(), ExtractError> {
         let mut state = lock(&self.state);
         state.starting -= 1;
         self.changed.notify_all();
@@ -167,27 +281,47 @@ impl<'a> Pool<'_, 'a> {
             return Ok(());
         }
         drop(state);
-        self.complete(worker, &run)
+        self.complete(&run)
     }
 
-    fn span(&self, worker: &mut Worker, run: &Arc<Run<'a>>, span: usize) -> Result<(), ExtractError> {
+    fn decode(
+        &self,
+        worker: &mut Worker,
+        run: &Arc<Run<'a>>,
+        span: usize,
+        buffer: &mut [u8],
+    ) -> Result<(), ExtractError> {
         let (packed, unpacked, streams) = run.weight(span);
         if !streams {
             worker.large.release();
         }
-        let last = run.span(worker, span, &|| self.stopped())?;
+        let last = run.decode(worker, span, buffer, &|| self.stopped())?;
         self.packed.fetch_add(packed, Ordering::Relaxed);
         self.jobs.progress(run, unpacked);
-        if last { self.complete(worker, run) } else { Ok(()) }
+        if last { self.complete(run) } else { Ok(()) }
     }
 
-    fn complete(&self, worker: &mut Worker, run: &Run<'a>) -> Result<(), ExtractError> {
-        run.complete(worker)?;
+    fn complete(&self, run: &Run<'a>) -> Result<(), ExtractError> {
+        run.complete()?;
         self.jobs.done(run)?;
         let mut state = lock(&self.state);
         state.planned -= run.plan.files.len();
         self.changed.notify_all();
         Ok(())
+    }
+}
+
+impl<'a> State<'a> {
+    /// Takes the next span, with `len` bytes of the budget.
+    fn take(&mut self, len: u64) -> Option<Step<'a>> {
+        let (run, span) = self.ready.front_mut()?;
+        let step = Step::Span(Arc::clone(run), *span);
+        *span += 1;
+        if *span == run.plan.spans.len() {
+            self.ready.pop_front();
+        }
+        self.in_flight += len;
+        Some(step)
     }
 }
 

@@ -83,7 +83,6 @@ struct Found {
 pub(super) struct Worker {
     codec: Codec,
     cursor: Cursor,
-    input: Vec<u8>,
     output: Vec<u8>,
     digests: Vec<(u32, Digest)>,
     pub(super) large: stream::Large,
@@ -95,7 +94,6 @@ impl Worker {
         Ok(Self {
             codec: Codec::new()?,
             cursor: Cursor::default(),
-            input: Vec::new(),
             output: Vec::new(),
             digests: Vec::new(),
             large: stream::Large::new(Arc::clone(&budget)),
@@ -157,14 +155,31 @@ impl<'a> Run<'a> {
         Tree { root: self.into.as_fd(), serial: self.serial, directories: &self.plan.directories }
     }
 
-    /// Reads, verifies, decodes and writes the span with this index. True if it was the last of all.
-    pub(super) fn span(&self, worker: &mut Worker, index: usize, stop: stream::Stop<'_>) -> Result<bool, ExtractError> {
+    /// Length of the span with this index.
+    pub(super) fn span_len(&self, index: usize) -> u64 {
+        self.plan.spans.get(index).map_or(0, |span| span.len.into())
+    }
+
+    /// Reads the span with this index to the start of `buffer`, not verified yet.
+    pub(super) fn read(&self, index: usize, buffer: &mut Vec<u8>) -> Result<(), ExtractError> {
+        let Some(span) = self.plan.spans.get(index) else { return Ok(()) };
+        let len = span.len as usize;
+        let buffer = room(buffer, len + SPARE);
+        self.source.read(span.offset, &mut buffer[..len]).map_err(|e| self.unreadable(e))
+    }
+
+    /// Verifies, decodes and writes the span with this index, which `buffer` starts with. True if it was the last.
+    pub(super) fn decode(
+        &self,
+        worker: &mut Worker,
+        index: usize,
+        buffer: &mut [u8],
+        stop: stream::Stop<'_>,
+    ) -> Result<bool, ExtractError> {
         if let Some(span) = self.plan.spans.get(index) {
-            let mut input = std::mem::take(&mut worker.input);
             let len = span.len as usize;
-            self.read(span, &mut room(&mut input, len + SPARE)[..len])?;
-            self.units(worker, span, &mut input[..len + SPARE], stop)?;
-            worker.input = input;
+            self.verify(span, &mut buffer[..len])?;
+            self.units(worker, span, &mut buffer[..len + SPARE], stop)?;
         }
         // What this thread did is visible to the one that completes the run.
         Ok(self.left.fetch_sub(1, Ordering::AcqRel) == 1)
@@ -194,15 +209,12 @@ impl<'a> Run<'a> {
         self.plan.spans.is_empty()
     }
 
-    /// Reads a span. A layer's is read once more where its digest is wrong: what is wrong twice is wrong in the store.
-    fn read(&self, span: &Span, buffer: &mut [u8]) -> Result<(), ExtractError> {
-        let Check::Layer { archive, layout, .. } = &self.check else {
-            return self.source.read(span.offset, buffer).map_err(|e| self.unreadable(e));
-        };
-        let expected =
-            layout.piece_at(span.offset).and_then(|piece| archive.pieces.get(piece)).map(|piece| piece.digest);
-        let expected = expected.ok_or_else(|| self.damaged("a piece", "is not in the manifest"))?;
-        read_verified(&*self.source, &self.name, span.offset, &expected, buffer)
+    /// Compares a layer's span with the digest of its piece.
+    fn verify(&self, span: &Span, buffer: &mut [u8]) -> Result<(), ExtractError> {
+        let Check::Layer { archive, layout, .. } = &self.check else { return Ok(()) };
+        let piece = layout.piece_at(span.offset).and_then(|piece| archive.pieces.get(piece));
+        let piece = piece.ok_or_else(|| self.damaged("a piece", "is not in the manifest"))?;
+        verify(&*self.source, &self.name, span.offset, &piece.digest, buffer)
     }
 
     fn units(
@@ -421,14 +433,15 @@ impl<'a> Run<'a> {
     }
 
     /// Makes empty directories and links, and compares the content with what it must be. After the last span.
-    pub(super) fn complete(&self, worker: &mut Worker) -> Result<(), ExtractError> {
+    pub(super) fn complete(&self) -> Result<(), ExtractError> {
         let found = std::mem::take(&mut *lock(&self.found));
+        let mut cursor = Cursor::default();
         for directory in self.plan.files.iter().filter(|file| file.kind == Kind::Directory) {
             self.tree().make(&directory.path).map_err(|e| self.unwritable(directory, e))?;
         }
         for (index, target) in &found.links {
             let file = self.file(*index)?;
-            self.tree().link(&mut worker.cursor, file, target).map_err(|e| self.unwritable(file, e))?;
+            self.tree().link(&mut cursor, file, target).map_err(|e| self.unwritable(file, e))?;
         }
         let Check::Layer { content, .. } = &self.check else { return Ok(()) };
         let items = self.plan.files.iter().zip(found.digests).map(|(file, digest)| {
@@ -481,23 +494,23 @@ fn write_summed(out: &File, content: &[u8]) -> io::Result<u32> {
     Ok(crc.sum())
 }
 
-/// Fills `buffer` from `offset` with bytes of this digest. They are read once more where the digest is wrong.
-pub(super) fn read_verified(
+/// Compares what was read from `offset` with its digest. It is read once more where the two differ: what is wrong twice
+/// is wrong in the store.
+pub(super) fn verify(
     source: &dyn PieceSource,
     archive: &str,
     offset: u64,
     expected: &Digest,
     buffer: &mut [u8],
 ) -> Result<(), ExtractError> {
-    let mut found = *expected;
-    for _ in 0..2 {
-        source.read(offset, buffer).map_err(|source| ExtractError::Read { archive: archive.to_owned(), source })?;
-        found = Digest::of(buffer);
-        if found == *expected {
-            return Ok(());
-        }
+    if Digest::of(buffer) == *expected {
+        return Ok(());
     }
-    Err(ExtractError::Piece { archive: archive.to_owned(), offset, found, expected: *expected })
+    source.read(offset, buffer).map_err(|source| ExtractError::Read { archive: archive.to_owned(), source })?;
+    match Digest::of(buffer) {
+        found if found == *expected => Ok(()),
+        found => Err(ExtractError::Piece { archive: archive.to_owned(), offset, found, expected: *expected }),
+    }
 }
 
 pub(super) fn zip_error(archive: &str, source: ZipError) -> ExtractError {

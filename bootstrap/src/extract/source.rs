@@ -87,13 +87,18 @@ impl PieceSource for StoreSource<'_> {
 }
 
 /// An archive in memory, as tests and small fetched archives have it.
-#[derive(Debug)]
-pub struct BytesSource<'a>(pub &'a [u8]);
+pub struct BytesSource<B>(pub B);
 
-impl PieceSource for BytesSource<'_> {
+impl<B: AsRef<[u8]>> fmt::Debug for BytesSource<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BytesSource({} bytes)", self.0.as_ref().len())
+    }
+}
+
+impl<B: AsRef<[u8]> + Send + Sync> PieceSource for BytesSource<B> {
     fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        let found = start.checked_add(buffer.len()).and_then(|end| self.0.get(start..end));
+        let found = start.checked_add(buffer.len()).and_then(|end| self.0.as_ref().get(start..end));
         let short = || error(Path::new("memory"), &io::ErrorKind::UnexpectedEof.into());
         buffer.copy_from_slice(found.ok_or_else(short)?);
         Ok(())

@@ -11,8 +11,6 @@ pub struct Layout<'a> {
     archive: &'a Archive,
     /// Offset of each piece, and of the end.
     starts: Vec<u64>,
-    /// The first piece of the directory.
-    directory: usize,
 }
 
 impl<'a> Layout<'a> {
@@ -29,20 +27,9 @@ impl<'a> Layout<'a> {
             return Err(PlanError::Manifest { what: "bytes of pieces", expected: archive.size, found: at });
         }
         match starts.binary_search(&archive.directory) {
-            Ok(directory) => Ok(Self { archive, starts, directory }),
+            Ok(_) => Ok(Self { archive, starts }),
             Err(_) => Err(PlanError::Piece { name: "the central directory".into(), offset: archive.directory }),
         }
-    }
-
-    /// Offset and index of each piece of the central directory.
-    pub fn directory_pieces(&self) -> impl Iterator<Item = (u64, usize)> + '_ {
-        self.starts
-            .iter()
-            .copied()
-            .enumerate()
-            .take(self.archive.pieces.len())
-            .skip(self.directory)
-            .map(|(i, at)| (at, i))
     }
 
     /// The index of the piece that starts at `offset`.

@@ -204,7 +204,7 @@ fn limits_hold() {
     let bytes = raw(&[(b"a/b/c/d", FILE, b"12345"), (b"e", FILE, b"67890")]).zip();
     let extract = |limits: Limits| {
         let directory = tempfile::tempdir().expect("a directory");
-        let (source, into) = (Box::new(BytesSource(&bytes)), open_directory(directory.path()));
+        let (source, into) = (Box::new(BytesSource(bytes.as_slice())), open_directory(directory.path()));
         let task = ZipTask { name: "z".into(), source, size: bytes.len() as u64, into };
         extract_zip(task, &everything, &limits, &AtomicBool::new(false)).map_err(|e| line(&e))
     };

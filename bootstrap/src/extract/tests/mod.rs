@@ -4,8 +4,9 @@ mod hostile;
 mod make;
 
 use std::io::{Seek, Write};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
 
 use cpack_artifact::Digest;
 use cpack_artifact::manifest::{Archive, Piece};
@@ -94,7 +95,7 @@ fn zips_come_out_as_they_went_in() {
 /// A source that gives wrong bytes the first `wrong` times it is asked for `offset`, and counts.
 #[derive(Debug)]
 struct Faulty<'a> {
-    bytes: BytesSource<'a>,
+    bytes: BytesSource<&'a [u8]>,
     offset: u64,
     wrong: usize,
     calls: AtomicUsize,
@@ -118,7 +119,7 @@ fn a_wrong_piece_is_read_once_more() {
         [(0, 1, true), (second, 1, true), (archive.directory, 1, true), (0, 2, false), (archive.directory, 2, false)]
     {
         let directory = tempfile::tempdir().expect("a directory");
-        let source = Faulty { bytes: BytesSource(&bytes), offset, wrong, calls: AtomicUsize::new(0) };
+        let source = Faulty { bytes: BytesSource(bytes.as_slice()), offset, wrong, calls: AtomicUsize::new(0) };
         let task = LayerTask {
             id: 0,
             name: "layer x".into(),
@@ -189,7 +190,12 @@ fn entries_that_cross_pieces_are_refused() {
 }
 
 /// Several layers, one of them damaged if `bad`; the numbers of those that were done.
-fn extract_many(bad: Option<usize>, cancel_after: usize, threads: usize) -> (Vec<usize>, Result<Stats, Failure>) {
+fn extract_many(
+    bad: Option<usize>,
+    cancel_after: usize,
+    threads: usize,
+    fetches: usize,
+) -> (Vec<usize>, Result<Stats, Failure>) {
     let layers: Vec<_> = (0..6)
         .map(|i| {
             let mut maker = Maker::new(2000);
@@ -209,7 +215,7 @@ fn extract_many(bad: Option<usize>, cancel_after: usize, threads: usize) -> (Vec
         LayerTask { id, name: format!("layer {id}"), archive, content: *content, source, into }
     });
     let (done, cancel) = (Mutex::new(Vec::new()), AtomicBool::new(false));
-    let limits = Limits { threads, ..Limits::default() };
+    let limits = Limits { threads, fetches, ..Limits::default() };
     let result = extract_layers(tasks.collect(), &limits, &cancel, &|id, _| {
         // Whatever is handed over is whole.
         assert_eq!(read_tree(directories[id].path()).len(), 20);
@@ -225,27 +231,27 @@ fn extract_many(bad: Option<usize>, cancel_after: usize, threads: usize) -> (Vec
 
 #[test]
 fn layers_are_handed_over_one_by_one() {
-    for threads in [1, 2, 8] {
-        let (done, result) = extract_many(None, usize::MAX, threads);
+    for (threads, fetches) in [(1, 0), (2, 0), (8, 0), (1, 1), (3, 5)] {
+        let (done, result) = extract_many(None, usize::MAX, threads, fetches);
         assert_eq!(done, [0, 1, 2, 3, 4, 5], "{result:?}");
         let stats = result.expect("extracts");
         assert_eq!((stats.archives, stats.files, stats.unpacked), (6, 120, 360_000));
     }
-    let (done, result) = extract_many(Some(3), usize::MAX, 1);
+    let (done, result) = extract_many(Some(3), usize::MAX, 1, 0);
     assert_eq!(done, [0, 1, 2]);
     assert!(result.is_err_and(|e| e.to_string().starts_with("layer 3 is damaged")));
 }
 
 #[test]
 fn stopping_stops() {
-    for threads in [1, 4] {
-        let (done, result) = extract_many(None, 2, threads);
+    for (threads, fetches) in [(1, 0), (4, 0), (1, 1), (2, 4)] {
+        let (done, result) = extract_many(None, 2, threads, fetches);
         assert!(done.len() >= 2, "{result:?}");
         let failure = result.expect_err("stopped");
         assert!(matches!(failure.first(), ExtractError::Stopped), "{failure}");
         assert_eq!(failure.errors().count(), 1);
     }
-    let (done, result) = extract_many(None, 2, 1);
+    let (done, result) = extract_many(None, 2, 1, 0);
     assert_eq!(done.len(), 2, "{result:?}");
 }
 
@@ -253,11 +259,118 @@ fn stopping_stops() {
 fn what_the_caller_cannot_keep_ends_the_extraction() {
     let (bytes, archive, content) = maker(&nodes(), 5000, 4096, &METHODS).layer();
     let directory = tempfile::tempdir().expect("a directory");
-    let (source, into) = (Box::new(BytesSource(&bytes)), open_directory(directory.path()));
+    let (source, into) = (Box::new(BytesSource(bytes.as_slice())), open_directory(directory.path()));
     let task = LayerTask { id: 0, name: "layer x".into(), archive: &archive, content, source, into };
     let failed = |_, _| Err("no room".into());
     let result = extract_layers(vec![task], &Limits::default(), &AtomicBool::new(false), &failed);
     assert!(result.is_err_and(|e| e.to_string() == "cannot keep layer x"));
+}
+
+/// A source whose reads take as long as it takes for `wanted` of them to be in flight.
+#[derive(Debug)]
+struct Slow<'a> {
+    bytes: BytesSource<&'a [u8]>,
+    wanted: usize,
+    flights: &'a Flights,
+}
+
+#[derive(Debug, Default)]
+struct Flights {
+    now_and_most: Mutex<(usize, usize)>,
+    changed: Condvar,
+    reads: AtomicUsize,
+}
+
+impl PieceSource for Slow<'_> {
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
+        self.flights.reads.fetch_add(1, Ordering::Relaxed);
+        let mut flights = self.flights.now_and_most.lock().expect("no panic");
+        flights.0 += 1;
+        flights.1 = flights.1.max(flights.0);
+        self.flights.changed.notify_all();
+        let few = |flights: &mut (usize, usize)| flights.1 < self.wanted;
+        let (mut flights, waited) =
+            self.flights.changed.wait_timeout_while(flights, Duration::from_secs(30), few).expect("no panic");
+        assert!(!waited.timed_out(), "only {} reads in flight", flights.1);
+        flights.0 -= 1;
+        self.bytes.read(offset, buffer)
+    }
+}
+
+#[test]
+fn many_reads_are_in_flight_whatever_the_number_of_threads() {
+    let nodes = nodes();
+    let (bytes, archive, content) = maker(&nodes, 100_000, 1 << 16, &METHODS).layer();
+    assert!(archive.size > 1 << 20, "not fetched as one");
+    let flights = Flights::default();
+    let directories: Vec<_> = (0..6).map(|_| tempfile::tempdir().expect("a directory")).collect();
+    let tasks = directories.iter().enumerate().map(|(id, directory)| LayerTask {
+        id,
+        name: format!("layer {id}"),
+        archive: &archive,
+        content,
+        source: Box::new(Slow { bytes: BytesSource(bytes.as_slice()), wanted: 6, flights: &flights }),
+        into: open_directory(directory.path()),
+    });
+    let limits = Limits { threads: 2, fetches: 7, ..Limits::default() };
+    let tasks = tasks.collect();
+    extract_layers(tasks, &limits, &AtomicBool::new(false), &|_, _| Ok(())).expect("extracts");
+    for directory in &directories {
+        assert!(read_tree(directory.path()) == nodes);
+    }
+    assert_eq!(flights.reads.load(Ordering::Relaxed), 6 * (archive.pieces.len() - 1), "directories are read as one");
+    assert!(flights.now_and_most.lock().expect("no panic").1 <= 7);
+}
+
+#[test]
+fn what_is_fetched_has_a_budget() {
+    let nodes = nodes();
+    let (bytes, archive, content) = maker(&nodes, 100_000, 1 << 16, &METHODS).layer();
+    let directory = tempfile::tempdir().expect("a directory");
+    let flights = Flights::default();
+    let task = LayerTask {
+        id: 0,
+        name: "layer x".into(),
+        archive: &archive,
+        content,
+        source: Box::new(Slow { bytes: BytesSource(bytes.as_slice()), wanted: 1, flights: &flights }),
+        into: open_directory(directory.path()),
+    };
+    // Two threads take all the memory: one piece at a time.
+    let limits = Limits { threads: 2, fetches: 8, memory: 4 << 20, ..Limits::default() };
+    extract_layers(vec![task], &limits, &AtomicBool::new(false), &|_, _| Ok(())).expect("extracts");
+    assert!(read_tree(directory.path()) == nodes);
+    assert_eq!(flights.now_and_most.lock().expect("no panic").1, 1);
+}
+
+#[test]
+fn small_layers_are_fetched_by_one_request() {
+    let nodes: Nodes = (0..9).map(|i| (format!("f{i}"), Node::File(content(5000, i)))).collect();
+    let (bytes, archive, content) = maker(&nodes, 4000, 1024, &METHODS).layer();
+    for (wrong, reads, fine) in [(0, 1, true), (1, 2, true), (2, 2, false)] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let source = Faulty { bytes: BytesSource(bytes.as_slice()), offset: 0, wrong, calls: AtomicUsize::new(0) };
+        let into = open_directory(directory.path());
+        let name = "layer x".into();
+        let task = LayerTask { id: 0, name, archive: &archive, content, source: Box::new(&source), into };
+        let limits = Limits { threads: 2, fetches: 2, ..Limits::default() };
+        let result = extract_layers(vec![task], &limits, &AtomicBool::new(false), &|_, _| Ok(()));
+        assert_eq!(result.is_ok(), fine, "{result:?}");
+        assert_eq!(source.calls.into_inner(), reads);
+        assert_eq!(read_tree(directory.path()) == nodes, fine);
+    }
+}
+
+#[test]
+fn a_failed_fetch_ends_the_extraction() {
+    let (bytes, archive, content) = maker(&nodes(), 100_000, 1 << 16, &METHODS).layer();
+    let directory = tempfile::tempdir().expect("a directory");
+    let cut = BytesSource(&bytes[..bytes.len() - 1]);
+    let into = open_directory(directory.path());
+    let task = LayerTask { id: 0, name: "layer x".into(), archive: &archive, content, source: Box::new(cut), into };
+    let limits = Limits { threads: 2, fetches: 4, ..Limits::default() };
+    let failure = extract_layers(vec![task], &limits, &AtomicBool::new(false), &|_, _| Ok(())).expect_err("refused");
+    assert!(matches!(failure.first(), ExtractError::Read { .. }), "{failure}");
 }
 
 #[test]
@@ -277,7 +390,7 @@ fn large_entries_stream_where_memory_is_short() {
     for methods in [&METHODS[1..2], &METHODS[2..]] {
         let directory = tempfile::tempdir().expect("a directory");
         let bytes = maker(&nodes, 1, 0, methods).zip();
-        let (source, into) = (Box::new(BytesSource(&bytes)), open_directory(directory.path()));
+        let (source, into) = (Box::new(BytesSource(bytes.as_slice())), open_directory(directory.path()));
         let task = ZipTask { name: "z".into(), source, size: bytes.len() as u64, into };
         let limits = Limits { memory: 3 << 20, threads: 4, ..Limits::default() };
         extract_zip(task, &everything, &limits, &AtomicBool::new(false)).expect("extracts");
@@ -289,7 +402,7 @@ fn large_entries_stream_where_memory_is_short() {
 fn entries_are_selected_and_moved() {
     let directory = tempfile::tempdir().expect("a directory");
     let bytes = maker(&nodes(), 1, 0, &METHODS).zip();
-    let (source, into) = (Box::new(BytesSource(&bytes)), open_directory(directory.path()));
+    let (source, into) = (Box::new(BytesSource(bytes.as_slice())), open_directory(directory.path()));
     let task = ZipTask { name: "z".into(), source, size: bytes.len() as u64, into };
     let select = |entry: &Entry| entry.name.strip_prefix(b"lib/d3/").map(|rest| [b"moved/", rest].concat());
     extract_zip(task, &select, &Limits::default(), &AtomicBool::new(false)).expect("extracts");
