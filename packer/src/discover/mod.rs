@@ -28,6 +28,7 @@
 
 mod assign;
 mod editable;
+pub mod elf;
 mod error;
 mod installed;
 mod metadata;
@@ -36,6 +37,7 @@ mod names;
 mod own;
 mod prefix;
 mod python;
+pub mod selection;
 mod tree;
 mod walk;
 
@@ -57,6 +59,7 @@ pub use model::{
     FindingKind, ImportSource, PythonInfo, PythonKind, Suspect,
 };
 pub use prefix::{ActiveVariables, active_prefix};
+pub use selection::{Selection, UnknownName};
 pub use walk::walk_tree;
 
 /// A file changed this long after RECORD was written was not written by the installer: 2 seconds, since installers write
