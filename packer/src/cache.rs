@@ -22,7 +22,7 @@ use cpack_artifact::manifest::Archive;
 use serde::{Deserialize, Serialize};
 
 /// Bump when the same files are packed to other bytes, or more facts are remembered.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// The directory that a client keeps between runs.
 #[derive(Debug, Clone)]

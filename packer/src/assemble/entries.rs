@@ -8,7 +8,7 @@ use crate::cache::Facts;
 use crate::content::compile::Compilers;
 use crate::content::plan::Installed;
 use crate::content::transform::{About, ByteCode, Transformed, Transformer};
-use crate::discover::{Distribution, Environment, FileKind, FileStat};
+use crate::discover::{Distribution, Environment, FileKind, FileStat, elf};
 use crate::layer::{Entry, LayerError};
 
 /// Makes the entries of layers of one environment.
@@ -51,7 +51,11 @@ impl Packer<'_> {
         let byte_code = Some(ByteCode { compilers: self.compilers, tag, modules });
         let transformer = Transformer { prefixes: self.prefixes(), byte_code };
         let Transformed { entries, remarks, .. } = transformer.transform(info, &installed)?;
-        let mut facts = Facts::default();
+        let needs = elf::layer_needs(files.iter().map(|file| {
+            let is_executable = file.kind == FileKind::Executable;
+            (&file.path, is_executable, self.environment.source(file))
+        }));
+        let mut facts = Facts { run_paths: needs.run_paths, glibc: needs.glibc, ..Facts::default() };
         for remark in remarks {
             let path = remark.path.to_string();
             match remark.about {
