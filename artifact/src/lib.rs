@@ -9,6 +9,7 @@
 //! | [`manifest`] | the JSON that names an environment's layers |
 //! | [`job`] | the JSON that one submission adds to an environment |
 //! | [`launcher`] | a job appended to the boot executable |
+//! | [`pex_info`] | the JSON in a PEX file that says what it holds and how it starts |
 //! | [`store`] | where layers, manifests and names are kept |
 //! | [`exit`] | the exit codes of both programs |
 //!
@@ -22,6 +23,7 @@ pub mod job;
 pub mod launcher;
 pub mod manifest;
 pub mod path;
+pub mod pex_info;
 pub mod store;
 pub mod zip;
 

@@ -1,4 +1,7 @@
 //! One unit of work: read, hash, compress. Runs on any thread.
+//!
+//! A part of an entry decodes by itself: a zstd frame, or a run of deflate blocks that refers to nothing before it and ends
+//! at a byte boundary (a full flush), so that readers that know nothing of parts see one deflate stream.
 
 use std::cell::RefCell;
 
@@ -6,8 +9,8 @@ use cpack_artifact::Digest;
 use cpack_artifact::digest::{PartHash, part_hash};
 use cpack_artifact::zip::{FRAME_SIZE, Method};
 
-use super::LayerError;
 use super::entry::{Body, Entry, Unit, read_part, read_whole};
+use super::{Codec, LayerError};
 
 /// What compressing a unit gave.
 #[derive(Debug)]
@@ -41,7 +44,7 @@ pub(super) enum Hash {
 /// Contents shorter than this are stored: zstd's frame would eat what it saves.
 const LEAST_COMPRESSED: usize = 64;
 
-pub(super) fn compress(entries: &[Entry], unit: Unit, level: i32) -> Result<Packed, LayerError> {
+pub(super) fn compress(entries: &[Entry], unit: Unit, codec: Codec) -> Result<Packed, LayerError> {
     let entry = entries
         .get(unit.entry)
         .ok_or_else(|| LayerError::Make { path: String::new(), reason: "a unit of work without its entry".into() })?;
@@ -65,31 +68,42 @@ pub(super) fn compress(entries: &[Entry], unit: Unit, level: i32) -> Result<Pack
     let last = unit.frame.is_none_or(|frame| frame.last);
     let frame_size = usize::try_from(FRAME_SIZE).unwrap_or(usize::MAX);
     let parts = if let Some(offset) = offset {
-        vec![frame(bytes, offset, level).map_err(failed)?]
-    } else if bytes.len() > frame_size {
+        vec![frame(bytes, offset, last, codec).map_err(failed)?]
+    } else if bytes.len() > frame_size && codec != Codec::Store {
+        let count = bytes.len().div_ceil(frame_size);
         let frames = bytes.chunks(frame_size).enumerate();
-        frames.map(|(i, part)| frame(part, (i * frame_size) as u64, level)).collect::<Result<_, _>>().map_err(failed)?
+        let frames = frames.map(|(i, part)| frame(part, (i * frame_size) as u64, i + 1 == count, codec));
+        frames.collect::<Result<_, _>>().map_err(failed)?
     } else {
-        vec![whole(bytes, level).map_err(failed)?]
+        vec![whole(bytes, codec).map_err(failed)?]
     };
     Ok(Packed { entry: unit.entry, last, parts })
 }
 
-fn whole(bytes: &[u8], level: i32) -> std::io::Result<Part> {
+fn whole(bytes: &[u8], codec: Codec) -> std::io::Result<Part> {
     let hash = Hash::Whole(Digest::of(bytes));
-    let compressed = if bytes.len() < LEAST_COMPRESSED { None } else { Some(zstd_frame(bytes, level)?) };
+    let compressed = match codec {
+        _ if bytes.len() < LEAST_COMPRESSED => None,
+        Codec::Zstd(level) => Some(zstd_frame(bytes, level)?),
+        Codec::Deflate(level) => deflate_whole(bytes, level)?,
+        Codec::Store => None,
+    };
     // One part in 32: what decoding costs must be saved by what is not read.
     let pays = |packed: &Vec<u8>| packed.len() + bytes.len() / 32 < bytes.len();
     let (bytes_out, method) =
-        compressed.filter(pays).map_or_else(|| (bytes.to_vec(), Method::Store), |packed| (packed, Method::Zstd));
+        compressed.filter(pays).map_or_else(|| (bytes.to_vec(), Method::Store), |packed| (packed, codec.method()));
     Ok(Part { bytes: bytes_out, method, size: bytes.len() as u64, crc32: crc(bytes), hash })
 }
 
-/// Frames are always zstd: what does not compress becomes zstd's raw blocks, which cost a copy.
-fn frame(bytes: &[u8], offset: u64, level: i32) -> std::io::Result<Part> {
-    let packed = zstd_frame(bytes, level)?;
+/// Frames are always compressed: what does not shrink becomes raw blocks, which cost a copy.
+fn frame(bytes: &[u8], offset: u64, last: bool, codec: Codec) -> std::io::Result<Part> {
+    let packed = match codec {
+        Codec::Zstd(level) => zstd_frame(bytes, level)?,
+        Codec::Deflate(level) => deflate_segment(bytes, level, last)?,
+        Codec::Store => bytes.to_vec(),
+    };
     let hash = Hash::Part(part_hash(offset, bytes));
-    Ok(Part { bytes: packed, method: Method::Zstd, size: bytes.len() as u64, crc32: crc(bytes), hash })
+    Ok(Part { bytes: packed, method: codec.method(), size: bytes.len() as u64, crc32: crc(bytes), hash })
 }
 
 fn crc(bytes: &[u8]) -> crc32fast::Hasher {
@@ -111,5 +125,49 @@ fn zstd_frame(bytes: &[u8], level: i32) -> std::io::Result<Vec<u8>> {
             Some((_, compressor)) => compressor.compress(bytes),
             None => Err(std::io::Error::other("no zstd context")),
         }
+    })
+}
+
+/// A whole deflate stream; none if it would not be smaller than `bytes`.
+fn deflate_whole(bytes: &[u8], level: u32) -> std::io::Result<Option<Vec<u8>>> {
+    thread_local! {
+        static COMPRESSOR: RefCell<Option<(u32, libdeflater::Compressor)>> = const { RefCell::new(None) };
+    }
+    COMPRESSOR.with_borrow_mut(|slot| {
+        if slot.as_ref().is_none_or(|(found, _)| *found != level) {
+            let level_found = i32::try_from(level).ok().and_then(|level| libdeflater::CompressionLvl::new(level).ok());
+            let level_found = level_found.ok_or_else(|| std::io::Error::other(format!("no deflate level {level}")))?;
+            *slot = Some((level, libdeflater::Compressor::new(level_found)));
+        }
+        let Some((_, compressor)) = slot else { return Err(std::io::Error::other("no deflate context")) };
+        let mut out = vec![0; bytes.len()];
+        match compressor.deflate_compress(bytes, &mut out) {
+            Ok(len) => {
+                out.truncate(len);
+                Ok(Some(out))
+            }
+            Err(libdeflater::CompressionError::InsufficientSpace) => Ok(None),
+        }
+    })
+}
+
+/// Deflate blocks that refer to nothing before them: ended by a full flush, or as the end of the stream if `last`.
+fn deflate_segment(bytes: &[u8], level: u32, last: bool) -> std::io::Result<Vec<u8>> {
+    thread_local! {
+        static COMPRESSOR: RefCell<Option<(u32, flate2::Compress)>> = const { RefCell::new(None) };
+    }
+    COMPRESSOR.with_borrow_mut(|slot| {
+        if slot.as_ref().is_none_or(|(found, _)| *found != level) {
+            // zlib knows levels up to 9.
+            *slot = Some((level, flate2::Compress::new(flate2::Compression::new(level.min(9)), false)));
+        }
+        let Some((_, compressor)) = slot else { return Err(std::io::Error::other("no deflate context")) };
+        compressor.reset();
+        // Raw blocks of at most 16 KiB with 5 bytes before each, and the flush.
+        let mut out = Vec::with_capacity(bytes.len() + bytes.len() / 1024 + 1024);
+        let flush = if last { flate2::FlushCompress::Finish } else { flate2::FlushCompress::Full };
+        compressor.compress_vec(bytes, &mut out, flush).map_err(std::io::Error::other)?;
+        let whole = compressor.total_in() == bytes.len() as u64 && out.len() < out.capacity();
+        if whole { Ok(out) } else { Err(std::io::Error::other("deflate needs more room than it is said to")) }
     })
 }

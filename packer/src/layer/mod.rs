@@ -20,13 +20,36 @@ use std::path::PathBuf;
 
 use cpack_artifact::Digest;
 use cpack_artifact::manifest::Archive;
+use cpack_artifact::zip::Method;
 
 pub use entry::{Body, Entry, Make};
-pub use write::write_layer;
+pub use write::{Form, write_layer, write_zip};
 
 /// zstd level by default. Level 1 packs at 330 MB/s a core to 2.98×, level 3 at 220 MB/s to 3.27× (325 MB of scientific
 /// packages): most environments are packed more often than they are fetched over a slow network.
 pub const DEFAULT_LEVEL: i32 = 1;
+
+/// How the entries of an archive are compressed, where it pays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Codec {
+    /// Zstandard: layers.
+    Zstd(i32),
+    /// Deflate, level 1 to 12 (libdeflate's; large entries use zlib's, up to 9): what plain Python must read.
+    Deflate(u32),
+    /// Not at all.
+    Store,
+}
+
+impl Codec {
+    /// The method of an entry that is compressed so.
+    const fn method(self) -> Method {
+        match self {
+            Self::Zstd(_) => Method::Zstd,
+            Self::Deflate(_) => Method::Deflate,
+            Self::Store => Method::Store,
+        }
+    }
+}
 
 /// Uncompressed bytes that are compressed by all threads before they are written.
 const BATCH: u64 = 16 << 20;
@@ -85,7 +108,7 @@ pub enum LayerError {
         /// Why.
         reason: String,
     },
-    /// zstd refused.
+    /// The compressor refused.
     #[error("cannot compress {path}: {source}")]
     Compress {
         /// The entry.

@@ -146,6 +146,29 @@ fn the_zip_crate_reads_every_entry() {
 }
 
 #[test]
+fn every_codec_is_read_by_others_behind_any_head() {
+    for codec in [Codec::Zstd(3), Codec::Deflate(1), Codec::Deflate(6), Codec::Deflate(12), Codec::Store] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let entries = entries(directory.path(), false);
+        let path = directory.path().join("out.zip");
+        let form = Form { codec, head: b"#!/usr/bin/env python3\n", executable: true };
+        let written = write_zip("test", entries, &path, form, &|_| {}).expect("writes");
+        let bytes = fs::read(&path).expect("reads");
+        assert!(bytes.starts_with(form.head));
+        assert_eq!(written.archive.digest, Digest::of(&bytes));
+        let mut archive = ::zip::ZipArchive::new(std::io::Cursor::new(bytes)).expect("a zip");
+        assert_eq!(archive.offset(), 0, "offsets count the head");
+        for (path, kind, content) in corpus() {
+            let name = if kind == Kind::Directory { format!("{path}/") } else { path.to_owned() };
+            let mut file = archive.by_name(&name).expect("the entry");
+            let mut read = Vec::new();
+            file.read_to_end(&mut read).expect("content");
+            assert!(read == content, "{path} {codec:?}");
+        }
+    }
+}
+
+#[test]
 fn a_file_that_changed_is_refused() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut entries = entries(directory.path(), false);

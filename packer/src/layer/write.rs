@@ -2,27 +2,50 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use cpack_artifact::Digest;
 use cpack_artifact::content::{Item, content_digest};
 use cpack_artifact::digest::merge_parts;
 use cpack_artifact::manifest::{Archive, MAX_PIECE, Piece};
-use cpack_artifact::zip::{self, FRAME_SIZE, Frames, Method, frames};
+use cpack_artifact::zip::{self, FRAME_SIZE, Frames, frames};
 use rayon::prelude::*;
 
 use super::compress::{Hash, Packed, Part, compress};
 use super::entry::{Entry, Unit, batches, units};
-use super::{BATCH, LayerError, PIECE_TARGET, Written};
+use super::{BATCH, Codec, LayerError, PIECE_TARGET, Written};
 
 /// Writes the layer `name` made of `entries` to the new file `path`, calling `progress` with the bytes of content done.
 ///
 /// Call it within a rayon pool: it uses all its threads. On an error the file is left for the caller to remove.
 pub fn write_layer(
     name: &str,
-    mut entries: Vec<Entry>,
+    entries: Vec<Entry>,
     path: &Path,
     level: i32,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Written, LayerError> {
+    write_zip(name, entries, path, Form { codec: Codec::Zstd(level), head: b"", executable: false }, progress)
+}
+
+/// How an archive is written.
+#[derive(Debug, Clone, Copy)]
+pub struct Form<'a> {
+    /// How its entries are compressed.
+    pub codec: Codec,
+    /// Bytes before the first entry: a `#!` line. The archive's offsets count them, as Python's `zipfile` does.
+    pub head: &'a [u8],
+    /// Whether the file may be executed.
+    pub executable: bool,
+}
+
+/// Writes the archive `name` made of `entries` to the new file `path`, as [`write_layer`] does.
+pub fn write_zip(
+    name: &str,
+    mut entries: Vec<Entry>,
+    path: &Path,
+    form: Form<'_>,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Written, LayerError> {
     entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
@@ -30,14 +53,15 @@ pub fn write_layer(
         return Err(LayerError::Twice { layer: name.to_owned(), path: twice.path.to_string() });
     }
     let failed = |source| LayerError::Write { path: path.to_owned(), source };
-    let file = File::options().write(true).create_new(true).open(path).map_err(failed)?;
-    let mut writer = Writer::new(file, &entries);
+    let mode = if form.executable { 0o777 } else { 0o666 };
+    let file = File::options().write(true).create_new(true).mode(mode).open(path).map_err(failed)?;
+    let mut writer = Writer::new(file, &entries, form);
     let batches = batches(units(&entries), BATCH);
     let mut ready: Result<Vec<Packed>, LayerError> = Ok(Vec::new());
     for batch in &batches {
         let (written, next) = rayon::join(
             || writer.write_batch(std::mem::replace(&mut ready, Ok(Vec::new()))?, progress).map_err(failed),
-            || compress_batch(&entries, batch, level),
+            || compress_batch(&entries, batch, form.codec),
         );
         written?;
         ready = next;
@@ -46,13 +70,14 @@ pub fn write_layer(
     writer.finish().map_err(failed)
 }
 
-fn compress_batch(entries: &[Entry], batch: &[Unit], level: i32) -> Result<Vec<Packed>, LayerError> {
-    batch.par_iter().with_max_len(8).map(|unit| compress(entries, *unit, level)).collect()
+fn compress_batch(entries: &[Entry], batch: &[Unit], codec: Codec) -> Result<Vec<Packed>, LayerError> {
+    batch.par_iter().with_max_len(8).map(|unit| compress(entries, *unit, codec)).collect()
 }
 
 struct Writer<'a> {
     file: File,
     entries: &'a [Entry],
+    codec: Codec,
     /// Bytes not yet written: always less than one piece and one part.
     buffer: Vec<u8>,
     /// Offset of the end of `buffer` in the archive.
@@ -73,12 +98,15 @@ struct Open {
 }
 
 impl<'a> Writer<'a> {
-    fn new(file: File, entries: &'a [Entry]) -> Self {
+    fn new(file: File, entries: &'a [Entry], form: Form<'_>) -> Self {
+        let mut buffer = Vec::with_capacity(PIECE_TARGET + (2 << 20));
+        buffer.extend_from_slice(form.head);
         Self {
             file,
             entries,
-            buffer: Vec::with_capacity(PIECE_TARGET + (2 << 20)),
-            offset: 0,
+            codec: form.codec,
+            buffer,
+            offset: form.head.len() as u64,
             digest: blake3::Hasher::new(),
             pieces: Vec::new(),
             directory: Vec::with_capacity(entries.len()),
@@ -136,7 +164,7 @@ impl<'a> Writer<'a> {
         let frame_size = if framed { frames::frame_size(entry.body.size_hint()).max(FRAME_SIZE) } else { 0 };
         zip::Entry {
             name: name.into(),
-            method: if framed { Method::Zstd } else { part.method },
+            method: if framed { self.codec.method() } else { part.method },
             crc32: part.crc32.clone().finalize(),
             compressed_size: if framed { 0 } else { part.bytes.len() as u64 },
             size: if framed { 0 } else { part.size },
