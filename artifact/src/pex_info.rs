@@ -154,6 +154,17 @@ const fn one() -> i64 {
 pub struct PexInfoError(#[from] serde_json::Error);
 
 impl PexInfo {
+    /// A PEX of nothing, with the settings that upstream's `pex` has by default ([`Default`] has all of them off).
+    pub fn new() -> Self {
+        Self {
+            emit_warnings: true,
+            max_install_jobs: 1,
+            strip_pex_env: true,
+            venv_hermetic_scripts: true,
+            ..Self::default()
+        }
+    }
+
     /// Reads the document.
     pub fn parse(bytes: &[u8]) -> Result<Self, PexInfoError> {
         // Through a map: an array is no PEX-INFO, and of a key that occurs twice Python takes the last.
@@ -227,6 +238,7 @@ mod tests {
         let info = PexInfo::parse(br#"{"pex_path":"a.pex:b.pex","from_the_future":[1]}"#).expect("parses");
         assert!(info.strip_pex_env && info.emit_warnings && info.venv_hermetic_scripts && !info.venv);
         assert_eq!(info.max_install_jobs, 1);
+        assert_eq!(PexInfo { pex_path: None, ..info.clone() }, PexInfo::new());
         assert_eq!(info.merged_paths(), ["a.pex", "b.pex"]);
     }
 
@@ -241,7 +253,8 @@ mod tests {
 
     #[test]
     fn other_documents_are_refused() {
-        for bad in ["", "[]", "{\"distributions\":[]}", "{\"inherit_path\":\"maybe\"}", "{\"requirements\":[[1,2,3]]}"] {
+        for bad in ["", "[]", "{\"distributions\":[]}", "{\"inherit_path\":\"maybe\"}", "{\"requirements\":[[1,2,3]]}"]
+        {
             assert!(PexInfo::parse(bad.as_bytes()).is_err(), "{bad}");
         }
     }

@@ -8,5 +8,6 @@ pub mod discover;
 pub mod launcher;
 pub mod layer;
 pub mod manifest;
+pub mod pex;
 pub mod publish;
 pub mod submit;

@@ -120,6 +120,9 @@ pub struct Pack {
     /// What to write
     #[arg(long, value_enum, default_value_t = Format::Layers)]
     pub format: Format,
+    /// How a PEX starts
+    #[command(flatten)]
+    pub pex: PexArguments,
 }
 
 /// What `pack` writes.
@@ -127,6 +130,42 @@ pub struct Pack {
 pub enum Format {
     /// A directory store with layers and manifest
     Layers,
+    /// A PEX, which plain `python my.pex` runs too: one file; of the form that C_PACK_LAYOUT_OPTIMIZATION names if it is set
+    Pex,
+    /// A PEX as a directory of zip files, itself zipped if the output's name ends in .zip
+    PexPacked,
+    /// A PEX as a directory of plain files, itself zipped if the output's name ends in .zip
+    PexLoose,
+}
+
+/// How a PEX starts.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "PEX")]
+pub struct PexArguments {
+    /// Run `module` or `module:function` instead of the interpreter
+    #[arg(short = 'e', long, value_name = "MODULE[:FUNCTION]", group = "pex_entry")]
+    pub entry_point: Option<String>,
+    /// Run this script of a distribution instead of the interpreter
+    #[arg(short = 'c', long, value_name = "SCRIPT", group = "pex_entry")]
+    pub script: Option<String>,
+    /// See the executor's own modules too: before the PEX, or after it
+    #[arg(long, value_name = "WHERE", value_parser = ["false", "prefer", "fallback"])]
+    pub inherit_path: Option<String>,
+    /// Require an interpreter, e.g. 'CPython>=3.9,<3.12'; of several one must be met
+    #[arg(long, value_name = "CONSTRAINT")]
+    pub interpreter_constraint: Vec<String>,
+    /// Set a variable where it is not set
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub inject_env: Vec<String>,
+    /// Put an argument before those of the command line
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+    pub inject_args: Vec<String>,
+    /// Make plain Python run the PEX from a virtual environment
+    #[arg(long)]
+    pub venv_mode: bool,
+    /// Leave byte-code out: smaller, slower at the first start
+    #[arg(long)]
+    pub no_byte_code: bool,
 }
 
 /// `cluster-pack upload`.

@@ -19,7 +19,8 @@ pub(super) struct Packed {
     pub(super) entry: usize,
     /// Whether this is the last unit of its entry.
     pub(super) last: bool,
-    /// The parts: one for a whole entry or a frame, several where an entry turned out larger than one frame.
+    /// The parts: one for a whole entry or a frame, several where an entry turned out larger than one frame, none where
+    /// it turned out that there is no such entry.
     pub(super) parts: Vec<Part>,
 }
 
@@ -61,7 +62,9 @@ pub(super) fn compress(entries: &[Entry], unit: Unit, codec: Codec) -> Result<Pa
         }
         (Body::Bytes(bytes), _) => (bytes, None),
         (Body::Made { make, .. }, _) => {
-            content = make().map_err(|reason| LayerError::Make { path: entry.path.to_string(), reason })?;
+            let made = make().map_err(|reason| LayerError::Make { path: entry.path.to_string(), reason })?;
+            let Some(made) = made else { return Ok(Packed { entry: unit.entry, last: true, parts: Vec::new() }) };
+            content = made;
             (&content, None)
         }
     };

@@ -11,8 +11,8 @@ use cpack_artifact::zip::frames;
 
 use super::LayerError;
 
-/// Makes the content of an entry when its turn comes, on any thread.
-pub type Make = Box<dyn Fn() -> Result<Vec<u8>, String> + Send + Sync>;
+/// Makes the content of an entry when its turn comes, on any thread; none if there is to be no such entry.
+pub type Make = Box<dyn Fn() -> Result<Option<Vec<u8>>, String> + Send + Sync>;
 
 /// One file, link or empty directory to be packed.
 #[derive(Debug)]

@@ -40,7 +40,7 @@ fn entries(directory: &Path, made: bool) -> Vec<Entry> {
         let file = directory.join(format!("{i}"));
         let body = match kind {
             Kind::Link | Kind::Directory => Body::Bytes(bytes),
-            _ if made => Body::Made { size_hint: 10, make: Box::new(move || Ok(bytes.clone())) },
+            _ if made => Body::Made { size_hint: 10, make: Box::new(move || Ok(Some(bytes.clone()))) },
             _ => {
                 fs::write(&file, &bytes).expect("writes");
                 Body::File { path: file, size: bytes.len() as u64 }
@@ -143,6 +143,20 @@ fn the_zip_crate_reads_every_entry() {
         file.read_to_end(&mut read).expect("content");
         assert!(read == content, "{path}");
     }
+}
+
+#[test]
+fn what_turns_out_not_to_exist_is_left_out() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let nothing = Entry {
+        path: SafePath::new(b"lib/refused.pyc").expect("safe"),
+        kind: Kind::File,
+        body: Body::Made { size_hint: 1 << 30, make: Box::new(|| Ok(None)) },
+    };
+    let mut more = entries(directory.path(), false);
+    more.push(nothing);
+    let expected = write(directory.path(), entries(directory.path(), false), 2);
+    assert_eq!(write(directory.path(), more, 2), expected);
 }
 
 #[test]

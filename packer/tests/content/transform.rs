@@ -103,7 +103,7 @@ fn contents(transformed: &Transformed) -> BTreeMap<String, (Kind, Vec<u8>)> {
     let content = |body: &Body| match body {
         Body::Bytes(bytes) => bytes.clone(),
         Body::File { path, .. } => fs::read(path).expect("reads"),
-        Body::Made { make, .. } => make().expect("makes"),
+        Body::Made { make, .. } => make().expect("makes").expect("an entry"),
     };
     transformed.entries.iter().map(|entry| (entry.path.to_string(), (entry.kind, content(&entry.body)))).collect()
 }

@@ -11,6 +11,7 @@ use crate::cli::config::ConfigError;
 use crate::discover::DiscoverError;
 use crate::launcher::LauncherError;
 use crate::layer::LayerError;
+use crate::pex::PexError;
 use crate::publish::PublishError;
 use crate::submit::SubmitError;
 
@@ -29,6 +30,8 @@ pub(crate) enum CommandError {
     Submit(#[from] SubmitError),
     #[error(transparent)]
     Publish(#[from] PublishError),
+    #[error(transparent)]
+    Pex(#[from] PexError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -53,12 +56,21 @@ impl CommandError {
             Self::Discover(_) => Exit::Environment,
             Self::Submit(error) => submit(error),
             Self::Publish(error) => publish(error),
+            Self::Pex(error) => pex(error),
             Self::Store(error) => error.exit(),
             Self::Launcher(LauncherError::NotBoot { .. }) => Exit::Usage,
             Self::Document { .. } | Self::Damaged(_) => Exit::Artifact,
             Self::NotFound(_) => Exit::NotFound,
             Self::Launcher(LauncherError::Io { .. }) | Self::Io { .. } => Exit::Disk,
         }
+    }
+}
+
+fn pex(error: &PexError) -> Exit {
+    match error {
+        PexError::Io { .. } | PexError::Archive(LayerError::Write { .. }) => Exit::Disk,
+        PexError::Archive(_) | PexError::Runtime { .. } | PexError::Distribution { .. } => Exit::Environment,
+        PexError::NoScript { .. } | PexError::TooLarge { .. } | PexError::Occupied(_) => Exit::Usage,
     }
 }
 

@@ -4,6 +4,7 @@ mod context;
 mod error;
 mod info;
 mod launcher;
+mod pex;
 mod run;
 mod upload;
 

@@ -104,6 +104,7 @@ pub(super) fn upload(context: &Context, arguments: &Upload) -> Result<(), Comman
 pub(super) fn pack(context: &Context, arguments: &Pack) -> Result<(), CommandError> {
     match arguments.format {
         Format::Layers => pack_layers(context, arguments),
+        Format::Pex | Format::PexPacked | Format::PexLoose => super::pex::pack(context, arguments),
     }
 }
 

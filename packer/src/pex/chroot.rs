@@ -1,0 +1,421 @@
+//! A distribution as upstream's installed-wheel chroot.
+//!
+//! | in the environment | in the chroot |
+//! | --- | --- |
+//! | `lib/pythonX.Y/site-packages/…` | `…` |
+//! | `bin/…` | `.prefix/bin/…`, scripts with the first line `#!python` |
+//! | anything else | `.prefix/data/…` |
+//! | byte-code | `__pycache__/…`: unchecked-hash, in no hash and not in RECORD |
+//! | `RECORD` | true for the chroot, paths relative to it |
+//! | `INSTALLER`, `REQUESTED`, `uv_*.json` | left out: about one installation |
+//!
+//! `.layout.json` tells the runtime about it. A distribution without `.dist-info` (conda, old setuptools) gets one. Links
+//! become the files that they lead to, since wheels have none.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::sync::Arc;
+
+use cpack_artifact::SafePath;
+use cpack_artifact::content::Kind;
+
+use crate::content::compile::{Compiled, Compilers};
+use crate::content::pyc::{self, Magic, Source};
+use crate::content::record::{self, Row, Shipped};
+use crate::content::{direct_url, script};
+use crate::discover::{Distribution, Environment, FileKind, FileStat};
+use crate::layer::{Body, Entry};
+
+use super::{PexError, hash};
+
+/// Where what is not a module is, in a chroot.
+const STASH: &str = ".prefix";
+
+/// A directory that stands for the chroot in paths of RECORD rows: their base cannot be empty.
+const BASE: &str = "chroot";
+
+/// Names at the root of a PEX that are not the user's.
+const RESERVED: [&[u8]; 7] = [b".bootstrap", b".deps", b"PEX-INFO", b"PEX-LAYOUT", b"__main__.py", b"__pex__", b"pex"];
+
+/// A distribution, ready to be written.
+#[derive(Debug)]
+pub(super) struct Chroot {
+    /// The file name of its wheel.
+    pub(super) wheel: String,
+    /// Upstream's hash of it.
+    pub(super) fingerprint: String,
+    /// Its files, with paths below the chroot.
+    pub(super) entries: Vec<Entry>,
+}
+
+/// What all distributions are read with.
+#[derive(Debug)]
+pub(super) struct Files<'a> {
+    environment: &'a Environment,
+    /// The ways in which the path of the environment may be spelt.
+    prefixes: Vec<Vec<u8>>,
+    byte_code: Option<Arc<Compilers>>,
+    magic: Magic,
+}
+
+impl<'a> Files<'a> {
+    /// Reads `environment`, with byte-code if there is who compiles it.
+    pub(super) fn new(environment: &'a Environment, compilers: Option<Arc<Compilers>>) -> Self {
+        let bytes = |path: &std::path::Path| path.as_os_str().as_encoded_bytes().to_vec();
+        let mut prefixes = vec![bytes(&environment.prefix)];
+        prefixes.extend(environment.prefix.canonicalize().iter().map(|path| bytes(path)));
+        prefixes.dedup();
+        let magic = Magic(environment.python.magic);
+        let byte_code = compilers.filter(|_| magic.layout().is_ok());
+        Self { environment, prefixes, byte_code, magic }
+    }
+
+    fn read(&self, file: &FileStat) -> Result<Vec<u8>, PexError> {
+        let path = self.environment.source(file);
+        fs::read(&path).map_err(|source| PexError::Io { action: "read", path, source })
+    }
+
+    /// The path below site-packages.
+    fn in_site<'p>(&self, path: &'p SafePath) -> Option<&'p [u8]> {
+        path.as_bytes().strip_prefix(self.environment.site_packages.as_bytes())?.strip_prefix(b"/")
+    }
+
+    /// The file as an entry at `path`. None for a link to something that is no file.
+    fn entry(&self, file: &FileStat, path: SafePath) -> Option<Entry> {
+        let source = self.environment.source(file);
+        let (kind, size) = match &file.kind {
+            FileKind::File => (Kind::File, file.size),
+            FileKind::Executable => (Kind::Executable, file.size),
+            FileKind::Link(_) => (Kind::File, fs::metadata(&source).ok().filter(fs::Metadata::is_file)?.len()),
+        };
+        Some(Entry { path, kind, body: Body::File { path: source, size } })
+    }
+
+    /// The byte-code of the module `file`, which is at `path`: made when its turn comes.
+    fn byte_code(&self, file: &FileStat, path: &SafePath, compiled: &HashMap<&[u8], &FileStat>) -> Option<Entry> {
+        let compilers = Arc::clone(self.byte_code.as_ref()?);
+        let (at, old) = (pyc_path(path, &self.environment.python.cache_tag)?, {
+            let installed = pyc_path(&file.path, &self.environment.python.cache_tag)?;
+            compiled.get(installed.as_bytes()).map(|file| self.environment.source(file))
+        });
+        let (magic, source) = (self.magic, self.environment.source(file));
+        let (modified, name) = (file.mtime_ns.div_euclid(1_000_000_000), file.path.as_bytes().to_vec());
+        let make = move || {
+            let bytes = fs::read(&source).map_err(|e| e.to_string())?;
+            let old = old.as_ref().and_then(|path| fs::read(path).ok());
+            let module = Source { bytes: &bytes, modified };
+            let valid = old.as_ref().and_then(|old| pyc::valid_code(old, magic, module).ok());
+            if let Some(made) = valid.and_then(|code| pyc::unchecked(magic, &bytes, code, &name).ok()) {
+                return Ok(Some(made));
+            }
+            match compilers.compile(&bytes).map_err(|e| e.to_string())? {
+                Compiled::Code(code) => Ok(pyc::unchecked(magic, &bytes, &code, &name).ok()),
+                Compiled::Refused(_) => Ok(None),
+            }
+        };
+        Some(Entry { path: at, kind: Kind::File, body: Body::Made { size_hint: file.size, make: Box::new(make) } })
+    }
+}
+
+/// Where the byte-code of the module at `path` is.
+fn pyc_path(path: &SafePath, tag: &str) -> Option<SafePath> {
+    let text = path.as_bytes().strip_suffix(b".py")?;
+    let cut = text.iter().rposition(|b| *b == b'/').map_or(0, |at| at + 1);
+    let (directory, stem) = text.split_at_checked(cut)?;
+    SafePath::new(&[directory, b"__pycache__/", stem, b".", tag.as_bytes(), b".pyc"].concat()).ok()
+}
+
+/// The byte-code files among `files`, by path.
+fn compiled(files: &[FileStat]) -> HashMap<&[u8], &FileStat> {
+    let byte_code = files.iter().filter(|file| hash::is_byte_code(file.path.as_bytes()));
+    byte_code.map(|file| (file.path.as_bytes(), file)).collect()
+}
+
+/// Whether `path` is byte-code that has a source.
+fn is_cached(path: &SafePath) -> bool {
+    hash::is_byte_code(path.as_bytes()) && path.components().any(|name| name == b"__pycache__")
+}
+
+/// The modules that belong to no distribution, with what the user should know about those that are left out.
+pub(super) fn user_code(files: &Files<'_>) -> Result<(Vec<Entry>, Vec<String>), PexError> {
+    let environment = files.environment;
+    let unowned = environment.unowned.iter().map(|file| (file, files.in_site(&file.path)));
+    let editable = environment.editables.iter().flat_map(|e| &e.files).map(|file| (file, Some(file.path.as_bytes())));
+    let compiled = compiled(&environment.unowned);
+    let (mut entries, mut left_out) = (Vec::new(), Vec::new());
+    for (file, path) in unowned.chain(editable).filter(|(file, _)| !is_cached(&file.path)) {
+        let reserved = |path: &[u8]| RESERVED.iter().any(|name| path.split(|b| *b == b'/').next() == Some(name));
+        let path = path.filter(|path| !reserved(path)).and_then(|path| SafePath::new(path).ok());
+        let entry = path.as_ref().and_then(|path| files.entry(file, path.clone()));
+        let (Some(path), Some(entry)) = (path, entry) else {
+            left_out.push(file.path.to_string());
+            continue;
+        };
+        entries.extend(files.byte_code(file, &path, &compiled));
+        entries.push(entry);
+    }
+    let warning = |first: &String| {
+        format!("{} files that belong to no distribution have no place in a PEX: {first} …", left_out.len())
+    };
+    Ok((entries, left_out.first().map(warning).into_iter().collect()))
+}
+
+/// The chroot of a distribution.
+pub(super) fn of_distribution(files: &Files<'_>, distribution: &Distribution) -> Result<Chroot, PexError> {
+    let info = Info::of(files, distribution)?;
+    let mut making = Making { files, distribution, entries: Vec::new(), shipped: BTreeMap::new() };
+    let compiled = compiled(&distribution.files);
+    let mut byte_code = Vec::new();
+    for file in distribution.files.iter().filter(|file| !is_cached(&file.path)) {
+        let Some(path) = making.add(file, &info)? else { continue };
+        byte_code.extend(files.byte_code(file, &path, &compiled).filter(|_| files.in_site(&file.path).is_some()));
+    }
+    for (name, text) in &info.made {
+        making.put(safe(distribution, &format!("{}/{name}", info.directory))?, text.clone());
+    }
+    making.put_record(&info)?;
+    let mut entries = making.entries;
+    let fingerprint = hash::sha256(&entries)?;
+    let layout = format!(
+        r#"{{"fingerprint":"{fingerprint}","record_relpath":{record},"root_is_purelib":{pure},"stash_dir":"{STASH}","sys_path_entries":["."]}}"#,
+        record = serde_json::Value::from(format!("{}/RECORD", info.directory)),
+        pure = info.is_pure,
+    );
+    entries.push(bytes_entry(safe(distribution, ".layout.json")?, layout.into_bytes()));
+    entries.append(&mut byte_code);
+    Ok(Chroot { wheel: info.wheel, fingerprint, entries })
+}
+
+fn bytes_entry(path: SafePath, bytes: Vec<u8>) -> Entry {
+    Entry { path, kind: Kind::File, body: Body::Bytes(bytes) }
+}
+
+fn safe(distribution: &Distribution, path: &str) -> Result<SafePath, PexError> {
+    SafePath::new(path.as_bytes())
+        .map_err(|e| PexError::Distribution { distribution: distribution.display_name.clone(), reason: e.to_string() })
+}
+
+/// What a distribution's metadata says.
+#[derive(Debug)]
+struct Info {
+    /// Name of its `.dist-info` in the chroot.
+    directory: String,
+    /// The file name of its wheel.
+    wheel: String,
+    is_pure: bool,
+    /// Its RECORD as installed.
+    record: Option<Vec<Row>>,
+    /// Metadata that is made here: name and text.
+    made: Vec<(&'static str, Vec<u8>)>,
+}
+
+impl Info {
+    fn of(files: &Files<'_>, distribution: &Distribution) -> Result<Self, PexError> {
+        let name = distribution.info.components().next_back().unwrap_or_default();
+        let name = String::from_utf8_lossy(name).into_owned();
+        let find = |name: &str| {
+            let path = format!("{}/{name}", distribution.info);
+            distribution.files.iter().find(|file| file.path.as_bytes() == path.as_bytes())
+        };
+        let text = |name| find(name).map(|file| files.read(file)).transpose();
+        let escaped = distribution.display_name.replace(['-', '.', ' '], "_");
+        let (directory, has_wheel) = match name.strip_suffix(".dist-info") {
+            Some(_) => (name.clone(), text("WHEEL")?),
+            None => (format!("{escaped}-{}.dist-info", distribution.version), None),
+        };
+        let mut made = Vec::new();
+        if !name.ends_with(".dist-info") {
+            let as_file = distribution.files.iter().find(|file| file.path == distribution.info);
+            let metadata = match as_file {
+                Some(file) => Some(files.read(file)?),
+                None => text("PKG-INFO")?,
+            };
+            let least = format!(
+                "Metadata-Version: 2.1\nName: {}\nVersion: {}\n",
+                distribution.display_name, distribution.version
+            );
+            made.push(("METADATA", metadata.unwrap_or_else(|| least.into_bytes())));
+            made.extend(text("entry_points.txt")?.map(|text| ("entry_points.txt", text)));
+            made.extend(text("top_level.txt")?.map(|text| ("top_level.txt", text)));
+        }
+        let is_native = distribution.files.iter().any(|file| file.path.as_bytes().ends_with(b".so"));
+        let tags = if distribution.tags.is_empty() {
+            vec![own_tag(files.environment, is_native)]
+        } else {
+            distribution.tags.clone()
+        };
+        let wheel_text = has_wheel.as_deref().map(String::from_utf8_lossy);
+        let is_pure = match &wheel_text {
+            Some(text) => text.lines().any(|line| line.to_ascii_lowercase().replace(' ', "") == "root-is-purelib:true"),
+            None => !is_native,
+        };
+        if wheel_text.is_none() {
+            let tags: String = tags.iter().map(|tag| format!("Tag: {tag}\n")).collect();
+            let text = format!("Wheel-Version: 1.0\nGenerator: cluster-pack\nRoot-Is-Purelib: {is_pure}\n{tags}");
+            made.push(("WHEEL", text.into_bytes()));
+        }
+        // A RECORD that cannot be read is as good as none: every file is hashed.
+        let record = text("RECORD")?.and_then(|bytes| record::parse(&bytes).ok());
+        let stem = directory.strip_suffix(".dist-info").unwrap_or(&directory);
+        let wheel = format!("{stem}-{}.whl", compressed_tags(&tags));
+        Ok(Self { directory, wheel, is_pure, record, made })
+    }
+}
+
+/// The tag of a distribution that does not say for what it was made: for this interpreter if it has libraries.
+fn own_tag(environment: &Environment, is_native: bool) -> String {
+    let python = &environment.python;
+    let cp = format!("cp{}", python.tag.replace('.', ""));
+    if is_native { format!("{cp}-{cp}-{}", python.platform.replace(['-', '.'], "_")) } else { "py3-none-any".into() }
+}
+
+/// `py2-none-any` and `py3-none-any` as `py2.py3-none-any`: PEP 425's compressed tag set.
+fn compressed_tags(tags: &[String]) -> String {
+    let mut parts: [Vec<&str>; 3] = Default::default();
+    for tag in tags {
+        for (part, text) in parts.iter_mut().zip(tag.splitn(3, '-')) {
+            for one in text.split('.').filter(|one| !one.is_empty()) {
+                if !part.contains(&one) {
+                    part.push(one);
+                }
+            }
+        }
+    }
+    parts.map(|part| part.join(".")).join("-")
+}
+
+/// A chroot in the making.
+struct Making<'a> {
+    files: &'a Files<'a>,
+    distribution: &'a Distribution,
+    entries: Vec<Entry>,
+    /// By path below [`BASE`].
+    shipped: BTreeMap<SafePath, Shipped>,
+}
+
+impl Making<'_> {
+    /// Adds a file; tells where it went.
+    fn add(&mut self, file: &FileStat, info: &Info) -> Result<Option<SafePath>, PexError> {
+        let in_site = self.files.in_site(&file.path).map(|path| String::from_utf8_lossy(path).into_owned());
+        if let Some(name) = in_site.as_ref().and_then(|path| path.strip_prefix(&format!("{}/", info.directory))) {
+            match name {
+                "RECORD" | "INSTALLER" | "REQUESTED" | "uv_build.json" | "uv_cache.json" => return Ok(None),
+                "direct_url.json" => {
+                    let path = safe(self.distribution, &format!("{}/{name}", info.directory))?;
+                    let text = direct_url::reduce(&self.files.read(file)?);
+                    text.into_iter().for_each(|text| self.put(path.clone(), text));
+                    return Ok(None);
+                }
+                _ => {}
+            }
+        } else if file.path.as_bytes().starts_with(self.distribution.info.as_bytes())
+            && !self.distribution.info.as_bytes().ends_with(b".dist-info")
+        {
+            // What the made metadata stands for.
+            return Ok(None);
+        }
+        let text = file.path.to_string();
+        let path = match (in_site, text.strip_prefix("bin/")) {
+            (Some(path), _) => safe(self.distribution, &path)?,
+            (None, Some(name)) => return self.add_script(file, &format!("{STASH}/bin/{name}")),
+            (None, None) => safe(self.distribution, &format!("{STASH}/data/{text}"))?,
+        };
+        let Some(entry) = self.files.entry(file, path.clone()) else { return Ok(None) };
+        let is_listed = info.record.is_some() && !matches!(file.kind, FileKind::Link(_));
+        let is_suspect = self.distribution.suspects.iter().any(|suspect| suspect.path == file.path);
+        let shipped = if is_listed && !is_suspect { Shipped::Kept } else { Shipped::changed(&self.files.read(file)?) };
+        self.ship(&path, shipped);
+        self.entries.push(entry);
+        Ok(Some(path))
+    }
+
+    fn add_script(&mut self, file: &FileStat, path: &str) -> Result<Option<SafePath>, PexError> {
+        let path = safe(self.distribution, path)?;
+        let bytes = self.files.read(file)?;
+        let bytes =
+            script::relocate(&bytes, &self.files.prefixes).as_deref().and_then(as_wheel_script).unwrap_or(bytes);
+        self.ship(&path, Shipped::changed(&bytes));
+        self.entries.push(Entry { path, kind: Kind::Executable, body: Body::Bytes(bytes) });
+        Ok(None)
+    }
+
+    fn put(&mut self, path: SafePath, bytes: Vec<u8>) {
+        self.ship(&path, Shipped::changed(&bytes));
+        self.entries.push(bytes_entry(path, bytes));
+    }
+
+    fn ship(&mut self, path: &SafePath, shipped: Shipped) {
+        let path = SafePath::new(&[BASE.as_bytes(), b"/", path.as_bytes()].concat());
+        self.shipped.extend(path.ok().map(|path| (path, shipped)));
+    }
+
+    /// Adds the RECORD of what was added.
+    fn put_record(&mut self, info: &Info) -> Result<(), PexError> {
+        let site = &self.files.environment.site_packages;
+        let base = safe(self.distribution, BASE)?;
+        let rows = info.record.iter().flatten().filter_map(|row| {
+            let path = record::locate(&row.path, site, &self.files.prefixes)?;
+            let path = match self.files.in_site(&path) {
+                Some(path) => path.to_vec(),
+                None => format!("{STASH}/data/{path}").into_bytes(),
+            };
+            Some(Row { path, ..row.clone() })
+        });
+        let rows: Vec<Row> = rows.collect();
+        let path = safe(self.distribution, &format!("{}/RECORD", info.directory))?;
+        self.ship(&path, Shipped::Unhashed);
+        let text = record::rewrite(&rows, &base, &[], &self.shipped);
+        self.entries.push(bytes_entry(path, text));
+        Ok(())
+    }
+}
+
+/// A relocatable script as wheels have it: its first line is `#!python`, for whoever installs it to replace.
+fn as_wheel_script(script: &[u8]) -> Option<Vec<u8>> {
+    let body = script.strip_prefix(b"#!/bin/sh\n")?;
+    let exec = body.windows(8).position(|part| part == b"'''exec'")?;
+    let (comments, rest) = body.split_at_checked(exec)?;
+    let line = rest.get(..rest.iter().position(|b| *b == b'\n')?)?;
+    let close = b"\n' '''";
+    let after = rest.get(line.len()..)?.strip_prefix(close)?.get(1..)?;
+    let text = std::str::from_utf8(line).ok()?;
+    let flags = text.rsplit_once("'python'")?.1.strip_suffix(r#""$0" "$@""#)?.trim();
+    let first = if flags.is_empty() { "#!python\n".to_owned() } else { format!("#!python {flags}\n") };
+    Some([first.as_bytes(), comments, after].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_compressed_as_wheel_names_have_them() {
+        for (tags, name) in [
+            (&["py3-none-any"][..], "py3-none-any"),
+            (&["py2-none-any", "py3-none-any"], "py2.py3-none-any"),
+            (
+                &["cp311-cp311-manylinux_2_17_x86_64", "cp311-cp311-manylinux2014_x86_64"],
+                "cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64",
+            ),
+        ] {
+            let tags: Vec<String> = tags.iter().map(|tag| (*tag).to_owned()).collect();
+            assert_eq!(compressed_tags(&tags), name);
+        }
+    }
+
+    #[test]
+    fn scripts_get_the_first_line_of_wheels() {
+        for (script, expected) in [
+            ("#!/v/bin/python3.11\nimport x\n", "#!python\nimport x\n"),
+            (
+                "#!/v/bin/python -E\n# -*- coding: latin-1 -*-\nimport x\n",
+                "#!python -E\n# -*- coding: latin-1 -*-\nimport x\n",
+            ),
+            ("#!/v/bin/python\n\"\"\"Doc.\"\"\"\nimport x\n", "#!python\n\"\"\"Doc.\"\"\"\nimport x\n"),
+        ] {
+            let relocated = script::relocate(script.as_bytes(), &[b"/v".to_vec()]).expect("ours");
+            let found = as_wheel_script(&relocated).expect("a script");
+            assert_eq!(String::from_utf8(found).expect("utf-8"), expected);
+        }
+    }
+}

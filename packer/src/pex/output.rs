@@ -1,0 +1,222 @@
+//! The three layouts on disk.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cpack_artifact::SafePath;
+use cpack_artifact::content::Kind;
+use cpack_artifact::pex_info::{BOOTSTRAP, DEPS, PEX_INFO, PexInfo};
+use rayon::prelude::*;
+
+use crate::layer::{Body, Codec, Entry, Form, LayerError, write_zip};
+
+use super::chroot::Chroot;
+use super::runtime::Runtime;
+use super::{Layout, MAX_ENTRIES, MAX_ZIPAPP, PexError, Shape, start};
+
+/// What a PEX is put together from.
+pub(super) struct Parts<'a> {
+    pub(super) runtime: &'a Runtime,
+    pub(super) chroots: Vec<Chroot>,
+    pub(super) code: Vec<Entry>,
+    pub(super) info: &'a PexInfo,
+    /// Version of Python, `3.11`.
+    pub(super) python: &'a str,
+}
+
+type Progress<'a> = &'a (dyn Fn(u64) + Sync);
+
+/// Writes the PEX beside `output` and renames it there. Tells its size.
+pub(super) fn write(parts: Parts<'_>, shape: Shape, output: &Path, progress: Progress<'_>) -> Result<u64, PexError> {
+    check_place(output)?;
+    let staging = Staging::beside(output)?;
+    let path = staging.0.join("out");
+    let size = match (shape.layout, shape.zipped) {
+        (Layout::Zipapp, _) => zipapp(parts, shape.codec, &path, output, progress)?,
+        (Layout::Packed, false) => packed(parts, shape.codec, &path, progress)?,
+        (Layout::Loose, false) => loose(all(parts)?, &path, progress)?,
+        (Layout::Packed, true) => {
+            let inner = staging.0.join("in");
+            packed(parts, shape.codec, &inner, progress)?;
+            // What is in it is compressed already.
+            zip(directory_entries(&inner)?, Codec::Store, b"", &path, &|_| {})?
+        }
+        (Layout::Loose, true) => zip(all(parts)?, shape.codec, b"", &path, progress)?,
+    };
+    replace(&path, output)?;
+    Ok(size)
+}
+
+/// A directory beside the output, removed with all that is left in it.
+struct Staging(PathBuf);
+
+impl Staging {
+    fn beside(output: &Path) -> Result<Self, PexError> {
+        let name = output.file_name().unwrap_or_default().to_string_lossy();
+        let path = output.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+        fs::create_dir(&path).map_err(|source| PexError::Io { action: "create", path: path.clone(), source })?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Refuses to replace a directory that is no PEX.
+fn check_place(output: &Path) -> Result<(), PexError> {
+    let foreign = output.is_dir() && !output.is_symlink() && !output.join(PEX_INFO).is_file();
+    if foreign { Err(PexError::Occupied(output.into())) } else { Ok(()) }
+}
+
+fn replace(path: &Path, output: &Path) -> Result<(), PexError> {
+    let failed = |source| PexError::Io { action: "write", path: output.into(), source };
+    if output.is_dir() && !output.is_symlink() {
+        // Beside the new one, in the staging directory, which goes with it.
+        fs::rename(output, path.with_file_name("old")).map_err(failed)?;
+    } else if path.is_dir() && output.symlink_metadata().is_ok() {
+        fs::remove_file(output).map_err(failed)?;
+    }
+    fs::rename(path, output).map_err(failed)
+}
+
+fn below(directory: &str, entries: Vec<Entry>) -> Result<Vec<Entry>, PexError> {
+    let moved = entries.into_iter().map(|entry| {
+        let path = safe(&format!("{directory}/"), entry.path.as_bytes())?;
+        Ok(Entry { path, ..entry })
+    });
+    moved.collect()
+}
+
+fn safe(directory: &str, name: &[u8]) -> Result<SafePath, PexError> {
+    SafePath::new(&[directory.as_bytes(), name].concat())
+        .map_err(|e| LayerError::Make { path: e.path.clone(), reason: e.reason.into() }.into())
+}
+
+/// PEX-INFO, `__main__.py` and `__pex__/__init__.py`.
+fn own_files(parts: &Parts<'_>) -> Result<Vec<Entry>, PexError> {
+    let body = parts.runtime.main.split_once('\n').map_or("", |(_, body)| body);
+    let body = start::boot_script(body, parts.info).ok_or_else(|| PexError::Runtime {
+        pex: "the installed pex".into(),
+        reason: "its __main__.py does not end in a call of boot() as known".into(),
+    })?;
+    let main = format!("#!/usr/bin/env python{}\n{body}", parts.python);
+    let entry = |path: &str, kind, bytes| {
+        Ok::<_, PexError>(Entry { path: safe("", path.as_bytes())?, kind, body: Body::Bytes(bytes) })
+    };
+    Ok(vec![
+        entry(PEX_INFO, Kind::File, parts.info.to_bytes())?,
+        entry("__main__.py", Kind::Executable, main.into_bytes())?,
+        entry("__pex__/__init__.py", Kind::File, body.into_bytes())?,
+    ])
+}
+
+/// Every file.
+fn all(parts: Parts<'_>) -> Result<Vec<Entry>, PexError> {
+    let mut entries = own_files(&parts)?;
+    entries.extend(below(BOOTSTRAP, parts.runtime.bootstrap()?)?);
+    for chroot in parts.chroots {
+        entries.extend(below(&format!("{DEPS}/{}", chroot.wheel), chroot.entries)?);
+    }
+    entries.extend(parts.code);
+    Ok(entries)
+}
+
+fn zip(entries: Vec<Entry>, codec: Codec, head: &[u8], path: &Path, progress: Progress<'_>) -> Result<u64, PexError> {
+    let form = Form { codec, head, executable: !head.is_empty() };
+    Ok(write_zip("PEX", entries, path, form, progress)?.archive.size)
+}
+
+fn zipapp(parts: Parts<'_>, codec: Codec, path: &Path, output: &Path, progress: Progress<'_>) -> Result<u64, PexError> {
+    let too_large = |found, limit| PexError::TooLarge { path: output.into(), found, limit };
+    let head = start::head(parts.python);
+    let entries = all(parts)?;
+    let certain = entries.iter().filter(|entry| !matches!(entry.body, Body::Made { .. })).count();
+    if certain >= MAX_ENTRIES {
+        return Err(too_large(format!("{certain} entries"), "65,535 entries"));
+    }
+    let form = Form { codec, head: &head, executable: true };
+    let archive = write_zip("PEX", entries, path, form, progress)?.archive;
+    if archive.files >= MAX_ENTRIES as u64 {
+        return Err(too_large(format!("{} entries", archive.files), "65,535 entries"));
+    }
+    if archive.size >= MAX_ZIPAPP {
+        return Err(too_large(format!("{} bytes", archive.size), "4 GiB"));
+    }
+    Ok(archive.size)
+}
+
+fn packed(mut parts: Parts<'_>, codec: Codec, path: &Path, progress: Progress<'_>) -> Result<u64, PexError> {
+    let mut plain = own_files(&parts)?;
+    plain.append(&mut parts.code);
+    let mut size = loose(plain, path, progress)?;
+    size += zip(parts.runtime.bootstrap()?, codec, b"", &path.join(BOOTSTRAP), progress)?;
+    let deps = path.join(DEPS);
+    fs::create_dir_all(&deps).map_err(|source| PexError::Io { action: "create", path: deps.clone(), source })?;
+    let mut chroots = parts.chroots;
+    chroots.sort_by_key(|chroot| std::cmp::Reverse(chroot.entries.len()));
+    let sizes = chroots
+        .into_par_iter()
+        .with_max_len(1)
+        .map(|chroot| zip(chroot.entries, codec, b"", &deps.join(&chroot.wheel), progress));
+    Ok(size + sizes.sum::<Result<u64, PexError>>()?)
+}
+
+/// Writes plain files below the new directory `root`.
+fn loose(entries: Vec<Entry>, root: &Path, progress: Progress<'_>) -> Result<u64, PexError> {
+    let size = AtomicU64::new(0);
+    let failed = |path: &Path, source| PexError::Io { action: "write", path: path.into(), source };
+    entries.into_par_iter().with_max_len(64).try_for_each(|entry| {
+        let path = root.join(&entry.path);
+        let parent = path.parent().unwrap_or(root);
+        fs::create_dir_all(parent).map_err(|e| failed(parent, e))?;
+        let written = match &entry.body {
+            Body::File { path: source, .. } => fs::copy(source, &path).map_err(|e| failed(&path, e))?,
+            Body::Bytes(bytes) => fs::write(&path, bytes).map(|()| bytes.len() as u64).map_err(|e| failed(&path, e))?,
+            Body::Made { make, .. } => {
+                let made = make().map_err(|reason| LayerError::Make { path: entry.path.to_string(), reason })?;
+                let Some(bytes) = made else { return Ok(()) };
+                fs::write(&path, &bytes).map(|()| bytes.len() as u64).map_err(|e| failed(&path, e))?
+            }
+        };
+        let mode = if entry.kind == Kind::Executable { 0o755 } else { 0o644 };
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).map_err(|e| failed(&path, e))?;
+        size.fetch_add(written, Ordering::Relaxed);
+        progress(written);
+        Ok::<_, PexError>(())
+    })?;
+    // As upstream does: the name that a PEX directory is started by.
+    let link = root.join("pex");
+    symlink("__main__.py", &link).map_err(|e| failed(&link, e))?;
+    Ok(size.into_inner())
+}
+
+/// The files of a directory as entries.
+fn directory_entries(root: &Path) -> Result<Vec<Entry>, PexError> {
+    let mut entries = Vec::new();
+    let mut directories = vec![root.to_owned()];
+    while let Some(directory) = directories.pop() {
+        let failed = |source| PexError::Io { action: "read", path: directory.clone(), source };
+        for item in fs::read_dir(&directory).map_err(failed)? {
+            let path = item.map_err(failed)?.path();
+            let metadata = path.symlink_metadata().map_err(failed)?;
+            if metadata.is_dir() {
+                directories.push(path);
+            } else if metadata.is_file() {
+                let name = path.strip_prefix(root).unwrap_or(&path).as_os_str().as_encoded_bytes();
+                let executable = metadata.permissions().mode() & 0o100 != 0;
+                let kind = if executable { Kind::Executable } else { Kind::File };
+                entries.push(Entry {
+                    path: safe("", name)?,
+                    kind,
+                    body: Body::File { size: metadata.len(), path: path.clone() },
+                });
+            }
+        }
+    }
+    Ok(entries)
+}
