@@ -175,7 +175,7 @@ fn parse_flag(text: &str) -> Option<bool> {
 }
 
 /// A size in bytes, with an optional binary unit.
-fn parse_size(text: &str) -> Option<u64> {
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
     let text = text.trim_end_matches(['B', 'b']).trim_end_matches('i');
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match text.get(digits.len()..)?.to_ascii_uppercase().as_str() {

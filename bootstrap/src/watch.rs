@@ -4,7 +4,9 @@
 //! daemon or worker: `spark.stop()` closes that pipe and then waits. A script that is piped in shows a hang-up at once,
 //! so nobody else's standard input is looked at; it is never read.
 //!
-//! YARN sends SIGKILL 250 ms after SIGTERM: what is not removed by then is left to a later clean-up.
+//! Workers notice between two pieces. One that hangs in a read of a file system or store that does not answer never
+//! does, so after a short grace the watching thread itself removes what was begun and ends the process. YARN sends
+//! SIGKILL 250 ms after SIGTERM: what is not removed by then is left to a later clean-up.
 
 use std::ffi::OsString;
 use std::os::fd::AsFd as _;
@@ -12,9 +14,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use cpack_artifact::exit::Exit;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::sys;
+
+/// How long the workers have to end in order.
+const GRACE: Duration = Duration::from_millis(120);
 
 /// How often the reasons to stop are looked at, in milliseconds.
 const INTERVAL: u16 = 20;
@@ -58,7 +64,7 @@ impl Stop {
 
     /// Whether to stop.
     pub fn is_set(&self) -> bool {
-        self.stopped.load(Ordering::Relaxed) || sys::stop_signal().is_some()
+        self.stopped.load(Ordering::Relaxed) || self.hung_up.load(Ordering::Relaxed) || sys::stop_signal().is_some()
     }
 
     /// The reason, for people.
@@ -71,21 +77,31 @@ impl Stop {
     }
 
     fn run(&self, hang_up_counts: bool) {
-        while !self.done.load(Ordering::Relaxed) {
+        while !self.is_set() {
+            if self.done.load(Ordering::Relaxed) {
+                return;
+            }
             if hang_up_counts {
-                if is_hung_up() {
-                    self.hung_up.store(true, Ordering::Relaxed);
-                    self.stopped.store(true, Ordering::Relaxed);
-                    return;
-                }
+                self.hung_up.store(is_hung_up(), Ordering::Relaxed);
             } else {
                 std::thread::sleep(Duration::from_millis(INTERVAL.into()));
             }
-            if sys::stop_signal().is_some() {
-                self.stopped.store(true, Ordering::Relaxed);
-                return;
-            }
         }
+        self.stopped.store(true, Ordering::Relaxed);
+        std::thread::sleep(GRACE);
+        if !self.done.load(Ordering::Relaxed) {
+            self.end();
+        }
+    }
+
+    /// Ends the process although some of its threads do not.
+    fn end(&self) {
+        crate::cache::remove_own_staging();
+        crate::say(&format!("cpack-boot: stopped before Python ran: {}", self.reason()));
+        if let Some(signal) = sys::stop_signal() {
+            sys::die_by(signal);
+        }
+        std::process::exit(Exit::Stopped.code().into());
     }
 }
 

@@ -155,7 +155,7 @@ impl Boot<'_> {
     }
 
     /// The manifest that the job names, from the launcher or the store, and where it was.
-    fn manifest_bytes(&self, store: &dyn Store) -> Result<(Vec<u8>, String), BootError> {
+    pub(crate) fn manifest_bytes(&self, store: &dyn Store) -> Result<(Vec<u8>, String), BootError> {
         let expected = self.job().environment;
         let key = Key::environment(&expected);
         let (bytes, location) = match &self.found.manifest {

@@ -13,7 +13,7 @@ use crate::cache::{BootId, Cache, Environment, Found as InCache, Lease, Place, p
 use crate::entry::command_line;
 use crate::error::BootError;
 use crate::exec::Exec;
-use crate::interpreter::{Search, environment_key};
+use crate::interpreter::{Identity, Search, environment_key};
 use crate::job::Found;
 use crate::settings::{Settings, left};
 use crate::trace::{Phase, Trace};
@@ -77,33 +77,22 @@ impl<'a> Boot<'a> {
     /// Looks for the environment in all caches: the warm path. Nothing is created, started or locked but the lease.
     pub fn look(&self) -> Option<(Cache, String, Environment)> {
         let mut caches: Vec<_> = self.places.iter().filter_map(|place| Cache::open(place, &self.boot).ok()).collect();
-        if caches.is_empty() {
-            return None;
-        }
-        for key in self.keys() {
-            let ready = |(at, cache): (usize, &Cache)| match cache.find_environment(&key) {
-                InCache::Ready(environment) => Some((at, environment)),
-                InCache::Stale | InCache::Missing => None,
-            };
-            if let Some((at, environment)) = caches.iter().enumerate().find_map(ready) {
-                return Some((caches.swap_remove(at), key, environment));
-            }
-        }
-        None
-    }
-
-    /// Names that the environment may have in a cache: one for each interpreter that it may have been built for.
-    fn keys(&self) -> Box<dyn Iterator<Item = String> + '_> {
-        let job = self.job();
-        let (id, wanted) = (job.environment, &job.interpreter);
+        let mut look_for = |key: String| {
+            let (at, environment) =
+                caches.iter().enumerate().find_map(|(at, cache)| match cache.find_environment(&key) {
+                    InCache::Ready(environment) => Some((at, environment)),
+                    InCache::Stale | InCache::Missing => None,
+                })?;
+            Some((caches.swap_remove(at), key, environment))
+        };
+        let (id, wanted) = (&self.job().environment, &self.job().interpreter);
         let minor = crate::interpreter::minor(&wanted.version);
+        let key = |identity: Option<&Identity>| environment_key(id, minor, &wanted.soabi, identity);
         if wanted.shipped {
-            return Box::new(std::iter::once(environment_key(&id, minor, &wanted.soabi, None)));
+            return look_for(key(None));
         }
-        let search = Search::new(job, self.settings);
-        // The candidates are few, and the first one mostly is the one.
-        let identities: Vec<_> = search.identities().collect();
-        Box::new(identities.into_iter().map(move |i| environment_key(&id, minor, &wanted.soabi, Some(&i))))
+        // One name for each interpreter that it may have been built for; mostly the first is the one.
+        Search::new(self.job(), self.settings).identities().find_map(|identity| look_for(key(Some(&identity))))
     }
 
     /// What is executed in an environment that is ready.

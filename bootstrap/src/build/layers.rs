@@ -63,6 +63,8 @@ struct State {
     theirs: VecDeque<(usize, Watched)>,
     /// To be built here although others hold the claim: they stand still.
     taken_over: HashSet<usize>,
+    /// Why a layer could not be begun or published.
+    error: Option<BuildError>,
     counts: Counts,
 }
 
@@ -87,6 +89,9 @@ impl<'a> Building<'a> {
     }
 
     fn in_own_words(&self, failure: Failure) -> BuildError {
+        if let Some(error) = self.lock().error.take() {
+            return error;
+        }
         match failure.first() {
             ExtractError::Stopped => BuildError::Stopped(self.means.stop.reason()),
             _ => BuildError::Extract(Box::new(failure)),
@@ -194,7 +199,10 @@ impl<'a> Layers<'a> for Building<'a> {
                 Ok(Attempt::Complete(count)) => count(&mut self.lock().counts),
                 Ok(Attempt::Theirs(watched)) => self.lock().theirs.push_back((index, watched)),
                 Ok(Attempt::Build(task)) => return Some(Ok(*task)),
-                Err(error) => return Some(Err(error.into())),
+                Err(error) => {
+                    self.lock().error = Some(error);
+                    return Some(Err("it could not be begun".into()));
+                }
             }
         }
     }

@@ -20,7 +20,7 @@ use crate::extract::{Failure, FileSource, Limits, PieceSource, StoreSource};
 use crate::watch::Stop;
 
 pub use layers::ensure_layers;
-pub use tree::{Tree, ensure_tree, private_tree};
+pub use tree::{Tree, ensure_tree, private_tree, repair_tree};
 
 /// How long to sleep between two looks at what others build, at first and at most.
 const GLANCES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(40));
@@ -110,7 +110,11 @@ fn store_key(layer: &Layer) -> Key {
 fn source<'a>(store: &'a dyn Store, layer: &Layer) -> Result<Box<dyn PieceSource + 'a>, StoreError> {
     let key = store_key(layer);
     Ok(match store.local_path(&key) {
-        Some(path) => Box::new(FileSource::open(&path)?.0),
+        Some(path) => match FileSource::open(&path) {
+            Ok((source, _)) => Box::new(source),
+            // In the store's words, which name the object and what to do.
+            Err(error) => return Err(store.read(&key, 0).err().unwrap_or(error)),
+        },
         None => Box::new(StoreSource::new(store, key)),
     })
 }

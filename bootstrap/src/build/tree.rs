@@ -139,6 +139,19 @@ fn fill(cache: &Cache, tree: &Tree<'_>, place: &Path, how: How, means: &Means<'_
     Ok(build_tree(place, &layers, tree.python, how, means.threads, records)?)
 }
 
+/// Puts up an environment anew although one is there: somebody damaged it.
+pub fn repair_tree(cache: &Cache, tree: &Tree<'_>, means: &Means<'_>, trace: &mut Trace) -> Result<(), BuildError> {
+    let layers = in_order(&tree.manifest.layers);
+    for _ in 0..ATTEMPTS {
+        ensure_layers(cache, &layers, means, trace)?;
+        match build(cache, tree, means, true, trace) {
+            Err(BuildError::Link(LinkError::Vanished { .. })) => {}
+            result => return result.map(|_| ()),
+        }
+    }
+    Err(BuildError::Vanishing(cache.root().into()))
+}
+
 /// A copy of the environment that only this process and its children use, and may write to.
 pub fn private_tree(
     cache: &Cache,

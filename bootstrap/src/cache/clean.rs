@@ -57,6 +57,8 @@ pub struct Cleaned {
     pub abandoned: u64,
     /// Bytes of the layers.
     pub bytes: u64,
+    /// Environments that would have gone but are used.
+    pub in_use: u64,
 }
 
 /// Cleans up. What cannot be removed is left, and no error: nobody waits for it.
@@ -159,6 +161,7 @@ impl Cleaner<'_> {
         // A tree without a lease file is none that anybody could have started from.
         let locked = lease::exclusive(&lease_path(&place));
         if (locked.is_none() && lease_path(&place).exists()) || self.is_in_use(key.as_bytes()) {
+            self.cleaned.in_use += 1;
             return Ok(false);
         }
         let aside = self.staging.path().join(format!("environment-{}", unique_name()));
@@ -325,7 +328,7 @@ mod tests {
         assert_eq!(run(&cache, 1000, None), Cleaned::default());
         assert_eq!(cache.environments().expect("lists").len(), 2);
         let cleaned = run(&cache, 150, None);
-        assert_eq!(cleaned, Cleaned { environments: 1, layers: 2, abandoned: 0, bytes: 105 });
+        assert_eq!(cleaned, Cleaned { environments: 1, layers: 2, bytes: 105, ..Cleaned::default() });
         assert_eq!(cache.environments().expect("lists"), ["new"]);
         assert_eq!(cache.layer_state(&shared), LayerState::Ready);
         assert_eq!((cache.layer_state(&old), cache.layer_state(&loose)), (LayerState::Missing, LayerState::Missing));
@@ -344,7 +347,7 @@ mod tests {
         let super::super::Found::Ready(environment) = cache.find_environment("leased") else { panic!("is there") };
         let lease = cache.lease_layer(&overlay).expect("is there");
         set_age(&cache.layer_state_file(&overlay), HOUR);
-        assert_eq!(run(&cache, 0, None), Cleaned::default());
+        assert_eq!(run(&cache, 0, None), Cleaned { in_use: 1, ..Cleaned::default() });
         drop((environment, lease));
         let cleaned = run(&cache, 0, None);
         assert_eq!((cleaned.environments, cleaned.layers), (1, 2));

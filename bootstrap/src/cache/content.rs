@@ -37,6 +37,11 @@ pub fn content_of(root: &Path, threads: usize, progress: &(dyn Fn() + Sync)) -> 
     Ok(content_digest(&mut items))
 }
 
+/// What a file is and the digest of its bytes.
+pub(crate) fn file_digest(path: &Path) -> io::Result<(Kind, u64, Digest)> {
+    hash_file(path, &mut vec![0; BUFFER], &|| {})
+}
+
 /// Files, links and empty directories below `root`, relative to it.
 fn walk(root: &Path, directory: PathBuf, found: &mut Vec<(PathBuf, Kind)>) -> io::Result<()> {
     let mut empty = true;

@@ -47,6 +47,7 @@ use nix::sys::stat::{Mode, fchmod, mkdirat};
 pub use clean::{Cleaned, Cleaning, clean};
 pub use commit::Published;
 pub use content::content_of;
+pub(crate) use content::file_digest;
 pub(crate) use environments::RECORDS;
 pub use environments::{Description, Environment, Found, lease_tree, read_description, read_manifest, write_records};
 pub use layers::{LayerState, StagedLayer, seal_directories};
@@ -57,6 +58,7 @@ pub use reboot::BootId;
 pub use remove::remove_tree;
 pub use share::{Claim, Claimed, Watched};
 pub use staging::Staging;
+pub(crate) use staging::remove_own_staging;
 
 /// A directory `cpack-<uid>` that is known to be this user's own.
 #[derive(Debug)]
@@ -148,7 +150,7 @@ impl Cache {
     }
 }
 
-/// Bytes that this user may still write at `path` or what there is above it; as good as endless where nobody tells.
+/// Bytes that this user may still write at `path`, or at what there is above it; as good as endless where nobody tells.
 pub(crate) fn free_at(path: &Path) -> u64 {
     let existing = path.ancestors().find(|path| path.exists()).unwrap_or(path);
     let stat = nix::sys::statvfs::statvfs(existing);

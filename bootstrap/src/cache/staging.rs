@@ -5,7 +5,8 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use super::{Cache, PRIVATE, STAGING, remove_tree};
 
@@ -22,6 +23,7 @@ impl Cache {
     /// A new directory to build in.
     pub fn staging(&self) -> io::Result<Staging> {
         let (path, lock) = self.new_directory(STAGING)?;
+        own().push(path.clone());
         Ok(Staging { path, _lock: lock })
     }
 
@@ -55,8 +57,30 @@ impl Staging {
     }
 }
 
+/// Directories of this process, for the thread that ends it while others hang.
+static OWN: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn own() -> MutexGuard<'static, Vec<PathBuf>> {
+    OWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes what this process was building, from a thread that does not build.
+pub(crate) fn remove_own_staging() {
+    let paths = own().clone();
+    for path in paths {
+        // Whoever still writes there may get in the way a few times; then it is left to a later clean-up.
+        for _ in 0..5 {
+            if remove_tree(&path, None).is_ok() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
 impl Drop for Staging {
     fn drop(&mut self) {
+        own().retain(|path| *path != self.path);
         // What cannot be removed now is removed by a later clean-up.
         let _ = remove_tree(&self.path, None);
     }

@@ -45,7 +45,7 @@ impl Python {
 }
 
 /// Whether a path of a layer is left out because the tree has its own.
-fn is_own(python: &Python, path: &Path) -> bool {
+pub(crate) fn is_own(python: &Python, path: &Path) -> bool {
     if path.starts_with(crate::cache::RECORDS) || path == Path::new("pyvenv.cfg") {
         return true;
     }

@@ -5,5 +5,7 @@
 #[expect(dead_code, reason = "shared with the tests of extraction, which use more of it")]
 mod make;
 
+mod faults;
+mod sharing;
 mod starts;
 mod world;

@@ -1,0 +1,83 @@
+//! `info`: the job, its environment, and what that is made of.
+
+use cpack_artifact::job::{Entry, Job};
+use cpack_artifact::manifest::{Layer, Manifest};
+use serde_json::json;
+
+use super::{Report, manifest_of, size, table};
+use crate::error::BootError;
+use crate::job;
+use crate::settings::Settings;
+
+pub(super) fn run(settings: &Settings) -> Result<Report, BootError> {
+    let found = job::find(settings)?;
+    let manifest = manifest_of(&found, settings)?;
+    let job = &found.job;
+    let packed: u64 = manifest.layers.iter().map(|layer| layer.archive.size).sum();
+    let unpacked: u64 = manifest.layers.iter().map(|layer| layer.archive.unpacked).sum();
+    let json = json!({
+        "origin": found.origin.to_string(),
+        "job": job,
+        "python": manifest.python,
+        "entry_points": manifest.entry_points,
+        "layers": manifest.layers.iter().map(summary).collect::<Vec<_>>(),
+        "packed": packed,
+        "unpacked": unpacked,
+    });
+    let rows: Vec<Vec<String>> = [
+        ("job", found.origin.to_string()),
+        ("name", job.name.clone()),
+        ("environment", job.environment.to_string()),
+        ("store", job.store.clone()),
+        ("python", python(job, &manifest)),
+        ("entry", entry(&job.entry)),
+        ("variables", job.environ.keys().chain(&job.pass).cloned().collect::<Vec<_>>().join(", ")),
+        ("layers", format!("{}, {} packed, {} unpacked", manifest.layers.len(), size(packed), size(unpacked))),
+    ]
+    .into_iter()
+    .filter(|(_, value)| !value.is_empty())
+    .map(|(name, value)| vec![name.to_owned(), value])
+    .collect();
+    let mut layers: Vec<&Layer> = manifest.layers.iter().chain(&job.overlays).collect();
+    layers.sort_by_key(|layer| std::cmp::Reverse(layer.archive.unpacked));
+    let head = ["layer", "kind", "version", "files", "packed", "unpacked"].map(str::to_owned).to_vec();
+    let lines = layers.iter().map(|layer| {
+        vec![
+            layer.name.clone(),
+            format!("{:?}", layer.kind).to_lowercase(),
+            layer.version.clone(),
+            layer.archive.files.to_string(),
+            size(layer.archive.size),
+            size(layer.archive.unpacked),
+        ]
+    });
+    let lines: Vec<_> = std::iter::once(head).chain(lines).collect();
+    Ok(Report { text: format!("{}\n{}", table(&rows, 0), table(&lines, 3)), json })
+}
+
+fn summary(layer: &Layer) -> serde_json::Value {
+    json!({
+        "kind": layer.kind,
+        "name": layer.name,
+        "version": layer.version,
+        "content": layer.content,
+        "archive": layer.archive.digest,
+        "files": layer.archive.files,
+        "packed": layer.archive.size,
+        "unpacked": layer.archive.unpacked,
+    })
+}
+
+fn python(job: &Job, manifest: &Manifest) -> String {
+    let from = if job.interpreter.shipped { "shipped" } else { &job.interpreter.path };
+    format!("{} ({}), {from}", manifest.python.version, manifest.python.soabi)
+}
+
+fn entry(entry: &Entry) -> String {
+    match entry {
+        Entry::Interpreter => "python".into(),
+        Entry::Module(module) => format!("python -m {module}"),
+        Entry::Script(script) => script.clone(),
+        Entry::Payload(content) => format!("payload {content}"),
+    }
+}

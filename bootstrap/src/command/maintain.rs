@@ -1,0 +1,77 @@
+//! `prefetch` and `gc`.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{Report, manifest_of, size, usage};
+use crate::boot::Boot;
+use crate::cache::{BootId, Cache, Cleaned, Cleaning, clean, places};
+use crate::error::BootError;
+use crate::job;
+use crate::settings::{Settings, parse_size};
+use crate::trace::Trace;
+
+/// As good as for ever: people can stop it.
+const NO_HURRY: Duration = Duration::from_secs(24 * 3600);
+
+/// Makes the job's environment ready and syncs it, so that it is trusted after a reboot too.
+pub(super) fn prefetch(settings: &Settings, mut trace: Trace) -> Result<Report, BootError> {
+    let found = job::find(settings)?;
+    let ready = Boot::new(&found, settings, &[]).prepare(&mut trace)?;
+    let failed = |source| BootError::Io { path: ready.cache.root().into(), source };
+    let directory = File::open(ready.cache.root()).map_err(failed)?;
+    nix::unistd::syncfs(&directory).map_err(|e| failed(e.into()))?;
+    let manifest = manifest_of(&found, settings)?;
+    for layer in manifest.layers.iter().chain(&found.job.overlays) {
+        ready.cache.mark_layer_durable(&layer.content).map_err(failed)?;
+    }
+    if let Some(key) = &ready.key {
+        ready.cache.mark_environment_durable(key).map_err(failed)?;
+    }
+    let milliseconds = trace.total().as_secs_f64() * 1e3;
+    let json = json!({ "environment": ready.prefix, "counts": trace.counts, "total_ms": milliseconds });
+    Ok(Report { text: format!("{}\n", ready.prefix.display()), json })
+}
+
+/// Removes what is not used.
+pub(super) fn gc(settings: &Settings, arguments: &[OsString]) -> Result<Report, BootError> {
+    let limit = limit(settings, arguments)?;
+    let working_directory = std::env::current_dir().ok();
+    let boot = BootId::current();
+    let mut total = Cleaned::default();
+    for place in places(&settings.places, working_directory.as_deref()) {
+        let Ok(cache) = Cache::open(&place, &boot) else { continue };
+        let cleaned = clean(&cache, &Cleaning { limit, time: NO_HURRY, keep: None })
+            .map_err(|source| BootError::Io { path: cache.root().into(), source })?;
+        total.environments += cleaned.environments;
+        total.layers += cleaned.layers;
+        total.abandoned += cleaned.abandoned;
+        total.bytes += cleaned.bytes;
+        total.in_use += cleaned.in_use;
+    }
+    let text = format!(
+        "removed {} environments, {} layers ({}) and {} left-over directories; {} environments are in use\n",
+        total.environments,
+        total.layers,
+        size(total.bytes),
+        total.abandoned,
+        total.in_use
+    );
+    let json = json!({ "environments": total.environments, "layers": total.layers, "bytes": total.bytes,
+        "abandoned": total.abandoned, "in_use": total.in_use });
+    Ok(Report { text, json })
+}
+
+fn limit(settings: &Settings, arguments: &[OsString]) -> Result<u64, BootError> {
+    match arguments {
+        [] => Ok(settings.cache_limit),
+        [all] if all == "--all" => Ok(0),
+        [flag, value] if flag == "--limit" => {
+            parse_size(&value.to_string_lossy()).ok_or_else(|| usage("--limit takes a size such as 500M or 20G"))
+        }
+        _ => Err(usage("gc takes --all or --limit SIZE")),
+    }
+}

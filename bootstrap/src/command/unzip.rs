@@ -1,0 +1,46 @@
+//! `unzip`: any zip archive, extracted on all cores with all checks.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::{Report, size, usage};
+use crate::build::BuildError;
+use crate::error::BootError;
+use crate::extract::{FileSource, Limits, ZipTask, everything, extract_zip};
+use crate::settings::Settings;
+use crate::watch::Stop;
+
+pub(super) fn run(settings: &Settings, arguments: &[OsString]) -> Result<Report, BootError> {
+    let (archive, directory) = match arguments {
+        [archive, flag, directory] if flag == "-d" => (PathBuf::from(archive), PathBuf::from(directory)),
+        [flag, directory, archive] if flag == "-d" => (PathBuf::from(archive), PathBuf::from(directory)),
+        _ => return Err(usage("unzip takes ARCHIVE -d DIRECTORY")),
+    };
+    let started = Instant::now();
+    let into = empty_directory(&directory)?;
+    let (source, length) = FileSource::open(&archive)?;
+    let task = ZipTask { name: archive.display().to_string(), source: Box::new(source), size: length, into };
+    let (stop, _watching) = Stop::watch(&[]);
+    let limits = Limits { threads: settings.threads(), ..Limits::default() };
+    let stats = extract_zip(task, &everything, &limits, stop.flag())
+        .map_err(|failure| BootError::Build(BuildError::Extract(Box::new(failure))))?;
+    let seconds = started.elapsed().as_secs_f64();
+    let text = format!("{} files, {} in {seconds:.3} s\n", stats.files, size(stats.unpacked));
+    let json = json!({ "files": stats.files, "packed": stats.packed, "unpacked": stats.unpacked, "seconds": seconds });
+    Ok(Report { text, json })
+}
+
+/// A directory that nothing can be overwritten in.
+fn empty_directory(path: &Path) -> Result<OwnedFd, BootError> {
+    let failed = |source| BootError::Io { path: path.into(), source };
+    fs::create_dir_all(path).map_err(failed)?;
+    if fs::read_dir(path).map_err(failed)?.next().is_some() {
+        return Err(usage(&format!("{} is not empty", path.display())));
+    }
+    Ok(File::open(path).map_err(failed)?.into())
+}
