@@ -16,12 +16,22 @@
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+#[cfg(any(feature = "hdfs", feature = "s3"))]
+mod content;
 mod file;
+#[cfg(any(feature = "hdfs", feature = "s3"))]
+mod hadoop;
+#[cfg(feature = "hdfs")]
+mod hdfs;
 mod key;
+#[cfg(any(feature = "hdfs", feature = "s3"))]
+mod network;
 mod open;
 mod options;
 #[cfg(any(test, feature = "hdfs", feature = "s3"))]
 mod retry;
+#[cfg(feature = "s3")]
+mod s3;
 mod uri;
 
 use std::fmt;
@@ -29,9 +39,13 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 pub use file::FileStore;
+#[cfg(feature = "hdfs")]
+pub use hdfs::HdfsStore;
 pub use key::{Key, NameError};
-pub use open::open;
-pub use options::{Deadlines, FAN_OUT_REPLICATION, StoreOptions, USER_VARIABLES};
+pub use open::{cluster_properties, open};
+pub use options::{Deadlines, FAN_OUT_REPLICATION, StoreOptions, USER_VARIABLES, VARIABLES};
+#[cfg(feature = "s3")]
+pub use s3::S3Store;
 pub use uri::{Scheme, StoreUri, UriError, redact};
 
 /// A place that keeps objects under [`Key`]s.

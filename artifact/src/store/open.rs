@@ -1,6 +1,12 @@
 //! From a URI to the store behind it.
 
-use super::{FileStore, Scheme, Store, StoreError, StoreErrorKind, StoreOptions, StoreUri};
+use std::collections::BTreeMap;
+
+#[cfg(feature = "hdfs")]
+use super::HdfsStore;
+#[cfg(feature = "s3")]
+use super::S3Store;
+use super::{FileStore, Scheme, Store, StoreError, StoreOptions, StoreUri};
 
 /// Opens the store at `uri`.
 ///
@@ -10,15 +16,39 @@ pub fn open(uri: &StoreUri, options: &StoreOptions) -> Result<Box<dyn Store>, St
     let _ = options;
     match uri.scheme {
         Scheme::File => Ok(Box::new(FileStore::new(uri.path.as_ref()))),
+        #[cfg(feature = "hdfs")]
+        Scheme::Hdfs | Scheme::ViewFs => Ok(Box::new(HdfsStore::new(uri, options)?)),
+        #[cfg(not(feature = "hdfs"))]
         Scheme::Hdfs | Scheme::ViewFs => Err(left_out(uri, "hdfs")),
+        #[cfg(feature = "s3")]
+        Scheme::S3 => Ok(Box::new(S3Store::new(uri, options)?)),
+        #[cfg(not(feature = "s3"))]
+        Scheme::S3 => Err(left_out(uri, "s3")),
+    }
+}
+
+/// What an executor without client configuration must know to open the store at `uri`, for the job: name services and
+/// authentication of HDFS, endpoint and region of S3. Never credentials.
+pub fn cluster_properties(uri: &StoreUri, options: &StoreOptions) -> Result<BTreeMap<String, String>, StoreError> {
+    let _ = options;
+    match uri.scheme {
+        Scheme::File => Ok(BTreeMap::new()),
+        #[cfg(feature = "hdfs")]
+        Scheme::Hdfs | Scheme::ViewFs => HdfsStore::cluster_properties(uri, options),
+        #[cfg(not(feature = "hdfs"))]
+        Scheme::Hdfs | Scheme::ViewFs => Err(left_out(uri, "hdfs")),
+        #[cfg(feature = "s3")]
+        Scheme::S3 => S3Store::cluster_properties(uri, options),
+        #[cfg(not(feature = "s3"))]
         Scheme::S3 => Err(left_out(uri, "s3")),
     }
 }
 
 /// What is said when the feature of a scheme is off.
+#[cfg(not(all(feature = "hdfs", feature = "s3")))]
 fn left_out(uri: &StoreUri, feature: &str) -> StoreError {
     StoreError {
-        kind: StoreErrorKind::Misconfigured,
+        kind: super::StoreErrorKind::Misconfigured,
         operation: "cannot open",
         location: uri.to_string(),
         reason: format!("this program was built without {feature}: use a build with the feature {feature:?}"),
@@ -27,6 +57,7 @@ fn left_out(uri: &StoreUri, feature: &str) -> StoreError {
 
 #[cfg(test)]
 mod tests {
+    use super::super::StoreErrorKind;
     use super::*;
 
     #[test]
@@ -38,7 +69,7 @@ mod tests {
     #[test]
     fn what_is_left_out_is_named() {
         for (text, feature, there) in
-            [("hdfs://nn/x", "hdfs", cfg!(feature = "hdfs")), ("s3://bucket/x", "s3", cfg!(feature = "s3"))]
+            [("hdfs://nn:1/x", "hdfs", cfg!(feature = "hdfs")), ("s3://bucket/x", "s3", cfg!(feature = "s3"))]
         {
             match open(&text.parse().expect("a URI"), &StoreOptions::default()) {
                 Ok(store) => assert!(there, "{store:?}"),

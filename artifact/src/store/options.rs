@@ -7,6 +7,41 @@ use std::time::Duration;
 /// Variables that name the user to act as, the first that is set winning. Only a cluster without Kerberos believes it.
 pub const USER_VARIABLES: [&str; 2] = ["C_PACK_USER", "HADOOP_USER_NAME"];
 
+/// Every variable that stores ask for through [`StoreOptions::variable`]. The AWS SDK and the HDFS client read others by
+/// themselves: credentials and profiles (`AWS_*`), Kerberos (`KRB5*`), the file of delegation tokens.
+///
+/// | variable | is |
+/// | --- | --- |
+/// | `C_PACK_USER`, `HADOOP_USER_NAME`, `USER` | the user to act as on a cluster without Kerberos, first one first |
+/// | `HADOOP_CONF_DIR`, `HADOOP_HOME` | where `core-site.xml` and `hdfs-site.xml` are (`$HADOOP_HOME/etc/hadoop`) |
+/// | `HADOOP_TOKEN_FILE_LOCATION` | the delegation tokens that YARN hands to a container |
+/// | `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL` | the endpoint of a store that is not Amazon's |
+/// | `AWS_REGION`, `AWS_DEFAULT_REGION` | the bucket's region |
+/// | `AWS_CA_BUNDLE` | a PEM file of the certificate authorities to trust instead of the system's |
+/// | `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY` | proxies, also in lower case |
+pub const VARIABLES: [&str; 20] = [
+    "C_PACK_USER",
+    "HADOOP_USER_NAME",
+    "USER",
+    "HADOOP_CONF_DIR",
+    "HADOOP_HOME",
+    "HADOOP_TOKEN_FILE_LOCATION",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+    "NO_PROXY",
+    "no_proxy",
+];
+
 /// How many DataNodes get a copy of what every executor reads: Hadoop's own figure for the files of a job
 /// (`mapreduce.client.submit.file.replication`).
 pub const FAN_OUT_REPLICATION: u32 = 10;
@@ -23,8 +58,12 @@ pub struct StoreOptions {
     pub deadlines: Deadlines,
     /// Copies of what every executor reads (HDFS). None leaves the file system's default.
     pub replication: Option<u32>,
-    /// Start of the names of temporary objects. Empty: process id and time, which two clients never share.
+    /// Start of the names of temporary objects. They go on with process id and time, which two clients never share.
     pub temporary_prefix: String,
+    /// Most threads that wait for the network. None: one per core, at most four.
+    pub threads: Option<usize>,
+    /// The variables of [`VARIABLES`] that are set.
+    pub environ: BTreeMap<&'static str, String>,
 }
 
 /// How long calls may take.
@@ -34,6 +73,8 @@ pub struct Deadlines {
     pub call: Duration,
     /// One attempt of it.
     pub attempt: Duration,
+    /// How long a server that refuses connections, or that no resolver knows, is asked again.
+    pub unreachable: Duration,
     /// Bytes per second below which a transfer counts as stuck: what is moved at this pace is added to both.
     pub least_rate: u64,
 }
@@ -58,7 +99,12 @@ impl Default for Deadlines {
     /// A failover of an HDFS name node takes tens of seconds, a node that lost power is noticed within one attempt, and
     /// 256 KiB/s is less than what a working cluster network gives to any one of a thousand executors.
     fn default() -> Self {
-        Self { call: Duration::from_secs(120), attempt: Duration::from_secs(20), least_rate: 256 << 10 }
+        Self {
+            call: Duration::from_secs(120),
+            attempt: Duration::from_secs(20),
+            unreachable: Duration::from_secs(20),
+            least_rate: 256 << 10,
+        }
     }
 }
 
@@ -69,17 +115,25 @@ impl Default for StoreOptions {
             user: None,
             deadlines: Deadlines::default(),
             replication: Some(FAN_OUT_REPLICATION),
-            temporary_prefix: String::new(),
+            temporary_prefix: "cpack".to_owned(),
+            threads: None,
+            environ: BTreeMap::new(),
         }
     }
 }
 
 impl StoreOptions {
-    /// The options for a job's `cluster` properties, with the user taken from `variable`, which looks up the
-    /// environment.
+    /// The options for a job's `cluster` properties; `variable` looks up the environment, once for each of [`VARIABLES`].
     pub fn new(cluster: BTreeMap<String, String>, variable: impl Fn(&str) -> Option<String>) -> Self {
-        let user = USER_VARIABLES.iter().filter_map(|name| variable(name)).find(|user| !user.is_empty());
-        Self { cluster, user, ..Self::default() }
+        let set = |name: &'static str| variable(name).filter(|value| !value.is_empty()).map(|value| (name, value));
+        let environ: BTreeMap<_, _> = VARIABLES.into_iter().filter_map(set).collect();
+        let user = USER_VARIABLES.iter().find_map(|name| environ.get(name)).cloned();
+        Self { cluster, user, environ, ..Self::default() }
+    }
+
+    /// A variable of [`VARIABLES`] that is set and not empty.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.environ.get(name).map(String::as_str)
     }
 
     /// A property of the cluster that is set and not empty.
@@ -89,7 +143,7 @@ impl StoreOptions {
 }
 
 impl fmt::Debug for StoreOptions {
-    /// Names of properties only: a configuration may hold keys.
+    /// Names only of properties and variables: a configuration may hold keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StoreOptions")
             .field("cluster", &self.cluster.keys())
@@ -97,6 +151,8 @@ impl fmt::Debug for StoreOptions {
             .field("deadlines", &self.deadlines)
             .field("replication", &self.replication)
             .field("temporary_prefix", &self.temporary_prefix)
+            .field("threads", &self.threads)
+            .field("environ", &self.environ.keys())
             .finish()
     }
 }

@@ -7,7 +7,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{StoreError, StoreErrorKind};
+use super::StoreError;
 
 /// The bound of the first pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -22,6 +22,23 @@ pub(super) struct Budget {
     pub(super) call: Duration,
     /// One attempt.
     pub(super) attempt: Duration,
+    /// How long a server that cannot be reached at all is tried.
+    pub(super) unreachable: Duration,
+}
+
+/// What an attempt reports.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// The error, for the caller if it is the last.
+    pub(super) error: StoreError,
+    /// Whether nothing answered at that address: most likely it is wrong, so patience is short.
+    pub(super) unreachable: bool,
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self { error, unreachable: false }
+    }
 }
 
 /// Time and chance, as far as trying again depends on them: a parameter, so that tests need neither.
@@ -67,20 +84,22 @@ impl Clock for SystemClock {
 pub(super) fn retry<T>(
     clock: &dyn Clock,
     budget: Budget,
-    mut attempt: impl FnMut(Duration) -> Result<T, StoreError>,
+    mut attempt: impl FnMut(Duration) -> Result<T, Failure>,
 ) -> Result<T, StoreError> {
-    let end = clock.now() + budget.call;
+    let start = clock.now();
     let mut bound = FIRST_PAUSE;
     let mut tries = 1u32;
     loop {
-        let left = end.saturating_sub(clock.now());
-        let error = match attempt(left.min(budget.attempt)) {
-            Err(error) if error.kind == StoreErrorKind::Transient => error,
-            result => return result,
+        let left = (start + budget.call).saturating_sub(clock.now());
+        let failure = match attempt(left.min(budget.attempt)) {
+            Ok(value) => return Ok(value),
+            Err(failure) if failure.error.is_transient() => failure,
+            Err(failure) => return Err(failure.error),
         };
+        let patience = if failure.unreachable { budget.unreachable.min(budget.call) } else { budget.call };
         let pause = bound.mul_f64(clock.chance().clamp(0.0, 1.0));
-        if clock.now() + pause >= end {
-            return Err(spent(error, tries, budget.call));
+        if clock.now() + pause >= start + patience {
+            return Err(spent(failure.error, tries, clock.now() - start));
         }
         clock.sleep(pause);
         bound = (bound * 2).min(LONGEST_PAUSE);
@@ -88,9 +107,9 @@ pub(super) fn retry<T>(
     }
 }
 
-fn spent(error: StoreError, tries: u32, call: Duration) -> StoreError {
+fn spent(error: StoreError, tries: u32, time: Duration) -> StoreError {
     let times = if tries == 1 { "once".to_owned() } else { format!("{tries} times") };
-    let reason = format!("{} (tried {times} in {} s)", error.reason, call.as_secs());
+    let reason = format!("{} (tried {times} in {:.1} s)", error.reason, time.as_secs_f64());
     StoreError { reason, ..error }
 }
 
@@ -98,9 +117,11 @@ fn spent(error: StoreError, tries: u32, call: Duration) -> StoreError {
 mod tests {
     use std::cell::{Cell, RefCell};
 
+    use super::super::StoreErrorKind;
     use super::*;
 
-    const BUDGET: Budget = Budget { call: Duration::from_secs(30), attempt: Duration::from_secs(4) };
+    const BUDGET: Budget =
+        Budget { call: Duration::from_secs(30), attempt: Duration::from_secs(4), unreachable: Duration::from_secs(2) };
 
     struct FakeClock {
         now: Cell<Duration>,
@@ -127,8 +148,10 @@ mod tests {
         }
     }
 
-    fn error(kind: StoreErrorKind) -> StoreError {
-        StoreError { kind, operation: "cannot read", location: "s3://b/k".into(), reason: "no answer".into() }
+    fn error(kind: StoreErrorKind) -> Failure {
+        let error =
+            StoreError { kind, operation: "cannot read", location: "s3://b/k".into(), reason: "no answer".into() };
+        Failure { error, unreachable: false }
     }
 
     #[test]
@@ -166,9 +189,18 @@ mod tests {
             Err(error(StoreErrorKind::Transient))
         });
         let error = result.expect_err("never works");
-        assert!(error.is_transient() && error.reason.contains("in 30 s"), "{error}");
+        assert!(error.is_transient() && error.reason.contains("(tried "), "{error}");
         assert!(clock.now.get() <= BUDGET.call, "{:?}", clock.now);
         assert!(given.iter().all(|time| *time <= BUDGET.attempt && !time.is_zero()), "{given:?}");
+    }
+
+    #[test]
+    fn patience_is_short_where_nothing_answers() {
+        let clock = FakeClock::new(1.0);
+        let result: Result<(), _> =
+            retry(&clock, BUDGET, |_| Err(Failure { unreachable: true, ..error(StoreErrorKind::Transient) }));
+        assert!(result.expect_err("refused").is_transient());
+        assert!(clock.now.get() <= BUDGET.unreachable, "{:?}", clock.now);
     }
 
     #[test]
