@@ -13,6 +13,7 @@ use crate::build::BuildError;
 use crate::entry::EntryError;
 use crate::interpreter::InterpreterError;
 use crate::job::FindError;
+use crate::pex::PexError;
 use crate::settings::SettingError;
 
 /// Longest line on standard error, in bytes: its reader may not be reading yet.
@@ -30,6 +31,9 @@ pub enum BootError {
     /// The interpreter.
     #[error(transparent)]
     Interpreter(#[from] InterpreterError),
+    /// A PEX.
+    #[error(transparent)]
+    Pex(#[from] PexError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -95,6 +99,7 @@ impl BootError {
             Self::Setting(_) | Self::Uri(_) | Self::Usage(_) | Self::Variable(_) => Exit::Usage,
             Self::Find(error) => error.exit(),
             Self::Interpreter(_) => Exit::Interpreter,
+            Self::Pex(error) => error.exit(),
             Self::Store(error) => error.exit(),
             Self::Manifest { .. } | Self::WrongManifest { .. } | Self::Entry(_) => Exit::Artifact,
             Self::Build(error) => error.exit(),

@@ -15,6 +15,7 @@
 //! | [`mod@path`], [`entry`], [`exec`] | `PYTHONPATH`, what runs, and running it |
 //! | [`boot`] | the start as a whole |
 //! | [`command`] | `--cpack info`, `status`, `verify` … |
+//! | [`pex`] | starting a PEX file |
 //! | [`watch`], [`trace`], [`error`] | stopping, time, messages |
 //! | [`sys`] | the few unsafe calls |
 //!
@@ -33,6 +34,7 @@ pub mod extract;
 pub mod interpreter;
 pub mod job;
 pub mod path;
+pub mod pex;
 pub mod settings;
 pub mod sys;
 pub mod trace;

@@ -20,6 +20,7 @@ use serde_json::Value;
 use crate::boot::Boot;
 use crate::error::BootError;
 use crate::job::{self, Found};
+use crate::pex;
 use crate::settings::{Settings, VARIABLES};
 use crate::trace::{Phase, Trace};
 
@@ -39,7 +40,7 @@ const COMMANDS: &[(&str, &str, &str)] = &[
     ("verify", "", "check every file in the node caches, and repair what is damaged"),
     ("prefetch", "", "make the environment ready, and sync it to disk"),
     ("gc", "[--all] [--limit SIZE]", "remove what is not used, above the limit or all of it"),
-    ("exec", "JOB [ARGUMENT]...", "start the job of a launcher or job file"),
+    ("exec", "JOB [ARGUMENT]...", "start the job of a launcher or job file, or a PEX file"),
     ("unzip", "ARCHIVE -d DIRECTORY", "extract a zip archive on all cores"),
     ("help", "", "show this"),
 ];
@@ -88,6 +89,9 @@ fn usage(what: &str) -> BootError {
 /// Starts a job that is named on the command line.
 fn exec(arguments: &[OsString], settings: &Settings, mut trace: Trace) -> Result<u8, BootError> {
     let Some((path, rest)) = arguments.split_first() else { return Err(usage("exec needs a launcher or job file")) };
+    if pex::is_pex(path.as_ref()) {
+        return pex::start(path.as_ref(), settings, rest, trace).map(|never| match never {});
+    }
     let found = job::from_path(path.as_ref())?;
     trace.mark(Phase::Find);
     crate::become_python(&Boot::new(&found, settings, rest), settings, trace).map(|never| match never {})
