@@ -20,6 +20,7 @@ fn bad_command_lines_get_one_line_and_their_code() {
         (&["upload", "--venv", env, "--script", "pipp"], 80, "pip"),
         (&["upload", "--venv", env, "--boot", "/nowhere/boot"], 80, "/nowhere/boot"),
         (&["upload", "--venv", env, "--boot", utf8(&no_boot)], 80, "ELF"),
+        (&["upload", "--venv", env, "--env", "TOKEN=abc"], 80, "never go into a store"),
         (&["launcher", "--venv", env, "-o", "/"], 80, "directory"),
         (&["info", "unknown-name"], 84, "unknown-name"),
     ] {

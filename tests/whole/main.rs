@@ -1,5 +1,7 @@
 //! The two programs together, as a person and an executor use them: real environments, real interpreters, real processes.
 
+#![expect(clippy::expect_used, reason = "tests report by panicking")]
+
 mod equality;
 mod input;
 mod programs;

@@ -28,8 +28,8 @@ fn build(arguments: &[&str]) {
 pub fn cluster_pack() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
-        build(&["--release", "-p", "cluster-pack"]);
-        target().join("release/cluster-pack")
+        build(&["-p", "cluster-pack"]);
+        target().join("debug/cluster-pack")
     })
 }
 

@@ -12,10 +12,12 @@ use crate::assemble;
 use crate::cache::ClientCache;
 use crate::cli::arguments::{Common, JobArguments};
 use crate::cli::output::{Voice, bytes, count, seconds};
+use crate::discover::selection::{Selection, merge};
 use crate::discover::{self, ActiveVariables, DiscoverOptions, Environment};
 use crate::launcher;
 use crate::layer::DEFAULT_LEVEL;
 use crate::publish::{NameRecord, Publisher, publish_launcher};
+use crate::requirements::{self, Machine};
 use crate::submit::{EntryRequest, JobRequest, Submission, default_cache, submit, total_size};
 
 /// Variables whose names look as if their values were secret.
@@ -64,8 +66,9 @@ impl Context {
     /// The environment that is asked for, with what should be known about it said.
     pub(super) fn environment(&self) -> Result<Environment, CommandError> {
         let start = Instant::now();
-        let options = DiscoverOptions { cache_dir: self.cache.root().to_owned(), python: None };
-        let environment = discover::discover(&self.prefix()?, &options)?;
+        let mut environment = self.found()?;
+        let selection = Selection { only: self.common.only.clone(), ignore: self.common.ignore.clone() };
+        selection.apply(&mut environment)?;
         for finding in &environment.warnings {
             self.voice.warn(finding.to_string());
         }
@@ -80,8 +83,41 @@ impl Context {
         Ok(environment)
     }
 
-    fn prefix(&self) -> Result<PathBuf, CommandError> {
-        Ok(discover::active_prefix(self.common.venv.as_deref(), &ActiveVariables::from_env())?)
+    /// What is installed: made of the requirements files, or at the prefix that is named or active, `--add` included.
+    fn found(&self) -> Result<Environment, CommandError> {
+        let machine = Machine {
+            path: std::env::var_os("PATH"),
+            home: std::env::var_os("HOME").map(PathBuf::from),
+            cache_dir: self.cache.root().to_owned(),
+        };
+        let request = self.requirements();
+        let heard = |line: &str| self.voice.detail(line);
+        if !request.files.is_empty() {
+            let prepared = requirements::prepare(&request, &machine, &heard)?;
+            self.voice.detail(if prepared.reused { "requirements resolve to what they did" } else { "requirements installed" });
+            return Ok(prepared.discover(self.cache.root())?);
+        }
+        let prefix = discover::active_prefix(self.common.venv.as_deref(), &ActiveVariables::from_env())?;
+        let options = DiscoverOptions { cache_dir: self.cache.root().to_owned(), python: None };
+        let mut environment = discover::discover(&prefix, &options)?;
+        if !request.requirements.is_empty()
+            && let Some(added) = requirements::additions(&environment, &request, &machine, &heard)?
+        {
+            merge(&mut environment, added.discover(self.cache.root())?);
+        }
+        Ok(environment)
+    }
+
+    fn requirements(&self) -> requirements::Request {
+        let resolution = &self.common.resolution;
+        let options = requirements::Options {
+            index_url: resolution.index_url.clone(),
+            extra_index_urls: resolution.extra_index_url.clone(),
+            find_links: resolution.find_links.clone(),
+            python_version: resolution.python_version.clone(),
+            python_platform: resolution.python_platform.clone(),
+        };
+        requirements::Request { files: self.common.requirements.clone(), requirements: self.common.add.clone(), options }
     }
 
     /// The name to publish under.

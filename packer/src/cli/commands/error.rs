@@ -9,10 +9,12 @@ use cpack_artifact::store::{StoreError, UriError};
 
 use crate::cli::config::ConfigError;
 use crate::discover::DiscoverError;
+use crate::discover::selection::UnknownName;
 use crate::launcher::LauncherError;
 use crate::layer::LayerError;
 use crate::pex::PexError;
 use crate::publish::PublishError;
+use crate::requirements::RequirementsError;
 use crate::submit::SubmitError;
 
 /// What ends a command.
@@ -26,6 +28,10 @@ pub(crate) enum CommandError {
     Uri(#[from] UriError),
     #[error(transparent)]
     Discover(#[from] DiscoverError),
+    #[error(transparent)]
+    Selection(#[from] UnknownName),
+    #[error(transparent)]
+    Requirements(#[from] RequirementsError),
     #[error(transparent)]
     Submit(#[from] SubmitError),
     #[error(transparent)]
@@ -50,10 +56,10 @@ impl CommandError {
     /// The exit code that fits.
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            Self::Usage(_) | Self::Config(_) | Self::Uri(_) | Self::Launcher(LauncherError::NoBoot { .. }) => {
+            Self::Usage(_) | Self::Selection(_) | Self::Config(_) | Self::Uri(_) | Self::Launcher(LauncherError::NoBoot { .. }) => {
                 Exit::Usage
             }
-            Self::Discover(_) => Exit::Environment,
+            Self::Discover(_) | Self::Requirements(_) => Exit::Environment,
             Self::Submit(error) => submit(error),
             Self::Publish(error) => publish(error),
             Self::Pex(error) => pex(error),

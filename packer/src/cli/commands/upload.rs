@@ -80,6 +80,14 @@ impl Report {
 
 /// Publishes an environment under its name and prints the URI of what lies there.
 pub(super) fn upload(context: &Context, arguments: &Upload) -> Result<(), CommandError> {
+    // Found out before minutes are spent on packing.
+    context.boot()?;
+    if let Some(written) = arguments.job.environ.iter().find(|e| e.contains('=')) {
+        let name = written.split('=').next().unwrap_or_default();
+        return Err(CommandError::Usage(format!(
+            "--env {name}=…: values never go into a store; pass `--env {name}` and let the executor supply it, or make a launcher"
+        )));
+    }
     let store = context.store()?;
     let environment = context.environment()?;
     let name = context.name(&environment)?;
