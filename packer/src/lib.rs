@@ -10,4 +10,5 @@ pub mod layer;
 pub mod manifest;
 pub mod pex;
 pub mod publish;
+pub mod requirements;
 pub mod submit;

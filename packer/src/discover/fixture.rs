@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
@@ -130,8 +131,13 @@ pub(super) fn not_utf8(folder: &Path) -> PathBuf {
     folder.join(std::ffi::OsStr::from_bytes(b"caf\xe9.txt"))
 }
 
-/// The interpreters of this machine that are supported, one per version.
-pub(super) fn interpreters() -> Vec<PathBuf> {
+/// The interpreters of this machine that are supported, one per version. They are looked for once.
+pub(crate) fn interpreters() -> Vec<PathBuf> {
+    static FOUND: OnceLock<Vec<PathBuf>> = OnceLock::new();
+    FOUND.get_or_init(find_interpreters).clone()
+}
+
+fn find_interpreters() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
     let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());

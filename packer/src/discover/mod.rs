@@ -54,6 +54,7 @@ use tree::{Site, Tree};
 
 pub use error::DiscoverError;
 pub use metadata::normalise;
+pub(crate) use metadata::without_credentials;
 pub use model::{
     Contested, DirectUrl, Distribution, Editable, EditableForm, EntryPoint, Environment, FileKind, FileStat, Finding,
     FindingKind, ImportSource, PythonInfo, PythonKind, Suspect,
@@ -135,6 +136,12 @@ pub fn discover(prefix: &Path, options: &DiscoverOptions) -> Result<Environment,
     let links = links.iter().filter(|(link, _)| !own.contains(link.path.as_bytes()));
     environment.warnings.extend(links.map(outside_link));
     Ok(environment)
+}
+
+/// Facts of the interpreter of the environment in `prefix`, without looking at what is installed.
+pub fn python_info(prefix: &Path, cache_dir: &Path) -> Result<PythonInfo, DiscoverError> {
+    let layout = Layout::of(prefix)?;
+    Ok(python::ask(&layout, cache_dir)?.into_info(&layout))
 }
 
 /// The directories of installed modules.
@@ -274,6 +281,6 @@ fn suspects(installed: &Installed, described: &[(u32, u32)], files: &[FileStat])
 }
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;
