@@ -15,7 +15,7 @@ fn root() -> PathBuf {
 }
 
 /// Where builds and cached environments go.
-pub fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
 }
 
@@ -25,7 +25,7 @@ fn build(arguments: &[&str]) {
 }
 
 /// `cluster-pack`, built once for all tests.
-pub fn cluster_pack() -> &'static Path {
+pub(crate) fn cluster_pack() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
         build(&["-p", "cluster-pack"]);
@@ -34,7 +34,7 @@ pub fn cluster_pack() -> &'static Path {
 }
 
 /// The static `cpack-boot`, built once for all tests.
-pub fn boot() -> &'static Path {
+pub(crate) fn boot() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
         build(&["--config", "bootstrap/static.toml", "--profile", "boot", "-p", "cpack-boot"]);
@@ -44,12 +44,12 @@ pub fn boot() -> &'static Path {
 
 /// One client and one node, apart from everything else on this machine.
 #[derive(Debug)]
-pub struct World {
-    pub directory: TempDir,
+pub(crate) struct World {
+    pub(crate) directory: TempDir,
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         for place in ["home", "node"] {
             fs::create_dir(directory.path().join(place)).expect("creates");
@@ -57,12 +57,12 @@ impl World {
         Self { directory }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// A program with nothing of this process's environment but `PATH`.
-    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command
             .env_clear()
@@ -76,19 +76,19 @@ impl World {
     }
 
     /// `cluster-pack` with these arguments, on the store of this world.
-    pub fn pack(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn pack(&self, arguments: &[&str]) -> Output {
         self.command(cluster_pack()).arg("--store").arg(self.path("store")).args(arguments).output().expect("runs")
     }
 
     /// The JSON that `cluster-pack --json` answers.
-    pub fn pack_json(&self, arguments: &[&str]) -> serde_json::Value {
+    pub(crate) fn pack_json(&self, arguments: &[&str]) -> serde_json::Value {
         let output = self.pack(&[&["--json"], arguments].concat());
         assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
         serde_json::from_slice(&output.stdout).expect("JSON")
     }
 
     /// A launcher for the environment at `venv`.
-    pub fn launcher(&self, venv: &Path, more: &[&str]) -> PathBuf {
+    pub(crate) fn launcher(&self, venv: &Path, more: &[&str]) -> PathBuf {
         let path = self.path("env-python");
         let arguments = ["launcher", "--venv", utf8(venv), "-o", utf8(&path)];
         let output = self.pack(&[&arguments, more].concat());
@@ -97,7 +97,7 @@ impl World {
     }
 
     /// Runs a program to its end and returns its standard output.
-    pub fn run(&self, program: &Path, arguments: &[&str]) -> String {
+    pub(crate) fn run(&self, program: &Path, arguments: &[&str]) -> String {
         let output = self.command(program).args(arguments).output().expect("starts");
         assert!(output.status.success(), "{} {arguments:?}: {}", program.display(), text(&output.stderr));
         text(&output.stdout)
@@ -119,16 +119,16 @@ impl Drop for World {
     }
 }
 
-pub fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-pub fn utf8(path: &Path) -> &str {
+pub(crate) fn utf8(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
 
 /// Every CPython from 3.9 on that this machine has, by version; at least one.
-pub fn interpreters() -> Vec<PathBuf> {
+pub(crate) fn interpreters() -> Vec<PathBuf> {
     let mut places: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
     let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     for versions in [home.join(".pyenv/versions"), home.join(".local/share/uv/python"), PathBuf::from("/opt/python")] {
@@ -159,20 +159,20 @@ fn can_make_environments(python: &Path) -> bool {
 }
 
 /// The interpreter of most tests: the newest but one, which most packages have wheels for.
-pub fn usual_interpreter() -> PathBuf {
+pub(crate) fn usual_interpreter() -> PathBuf {
     let mut all = interpreters();
     let newest = all.pop().expect("at least one");
     all.into_iter().find(|p| p.ends_with("python3.11") || p.ends_with("python3.12")).unwrap_or(newest)
 }
 
 /// A new environment at `path`, with pip.
-pub fn venv(python: &Path, path: &Path) {
+pub(crate) fn venv(python: &Path, path: &Path) {
     let output = Command::new(python).args(["-m", "venv"]).arg(path).output().expect("starts");
     assert!(output.status.success(), "{}", text(&output.stderr));
 }
 
 /// A module and its metadata, as an installer leaves them. Returns the site-packages directory.
-pub fn install_by_hand(venv: &Path, name: &str, version: &str, body: &str) -> PathBuf {
+pub(crate) fn install_by_hand(venv: &Path, name: &str, version: &str, body: &str) -> PathBuf {
     let lib = fs::read_dir(venv.join("lib")).expect("lib").flatten().next().expect("a version").path();
     let site = lib.join("site-packages");
     let info = site.join(format!("{name}-{version}.dist-info"));
@@ -189,7 +189,7 @@ pub fn install_by_hand(venv: &Path, name: &str, version: &str, body: &str) -> Pa
 }
 
 /// An environment with these packages from the index, kept under `target/` for the next run.
-pub fn installed(name: &str, packages: &[&str]) -> PathBuf {
+pub(crate) fn installed(name: &str, packages: &[&str]) -> PathBuf {
     let path = target().join("test-environments").join(name);
     let done = path.join(".complete");
     let wanted = packages.join("\n");

@@ -94,7 +94,11 @@ impl Context {
         let heard = |line: &str| self.voice.detail(line);
         if !request.files.is_empty() {
             let prepared = requirements::prepare(&request, &machine, &heard)?;
-            self.voice.detail(if prepared.reused { "requirements resolve to what they did" } else { "requirements installed" });
+            self.voice.detail(if prepared.reused {
+                "requirements resolve to what they did"
+            } else {
+                "requirements installed"
+            });
             return Ok(prepared.discover(self.cache.root())?);
         }
         let prefix = discover::active_prefix(self.common.venv.as_deref(), &ActiveVariables::from_env())?;
@@ -117,7 +121,11 @@ impl Context {
             python_version: resolution.python_version.clone(),
             python_platform: resolution.python_platform.clone(),
         };
-        requirements::Request { files: self.common.requirements.clone(), requirements: self.common.add.clone(), options }
+        requirements::Request {
+            files: self.common.requirements.clone(),
+            requirements: self.common.add.clone(),
+            options,
+        }
     }
 
     /// The name to publish under.

@@ -56,9 +56,11 @@ impl CommandError {
     /// The exit code that fits.
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            Self::Usage(_) | Self::Selection(_) | Self::Config(_) | Self::Uri(_) | Self::Launcher(LauncherError::NoBoot { .. }) => {
-                Exit::Usage
-            }
+            Self::Usage(_)
+            | Self::Selection(_)
+            | Self::Config(_)
+            | Self::Uri(_)
+            | Self::Launcher(LauncherError::NoBoot { .. }) => Exit::Usage,
             Self::Discover(_) | Self::Requirements(_) => Exit::Environment,
             Self::Submit(error) => submit(error),
             Self::Publish(error) => publish(error),
