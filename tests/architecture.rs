@@ -1,5 +1,7 @@
 //! The arrows of the design: `suite -> packer, bootstrap -> artifact`, and inside a crate `cli -> use case -> the rest`.
 
+#![expect(clippy::expect_used, reason = "tests report by panicking")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
