@@ -11,7 +11,7 @@ use super::{FileStore, Scheme, Store, StoreError, StoreOptions, StoreUri};
 /// Opens the store at `uri`.
 ///
 /// Nothing is contacted and no thread starts before the first call on a network store. A scheme that this build leaves
-/// out is [`StoreErrorKind::Misconfigured`].
+/// out is [`super::StoreErrorKind::Misconfigured`].
 pub fn open(uri: &StoreUri, options: &StoreOptions) -> Result<Box<dyn Store>, StoreError> {
     let _ = options;
     match uri.scheme {

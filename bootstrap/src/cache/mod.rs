@@ -13,7 +13,7 @@
 //!
 //! **Complete means renamed into place.** Everything is built under `staging/` and renamed without replacing: whoever
 //! loses the race discards its own. A process that is killed at any instruction leaves a staging directory that nobody
-//! looks into and whose lock is free, which [`clean`] removes.
+//! looks into and whose lock is free, which [`mod@clean`] removes.
 //!
 //! **Locks only save work**: they never make anything correct. Who waits for another watches its progress and does the
 //! work itself when there is none ([`share`]).
