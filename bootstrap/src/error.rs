@@ -98,14 +98,13 @@ impl BootError {
         match self {
             Self::Setting(_) | Self::Uri(_) | Self::Usage(_) | Self::Variable(_) => Exit::Usage,
             Self::Find(error) => error.exit(),
-            Self::Interpreter(_) => Exit::Interpreter,
+            Self::Interpreter(_) | Self::Exec { .. } => Exit::Interpreter,
             Self::Pex(error) => error.exit(),
             Self::Store(error) => error.exit(),
             Self::Manifest { .. } | Self::WrongManifest { .. } | Self::Entry(_) => Exit::Artifact,
             Self::Build(error) => error.exit(),
             Self::NoPlace(_) | Self::Io { .. } => Exit::Disk,
             Self::Stopped(_) => Exit::Stopped,
-            Self::Exec { .. } => Exit::Internal,
         }
     }
 

@@ -100,6 +100,10 @@ pub(crate) fn become_python(boot: &Boot<'_>, settings: &Settings, mut trace: Tra
         let _ = trace.append(path, &boot.job().environment, &boot.job().name, &outcome);
     }
     let (exec, ready) = result?;
+    // A signal that came after the last look at it must not be lost.
+    if let Some(signal) = sys::stop_signal() {
+        return Err(BootError::Stopped(format!("signal {signal}")));
+    }
     for lease in &ready.leases {
         // Without a lease clean-up goes by what processes map and name.
         let _ = lease.keep_across_exec();

@@ -14,7 +14,7 @@ use crate::cache::{
 };
 use crate::environment::Python;
 use crate::error::BootError;
-use crate::interpreter::{Search, choose, environment_key, require_glibc, require_platform};
+use crate::interpreter::{Search, choose, environment_key, node_glibc, require_glibc, require_platform};
 use crate::settings::Settings;
 use crate::watch::{Stop, Watching};
 
@@ -112,16 +112,21 @@ impl Boot<'_> {
         };
         if self.settings.writable {
             let environment = private_tree(&cache, &tree, means, trace)?;
+            self.clean(&cache, &plan.key, trace);
             return self.add_overlays(cache, None, environment, trace);
         }
         let (environment, is_new) = ensure_tree(&cache, &tree, means, trace)?;
         if is_new {
-            let (limit, keep) = (self.settings.cache_limit, Some(plan.key.as_str()));
-            // Nobody waits for it to succeed.
-            let _ = clean(&cache, &Cleaning { limit, time: CLEANING_TIME, keep });
-            trace.mark(Phase::Clean);
+            self.clean(&cache, &plan.key, trace);
         }
         self.add_overlays(cache, Some(plan.key.clone()), environment, trace)
+    }
+
+    fn clean(&self, cache: &Cache, key: &str, trace: &mut Trace) {
+        let cleaning = Cleaning { limit: self.settings.cache_limit, time: CLEANING_TIME, keep: Some(key) };
+        // Nobody waits for it to succeed.
+        let _ = clean(cache, &cleaning);
+        trace.mark(Phase::Clean);
     }
 
     /// Reads the manifest and finds the interpreter.
@@ -132,6 +137,7 @@ impl Boot<'_> {
         require_platform(&manifest.python.platform)?;
         let search = Search::new(job, self.settings);
         let (python, identity) = if job.interpreter.shipped {
+            require_glibc(&node_glibc(), manifest.python.least_glibc.as_deref())?;
             (Python::Shipped { version: manifest.python.version.clone() }, None)
         } else {
             let choice = choose(&search)?;

@@ -71,7 +71,7 @@ fn put_up(
             Found::Stale => true,
             Found::Missing => false,
         };
-        let linked = build(cache, tree, means, stale, trace)?;
+        let linked = build(cache, tree, means, stale, &|| claimed.progress(), trace)?;
         drop(claimed);
         trace.counts.files += linked.files;
         // Gone again only if somebody cleans up beside: once more then.
@@ -117,12 +117,13 @@ fn build(
     tree: &Tree<'_>,
     means: &Means<'_>,
     stale: bool,
+    progress: &(dyn Fn() + Sync),
     trace: &mut Trace,
 ) -> Result<Linked, BuildError> {
     let failed = |e| cache_error(cache, e);
     let staging = cache.staging().map_err(failed)?;
     let staged = staging.subdirectory("tree").map_err(failed)?;
-    let linked = fill(cache, tree, &staged, How::Link, means)?;
+    let linked = fill(cache, tree, &staged, How::Link, means, progress)?;
     trace.mark(Phase::Link);
     if stale {
         cache.replace_environment(&staged, tree.key).map_err(failed)?;
@@ -132,11 +133,18 @@ fn build(
     Ok(linked)
 }
 
-fn fill(cache: &Cache, tree: &Tree<'_>, place: &Path, how: How, means: &Means<'_>) -> Result<Linked, BuildError> {
+fn fill(
+    cache: &Cache,
+    tree: &Tree<'_>,
+    place: &Path,
+    how: How,
+    means: &Means<'_>,
+    progress: &(dyn Fn() + Sync),
+) -> Result<Linked, BuildError> {
     let contents: Vec<Digest> = tree.manifest.layers.iter().map(|layer| layer.content).collect();
     let layers: Vec<PathBuf> = contents.iter().map(|content| cache.layer_files(content)).collect();
     let records = |root: &Path| write_records(root, cache, tree.description, tree.manifest_bytes, &contents);
-    Ok(build_tree(place, &layers, tree.python, how, means.threads, records)?)
+    Ok(build_tree(place, &layers, tree.python, how, means.threads, progress, records)?)
 }
 
 /// Puts up an environment anew although one is there: somebody damaged it.
@@ -144,7 +152,7 @@ pub fn repair_tree(cache: &Cache, tree: &Tree<'_>, means: &Means<'_>, trace: &mu
     let layers = in_order(&tree.manifest.layers);
     for _ in 0..ATTEMPTS {
         ensure_layers(cache, &layers, means, trace)?;
-        match build(cache, tree, means, true, trace) {
+        match build(cache, tree, means, true, &|| {}, trace) {
             Err(BuildError::Link(LinkError::Vanished { .. })) => {}
             result => return result.map(|_| ()),
         }
@@ -165,7 +173,7 @@ pub fn private_tree(
         ensure_layers(cache, &layers, means, trace)?;
         // The lock protects the directory until the lease does.
         let (place, _lock) = cache.private_directory().map_err(failed)?;
-        match fill(cache, tree, &place, How::Copy, means) {
+        match fill(cache, tree, &place, How::Copy, means, &|| {}) {
             Err(BuildError::Link(LinkError::Vanished { .. })) => {}
             Err(error) => return Err(error),
             Ok(linked) => {

@@ -4,7 +4,7 @@
 //! files while inodes were freed a short while ago. What goes: directories of builders and private copies whose owner
 //! is dead; and, while the cache is over its limit or the disk nearly full, layers that no environment links and the
 //! environments that were started the longest ago. What never goes: what somebody has a lease on, what a live process
-//! of this user maps or names, what was used in the last minutes.
+//! of this user maps or names, what was used in the last hour.
 //!
 //! Everything is renamed into a staging directory first and unlinked there until the time is up: what is left then has
 //! no living owner, and goes the next time.
@@ -30,7 +30,7 @@ const YOUNG: Duration = Duration::from_secs(60);
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 /// A layer that no environment links may be about to be: whoever builds one used its layers this recently.
-const RECENT: Duration = Duration::from_secs(600);
+const RECENT: Duration = Duration::from_secs(3600);
 
 /// The disk is nearly full when less than one part in this many is free.
 const NEARLY_FULL: u64 = 20;
@@ -346,7 +346,7 @@ mod tests {
         cache.touch_layer(&recent);
         let super::super::Found::Ready(environment) = cache.find_environment("leased") else { panic!("is there") };
         let lease = cache.lease_layer(&overlay).expect("is there");
-        set_age(&cache.layer_state_file(&overlay), HOUR);
+        set_age(&cache.layer_state_file(&overlay), RECENT * 2);
         assert_eq!(run(&cache, 0, None), Cleaned { in_use: 1, ..Cleaned::default() });
         drop((environment, lease));
         let cleaned = run(&cache, 0, None);

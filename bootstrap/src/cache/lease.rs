@@ -19,6 +19,9 @@ use crate::sys;
 /// kernel's first table of 256, and below what `ulimit -n` is anywhere.
 const LEAST_DESCRIPTOR: RawFd = 200;
 
+/// How many milliseconds to wait for whoever holds the lock exclusively: to look at it, or to rename its place away.
+const PATIENCE: u32 = 100;
+
 /// The time of last use is not written more often than this.
 const USE_RESOLUTION: Duration = Duration::from_secs(60);
 
@@ -34,8 +37,10 @@ impl Lease {
     /// Where the file system refuses locks, the lease protects from nothing, and nobody cleans up.
     pub(super) fn take(path: &Path) -> Option<(Self, io::Result<Mark>)> {
         let file = File::open(path).ok()?;
-        if matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) {
-            return None;
+        let mut attempts = PATIENCE;
+        while matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) {
+            attempts = attempts.checked_sub(1)?;
+            std::thread::sleep(Duration::from_millis(1));
         }
         let (held, there) = (file.metadata().ok()?, fs::metadata(path).ok()?);
         if (held.dev(), held.ino()) != (there.dev(), there.ino()) {

@@ -80,16 +80,19 @@ struct Work<'a> {
     /// Set when the file system refused a link: the next ones are copied at once.
     copy: AtomicBool,
     how: How,
+    progress: &'a (dyn Fn() + Sync),
     error: Mutex<Option<LinkError>>,
 }
 
-/// Merges the directories `layers` into the empty directory `tree`, without what `leave_out` names.
+/// Merges the directories `layers` into the empty directory `tree`, without what `leave_out` names. `progress` is
+/// called again and again.
 pub fn link_layers(
     tree: &Path,
     layers: &[PathBuf],
     how: How,
     threads: usize,
     leave_out: &dyn Fn(&Path) -> bool,
+    progress: &(dyn Fn() + Sync),
 ) -> Result<Linked, LinkError> {
     let mut groups = Vec::new();
     let mut directories = BTreeSet::new();
@@ -109,6 +112,7 @@ pub fn link_layers(
         copied: AtomicU64::new(0),
         copy: AtomicBool::new(how == How::Copy),
         how,
+        progress,
         error: Mutex::new(None),
     };
     std::thread::scope(|scope| {
@@ -171,6 +175,7 @@ impl Work<'_> {
     /// Takes groups until there are none, or one failed.
     fn run(&self) {
         while let Some(group) = self.groups.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+            (self.progress)();
             if let Err(error) = self.link_group(group) {
                 self.next.store(self.groups.len(), Ordering::Relaxed);
                 *self.error.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
@@ -245,7 +250,7 @@ mod tests {
         for (name, how) in [("linked", How::Link), ("copied", How::Copy)] {
             let tree = directory.path().join(name);
             fs::create_dir(&tree).expect("creates");
-            let done = link_layers(&tree, std::slice::from_ref(&layer), how, 2, &|_| false).expect("links");
+            let done = link_layers(&tree, std::slice::from_ref(&layer), how, 2, &|_| false, &|| {}).expect("links");
             assert_eq!(done, Linked { files: 2, copied: u64::from(how == How::Copy) });
             let (own, layers) =
                 (fs::metadata(tree.join("d/x")).expect("stat"), fs::metadata(layer.join("d/x")).expect("stat"));
@@ -260,7 +265,7 @@ mod tests {
     fn a_layer_that_vanished_is_named() {
         let directory = tempfile::tempdir().expect("a directory");
         let gone = directory.path().join("gone");
-        let result = link_layers(directory.path(), std::slice::from_ref(&gone), How::Link, 1, &|_| false);
+        let result = link_layers(directory.path(), std::slice::from_ref(&gone), How::Link, 1, &|_| false, &|| {});
         assert!(matches!(result, Err(LinkError::Vanished { path }) if path == gone));
     }
 }

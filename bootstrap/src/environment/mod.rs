@@ -66,9 +66,10 @@ pub fn build_tree(
     python: &Python,
     how: How,
     threads: usize,
+    progress: &(dyn Fn() + Sync),
     records: impl FnOnce(&Path) -> io::Result<()>,
 ) -> Result<Linked, LinkError> {
-    let linked = link_layers(tree, layers, how, threads, &|path| is_own(python, path))?;
+    let linked = link_layers(tree, layers, how, threads, &|path| is_own(python, path), progress)?;
     let own = |source| LinkError::Write { path: tree.into(), source };
     interpreter_files(tree, python).map_err(own)?;
     records(tree).map_err(own)?;
@@ -142,7 +143,7 @@ mod tests {
 
     fn build(tree: &Path, layers: &[PathBuf], python: &Python) -> Result<Linked, LinkError> {
         fs::create_dir(tree).expect("creates");
-        build_tree(tree, layers, python, How::Link, 2, |_| Ok(()))
+        build_tree(tree, layers, python, How::Link, 2, &|| {}, |_| Ok(()))
     }
 
     #[test]

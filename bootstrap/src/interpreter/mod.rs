@@ -20,7 +20,7 @@ use cpack_artifact::launcher::{TRAILER_SIZE, Trailer};
 
 use crate::settings::Settings;
 
-pub use probe::{Choice, InterpreterError, choose, require_glibc, require_platform};
+pub use probe::{Choice, InterpreterError, choose, node_glibc, require_glibc, require_platform};
 
 /// Directories in which a `pythonX.Y` may be, `~` being the home directory and a final `*` any ending of a name.
 const USUAL_PLACES: &[&str] = &[
@@ -174,6 +174,12 @@ fn is_launcher(path: &Path) -> bool {
         && magic == *b"\x7fELF"
         && file.read_exact_at(&mut tail, at).is_ok()
         && !matches!(Trailer::read(&tail, at + TRAILER_SIZE as u64), Ok(None))
+}
+
+/// Whether the file is the interpreter that an environment of a node cache ships: it may be cleaned up any time.
+fn is_cached(path: &Path) -> bool {
+    let prefix = path.parent().and_then(Path::parent);
+    prefix.is_some_and(|prefix| prefix.join(crate::cache::RECORDS).is_dir())
 }
 
 #[cfg(test)]

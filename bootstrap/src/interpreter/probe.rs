@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{Identity, Search, identify, is_launcher, minor};
+use super::{Identity, Search, identify, is_cached, is_launcher, minor};
 
 /// Run by candidates: version, SOABI, glibc and base executable, one a line.
 ///
@@ -119,6 +119,23 @@ pub fn require_platform(needed: &str) -> Result<(), InterpreterError> {
     Err(InterpreterError::Platform { found, needed: needed.into() })
 }
 
+/// The version of the node's glibc, as its dynamic loader tells; empty where there is none that does.
+pub fn node_glibc() -> String {
+    let loaders = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"];
+    let said = loaders.iter().find_map(|path| {
+        let mut loader = Command::new(path);
+        loader.arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).output().ok()
+    });
+    said.map(|output| loader_version(&String::from_utf8_lossy(&output.stdout))).unwrap_or_default()
+}
+
+/// `2.36` of `ld.so (Debian GLIBC 2.36-9+deb12u13) stable release version 2.36.`
+fn loader_version(said: &str) -> String {
+    let line = said.lines().next().unwrap_or_default();
+    let last = line.split_whitespace().next_back().unwrap_or_default().trim_end_matches('.');
+    if last.starts_with(|c: char| c.is_ascii_digit()) { last.to_owned() } else { String::new() }
+}
+
 /// Refuses a node whose glibc is older than the environment's libraries need. Unknown versions are let pass.
 pub fn require_glibc(found: &str, needed: Option<&str>) -> Result<(), InterpreterError> {
     let number = |text: &str| text.split('.').map(|part| part.parse::<u32>().ok()).collect::<Option<Vec<_>>>();
@@ -144,6 +161,9 @@ fn misfit(search: &Search<'_>, answer: &Answer) -> Option<String> {
 fn ask(path: &Path) -> Result<Answer, String> {
     if is_launcher(path) {
         return Err("is a launcher, not an interpreter".into());
+    }
+    if is_cached(path) {
+        return Err("belongs to another environment".into());
     }
     let output = Command::new(path)
         .args(["-I", "-S", "-c", PROBE])
@@ -221,6 +241,18 @@ mod tests {
         script(&broken, "#!/bin/sh\necho no such thing >&2; exit 3");
         let text = choose(&search(&broken, "".as_ref(), "3.99")).expect_err("broken").to_string();
         assert!(text.contains("no such thing"), "{text}");
+    }
+
+    #[test]
+    fn the_loader_tells_the_glibc() {
+        for (said, version) in [
+            ("ld.so (Debian GLIBC 2.36-9+deb12u13) stable release version 2.36.\nCopyright", "2.36"),
+            ("ld.so (GNU libc) release release version 2.28.", "2.28"),
+            ("usage: ld.so", ""),
+            ("", ""),
+        ] {
+            assert_eq!(loader_version(said), version, "{said}");
+        }
     }
 
     #[test]

@@ -88,6 +88,34 @@ fn thirty_two_starts_at_once_share_the_work() {
 }
 
 #[test]
+fn locks_that_exclude_nobody_cost_work_and_nothing_else() {
+    let world = World::new();
+    let locks = world.cache().join("locks");
+    let children: Vec<_> = (0..12).map(|_| spawn(&mut world.command(&["-c", CODE]))).collect();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // A lock whose file is gone excludes nobody who comes later.
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                for path in entries_or_none(&locks) {
+                    let _ = fs::remove_file(path);
+                }
+            }
+        });
+        for child in children {
+            let output = child.wait_with_output().expect("ends");
+            assert_eq!((String::from_utf8_lossy(&output.stdout), output.stderr.len()), (SEEN.into(), 0));
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    world.check_cache();
+}
+
+fn entries_or_none(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir(directory).into_iter().flatten().flatten().map(|e| e.path()).collect()
+}
+
+#[test]
 fn a_start_that_is_killed_anywhere_leaves_nothing_that_is_used() {
     let world = World::new();
     for round in 0..30u64 {

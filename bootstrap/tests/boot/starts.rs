@@ -176,8 +176,10 @@ fn a_private_copy_may_be_written_to() {
     let refused = world.command(&["-c", code]).output().expect("starts");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("PermissionError"));
     assert_eq!(succeed(world.command(&["-c", code]).env("CPACK_WRITABLE", "1")), "written\n");
-    // The next new environment takes it away.
+    // Each starts from the layers, and the next takes away what the last one left.
+    assert_eq!(succeed(world.command(&["-c", code]).env("CPACK_WRITABLE", "1")), "written\n");
     assert_eq!(entries(&world.cache().join("private")).len(), 1);
+    world.run(&["-c", "import alpha; assert not hasattr(alpha, 'x')"]);
 }
 
 #[test]
