@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use cpack_artifact::Digest;
 use cpack_artifact::store::{
-    Deadlines, FileStore, Key, Put, Source, Store, StoreErrorKind, StoreOptions, cluster_properties, conformance, open,
+    Deadlines, FileStore, Key, Put, S3Store, Source, Store, StoreErrorKind, StoreOptions, cluster_properties,
+    conformance, open,
 };
 
 use support::hadoop::{self, Hdfs};
@@ -122,6 +123,10 @@ fn s3_moves_large_objects_in_parts_and_lists_many() {
     assert!(store.stat(&key).expect("stat").expect("it is there").modified > before);
     read_in_ranges(&*store, &key, &content);
 
+    let concrete = S3Store::new(&seaweed.uri("p"), &seaweed.options(seaweed.port)).expect("opens");
+    concrete.abandon(&layer(b"abandoned")).expect("starts an upload");
+    sweep(&concrete);
+
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
         for _ in 0..8 {
@@ -134,6 +139,14 @@ fn s3_moves_large_objects_in_parts_and_lists_many() {
         }
     });
     assert_eq!(store.list("names").expect("pages are followed").len(), 1100);
+}
+
+/// Takes the one thing that was left behind, once it is old.
+fn sweep(store: &dyn Store) {
+    let hour = Duration::from_secs(3600);
+    assert_eq!(store.sweep(SystemTime::now() - hour).expect("sweeps"), 0);
+    assert_eq!(store.sweep(SystemTime::now() + hour).expect("sweeps"), 1);
+    assert_eq!(store.sweep(SystemTime::now() + hour).expect("sweeps"), 0);
 }
 
 #[test]
@@ -309,6 +322,10 @@ fn hdfs_keeps_the_contract() {
     for uri in [hdfs.uri("plain"), hdfs.full_uri("full")] {
         conformance::check(&*open(&uri, &hdfs.options()).expect("opens"));
     }
+    // What lies in the temporary directory was left by a writer that is gone.
+    let inside = open(&hdfs.uri("plain/tmp"), &hdfs.options()).expect("opens");
+    inside.put(&Key::name("left", "").expect("a name"), Source::Bytes(b"left"), Put::Replace).expect("writes");
+    sweep(&*open(&hdfs.uri("plain"), &hdfs.options()).expect("opens"));
     let executor = executor(&hdfs, &hdfs.uri("plain").to_string());
     conformance::check(&*open(&hdfs.uri("executor"), &executor).expect("opens"));
     let viewfs = mounted(&hdfs);

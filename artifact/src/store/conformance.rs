@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "a test suite reports by panicking")]
 
 use std::thread;
+use std::time::SystemTime;
 
 use super::{Key, Put, Source, Store, StoreErrorKind, Written};
 use crate::Digest;
@@ -17,6 +18,7 @@ pub fn check(store: &dyn Store) {
     ranges(store);
     names(store);
     concurrent(store);
+    torn(store);
     listing_and_deleting(store);
 }
 
@@ -88,12 +90,23 @@ fn concurrent(store: &dyn Store) {
     });
 }
 
+/// What another writer left under the key is not kept if its length is wrong.
+fn torn(store: &dyn Store) {
+    let key = key(b"the whole object");
+    store.put(&key, Source::Bytes(b"the whole"), Put::Replace).expect("writes");
+    let sent = store.put(&key, Source::Bytes(b"the whole object"), Put::IfAbsent).expect("writes again");
+    assert_eq!(sent, Written::Sent(16));
+    assert_eq!(store.read(&key, 100).expect("reads"), b"the whole object");
+}
+
 fn listing_and_deleting(store: &dyn Store) {
     let gone = key(b"small");
     let listed = store.list("layers").expect("lists");
     assert!(listed.iter().any(|l| l.key == gone && l.stat.size == 5), "{listed:?}");
     assert!(listed.iter().all(|l| l.key.as_str().starts_with("layers/")), "{listed:?}");
     assert_eq!(store.list("names").expect("lists").len(), 1);
+    assert_eq!(store.sweep(SystemTime::now()).expect("sweeps"), 0, "no writer was killed");
+    assert_eq!(store.list("layers").expect("lists"), listed);
     store.delete(&gone).expect("deletes");
     assert_eq!(store.stat(&gone).expect("stat"), None);
     assert!(!store.list("layers").expect("lists").iter().any(|l| l.key == gone));

@@ -152,7 +152,9 @@ impl Store for FileStore {
     }
 
     fn put(&self, key: &Key, source: Source<'_>, put: Put) -> Result<Written, StoreError> {
-        if put == Put::IfAbsent && self.stat(key)?.is_some() && self.refresh(key).is_ok() {
+        let size = source.size().map_err(|e| self.error("cannot write", key.as_str(), &e))?;
+        let same = |stat: Stat| stat.size == size;
+        if put == Put::IfAbsent && self.stat(key)?.is_some_and(same) && self.refresh(key).is_ok() {
             return Ok(Written::Kept);
         }
         self.write(key, source).map(Written::Sent)
@@ -182,6 +184,24 @@ impl Store for FileStore {
         }
     }
 
+    fn sweep(&self, before: SystemTime) -> Result<usize, StoreError> {
+        let failed = |e: io::Error| self.error("cannot clean up", TEMPORARY, &e);
+        let entries = match fs::read_dir(self.root.join(TEMPORARY)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+            entries => entries.map_err(failed)?,
+        };
+        let mut swept = 0;
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            // Whoever writes it may rename it at any moment.
+            let modified = entry.metadata().and_then(|metadata| metadata.modified());
+            if modified.is_ok_and(|modified| modified < before) && fs::remove_file(entry.path()).is_ok() {
+                swept += 1;
+            }
+        }
+        Ok(swept)
+    }
+
     fn local_path(&self, key: &Key) -> Option<PathBuf> {
         Some(self.path(key))
     }
@@ -196,6 +216,18 @@ mod tests {
     fn keeps_the_contract() {
         let directory = tempfile::tempdir().expect("a directory");
         conformance::check(&FileStore::new(&directory.path().join("store")));
+    }
+
+    #[test]
+    fn sweeping_takes_what_is_old() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = FileStore::new(directory.path());
+        let temporary = store.temporary().expect("a path");
+        fs::write(&temporary, b"left").expect("writes");
+        let hour = std::time::Duration::from_secs(3600);
+        assert_eq!(store.sweep(SystemTime::now() - hour).ok(), Some(0));
+        assert_eq!(store.sweep(SystemTime::now() + hour).ok(), Some(1));
+        assert!(!temporary.exists());
     }
 
     #[test]

@@ -78,6 +78,10 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Removes an object. One that is gone already is no error.
     fn delete(&self, key: &Key) -> Result<(), StoreError>;
 
+    /// Removes what writers left behind that were killed, if nothing happened to it since `before`, by the store's clock.
+    /// Returns how many there were.
+    fn sweep(&self, before: SystemTime) -> Result<usize, StoreError>;
+
     /// The path of an object on this machine's file system, where the store is a directory.
     fn local_path(&self, _key: &Key) -> Option<PathBuf> {
         None
@@ -114,6 +118,14 @@ pub enum Source<'a> {
 }
 
 impl Source<'_> {
+    /// Length in bytes.
+    pub fn size(&self) -> std::io::Result<u64> {
+        match self {
+            Self::Bytes(bytes) => Ok(bytes.len() as u64),
+            Self::File(path) | Self::Consume(path) => std::fs::metadata(path).map(|metadata| metadata.len()),
+        }
+    }
+
     /// Whether the store may move the source instead of copying it.
     pub const fn is_consumed(&self) -> bool {
         matches!(self, Self::Consume(_))

@@ -180,6 +180,16 @@ impl HdfsStore {
         StoreError { kind, operation: call.operation, location: self.uri.join(call.object), reason }
     }
 
+    /// All that is under the directory of `call`, nothing if it does not exist.
+    fn statuses(&self, call: Call<'_>) -> Result<Vec<FileStatus>, StoreError> {
+        let path = self.path(call.object);
+        let found = self.call(call, |client| {
+            let path = path.clone();
+            async move { client.list_status(&path, true).await.map_err(|e| self.failed(call, &e)) }
+        });
+        found.or_else(|error| if error.is_not_found() { Ok(Vec::new()) } else { Err(error) })
+    }
+
     fn listed(&self, status: &FileStatus) -> Option<Listed> {
         if status.isdir {
             return None;
@@ -241,22 +251,15 @@ impl Store for HdfsStore {
     }
 
     fn list(&self, directory: &str) -> Result<Vec<Listed>, StoreError> {
-        // A listing asks once for each directory: its time is that of a transfer.
         let call = Call { operation: "cannot list", object: directory, bytes: LISTING };
-        let path = self.path(directory);
-        let found = self.call(call, |client| {
-            let path = path.clone();
-            async move { client.list_status(&path, true).await.map_err(|e| self.failed(call, &e)) }
-        });
-        match found {
-            Ok(statuses) => {
-                let mut listed: Vec<Listed> = statuses.iter().filter_map(|status| self.listed(status)).collect();
-                listed.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-                Ok(listed)
-            }
-            Err(error) if error.is_not_found() => Ok(Vec::new()),
-            Err(error) => Err(error),
-        }
+        let statuses = self.statuses(call)?;
+        let mut listed: Vec<Listed> = statuses.iter().filter_map(|status| self.listed(status)).collect();
+        listed.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        Ok(listed)
+    }
+
+    fn sweep(&self, before: SystemTime) -> Result<usize, StoreError> {
+        self.sweep_temporary(before)
     }
 
     fn delete(&self, key: &Key) -> Result<(), StoreError> {
@@ -266,7 +269,8 @@ impl Store for HdfsStore {
     }
 }
 
-/// What a listing counts as, in bytes: 64 s more at the least rate that is accepted.
+/// What a listing counts as, in bytes. It asks once for each directory, so its time is that of a transfer: 64 s more at
+/// the least rate that is accepted.
 const LISTING: u64 = 16 << 20;
 
 fn misconfigured(uri: &StoreUri, reason: String) -> StoreError {

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use hdfs_native::client::FileStatus;
 use hdfs_native::{Client, HdfsError, WriteOptions};
 
 use super::super::content::Content;
 use super::super::retry::Failure;
 use super::super::{Key, StoreError, StoreErrorKind};
-use super::{Call, HdfsStore, no_answer};
+use super::{Call, HdfsStore, LISTING, no_answer};
 
 /// Where temporary files of writers are, beside the directories of the layout.
 const TEMPORARY: &str = "tmp";
@@ -166,6 +167,19 @@ impl HdfsStore {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Removes the temporary files that nobody wrote to since `before`.
+    pub(super) fn sweep_temporary(&self, before: SystemTime) -> Result<usize, StoreError> {
+        let call = Call { operation: "cannot clean up", object: TEMPORARY, bytes: LISTING };
+        let statuses = self.statuses(call)?;
+        let old = |status: &&FileStatus| !status.isdir && super::stat(status).modified < before;
+        let mut swept = 0;
+        for status in statuses.iter().filter(old) {
+            self.remove(Call { bytes: 0, ..call }, &status.path)?;
+            swept += 1;
+        }
+        Ok(swept)
     }
 
     fn umask(&self) -> u32 {

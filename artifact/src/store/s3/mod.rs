@@ -1,8 +1,8 @@
 //! A bucket, or a prefix in one, as a store.
 //!
 //! Objects lie at `<prefix>/<key>`. A write is one request, or a multipart upload that is completed at the end: readers
-//! see the old object or the whole new one, and a writer that is killed leaves at most an unfinished upload, which the
-//! bucket's lifecycle rules remove. Refreshing copies an object onto itself, on the server.
+//! see the old object or the whole new one, and a writer that is killed leaves at most an unfinished upload, which
+//! pruning, or a lifecycle rule of the bucket, gives up. Refreshing copies an object onto itself, on the server.
 //!
 //! Nothing is kept between calls but connections and credentials. Every attempt has a deadline; what is transient is
 //! tried again, and a body that breaks off goes on where it broke, from the same version of the object (`If-Match`).
@@ -212,6 +212,10 @@ impl Store for S3Store {
         }
         found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         Ok(found)
+    }
+
+    fn sweep(&self, before: SystemTime) -> Result<usize, StoreError> {
+        self.abort_old(before)
     }
 
     fn delete(&self, key: &Key) -> Result<(), StoreError> {

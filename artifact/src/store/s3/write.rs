@@ -1,5 +1,7 @@
 //! Writing objects: one request for small ones, parts side by side for large ones.
 
+use std::time::SystemTime;
+
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, MetadataDirective};
 
@@ -150,18 +152,53 @@ impl S3Store {
         })
     }
 
-    /// Gives up an upload, as far as that is possible: what stays behind costs space, nothing else.
+    /// Gives up an upload, as far as that is possible: what stays behind costs space until it is swept, nothing else.
     fn abort(&self, key: &Key, upload: &str) {
         let call = Call { operation: "cannot write", object: key.as_str(), bytes: 0 };
+        let _ = self.abort_named(call, &self.name(key.as_str()), upload);
+    }
+
+    /// Gives up the upload of the object `name`. One that is gone already is no error.
+    fn abort_named(&self, call: Call<'_>, name: &str, upload: &str) -> Result<(), StoreError> {
         let aborted = self.call(call, |client| {
-            let request = client
-                .abort_multipart_upload()
-                .bucket(&self.uri.authority)
-                .key(self.name(key.as_str()))
-                .upload_id(upload);
+            let request = client.abort_multipart_upload().bucket(&self.uri.authority).key(name).upload_id(upload);
             async move { request.send().await.map(|_| ()).map_err(|e| self.failed(call, &e)) }
         });
-        let _ = aborted;
+        aborted.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })
+    }
+
+    /// Starts an upload and leaves it, as a writer does that is killed.
+    #[cfg(feature = "conformance")]
+    pub fn abandon(&self, key: &Key) -> Result<(), StoreError> {
+        self.start(key).map(drop)
+    }
+
+    /// Gives up the uploads that were started before `before`.
+    pub(super) fn abort_old(&self, before: SystemTime) -> Result<usize, StoreError> {
+        let call = Call { operation: "cannot clean up", object: "", bytes: 0 };
+        let mut marker: (Option<String>, Option<String>) = (None, None);
+        let mut swept = 0;
+        loop {
+            let page = self.call(call, |client| {
+                let request = client
+                    .list_multipart_uploads()
+                    .bucket(&self.uri.authority)
+                    .prefix(self.name(""))
+                    .set_key_marker(marker.0.clone())
+                    .set_upload_id_marker(marker.1.clone());
+                async move { request.send().await.map_err(|e| self.failed(call, &e)) }
+            })?;
+            for upload in page.uploads().iter().filter(|upload| super::modified(upload.initiated()) < before) {
+                if let (Some(name), Some(id)) = (upload.key(), upload.upload_id()) {
+                    self.abort_named(call, name, id)?;
+                    swept += 1;
+                }
+            }
+            if page.is_truncated() != Some(true) {
+                return Ok(swept);
+            }
+            marker = (page.next_key_marker, page.next_upload_id_marker);
+        }
     }
 
     /// Makes the object's age zero by a copy onto itself, which moves no bytes over the network.
