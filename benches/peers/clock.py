@@ -1,0 +1,125 @@
+"""Times of child processes, taken where the kernel keeps them."""
+
+import os
+import re
+import statistics
+import subprocess
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+class NotRun(Exception):
+    """Something that is not there: its row says so and why, and nothing is claimed about it."""
+
+
+class Failed(Exception):
+    """A command that should have worked did not."""
+
+
+@dataclass(frozen=True)
+class Child:
+    """One finished process: wall time from before its start to after its end, CPU times, and what it printed."""
+
+    seconds: float
+    user: float
+    system: float
+    output: str
+
+
+def run(argv, env=None, cwd=None, watch=None):
+    """Runs `argv` to its end with an empty standard input. `watch(pid)` is called while it runs, if given."""
+    argv = [str(part) for part in argv]
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        start = time.perf_counter()
+        try:
+            child = subprocess.Popen(argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+        except OSError as error:
+            raise Failed(f"{argv[0]}: {error}") from error
+        if watch:
+            watch(child.pid)
+        _, status, usage = os.wait4(child.pid, 0)
+        seconds = time.perf_counter() - start
+        child.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        output = out.read().decode(errors="replace")
+        if child.returncode != 0:
+            err.seek(0)
+            said = (err.read().decode(errors="replace").strip() or output.strip()).splitlines()[-3:]
+            raise Failed(shown(f"{argv[0]} ended with {child.returncode}: {' / '.join(said)}"))
+    return Child(seconds, usage.ru_utime, usage.ru_stime, output)
+
+
+def shown(text):
+    """`text` with the last part of each path only: results name no place of this machine."""
+    return re.sub(r"/[^\s'\":,]*/", "…/", text)[:400]
+
+
+def environ(**changes):
+    """This process's variables without those that steer Python, pex, uv or the programs here, and with `changes`."""
+    steering = ("PYTHON", "PEX", "UV_", "CPACK_", "C_PACK_", "PIP_", "VIRTUAL_ENV", "RAYON_")
+    # Where an index is set for pip or uv, installing needs it; nothing that is timed does.
+    kept = ("PIP_INDEX_URL", "PIP_CERT", "PIP_TRUSTED_HOST", "UV_INDEX_URL", "UV_DEFAULT_INDEX", "PIP_CONFIG_FILE")
+    base = {k: v for k, v in os.environ.items() if k in kept or not k.startswith(steering)}
+    base.update({k: str(v) for k, v in changes.items()})
+    return base
+
+
+@contextmanager
+def processors(count):
+    """Everything started within runs on the first `count` processors only."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[:count])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def settle():
+    """Lets the kernel write back what earlier runs left, so that no later one pays for it."""
+    os.sync()
+
+
+def read_into_page_cache(path):
+    """Reads the file, or all files below the directory, `path`: cold never means a cold disk here."""
+    paths = [path]
+    if os.path.isdir(path):
+        paths = [os.path.join(root, name) for root, _, names in os.walk(path) for name in names]
+    for each in paths:
+        if not os.path.islink(each):
+            with open(each, "rb", buffering=0) as file:
+                while file.read(8 << 20):
+                    pass
+
+
+def alternate(runs, samples, say, between=settle):
+    """Calls every function of `samples` (name -> function of the run's number) `runs` times, in alternating order.
+
+    Gives name -> list of what they returned, and name -> why it was not run.
+    """
+    taken, reasons = {name: [] for name in samples}, {}
+    for number in range(runs):
+        order = list(samples) if number % 2 == 0 else list(reversed(list(samples)))
+        for name in order:
+            if name in reasons:
+                continue
+            between()
+            try:
+                taken[name].append(samples[name](number))
+            except (NotRun, Failed) as reason:
+                kind = "not run" if isinstance(reason, NotRun) else "failed"
+                reasons[name] = f"{kind}: {reason}"
+                say(f"    {name}: {reasons[name]}")
+    return taken, reasons
+
+
+def summary(values):
+    """Median and spread of `values`, and the values themselves."""
+    return {
+        "median": statistics.median(values),
+        "min": min(values),
+        "max": max(values),
+        "values": [round(value, 6) for value in values],
+    }

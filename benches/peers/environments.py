@@ -1,0 +1,129 @@
+"""Environments to measure: from pinned requirements, or a virtual environment that is given."""
+
+import os
+import re
+from dataclasses import dataclass
+from importlib import metadata
+
+from clock import NotRun, environ, run
+from scratch import size_of
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+PINS = os.path.join(os.path.dirname(HERE), "environments")
+
+# What a user's first line would be.
+IMPORTS = {"small": "requests", "scientific": "pandas", "torch": "torch", "many": "rich"}
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment and how it came to be."""
+
+    name: str
+    venv: str
+    module: str
+    origin: str
+    size: int
+    files: int
+    requirements: tuple
+
+    @property
+    def python(self):
+        """Its interpreter."""
+        return os.path.join(self.venv, "bin", "python")
+
+    @property
+    def base_python(self):
+        """The interpreter that it was made from: what a cluster's node has."""
+        return os.path.realpath(self.python)
+
+    @property
+    def site_packages(self):
+        """Its modules."""
+        return site_packages(self.venv)
+
+    @property
+    def code(self):
+        """Imports the module and prints how long that took."""
+        return f"import time; s = time.perf_counter(); import {self.module}; print(time.perf_counter() - s)"
+
+    def described(self):
+        """For the results."""
+        return {
+            "origin": self.origin,
+            "bytes": self.size,
+            "files": self.files,
+            "distributions": len(self.requirements),
+            "import": self.module,
+        }
+
+
+def pins(name):
+    """The pinned requirements of the environment `name`."""
+    return os.path.join(PINS, f"{name}.txt")
+
+
+def obtain(name, given, scratch, tools, python, say):
+    """The environment `name`: the one in `given`, else one made from its pins, which later runs find again."""
+    if name in given:
+        return describe(name, os.path.abspath(given[name]), f"given: {byte_code(given[name])}")
+    if name not in IMPORTS:
+        raise NotRun(f"no environment {name!r}: known are {', '.join(IMPORTS)}")
+    venv = scratch.kept("venvs", name)
+    if not os.path.exists(f"{venv}.complete"):
+        say(f"  making the environment {name} from {os.path.basename(pins(name))}")
+        uv, quiet = tools.path("uv"), environ(UV_CACHE_DIR=tools.uv_cache)
+        run([uv, "venv", "-q", "--clear", "-p", python, venv], env=quiet)
+        # As pip leaves it: files of its own, byte-code compiled.
+        compiled = ["--compile-bytecode", "--link-mode", "copy"]
+        run([uv, "pip", "install", "-q", *compiled, "-p", f"{venv}/bin/python", "-r", pins(name)], env=quiet)
+        with open(f"{venv}.complete", "w", encoding="utf-8"):
+            pass
+    return describe(name, venv, f"made from its pins: {byte_code(venv)}")
+
+
+def describe(name, venv, origin):
+    """What is in the virtual environment `venv`."""
+    if not os.path.exists(os.path.join(venv, "bin", "python")):
+        raise NotRun(f"{venv} has no bin/python")
+    found = metadata.distributions(path=[site_packages(venv)])
+    # The tools that build wheels are left out of a PEX by cluster-pack, too.
+    left_out = {"pip", "wheel"}
+    requirements = sorted(f"{d.metadata['Name']}=={d.version}" for d in found if d.metadata["Name"] not in left_out)
+    files = sum(len(names) for _, _, names in os.walk(venv))
+    return Environment(name, venv, IMPORTS.get(name, "sys"), origin, size_of(venv), files, tuple(requirements))
+
+
+def site_packages(venv):
+    """The one `site-packages` of a virtual environment."""
+    lib = os.path.join(venv, "lib")
+    names = [name for name in (os.listdir(lib) if os.path.isdir(lib) else []) if re.fullmatch(r"python3\.\d+", name)]
+    if len(names) != 1:
+        raise NotRun(f"{venv} is no virtual environment with one lib/python3.X")
+    return os.path.join(lib, names[0], "site-packages")
+
+
+def byte_code(venv):
+    """Whether the modules have byte-code."""
+    modules = compiled = 0
+    for _, _, names in os.walk(site_packages(venv)):
+        modules += sum(name.endswith(".py") for name in names)
+        compiled += sum(name.endswith(".pyc") for name in names)
+    if compiled == 0:
+        return "without byte-code"
+    return f"byte-code for {min(compiled, modules) * 100 // max(modules, 1)} % of the modules"
+
+
+def smallest_distribution(environment):
+    """The distribution with the fewest bytes: what a small change changes. Gives its name and its modules."""
+
+    def modules(found):
+        paths = [str(found.locate_file(file)) for file in found.files or [] if str(file).endswith(".py")]
+        return [path for path in paths if os.path.isfile(path)]
+
+    def weight(found):
+        return sum(os.path.getsize(path) for path in modules(found))
+
+    found = [d for d in metadata.distributions(path=[environment.site_packages]) if modules(d)]
+    smallest = min(found, key=weight)
+    return smallest.metadata["Name"], modules(smallest)

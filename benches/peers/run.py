@@ -1,0 +1,140 @@
+#!/usr/bin/env python3
+"""Measures this project beside its peers, on the same environment, in the same run.
+
+    benches/peers/run.py                                    everything, on all four environments: hours, and 60 GB of disk
+    benches/peers/run.py -e scientific -m first-run         one measurement on one environment
+    benches/peers/run.py -e torch --venv torch=/path/venv   an environment that is there
+    benches/peers/run.py --update-readme                    the README's table, from the newest results
+
+Needs Python 3.9 or later and nothing else; peers are installed by name from their registries into the scratch directory,
+but for unzip, bsdtar (libarchive-tools), 7z (p7zip-full) and tar, which the system brings. A peer that is missing gets a row that says so.
+RIPUNZIP and PEXRC name executables of those two.
+"""
+
+import argparse
+import datetime
+import os
+import sys
+
+import environments
+import machine
+import measurements
+import report
+import targets
+from clock import Failed, NotRun
+from scratch import Scratch
+from subjects import all_subjects
+from tools import Programs, Tools
+
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+# What is measured where, unless -e or -m say otherwise.
+PLAN = {
+    "creation": ["small", "scientific", "many", "torch"],
+    "again": ["scientific", "many", "torch"],
+    "first-run": ["small", "scientific", "many", "torch"],
+    "relink": ["scientific"],
+    "extraction": ["scientific"],
+    "warm": ["small", "scientific"],
+    "together": ["scientific"],
+    "memory": ["scientific", "torch"],
+    "budget": ["scientific", "torch"],
+    "executables": ["small"],
+}
+
+
+def arguments():
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("-e", "--environment", action="append", choices=list(environments.IMPORTS), help="only on this environment")
+    add("-m", "--measure", action="append", choices=list(measurements.ALL), help="only this measurement")
+    add("-s", "--subject", dest="only", action="append", metavar="TEXT", help="only ways whose name has this text")
+    add("--venv", action="append", default=[], metavar="NAME=PATH", help="use this virtual environment for NAME")
+    add("--runs", type=int, default=3, metavar="N", help="samples of each [default: 3; cheap measurements take more]")
+    add("--warm-runs", type=int, default=40, metavar="N", help="samples of a warm start [default: 40]")
+    add("--containers", type=int, default=16, metavar="N", help="starts at once [default: 16]")
+    add("--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads of budget and boot [default: all cores]")
+    add("--scratch", default=os.path.join(REPOSITORY, "target", "bench"), metavar="DIR",
+        help="where everything is made; its file system is what is measured [default: target/bench]")
+    add("--python", default=sys.executable, help="the interpreter of environments that are made [default: this one]")
+    add("--pack", metavar="FILE", help="cluster-pack [default: built for release]")
+    add("--boot", metavar="FILE", help="cpack-boot [default: built as shipped]")
+    add("--out", metavar="DIR", help="where results go [default: benches/runs/<date>-<machine>]")
+    add("--update-readme", action="store_true", help="put the newest results, or those in --out, into the README; measures nothing")
+    return parser.parse_args()
+
+
+def say(text):
+    """Tells how far it is."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def plan(options):
+    """What to measure where, in the order of the measurements within an environment."""
+    names = options.environment or list(environments.IMPORTS)
+    chosen = options.measure or list(measurements.ALL)
+    asked = options.environment and options.measure
+    return [(e, m) for e in names for m in measurements.ALL if m in chosen and (asked or e in PLAN[m])]
+
+
+def measure(options, scratch, save):
+    """Measures everything that is asked for, and saves the results after each."""
+    tools, programs = Tools(scratch, say), Programs(REPOSITORY, options.pack, options.boot, say)
+    say("setting up")
+    tools.install()
+    context = measurements.Context(scratch, tools, programs, all_subjects(tools, programs), options, say)
+    given = dict(pair.split("=", 1) for pair in options.venv)
+    facts = {
+        "format": 1,
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%MZ"),
+        "machine": machine.describe(scratch.root),
+        "revision": machine.revision(REPOSITORY),
+        "runs": options.runs,
+    }
+    found, tables = {}, []
+    for name, measurement in plan(options):
+        if name not in found:
+            found[name] = environments.obtain(name, given, scratch, tools, options.python, say)
+        say(f"{measurement} of {name}")
+        before, removals = machine.load(), scratch.removals
+        try:
+            made = measurements.ALL[measurement](context, found[name])
+        except (NotRun, Failed) as reason:
+            say(f"  {reason}")
+            made = [measurements.table(measurement, measurement, found[name], None, {}, f"Not run: {reason}")]
+        for table in made:
+            table.update(load_before=before, load_after=machine.load(), removals=scratch.removals - removals)
+            say("\n".join(report.section(table)))
+        tables += made
+        described = {name: environment.described() for name, environment in found.items()}
+        results = {**facts, "tools": tools.versions(), "environments": described, "tables": tables}
+        save({**results, "targets": targets.check(tables)})
+
+
+def main():
+    """Measures and writes, or updates the README."""
+    options = arguments()
+    runs = os.path.join(REPOSITORY, "benches", "runs")
+    if options.update_readme:
+        results, path = report.newest(options.out or runs)
+        link = os.path.relpath(os.path.dirname(path), REPOSITORY)
+        report.update_readme(os.path.join(REPOSITORY, "README.md"), results, link)
+        return 0
+    scratch, written = Scratch(options.scratch), set()
+
+    def save(results):
+        place = f"{results['date'][:10]}-{machine.slug(results['machine'])}"
+        written.add(report.write(options.out or os.path.join(runs, place), results))
+
+    try:
+        measure(options, scratch, save)
+    finally:
+        say("deleting what was made for this run")
+        scratch.close()
+    print("\n".join(written))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,300 @@
+"""Ways to ship an environment: how each creates its artifact, and how a node starts from it.
+
+Every way gets the same virtual environment and the same line of Python. What a way leaves to be done on the node is done
+there in a fresh directory, with an empty cache of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+
+from clock import Failed, environ, run
+from environments import pins
+from scratch import size_of
+
+ZIP = """\
+import os, sys, zipfile
+source, output, level = sys.argv[1], sys.argv[2], int(sys.argv[3])
+with zipfile.ZipFile(output, "w", zipfile.ZIP_DEFLATED, compresslevel=level) as archive:
+    for root, _, names in os.walk(source):
+        for name in names:
+            path = os.path.join(root, name)
+            archive.write(path, os.path.relpath(path, source))
+"""
+
+ZIP_SHUTIL = 'import shutil, sys; shutil.make_archive(sys.argv[2].removesuffix(".zip"), "zip", sys.argv[1])'
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What is shipped: its bytes, and the file or directory that a node gets."""
+
+    path: str
+    size: int
+    seconds: float
+    extra: dict
+
+
+@dataclass(frozen=True)
+class Start:
+    """A start on a node. `ready` is the part before the user's Python runs, where it can be told apart."""
+
+    total: float
+    ready: float | None
+    imported: float
+    phases: dict
+
+
+class Subject:
+    """A way to ship an environment."""
+
+    name = ""
+    # Disk that a creation, and a start, needs as a multiple of the environment's size.
+    creation_room, start_room = 2.5, 1.5
+
+    def __init__(self, tools, programs):
+        self.tools, self.programs = tools, programs
+
+    def create(self, environment, directory):
+        """Makes the artifact in the empty `directory`."""
+        raise NotImplementedError
+
+    def start(self, environment, artifact, code, directory):
+        """Starts from it in the empty `directory`, running `code`, which prints how long its import took."""
+        raise NotImplementedError
+
+
+def last_number(text):
+    """What `Environment.code` printed."""
+    try:
+        return float(text.strip().splitlines()[-1])
+    except (IndexError, ValueError) as error:
+        raise Failed(f"the import printed {text!r}") from error
+
+
+def boot_metrics(path):
+    """The last start in a file of CPACK_METRICS: seconds until exec, seconds by phase, and the line itself."""
+    with open(path, encoding="utf-8") as file:
+        line = json.loads(file.read().strip().splitlines()[-1])
+    phases = line.get("phases_ms") or line.get("phases") or {}
+    if isinstance(phases, list):
+        phases = {phase["name"]: phase["ms"] for phase in phases}
+    total = line.get("total_ms", line.get("total", sum(phases.values())))
+    return total / 1e3, {name: ms / 1e3 for name, ms in phases.items()}, line
+
+
+class Ours(Subject):
+    """`cluster-pack upload` to a fresh directory store with a fresh client cache, and the launcher."""
+
+    name = "this project"
+
+    def upload(self, venv, directory):
+        """Publishes `venv` to the store in `directory`; what was printed, and the seconds."""
+        places = self.places(directory)
+        child = run([self.programs.pack, *places, "--venv", venv, "--json", "-q", "upload"], env=environ())
+        return json.loads(child.output), child.seconds
+
+    def places(self, directory, name="bench"):
+        """Store and client cache in `directory`, and the executable that is shipped."""
+        store, cache = os.path.join(directory, "store"), os.path.join(directory, "client-cache")
+        return ["--store", store, "--client-cache", cache, "--boot", self.programs.boot, "--name", name]
+
+    def launcher(self, venv, directory, path, *arguments, name="bench"):
+        """Writes the launcher, having published what is missing, to `path`."""
+        places = self.places(directory, name)
+        run([self.programs.pack, *places, "--venv", venv, *arguments, "-q", "launcher", "-o", path], env=environ())
+        return path
+
+    def create(self, environment, directory):
+        report, seconds = self.upload(environment.venv, directory)
+        path = self.launcher(environment.venv, directory, os.path.join(directory, "env-python"))
+        return Artifact(path, report["packed_bytes"], seconds, {"store": os.path.join(directory, "store")})
+
+    def start(self, environment, artifact, code, directory):
+        metrics = os.path.join(directory, "metrics")
+        child = run([artifact.path, "-c", code], env=self.node(directory, metrics))
+        ready, phases, _ = boot_metrics(metrics)
+        return Start(child.seconds, ready, last_number(child.output), phases)
+
+    def node(self, cache, metrics=None, **more):
+        """The variables of a node whose cache is in `cache`."""
+        known = {"CPACK_METRICS": metrics} if metrics else {}
+        return environ(CPACK_CACHE_DIR=os.path.join(cache, "node"), HOME=cache, **known, **more)
+
+
+class OursPex(Ours):
+    """A PEX zipapp that `cluster-pack pack` writes, started by `cpack-boot`: nothing of upstream's runtime runs."""
+
+    name = "this project, PEX"
+
+    def create(self, environment, directory):
+        path, cache = os.path.join(directory, "environment.pex"), os.path.join(directory, "client-cache")
+        flags = ["--client-cache", cache, "--venv", environment.venv, "-q", "pack", "--format", "pex", "-o", path]
+        # The runtime part comes from the pex that is on the PATH, so that none is fetched while the time runs.
+        env = environ(PATH=f"{os.path.dirname(self.tools.path('pex'))}:{os.environ['PATH']}")
+        child = run([self.programs.pack, "--boot", self.programs.boot, *flags], env=env)
+        return Artifact(path, size_of(path), child.seconds, {})
+
+    def start(self, environment, artifact, code, directory):
+        metrics = os.path.join(directory, "metrics")
+        argv = [self.programs.boot, "--cpack", "exec", artifact.path, "-c", code]
+        child = run(argv, env=self.node(directory, metrics))
+        ready, phases, _ = boot_metrics(metrics)
+        return Start(child.seconds, ready, last_number(child.output), phases)
+
+
+class Pex(Subject):
+    """PEX files as pex writes them from the virtual environment."""
+
+    def __init__(self, tools, programs, layout, *flags, name=None):
+        super().__init__(tools, programs)
+        self.layout, self.flags = layout, flags
+        self.name = name or f"pex {layout}"
+
+    def build(self, environment, directory, output, *flags):
+        """Runs pex with a fresh PEX_ROOT; the seconds."""
+        argv = [self.tools.path("pex"), *flags, "--venv-repository", environment.venv, *environment.requirements]
+        scratch = os.path.join(directory, "tmp")
+        os.makedirs(scratch)
+        root = os.path.join(directory, "pex-root")
+        env = environ(PEX_ROOT=root, TMPDIR=scratch, PATH=f"{environment.venv}/bin:{os.environ['PATH']}")
+        return run([*argv, "--python", environment.python, "-o", output], env=env, cwd=directory).seconds
+
+    def create(self, environment, directory):
+        output = os.path.join(directory, "environment.pex")
+        flags = ["--layout", self.layout, "--max-install-jobs", "0", *self.flags]
+        seconds = self.build(environment, directory, output, *flags)
+        return Artifact(output, size_of(output), seconds, {})
+
+    def start(self, environment, artifact, code, directory):
+        child = run([environment.base_python, artifact.path, "-c", code], env=self.node(directory))
+        return Start(child.seconds, None, last_number(child.output), {})
+
+    @staticmethod
+    def node(directory):
+        """The variables of a node whose cache is in `directory`."""
+        return environ(PEX_ROOT=os.path.join(directory, "pex-root"), HOME=directory)
+
+
+class PexRc(Pex):
+    """A PEX with pex's native runtime, which is in no registry."""
+
+    def __init__(self, tools, programs):
+        super().__init__(tools, programs, "zipapp", name="pexrc")
+
+    def create(self, environment, directory):
+        self.flags = ("--rc", "--pexrc-binary", self.tools.pexrc())
+        return super().create(environment, directory)
+
+
+class ClusterPackMode(Pex):
+    """What cluster-pack runs in one of its modes: pex, then a zip of its output; the node runs `unzip` first.
+
+    Its own checks before and after (`pip list`, metadata) are left out, in its favour.
+    """
+
+    creation_room = 5.0
+
+    def __init__(self, tools, programs, mode, layout, level):
+        super().__init__(tools, programs, layout, name=f"cluster-pack {mode}")
+        self.level = level
+
+    def create(self, environment, directory):
+        tree, archive = os.path.join(directory, "env.pex.tmp"), os.path.join(directory, "env.pex.zip")
+        flags = ["--inherit-path=fallback", "--layout", self.layout, "--max-install-jobs", "0"]
+        seconds = self.build(environment, directory, tree, *flags)
+        script = [ZIP, tree, archive, self.level] if self.level is not None else [ZIP_SHUTIL, tree, archive]
+        zipped = run([environment.base_python, "-c", *script], env=environ())
+        parts = {"pex": round(seconds, 3), "zip": round(zipped.seconds, 3)}
+        return Artifact(archive, size_of(archive), seconds + zipped.seconds, parts)
+
+    def start(self, environment, artifact, code, directory):
+        tree = os.path.join(directory, "pyenv")
+        unzipped = run([self.tools.path("unzip"), "-q", artifact.path, "-d", tree])
+        child = run([environment.base_python, f"{tree}/__main__.py", "-c", code], env=self.node(directory))
+        total = unzipped.seconds + child.seconds
+        return Start(total, None, last_number(child.output), {"unzip": unzipped.seconds, "run": child.seconds})
+
+
+class Tar(Subject):
+    """`tar -czf` of the virtual environment, as people do by hand."""
+
+    name = "tar.gz"
+
+    def create(self, environment, directory):
+        path = os.path.join(directory, "environment.tar.gz")
+        child = run([self.tools.path("tar"), "-czf", path, "-C", environment.venv, "."])
+        return Artifact(path, size_of(path), child.seconds, {})
+
+    def start(self, environment, artifact, code, directory):
+        tree = os.path.join(directory, "environment")
+        os.makedirs(tree)
+        unpacked = run([self.tools.path("tar"), "-xzf", artifact.path, "-C", tree])
+        child = run([f"{tree}/bin/python", "-c", code], env=environ())
+        return Start(unpacked.seconds + child.seconds, unpacked.seconds, last_number(child.output), {})
+
+
+class VenvPack(Tar):
+    """venv-pack2, to a tar.gz."""
+
+    name = "venv-pack2"
+
+    def create(self, environment, directory):
+        path = os.path.join(directory, "environment.tar.gz")
+        child = run([self.tools.path("venv-pack"), "-q", "-p", environment.venv, "-o", path], env=environ())
+        return Artifact(path, size_of(path), child.seconds, {})
+
+
+class Uv(Subject):
+    """`uv venv` and `uv pip install --offline` from a warm cache, in hard-link mode: nothing is shipped."""
+
+    name = "uv pip install --offline"
+    start_room = 0.2
+
+    def create(self, environment, directory):
+        self.warm(environment.name, environment.python, directory)
+        return Artifact(directory, 0, 0.0, {})
+
+    def warm(self, name, python, directory):
+        """Fills uv's cache, untimed: this may fetch."""
+        self.install(name, python, os.path.join(directory, "warm"), pins(name), offline=False)
+
+    def install(self, name, python, venv, requirements, offline=True):
+        """Makes a virtual environment and installs into it; the seconds of both commands."""
+        uv, env = self.tools.path("uv"), environ(UV_CACHE_DIR=self.tools.uv_cache)
+        made = run([uv, "venv", "-q", "-p", os.path.realpath(python), venv], env=env)
+        flags = ["--offline"] if offline else []
+        flags += ["--link-mode", "hardlink", "-p", f"{venv}/bin/python", "-r", requirements]
+        installed = run([uv, "pip", "install", "-q", *flags], env=env)
+        return made.seconds, installed.seconds
+
+    def start(self, environment, artifact, code, directory):
+        venv = os.path.join(directory, "venv")
+        start = time.perf_counter()
+        self.install(environment.name, environment.python, venv, pins(environment.name))
+        ready = time.perf_counter() - start
+        child = run([f"{venv}/bin/python", "-c", code], env=environ())
+        return Start(ready + child.seconds, ready, last_number(child.output), {})
+
+
+def all_subjects(tools, programs):
+    """Every way, this project's first."""
+    return [
+        Ours(tools, programs),
+        OursPex(tools, programs),
+        ClusterPackMode(tools, programs, "FAST_MID_BIG", "loose", 0),
+        ClusterPackMode(tools, programs, "SLOW_FAST_SMALL", "packed", 0),
+        ClusterPackMode(tools, programs, "MID_SLOW_SMALL", "loose", 1),
+        ClusterPackMode(tools, programs, "DISABLED", "packed", None),
+        Pex(tools, programs, "zipapp"),
+        Pex(tools, programs, "packed"),
+        Pex(tools, programs, "loose"),
+        Pex(tools, programs, "zipapp", "--venv", name="pex --venv"),
+        PexRc(tools, programs),
+        VenvPack(tools, programs),
+        Tar(tools, programs),
+        Uv(tools, programs),
+    ]

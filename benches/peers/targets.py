@@ -1,0 +1,65 @@
+"""What this project set out to reach, checked against results."""
+
+MIB = 2**20
+
+
+def ratio(row, key):
+    """The ratio of a row to its table's baseline."""
+    return lambda rows: rows.get(row, {}).get("ratio", {}).get(key)
+
+
+def median(row, key):
+    """The median of a row."""
+    return lambda rows: rows.get(row, {}).get("values", {}).get(key, {}).get("median")
+
+
+def over(row, key, other):
+    """How many times the median of `other` that of `row` is."""
+
+    def found(rows):
+        values = median(row, key)(rows), median(other, key)(rows)
+        return values[0] / values[1] if all(values) else None
+
+    return found
+
+
+OURS = "this project"
+
+# (measurement, environment, what, how it is found, at most, unit)
+TARGETS = [
+    ("creation", "torch", "creation, of FAST_MID_BIG's", ratio(OURS, "seconds"), 0.7, "×"),
+    ("creation", "torch", "size, of SLOW_FAST_SMALL's", over(OURS, "mib", "cluster-pack SLOW_FAST_SMALL"), 1.0, "×"),
+    ("again", "torch", "creation again, nothing changed", median("nothing changed", "seconds"), 0.5, "s"),
+    ("again", "torch", "creation again, one changed", median("one small distribution changed", "seconds"), 1.0, "s"),
+    ("first-run", "torch", "cold start and import, of FAST_MID_BIG's", ratio(OURS, "total"), 0.3, "×"),
+    ("budget", "torch", "cold boot alone, of its budget", ratio(OURS, "seconds"), 1.3, "×"),
+    ("first-run", "scientific", "cold start and import, of a plain PEX's", ratio(OURS, "total"), 1 / 3, "×"),
+    ("relink", "scientific", "new environment of known layers, of uv's", ratio(OURS, "seconds"), 1.0, "×"),
+    ("extraction", "scientific", "extraction, of ripunzip's time", ratio(OURS, "seconds"), 1 / 1.7, "×"),
+    ("warm", None, "warm start over the environment's python", lambda rows: rows.get(OURS, {}).get("over_ms"), 5, "ms"),
+    ("together", None, "16 cold starts at once, of one alone", ratio("16 at once", "exec"), 1.3, "×"),
+    ("memory", None, "most resident memory", median(OURS, "resident_mib"), 256, "MiB"),
+    ("memory", None, "most address space", median(OURS, "address_mib"), 2048, "MiB"),
+]
+
+
+def check(tables):
+    """What was found for each target that was measured: reached or not."""
+    found = []
+    for table in tables:
+        rows = {row["name"]: row for row in table["rows"]}
+        for measurement, environment, what, how, limit, unit in TARGETS:
+            if measurement != table["measurement"] or environment not in (None, table["environment"]):
+                continue
+            value = how(rows)
+            found.append(
+                {
+                    "environment": table["environment"],
+                    "target": what,
+                    "at_most": round(limit, 3),
+                    "found": None if value is None else round(value, 3),
+                    "unit": unit,
+                    "reached": None if value is None else value <= limit,
+                }
+            )
+    return found
