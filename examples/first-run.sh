@@ -17,7 +17,8 @@ while [ $# -gt 0 ]; do
 done
 
 command -v cargo >/dev/null || { echo "cargo is needed: install Rust first" >&2; exit 80; }
-cargo build --quiet --manifest-path "$here/Cargo.toml" --release -p cluster-pack
+# Stores on the network are left out here: building their clients takes minutes.
+cargo build --quiet --manifest-path "$here/Cargo.toml" --release --no-default-features -p cluster-pack
 (cd "$here" && cargo build --quiet --config bootstrap/static.toml --profile boot -p cpack-boot)
 
 work=$(mktemp -d)

@@ -18,6 +18,7 @@
 //! | [`pex`] | starting a PEX file |
 //! | [`watch`], [`trace`], [`error`] | stopping, time, messages |
 //! | [`sys`] | the few unsafe calls |
+//! | `foreign` | keeps the static executable safe on nodes with another C library |
 //!
 //! **Standard output belongs to Python**: nothing is written there before `exec`. Standard error gets one line, and only
 //! when something is wrong. Standard input is never read.
@@ -31,6 +32,8 @@ pub mod environment;
 pub mod error;
 pub mod exec;
 pub mod extract;
+#[cfg(all(feature = "hdfs", target_env = "gnu", target_feature = "crt-static"))]
+mod foreign;
 pub mod interpreter;
 pub mod job;
 pub mod path;
