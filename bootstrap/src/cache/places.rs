@@ -145,10 +145,10 @@ mod tests {
             home: Some("/home/u".into()),
             tmpdir: None,
         };
-        let found = places(&from, Some(Path::new("/work")));
+        let found = places(&from, Some(Path::new("/container")));
         let paths: Vec<_> = found.iter().map(|p| p.path.to_str().expect("UTF-8")).collect();
         let expected = [
-            "/work/relative",
+            "/container/relative",
             "/d1/usercache/u",
             "/d2/usercache/u",
             "/data/spark",
