@@ -156,7 +156,7 @@ mod tests {
             "/tmp",
             "/d1/usercache/u/appcache/a",
             "/d2/usercache/u/appcache/a",
-            "/work",
+            "/container",
         ];
         assert_eq!(paths, expected);
         assert_eq!(found[0].kind, Kind::Chosen);
