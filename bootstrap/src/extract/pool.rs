@@ -71,6 +71,8 @@ struct Pool<'p, 'a> {
 struct State<'a> {
     /// Archives with spans to be taken, and the next span of each.
     ready: VecDeque<(Arc<Run<'a>>, usize)>,
+    /// Spans of the first of them that were left for a worker with more memory.
+    passed: VecDeque<usize>,
     /// Workers that are starting an archive.
     starting: usize,
     /// Files of archives in work.
@@ -155,7 +157,7 @@ impl<'a> Pool<'_, 'a> {
         let mut worker = self.worker()?;
         let mut buffer = Vec::new();
         loop {
-            match self.next(false) {
+            match self.next(Some(&worker)) {
                 Step::Span(run, span) => {
                     run.read(span, &mut buffer)?;
                     self.decode(&mut worker, &run, span, &mut buffer)?;
@@ -169,7 +171,7 @@ impl<'a> Pool<'_, 'a> {
     /// Reads for others to decode.
     fn fetch_until_end(&self) -> Result<(), ExtractError> {
         loop {
-            match self.next(true) {
+            match self.next(None) {
                 Step::Span(run, span) => {
                     let mut buffer = lock(&self.state).free.pop().unwrap_or_default();
                     run.read(span, &mut buffer)?;
@@ -223,8 +225,10 @@ impl<'a> Pool<'_, 'a> {
         self.changed.wait_timeout(state, GLANCE).unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// What to do next: a fetcher takes a span only where the budget has room for it.
-    fn next(&self, fetching: bool) -> Step<'a> {
+    /// What to do next: a worker takes the span that suits it, a fetcher the next one if the budget has room for it.
+    fn next(&self, worker: Option<&Worker>) -> Step<'a> {
+        let fetching = worker.is_none();
+        let suits = |run: &Run<'a>, span| worker.is_none_or(|worker| run.suits(worker, span));
         let mut state = lock(&self.state);
         loop {
             if self.stopped() {
@@ -234,7 +238,7 @@ impl<'a> Pool<'_, 'a> {
             let has_room = |len| !fetching || state.in_flight == 0 || state.in_flight + len <= self.fetched;
             match waiting {
                 Some(len) if has_room(len) => {
-                    if let Some(step) = state.take(if fetching { len } else { 0 }) {
+                    if let Some(step) = state.take(if fetching { len } else { 0 }, &suits) {
                         return step;
                     }
                 }
@@ -312,18 +316,30 @@ impl<'a> Pool<'_, 'a> {
 }
 
 impl<'a> State<'a> {
-    /// Takes the next span, with `len` bytes of the budget.
-    fn take(&mut self, len: u64) -> Option<Step<'a>> {
-        let (run, span) = self.ready.front_mut()?;
-        let step = Step::Span(Arc::clone(run), *span);
-        *span += 1;
-        if *span == run.plan.spans.len() {
+    /// Takes the next span that `suits`, or the first where none does, with `len` bytes of the budget.
+    fn take(&mut self, len: u64, suits: Suits<'_, 'a>) -> Option<Step<'a>> {
+        let (run, next) = self.ready.front_mut()?;
+        let spans = run.plan.spans.len();
+        let mut found = self.passed.iter().position(|span| suits(run, *span)).and_then(|at| self.passed.remove(at));
+        while found.is_none() && *next < spans {
+            if suits(run, *next) {
+                found = Some(*next);
+            } else {
+                self.passed.push_back(*next);
+            }
+            *next += 1;
+        }
+        let step = Step::Span(Arc::clone(run), found.or_else(|| self.passed.pop_front())?);
+        if *next == spans && self.passed.is_empty() {
             self.ready.pop_front();
         }
         self.in_flight += len;
         Some(step)
     }
 }
+
+/// Whether the worker that asks can decode a span at full speed.
+type Suits<'s, 'a> = &'s dyn Fn(&Run<'a>, usize) -> bool;
 
 /// Stops the others when a worker panics, so that nobody waits for it.
 struct Guard<'g, 'p, 'a>(&'g Pool<'p, 'a>);

@@ -204,6 +204,12 @@ impl<'a> Run<'a> {
         weight
     }
 
+    /// Whether `worker` has what it needs for the fastest way to decode the span with this index.
+    pub(super) fn suits(&self, worker: &Worker, index: usize) -> bool {
+        let (packed, unpacked, large) = self.weight(index);
+        !large || worker.large.fits(packed.saturating_add(unpacked))
+    }
+
     /// Whether there is nothing to decode.
     pub(super) fn is_empty(&self) -> bool {
         self.plan.spans.is_empty()

@@ -49,44 +49,52 @@ impl Budget {
     }
 }
 
-/// Buffers for entries that are decoded as one, kept from one to the next and given back before small ones.
+/// Memory for entries that are decoded as one, kept from one to the next and given back before small ones.
 #[derive(Debug)]
 pub(super) struct Large {
     budget: Arc<Budget>,
-    input: Option<MmapMut>,
-    output: Option<MmapMut>,
+    buffer: Option<MmapMut>,
 }
 
 impl Large {
     pub(super) const fn new(budget: Arc<Budget>) -> Self {
-        Self { budget, input: None, output: None }
+        Self { budget, buffer: None }
     }
 
     /// Buffers of these lengths, or none where the budget does not allow them.
     pub(super) fn buffers(&mut self, input: usize, output: usize) -> Option<(&mut [u8], &mut [u8])> {
-        for (buffer, len) in [(&mut self.input, input), (&mut self.output, output)] {
-            if buffer.as_ref().is_some_and(|buffer| buffer.len() >= len) {
-                continue;
-            }
-            self.budget.give(size(buffer));
-            *buffer = None;
+        let len = input.checked_add(output)?;
+        if !self.serves(len as u64) {
+            self.release();
             if !self.budget.take(len as u64) {
                 return None;
             }
-            *buffer = map(len);
-            if buffer.is_none() {
+            self.buffer = map(len);
+            if self.buffer.is_none() {
                 self.budget.give(len as u64);
-                return None;
             }
         }
-        Some((self.input.as_mut()?.get_mut(..input)?, self.output.as_mut()?.get_mut(..output)?))
+        self.buffer.as_mut()?.get_mut(..len)?.split_at_mut_checked(input)
     }
 
-    /// Gives the buffers back.
+    /// Whether [`Self::buffers`] would find the budget large enough for this many bytes at this moment.
+    pub(super) fn fits(&self, len: u64) -> bool {
+        self.serves(len) || self.budget.free.load(Ordering::Acquire) + self.len() >= len
+    }
+
+    /// Whether the buffer is long enough, and not so long that others lack what it holds.
+    fn serves(&self, len: u64) -> bool {
+        (len..=len.saturating_mul(2)).contains(&self.len())
+    }
+
+    fn len(&self) -> u64 {
+        self.buffer.as_ref().map_or(0, |buffer| buffer.len() as u64)
+    }
+
+    /// Gives the memory back.
     pub(super) fn release(&mut self) {
-        self.budget.give(size(&self.input) + size(&self.output));
-        self.input = None;
-        self.output = None;
+        self.budget.give(self.len());
+        self.buffer = None;
     }
 }
 
@@ -94,10 +102,6 @@ impl Drop for Large {
     fn drop(&mut self) {
         self.release();
     }
-}
-
-fn size(buffer: &Option<MmapMut>) -> u64 {
-    buffer.as_ref().map_or(0, |buffer| buffer.len() as u64)
 }
 
 /// Anonymous memory, in huge pages where the kernel gives them on request: page faults were 5 % of an extraction.
@@ -253,7 +257,10 @@ mod tests {
         let mut other = Large::new(Arc::clone(&budget));
         assert!(one.buffers(20, 50).is_some());
         assert!(other.buffers(20, 50).is_none());
-        assert!(one.buffers(10, 60).is_some(), "grows within the budget");
+        assert!(one.fits(100) && !other.fits(31), "counts what would be given back");
+        assert!(one.buffers(10, 80).is_some(), "grows within the budget");
+        assert!(one.buffers(10, 40).is_some() && other.buffers(10, 10).is_none(), "keeps what is not much too long");
+        assert!(one.buffers(10, 30).is_some() && other.buffers(10, 10).is_some(), "others get what is not needed");
         one.release();
         other.release();
         assert_eq!(budget.free.load(Ordering::Relaxed), 100);
