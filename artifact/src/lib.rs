@@ -12,13 +12,15 @@
 //! | [`pex_info`] | the JSON in a PEX file that says what it holds and how it starts |
 //! | [`store`] | where layers, manifests and names are kept |
 //! | [`exit`] | the exit codes of both programs |
+//! | [`fault`] | steps at which tests kill or refuse something; nothing without the feature `faults` |
 //!
 //! Nothing here prints, reads an environment variable or starts a thread, but for the clients of the network stores
-//! (features `hdfs` and `s3`).
+//! (features `hdfs` and `s3`) and for tests (feature `faults`).
 
 pub mod content;
 pub mod digest;
 pub mod exit;
+pub mod fault;
 pub mod job;
 pub mod launcher;
 pub mod manifest;

@@ -49,6 +49,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use cpack_artifact::exit::Exit;
+use cpack_artifact::fault::point;
 
 use boot::Boot;
 use error::BootError;
@@ -112,6 +113,7 @@ pub(crate) fn become_python(boot: &Boot<'_>, settings: &Settings, mut trace: Tra
         let _ = lease.keep_across_exec();
     }
     let program = exec.program.clone();
+    point("boot.exec").map_err(|source| BootError::Exec { source, program: program.clone() })?;
     Err(BootError::Exec { source: exec.run(), program })
 }
 

@@ -18,6 +18,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use cpack_artifact::Digest;
+use cpack_artifact::fault::point;
 use cpack_artifact::manifest::Archive;
 use serde::{Deserialize, Serialize};
 
@@ -93,6 +94,7 @@ impl ClientCache {
         let mut file = tempfile::NamedTempFile::new_in(directory)?;
         serde_json::to_writer(&mut file, packed)?;
         file.flush()?;
+        point("client.recorded")?;
         file.persist(&path).map(|_| ()).map_err(|e| e.error)
     }
 

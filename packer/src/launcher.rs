@@ -7,7 +7,9 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use cpack_artifact::fault::point;
 use cpack_artifact::job::{self, Job};
 use cpack_artifact::launcher::{TRAILER_SIZE, Trailer, appendix};
 use cpack_artifact::manifest::Manifest;
@@ -21,6 +23,9 @@ const BUILT: [&str; 3] = [
     "../x86_64-unknown-linux-gnu/release/cpack-boot",
     "../x86_64-unknown-linux-gnu/debug/cpack-boot",
 ];
+
+/// Writing a launcher takes a second: whoever began this long ago is dead.
+const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// Why a launcher could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -97,17 +102,32 @@ pub fn write(path: &Path, launcher: &[u8]) -> Result<bool, LauncherError> {
     let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(directory).map_err(failed)?;
     let temporary = directory.join(format!(".{}-{}", BOOT, std::process::id()));
+    sweep(directory, &temporary);
     let result = fs::OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o700)
         .open(&temporary)
         .and_then(|mut file| io::Write::write_all(&mut file, launcher))
+        .and_then(|()| point("launcher.written"))
         .and_then(|()| fs::rename(&temporary, path));
     if result.is_err() {
         let _ = fs::remove_file(&temporary);
     }
     result.map(|()| true).map_err(failed)
+}
+
+/// Removes what writers left that were killed: a process of the same number, as all first ones of containers are, or any
+/// that began long ago.
+fn sweep(directory: &Path, own: &Path) {
+    let prefix = format!(".{BOOT}-");
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let is_temporary = entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes());
+        let age = || entry.metadata().and_then(|m| m.modified()).ok().and_then(|time| time.elapsed().ok());
+        if is_temporary && (entry.path() == own || age().is_some_and(|age| age > ABANDONED)) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -130,6 +150,20 @@ mod tests {
         let elf = [&b"\x7fELF"[..], &[0; 500]].concat();
         fs::write(&launcher, [&elf[..], &appendix(elf.len() as u64, &[("a", b"b")])].concat()).expect("writes");
         assert!(read_boot(&launcher).expect_err("a launcher").to_string().contains("launcher"));
+    }
+
+    #[test]
+    fn what_a_killed_writer_of_the_same_number_left_is_no_obstacle() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let left = directory.path().join(format!(".{BOOT}-{}", std::process::id()));
+        let old = directory.path().join(format!(".{BOOT}-0"));
+        fs::write(&left, b"torn").expect("writes");
+        fs::write(&old, b"torn").expect("writes");
+        let time = std::time::SystemTime::now() - 2 * ABANDONED;
+        let times = fs::FileTimes::new().set_modified(time);
+        fs::File::open(&old).and_then(|file| file.set_times(times)).expect("sets the time");
+        assert!(write(&directory.path().join("env-python"), b"one").expect("writes"));
+        assert_eq!(fs::read_dir(directory.path()).expect("reads").count(), 1);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use super::{Key, Listed, Put, Source, Stat, Store, StoreError, StoreErrorKind, StoreUri, Written};
+use crate::fault::point;
 
 /// Where temporary files of writers are, beside the directories of the layout.
 const TEMPORARY: &str = "tmp";
@@ -69,16 +70,19 @@ impl FileStore {
                 io::copy(&mut File::open(from)?, &mut file)?;
             }
         }
+        point("store.filled")?;
         Ok(file.metadata()?.len())
     }
 
     /// Publishes the temporary file `path`, synced first: a name that survives a power loss has its bytes.
     fn publish(path: &Path, place: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()?;
+        point("store.synced")?;
         if let Some(parent) = place.parent() {
             fs::create_dir_all(parent)?;
         }
-        fs::rename(path, place)
+        fs::rename(path, place)?;
+        point("store.renamed")
     }
 
     fn write(&self, key: &Key, source: Source<'_>) -> Result<u64, StoreError> {

@@ -9,7 +9,7 @@ use cpack_artifact::store::{Key, Store, StoreOptions, StoreUri, open};
 use super::{Boot, Means, Phase, Ready, Trace, Tree};
 use crate::build::{ensure_tree, in_order, private_tree};
 use crate::cache::{
-    Cache, Cleaning, Description, Environment, Found as InCache, LayerState, Place, PlaceError, clean, free_at,
+    Cache, Cleaning, Description, Environment, Found as InCache, LayerState, Place, PlaceError, RECENT, clean, free_at,
     unusable,
 };
 use crate::environment::Python;
@@ -20,6 +20,12 @@ use crate::watch::{Stop, Watching};
 
 /// How long a start may clean up before Python runs.
 const CLEANING_TIME: Duration = Duration::from_secs(1);
+
+/// How long it may clean up where it cannot go on without.
+const ROOM_TIME: Duration = Duration::from_secs(30);
+
+/// Layers that this start, or one beside it, built a moment ago are not what is to go.
+const JUST_BUILT: Duration = Duration::from_secs(120);
 
 /// What is opened and started only when something is to be built.
 #[derive(Debug)]
@@ -72,6 +78,16 @@ impl Boot<'_> {
                 return self.add_overlays(cache, Some(plan.key), environment, trace);
             }
         }
+        match self.build_somewhere(&plan, &means, trace) {
+            Err(BootError::Build(error)) if error.is_full() && self.make_room(trace) => {
+                self.build_somewhere(&plan, &means, trace)
+            }
+            result => result,
+        }
+    }
+
+    /// Builds in the first place that can take it.
+    fn build_somewhere(&self, plan: &Plan, means: &Means<'_>, trace: &mut Trace) -> Result<Ready, BootError> {
         let wanted = in_order(plan.manifest.layers.iter().chain(&self.job().overlays));
         let mut refusals = Vec::new();
         let mut failure = None;
@@ -83,7 +99,7 @@ impl Boot<'_> {
                     continue;
                 }
             };
-            match self.build_in(cache, &plan, &means, trace) {
+            match self.build_in(cache, plan, means, trace) {
                 Err(BootError::Build(error)) if error.is_of_this_place() => failure = Some(error),
                 result => return result,
             }
@@ -123,10 +139,20 @@ impl Boot<'_> {
     }
 
     fn clean(&self, cache: &Cache, key: &str, trace: &mut Trace) {
-        let cleaning = Cleaning { limit: self.settings.cache_limit, time: CLEANING_TIME, keep: Some(key) };
+        let limit = self.settings.cache_limit;
+        let cleaning = Cleaning { limit, recent: RECENT, time: CLEANING_TIME, keep: Some(key) };
         // Nobody waits for it to succeed.
         let _ = clean(cache, &cleaning);
         trace.mark(Phase::Clean);
+    }
+
+    /// Removes what nobody uses from all caches, since no disk has room: slow, and better than not to start.
+    fn make_room(&self, trace: &mut Trace) -> bool {
+        let cleaning = Cleaning { limit: 0, recent: JUST_BUILT, time: ROOM_TIME, keep: None };
+        let caches = self.places.iter().filter_map(|place| Cache::open(place, &self.boot).ok());
+        let bytes: u64 = caches.filter_map(|cache| clean(&cache, &cleaning).ok()).map(|cleaned| cleaned.bytes).sum();
+        trace.mark(Phase::Clean);
+        bytes > 0
     }
 
     /// Reads the manifest and finds the interpreter.

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use cpack_artifact::fault::point;
 use cpack_artifact::manifest::Layer;
 
 use super::{BuildError, GLANCES, Means, cache_error, source, title};
@@ -152,6 +153,7 @@ impl<'a> Building<'a> {
             Claim::Theirs if self.lock().taken_over.contains(&index) => Claimed::without_lock(),
             Claim::Theirs => return Ok(Attempt::Theirs(self.cache.watch(&name))),
         };
+        point("layer.claimed").map_err(failed)?;
         match self.cache.layer_state(&layer.content) {
             LayerState::Ready => return Ok(Attempt::Complete(|counts| counts.waited += 1)),
             LayerState::Unchecked => {
@@ -173,6 +175,7 @@ impl<'a> Building<'a> {
     /// Publishes a layer that was extracted. Its claim ends with that.
     fn publish(&self, id: usize, stats: Stats) -> io::Result<()> {
         let Some((claimed, staged)) = self.lock().in_work.remove(&id) else { return Ok(()) };
+        point("layer.extracted")?;
         seal_directories(staged.files())?;
         // Another process may have published it: this one's is then discarded with the staging directory.
         self.cache.publish_layer(&staged, stats.unpacked)?;

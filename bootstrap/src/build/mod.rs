@@ -6,6 +6,7 @@
 mod layers;
 mod tree;
 
+use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -82,6 +83,18 @@ impl BuildError {
         }
     }
 
+    /// Whether a disk is full.
+    pub fn is_full(&self) -> bool {
+        let mut next: Option<&(dyn Error + 'static)> = Some(self);
+        while let Some(error) = next {
+            if let Some(io) = error.downcast_ref::<io::Error>() {
+                return matches!(io.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            }
+            next = error.source();
+        }
+        false
+    }
+
     /// The exit code that fits.
     pub fn exit(&self) -> Exit {
         match self {
@@ -138,6 +151,7 @@ pub fn in_order<'a>(layers: impl IntoIterator<Item = &'a Layer>) -> Vec<&'a Laye
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::extract::ExtractError;
     use cpack_artifact::Digest;
     use cpack_artifact::manifest::Archive;
 
@@ -154,6 +168,17 @@ mod tests {
             rank,
             first: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_full_disk_is_seen_through_what_is_wrapped_around_it() {
+        let full = || io::Error::from_raw_os_error(libc::ENOSPC);
+        let link = BuildError::Link(LinkError::Write { path: "x".into(), source: full() });
+        let write = ExtractError::Write { archive: "a".into(), path: "p".into(), source: full() };
+        let extract = BuildError::Extract(Box::new(write.into()));
+        let read_only = BuildError::Cache { path: "x".into(), source: io::ErrorKind::ReadOnlyFilesystem.into() };
+        let seen = [link, extract, read_only].map(|e| (e.is_full(), e.is_of_this_place()));
+        assert_eq!(seen, [(true, true), (true, true), (false, true)]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use cpack_artifact::Digest;
+use cpack_artifact::fault::point;
 use cpack_artifact::manifest::{Layer, Manifest};
 
 use super::{BuildError, GLANCES, Means, cache_error, ensure_layers, in_order};
@@ -65,6 +66,7 @@ fn put_up(
             }
             Waited::Ours(claimed) => claimed,
         };
+        point("tree.claimed").map_err(|e| cache_error(cache, e))?;
         trace.mark(Phase::Wait);
         let stale = match cache.find_environment(tree.key) {
             Found::Ready(environment) => return Ok((environment, false)),
@@ -179,6 +181,7 @@ pub fn private_tree(
             Ok(linked) => {
                 trace.counts.files += linked.files;
                 trace.mark(Phase::Link);
+                point("private.filled").map_err(failed)?;
                 let lease = lease_tree(&place).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
                 return Ok(Environment { path: place, lease });
             }

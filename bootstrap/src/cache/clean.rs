@@ -18,10 +18,11 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use cpack_artifact::Digest;
+use cpack_artifact::fault::point;
 
 use super::environments::{layers_of, lease_path};
 use super::staging::unique_name;
-use super::{Cache, ENVIRONMENTS, PRIVATE, STAGING, Staging, commit, lease, remove_tree};
+use super::{Cache, ENVIRONMENTS, PRIVATE, STAGING, Staging, commit, flock, lease, remove_tree};
 
 /// A directory without a living owner is left alone this long: its owner may not have locked it yet.
 const YOUNG: Duration = Duration::from_secs(60);
@@ -30,7 +31,7 @@ const YOUNG: Duration = Duration::from_secs(60);
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 /// A layer that no environment links may be about to be: whoever builds one used its layers this recently.
-const RECENT: Duration = Duration::from_secs(3600);
+pub const RECENT: Duration = Duration::from_secs(3600);
 
 /// The disk is nearly full when less than one part in this many is free.
 const NEARLY_FULL: u64 = 20;
@@ -40,6 +41,9 @@ const NEARLY_FULL: u64 = 20;
 pub struct Cleaning<'a> {
     /// Bytes of layers above which unused environments go.
     pub limit: u64,
+    /// Layers that no environment links stay if they were used this recently, mostly [`RECENT`]; that recently in any
+    /// case while somebody builds beside.
+    pub recent: Duration,
     /// How long it may take.
     pub time: Duration,
     /// The environment that was just put up.
@@ -64,10 +68,12 @@ pub struct Cleaned {
 /// Cleans up. What cannot be removed is left, and no error: nobody waits for it.
 pub fn clean(cache: &Cache, cleaning: &Cleaning<'_>) -> io::Result<Cleaned> {
     let deadline = Instant::now().checked_add(cleaning.time);
-    let mut cleaner = Cleaner { cache, staging: cache.staging()?, deadline, in_use: None, cleaned: Cleaned::default() };
+    let (staging, recent) = (cache.staging()?, cleaning.recent);
+    let mut cleaner = Cleaner { cache, recent, staging, deadline, in_use: None, cleaned: Cleaned::default() };
     cleaner.abandoned()?;
     let mut size = cleaner.size()?;
-    let is_over = |size: u64| size > cleaning.limit || is_nearly_full(cache.root());
+    // Environments whose layers are gone count nothing, and take their space.
+    let is_over = |size: u64| size > cleaning.limit || cleaning.limit == 0 || is_nearly_full(cache.root());
     if is_over(size) {
         size = size.saturating_sub(cleaner.unlinked_layers(cleaning.keep)?);
     }
@@ -82,11 +88,13 @@ pub fn clean(cache: &Cache, cleaning: &Cleaning<'_>) -> io::Result<Cleaned> {
         }
     }
     remove_tree(cleaner.staging.path(), deadline)?;
+    point("clean.removed")?;
     Ok(cleaner.cleaned)
 }
 
 struct Cleaner<'a> {
     cache: &'a Cache,
+    recent: Duration,
     staging: Staging,
     deadline: Option<Instant>,
     /// What live processes name, looked up when it is first asked for.
@@ -108,9 +116,15 @@ impl Cleaner<'_> {
         for (parent, lease) in [(STAGING, false), (PRIVATE, true)] {
             for entry in fs::read_dir(self.cache.directory(parent))?.flatten() {
                 let path = entry.path();
-                if path != self.staging.path() && !self.is_late() && is_abandoned(&path, lease) {
+                if path == self.staging.path() || self.is_late() {
+                    continue;
+                }
+                if is_abandoned(&path, lease) {
+                    point("clean.abandoned")?;
                     remove_tree(&path, self.deadline)?;
                     self.cleaned.abandoned += 1;
+                } else if parent == STAGING {
+                    self.recent = self.recent.max(RECENT);
                 }
             }
         }
@@ -135,13 +149,14 @@ impl Cleaner<'_> {
 
     fn remove_layer(&mut self, content: &Digest) -> io::Result<u64> {
         let state = self.cache.layer_state_file(content);
-        let is_recent = lease::last_used(&state).is_some_and(|used| age(used) < RECENT);
+        let is_recent = lease::last_used(&state).is_some_and(|used| age(used) < self.recent);
         let Some(_lock) = lease::exclusive(&state).filter(|_| !is_recent) else { return Ok(0) };
         if self.is_in_use(content.to_hex().as_bytes()) {
             return Ok(0);
         }
         let size = self.cache.layer_size(content);
         self.cache.discard_layer(content, &self.staging)?;
+        point("clean.layer")?;
         let _ = fs::remove_file(self.cache.lock_path(&content.to_hex()));
         self.cleaned.layers += 1;
         self.cleaned.bytes += size;
@@ -168,6 +183,7 @@ impl Cleaner<'_> {
         // Only a directory that may be written to can be moved to another parent.
         fs::set_permissions(&place, Permissions::from_mode(0o755))?;
         fs::rename(&place, &aside)?;
+        point("clean.environment")?;
         if !is_same(locked.as_ref(), &lease_path(&aside)) {
             // This process stood still for long, and another put up a new tree meanwhile.
             let _ = commit::publish(&aside, &place);
@@ -196,7 +212,7 @@ fn is_abandoned(path: &Path, leased: bool) -> bool {
     if leased && lease_path(path).exists() {
         return lease::exclusive(&lease_path(path)).is_some();
     }
-    match directory.try_lock() {
+    match flock::exclusive(&directory) {
         Ok(()) => age(modified) > YOUNG,
         Err(TryLockError::WouldBlock) => false,
         Err(TryLockError::Error(_)) => age(modified) > ABANDONED,
@@ -315,7 +331,7 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn run(cache: &Cache, limit: u64, keep: Option<&str>) -> Cleaned {
-        clean(cache, &Cleaning { limit, time: Duration::from_secs(60), keep }).expect("cleans")
+        clean(cache, &Cleaning { limit, recent: RECENT, time: Duration::from_secs(60), keep }).expect("cleans")
     }
 
     #[test]

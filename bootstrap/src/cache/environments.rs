@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use cpack_artifact::Digest;
+use cpack_artifact::fault::point;
 use serde::{Deserialize, Serialize};
 
 use super::commit::{self, Published};
@@ -93,6 +94,7 @@ impl Cache {
     pub fn publish_environment(&self, staged: &Path, key: &str) -> io::Result<Published> {
         let place = self.environment_path(key);
         let published = commit::publish(staged, &place)?;
+        point("tree.renamed")?;
         if published == Published::Ours {
             close(&place)?;
         }
@@ -107,6 +109,7 @@ impl Cache {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => commit::exchange(staged, &place)?,
         }
+        point("tree.exchanged")?;
         close(&place)
     }
 
@@ -177,5 +180,6 @@ pub(super) fn lease_path(tree: &Path) -> PathBuf {
 
 /// Takes the permission to write from a tree's top directory, which had to be writable to be renamed.
 fn close(place: &Path) -> io::Result<()> {
-    fs::set_permissions(place, Permissions::from_mode(0o555))
+    fs::set_permissions(place, Permissions::from_mode(0o555))?;
+    point("tree.closed")
 }

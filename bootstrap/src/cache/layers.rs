@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use cpack_artifact::Digest;
+use cpack_artifact::fault::point;
 
 use super::commit::{self, Published};
 use super::lease::Lease;
@@ -70,6 +71,7 @@ impl Cache {
         let path = staging.subdirectory(&format!("{content}-{}", unique_name()))?;
         let files = path.join(FILES);
         fs::create_dir(&files)?;
+        point("layer.staged")?;
         Ok(StagedLayer { path, files, content: *content })
     }
 
@@ -77,8 +79,12 @@ impl Cache {
     /// `size` is what its files take on disk.
     pub fn publish_layer(&self, staged: &StagedLayer, size: u64) -> io::Result<Published> {
         let mark = Mark::Boot(self.boot().clone()).to_bytes();
+        point("layer.sealed")?;
         fs::write(staged.path.join(STATE), [mark, format!("\n{size}\n").into_bytes()].concat())?;
-        commit::publish(&staged.path, &self.layer(&staged.content))
+        point("layer.state")?;
+        let published = commit::publish(&staged.path, &self.layer(&staged.content))?;
+        point("layer.published")?;
+        Ok(published)
     }
 
     /// Reads a layer's files and compares them with its name. A good one is trusted from then on, a bad one is moved
@@ -96,7 +102,9 @@ impl Cache {
             Err(e) => return Err(e),
         };
         let state = self.layer_state_file(content);
+        point("layer.checked")?;
         if good && Mark::Boot(self.boot().clone()).overwrite(&state).is_ok() {
+            point("layer.trusted")?;
             return Ok(true);
         }
         self.discard_layer(content, staging)?;
@@ -107,7 +115,7 @@ impl Cache {
     pub fn discard_layer(&self, content: &Digest, staging: &Staging) -> io::Result<()> {
         match fs::rename(self.layer(content), staging.path().join(format!("bad-{}", unique_name()))) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            result => result,
+            result => result.and_then(|()| point("layer.discarded")),
         }
     }
 

@@ -12,6 +12,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use super::flock;
 use super::reboot::Mark;
 use crate::sys;
 
@@ -38,7 +39,7 @@ impl Lease {
     pub(super) fn take(path: &Path) -> Option<(Self, io::Result<Mark>)> {
         let file = File::open(path).ok()?;
         let mut attempts = PATIENCE;
-        while matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) {
+        while matches!(flock::shared(&file), Err(TryLockError::WouldBlock)) {
             attempts = attempts.checked_sub(1)?;
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -62,7 +63,7 @@ impl Lease {
 /// The lock that whoever cleans up needs. None: somebody has a lease, or locks are refused.
 pub(super) fn exclusive(path: &Path) -> Option<File> {
     let file = File::open(path).ok()?;
-    file.try_lock().ok().map(|()| file)
+    flock::exclusive(&file).ok().map(|()| file)
 }
 
 /// When it was last used.

@@ -26,6 +26,7 @@ mod clean;
 mod commit;
 mod content;
 mod environments;
+mod flock;
 mod layers;
 mod lease;
 mod places;
@@ -40,11 +41,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use cpack_artifact::fault::point;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fchmod, mkdirat};
 
-pub use clean::{Cleaned, Cleaning, clean};
+pub use clean::{Cleaned, Cleaning, RECENT, clean};
 pub use commit::Published;
 pub use content::content_of;
 pub(crate) use content::file_digest;
@@ -121,6 +123,7 @@ impl Cache {
             Err(errno) => return Err(io(&place.path, errno.into())),
         }
         let cache = Self::open(place, boot)?;
+        point("cache.created").map_err(|e| io(&cache.root, e))?;
         for directory in [LAYERS, ENVIRONMENTS, PRIVATE, STAGING, LOCKS] {
             match fs::create_dir(cache.root.join(directory)) {
                 Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(io(&cache.root, e)),

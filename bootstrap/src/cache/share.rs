@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Cache, LOCKS};
+use super::{Cache, LOCKS, flock};
 
 /// Who builds.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl Cache {
 
 fn try_claim(path: &Path) -> Result<Claimed, TryLockError> {
     let file = File::options().write(true).create(true).truncate(false).open(path).map_err(TryLockError::Error)?;
-    file.try_lock()?;
+    flock::exclusive(&file)?;
     let claimed = Claimed { file: Some(file), ..Claimed::without_lock() };
     claimed.tell();
     Ok(claimed)

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use super::{Cache, PRIVATE, STAGING, remove_tree};
+use cpack_artifact::fault::point;
+
+use super::{Cache, PRIVATE, STAGING, flock, remove_tree};
 
 /// A directory of this process under `staging/`, removed when it is dropped.
 ///
@@ -36,9 +38,10 @@ impl Cache {
     fn new_directory(&self, parent: &str) -> io::Result<(PathBuf, Option<File>)> {
         let path = self.directory(parent).join(unique_name());
         DirBuilder::new().mode(0o700).create(&path)?;
+        point(if parent == STAGING { "staging.created" } else { "private.created" })?;
         // Where locks are refused, age alone tells that an owner is gone.
         let lock = File::open(&path)?;
-        let locked = lock.try_lock().is_ok();
+        let locked = flock::exclusive(&lock).is_ok();
         Ok((path, locked.then_some(lock)))
     }
 }

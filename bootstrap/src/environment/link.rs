@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use cpack_artifact::fault::point;
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::unistd::linkat;
@@ -104,6 +105,7 @@ pub fn link_layers(
         // Parents come first: a set of paths is in their order.
         fs::create_dir(&path).map_err(|source| classify(source, path))?;
     }
+    point("tree.directories").map_err(|source| classify(source, tree.into()))?;
     let work = Work {
         tree,
         groups,
@@ -199,13 +201,14 @@ impl Work<'_> {
                 _ => classify(e, path()),
             })?;
         }
+        point("tree.group").map_err(|e| classify(e, target.clone()))?;
         self.files.fetch_add(group.names.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
     fn link_file(&self, from: &File, to: &File, source: &Path, name: &OsString, target: &Path) -> io::Result<()> {
         if !self.copy.load(Ordering::Relaxed) {
-            match linkat(from, name.as_os_str(), to, name.as_os_str(), AtFlags::empty()) {
+            match refuse_link().and_then(|()| linkat(from, name.as_os_str(), to, name.as_os_str(), AtFlags::empty())) {
                 Ok(()) => return Ok(()),
                 // This file has as many links as it may have; others have not.
                 Err(Errno::EMLINK) => {}
@@ -232,6 +235,11 @@ impl Work<'_> {
         };
         output.set_permissions(Permissions::from_mode(mode))
     }
+}
+
+/// The error with which a test refuses links.
+fn refuse_link() -> Result<(), Errno> {
+    point("linkat").map_err(|e| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
+use cpack_artifact::fault::point;
 pub use link::{How, LinkError, Linked, link_layers};
 
 use crate::cache::seal_directories;
@@ -72,7 +73,7 @@ pub fn build_tree(
     let linked = link_layers(tree, layers, how, threads, &|path| is_own(python, path), progress)?;
     let own = |source| LinkError::Write { path: tree.into(), source };
     interpreter_files(tree, python).map_err(own)?;
-    records(tree).map_err(own)?;
+    records(tree).and_then(|()| point("tree.records")).map_err(own)?;
     if how == How::Link {
         for entry in fs::read_dir(tree).map_err(own)? {
             let entry = entry.map_err(own)?;
@@ -81,7 +82,7 @@ pub fn build_tree(
             }
         }
     }
-    fs::set_permissions(tree, Permissions::from_mode(0o755)).map_err(own)?;
+    fs::set_permissions(tree, Permissions::from_mode(0o755)).and_then(|()| point("tree.sealed")).map_err(own)?;
     Ok(linked)
 }
 

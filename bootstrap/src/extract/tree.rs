@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use cpack_artifact::SafePath;
+use cpack_artifact::fault::point;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
@@ -40,7 +41,9 @@ impl Tree<'_> {
     pub(super) fn create(&self, cursor: &mut Cursor, file: &PlannedFile, executable: bool) -> io::Result<File> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let directory = self.enter(cursor, file.directory)?;
-        Ok(openat(directory, file.file_name(), flags, file_mode(executable))?.into())
+        let created = openat(directory, file.file_name(), flags, file_mode(executable))?;
+        point("layer.file")?;
+        Ok(created.into())
     }
 
     /// Creates the symbolic link for `file`.

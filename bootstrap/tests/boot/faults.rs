@@ -156,6 +156,27 @@ fn full_read_only_and_noexec_disks_are_left_for_the_next_place() {
 }
 
 #[test]
+fn a_disk_that_is_full_of_unused_environments_has_room() {
+    let world = World::new();
+    let mut packages = standard_packages();
+    packages[3].1.insert("more".into(), crate::make::Node::File(crate::world::noise(6 << 20, 9)));
+    let other = World::with(&packages, |_| {});
+    let (cache, closed) = (world.path("cache").display().to_string(), world.path("closed"));
+    fs::create_dir(&closed).expect("creates");
+    fs::set_permissions(&closed, Permissions::from_mode(0o555)).expect("chmod");
+    // Half a day passes between the two.
+    let prepare = format!(
+        "mount -t tmpfs -o mode=777,size=18m tmpfs {cache} && {setpriv} {first} -c pass && \
+         find {cache} -name lease -o -name state | xargs touch -d '12 hours ago'",
+        setpriv = if is_root() { "setpriv --reuid 65534 --regid 65534 --clear-groups" } else { "" },
+        first = other.path("env-python").display(),
+    );
+    let mut command = with_mounts(&world, &prepare);
+    command.env("HOME", &closed).env("TMPDIR", &closed).current_dir(&closed).env_remove("CPACK_METRICS");
+    assert_eq!(succeed(&mut command), SEEN);
+}
+
+#[test]
 fn a_deleted_file_is_found_and_repaired_by_verify() {
     let world = World::new();
     world.run(&["-c", CODE]);

@@ -9,3 +9,8 @@ mod faults;
 mod sharing;
 mod starts;
 mod world;
+
+/// What the tests start.
+fn boot() -> &'static std::path::Path {
+    std::path::Path::new(env!("CARGO_BIN_EXE_cpack-boot"))
+}

@@ -105,6 +105,24 @@ fn each_kind_of_entry_runs() {
 }
 
 #[test]
+fn a_shipped_interpreter_is_the_one_that_runs() {
+    let minor = &python().minor;
+    let script = Node::Executable(b"#!/bin/sh\necho shipped \"$0\" \"$@\"\n".to_vec());
+    let packages = [("python", nodes(&[(&format!("bin/python{minor}"), script)]))];
+    let world = World::with(&packages, |job| {
+        job.interpreter.shipped = true;
+        job.interpreter.path.clear();
+    });
+    for start in ["cold", "warm"] {
+        // A node without any Python.
+        let output = succeed(world.command(&["-x"]).env("PATH", "/nowhere"));
+        assert_eq!(output, format!("shipped {}/bin/python -x\n", world.environment().display()));
+        assert_eq!(world.last_start(), start);
+        assert!(!world.environment().join("pyvenv.cfg").exists());
+    }
+}
+
+#[test]
 fn a_payload_runs_inside_the_environment() {
     let world = World::new();
     // {'func': os.path.join, 'args': ['a', 'b']} would print nothing: exec with a statement does.

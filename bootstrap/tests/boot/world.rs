@@ -1,6 +1,6 @@
 //! A small world for a test: an interpreter, a directory store with an environment, a launcher, a node cache.
 //!
-//! Everything that is started runs as `nobody` where the tests run as root: to root no directory is read-only.
+//! Shared with the fault suite. Everything that is started runs as `nobody` where the tests run as root: to root no directory is read-only.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -65,6 +65,13 @@ pub(crate) fn as_nobody(command: &mut Command) -> &mut Command {
         command.uid(NOBODY).gid(NOBODY);
     }
     command
+}
+
+/// Gives a file or directory to the user of the tests.
+pub(crate) fn own(path: PathBuf) {
+    if is_root() {
+        chown(path, Some(NOBODY), Some(NOBODY)).expect("chown");
+    }
 }
 
 /// A world, removed with everything in it.
@@ -148,16 +155,14 @@ impl World {
     pub(crate) fn user_directory(&self, name: &str) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(&path).expect("creates");
-        if is_root() {
-            chown(&path, Some(NOBODY), Some(NOBODY)).expect("chown");
-        }
+        own(path.clone());
         path
     }
 
     /// Writes a launcher for `job`.
     pub(crate) fn write_launcher(&self, name: &str, job: &Job) -> PathBuf {
         let path = self.path(name);
-        let mut bytes = fs::read(env!("CARGO_BIN_EXE_cpack-boot")).expect("the executable");
+        let mut bytes = fs::read(crate::boot()).expect("the executable");
         let files = [(job::FILE_NAME, &job.to_bytes()[..]), (job::MANIFEST_NAME, &self.manifest.to_bytes()[..])];
         bytes.extend(appendix(bytes.len() as u64, &files));
         write_executable(&path, &bytes);

@@ -12,7 +12,7 @@ use cpack_artifact::store::{Key, Put, Source, Stat, Store, StoreErrorKind, Writt
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Outcome, PublishError};
+use super::{Outcome, PublishError, step};
 use crate::cache::{ClientCache, Facts, Packed};
 use crate::layer::{Entry, write_layer};
 
@@ -98,6 +98,7 @@ impl Publisher<'_> {
         let temporary = Temporary::new(self.store, self.cache)?;
         let (entries, facts) = (planned.entries)()?;
         let written = write_layer(&planned.name, entries, &temporary.path, self.level, progress)?;
+        step("publish.packed")?;
         let mut packed = Packed { content: written.content, archive: written.archive, facts };
         self.remember(planned, &packed)?;
         if let Some(archive) = self.in_store(planned.kind, &packed.content, Some(&packed.archive))? {
@@ -118,6 +119,7 @@ impl Publisher<'_> {
     fn send(&self, kind: LayerKind, packed: &Packed, path: &Path) -> Result<Option<u64>, PublishError> {
         let put = if self.repair { Put::Replace } else { Put::IfAbsent };
         let written = self.store.put(&archive_key(kind, &packed.archive.digest), Source::Consume(path), put)?;
+        step("publish.sent")?;
         if kind != LayerKind::Overlay && kind != LayerKind::Payload {
             let record = ContentRecord { format: 1, archive: packed.archive.clone() };
             let bytes = serde_json::to_vec(&record).unwrap_or_default();

@@ -74,3 +74,8 @@ pub enum PublishError {
     #[error(transparent)]
     Name(#[from] cpack_artifact::store::NameError),
 }
+
+/// A fail point of publishing.
+fn step(name: &'static str) -> Result<(), PublishError> {
+    cpack_artifact::fault::point(name).map_err(|source| PublishError::Local { path: name.into(), source })
+}

@@ -5,8 +5,8 @@ use cpack_artifact::manifest::{Layer, MAX_JSON, Manifest};
 use cpack_artifact::store::{Key, Put, Source, Store, Written};
 use serde::{Deserialize, Serialize};
 
-use super::PublishError;
 use super::layers::{archive_key, refresh_if_old};
+use super::{PublishError, step};
 
 /// The record under a mutable name: `names/<name>.json`, with the metadata that users of cluster-pack know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +41,7 @@ pub fn publish_manifest(store: &dyn Store, manifest: &Manifest) -> Result<Publis
     let id = Digest::of(&bytes);
     let key = Key::environment(&id);
     let written = store.put(&key, Source::Bytes(&bytes), Put::IfAbsent)?;
+    step("publish.manifest")?;
     manifest.layers.iter().try_for_each(|layer| check_layer(store, layer))?;
     Ok(Published { id, existed: written == Written::Kept })
 }
@@ -97,6 +98,7 @@ pub fn publish_name(
     }
     if let Some(bytes) = launcher {
         store.put(&artifact, Source::Bytes(bytes), Put::Replace)?;
+        step("publish.name")?;
     }
     let bytes = serde_json::to_vec_pretty(record).unwrap_or_default();
     store.put(&key, Source::Bytes(&bytes), Put::Replace)?;
