@@ -1,0 +1,150 @@
+//! Looks at every byte of a node cache, by itself: nothing here is what the boot checks with but the content digest.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, FileTimes};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use cpack_artifact::Digest;
+use cpack_artifact::manifest::Manifest;
+
+use crate::world::entries;
+
+/// What was found in a cache.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) layers: usize,
+    pub(crate) environments: usize,
+}
+
+/// Every layer in the cache at `root` is what its name says; every environment is what its manifest says, file by file.
+pub(crate) fn check(root: &Path) -> Seen {
+    let mut seen = Seen::default();
+    if !root.exists() {
+        return seen;
+    }
+    assert_eq!(fs::metadata(root).expect("stat").mode() & 0o7777, 0o700, "{}", root.display());
+    for layer in entries(&root.join("layers")) {
+        let name = layer.file_name().and_then(|n| n.to_str()).expect("a name").to_owned();
+        let found = cpack_boot::cache::content_of(&layer.join("files"), 1, &|| {}).expect("a layer's files");
+        assert_eq!(found.to_hex(), name, "a layer is torn");
+        assert!(fs::read(layer.join("state")).expect("a state").len() > 36, "{name} has no state");
+        closed(&layer.join("files"), true);
+        seen.layers += 1;
+    }
+    for tree in entries(&root.join("environments")) {
+        check_tree(root, &tree);
+        seen.environments += 1;
+    }
+    seen
+}
+
+/// Nobody may write to what is below, and no file has a special bit.
+fn closed(path: &Path, layer: bool) {
+    let metadata = fs::symlink_metadata(path).expect("stat");
+    if metadata.is_symlink() {
+        return;
+    }
+    let mode = metadata.mode() & 0o7777;
+    assert_eq!(mode & 0o7000, 0, "{} has mode {mode:o}", path.display());
+    assert!(!layer || mode & 0o222 == 0, "{} has mode {mode:o}", path.display());
+    if metadata.is_dir() {
+        entries(path).iter().for_each(|entry| closed(entry, layer));
+    }
+}
+
+/// A tree holds the files of its layers, those that make it an environment, and nothing else.
+fn check_tree(root: &Path, tree: &Path) {
+    let shown = tree.display();
+    let description: serde_json::Value =
+        serde_json::from_slice(&fs::read(tree.join(".cpack/environment.json")).expect("a description")).expect("JSON");
+    let bytes = fs::read(tree.join(".cpack/manifest.json")).expect("a manifest");
+    assert_eq!(description["environment"], Digest::of(&bytes).to_hex(), "{shown}");
+    let manifest = Manifest::parse(&bytes).expect("a manifest");
+    let mut expected = BTreeMap::new();
+    for layer in &manifest.layers {
+        let files = root.join("layers").join(layer.content.to_hex()).join("files");
+        // A layer that was cleaned up is checked by the digests of those trees that still link it.
+        if files.is_dir() {
+            collect(&files, &files, &mut expected);
+        }
+    }
+    let whole = manifest.layers.iter().all(|l| root.join("layers").join(l.content.to_hex()).is_dir());
+    let mut found = BTreeMap::new();
+    collect(tree, tree, &mut found);
+    for (path, file) in &expected {
+        assert_eq!(found.get(path), Some(file), "{shown}: {}", path.display());
+    }
+    let own = |path: &Path| {
+        let bin =
+            path.starts_with("bin") && path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("python"));
+        bin || path.starts_with(".cpack") || path == Path::new("pyvenv.cfg") || path == Path::new("lib64")
+    };
+    if whole {
+        let strange = found.keys().find(|path| !expected.contains_key(*path) && !own(path));
+        assert_eq!(strange, None, "{shown}");
+    }
+    closed(tree, false);
+    // Only the top directory may be open: whoever was killed between renaming and closing it left it so.
+    for entry in entries(tree) {
+        if entry.is_dir() && !entry.is_symlink() {
+            closed_directories(&entry);
+        }
+    }
+}
+
+fn closed_directories(path: &Path) {
+    let mode = fs::metadata(path).expect("stat").mode();
+    assert_eq!(mode & 0o222, 0, "{} has mode {mode:o}", path.display());
+    for entry in entries(path).iter().filter(|e| e.is_dir() && !e.is_symlink()) {
+        closed_directories(entry);
+    }
+}
+
+/// Digests of files and targets of links, by path.
+fn collect(root: &Path, directory: &Path, found: &mut BTreeMap<PathBuf, (bool, Digest)>) {
+    for path in entries(directory) {
+        let metadata = fs::symlink_metadata(&path).expect("stat");
+        let relative = path.strip_prefix(root).expect("below").to_owned();
+        if metadata.is_dir() {
+            collect(root, &path, found);
+        } else if metadata.is_symlink() {
+            let target = fs::read_link(&path).expect("a link");
+            found.insert(relative, (false, Digest::of(target.as_os_str().as_encoded_bytes())));
+        } else {
+            found.insert(relative, (metadata.mode() & 0o111 != 0, Digest::of(&fs::read(&path).expect("reads"))));
+        }
+    }
+}
+
+/// What builders and cleaners left behind: nothing, after a clean-up.
+pub(crate) fn left_over(root: &Path) -> Vec<PathBuf> {
+    ["staging", "private"].iter().flat_map(|name| entries(&root.join(name))).collect()
+}
+
+/// Everything but the directories of the cache themselves.
+pub(crate) fn everything(root: &Path) -> Vec<PathBuf> {
+    ["staging", "private", "layers", "environments", "locks"].iter().flat_map(|n| entries(&root.join(n))).collect()
+}
+
+/// Makes what dead processes left old enough to be cleaned up, as if a day had passed.
+pub(crate) fn let_time_pass(root: &Path) {
+    let old = SystemTime::now() - Duration::from_secs(48 * 3600);
+    let age = |path: &Path| {
+        if let Ok(file) = File::open(path) {
+            let _ = file.set_times(FileTimes::new().set_modified(old));
+        }
+    };
+    for path in everything(root) {
+        age(&path);
+        age(&path.join("state"));
+        age(&path.join(".cpack/lease"));
+    }
+}
+
+/// Opens a tree so that it can be removed.
+pub(crate) fn remove(path: &Path) {
+    let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+    cpack_boot::cache::remove_tree(path, None).expect("removes");
+}

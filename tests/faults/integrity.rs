@@ -1,0 +1,210 @@
+//! One bit flipped, or the end cut off: of job, manifest, layers, launcher and PEX. Refused before anything runs, with
+//! the object named.
+//!
+//! Most of it in process, where ten thousand cases take seconds: what decides is the library that the boot is made of.
+//! Samples go through real processes, whose Python would leave a mark if it ran.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use cpack_artifact::Digest;
+use cpack_artifact::exit::Exit;
+use cpack_artifact::job::{self, Job};
+use cpack_artifact::launcher::{TRAILER_SIZE, Trailer, appendix};
+use cpack_artifact::manifest::{LayerKind, Manifest};
+use cpack_boot::extract::{BytesSource, Failure, LayerTask, Limits, extract_layers};
+
+use crate::inspect::remove;
+use crate::kills::{CODE, SEEN, packages};
+use crate::make::{Maker, Nodes};
+use crate::random::Part;
+use crate::world::{World, assert_fails, entries, nodes, succeed, write_executable};
+
+/// Bits flipped in an ordinary run, over all objects.
+const FLIPS: usize = 10_000;
+
+/// A layer as it is shipped.
+struct Shipped {
+    name: &'static str,
+    bytes: Vec<u8>,
+    archive: cpack_artifact::manifest::Archive,
+    content: Digest,
+}
+
+fn ship(name: &'static str, nodes: &Nodes) -> Shipped {
+    let mut maker = Maker::new(20_000);
+    for (path, node) in nodes {
+        maker.add(path, node, cpack_artifact::zip::Method::Zstd, 1 << 20);
+    }
+    let (bytes, archive, content) = maker.layer();
+    Shipped { name, bytes, archive, content }
+}
+
+/// Extracts a layer whose bytes are `bytes` into an empty directory.
+fn extract(shipped: &Shipped, bytes: &[u8], into: &Path) -> Result<(), Failure> {
+    let directory = OwnedFd::from(fs::File::open(into).expect("opens"));
+    let task = LayerTask {
+        id: 0,
+        name: format!("layer {}", shipped.name),
+        archive: &shipped.archive,
+        content: shipped.content,
+        source: Box::new(BytesSource(bytes)),
+        into: directory,
+    };
+    let done = AtomicBool::new(false);
+    let note = |_, _| {
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        Ok(())
+    };
+    let result = extract_layers(vec![task], &Limits::default(), &AtomicBool::new(false), &note);
+    assert_eq!(result.is_ok(), done.into_inner(), "a refused layer was handed over");
+    result.map(|_| ())
+}
+
+/// A layer that is wrong is refused by name, as damaged.
+fn assert_refused(shipped: &Shipped, bytes: &[u8], into: &Path, what: &str) {
+    let failure = extract(shipped, bytes, into).expect_err(what);
+    assert_eq!(failure.exit(), Exit::Artifact, "{what}: {failure:?}");
+    assert!(failure.to_string().contains(&format!("layer {}", shipped.name)), "{what}: {failure}");
+    entries(into).iter().for_each(|path| remove(path));
+}
+
+#[test]
+fn ten_thousand_flipped_bits_are_refused_by_name() {
+    let part = Part::new("flipped bits of layers, manifest and job", FLIPS);
+    let mut random = part.random();
+    let layers: Vec<Shipped> = packages().iter().map(|(name, nodes)| ship(name, nodes)).collect();
+    let world = World::with(&packages(), |_| {});
+    let launcher = fs::read(world.path("env-python")).expect("reads");
+    let start = usize::try_from(fs::metadata(crate::boot()).expect("stat").len()).expect("small");
+    let manifest = world.manifest.to_bytes();
+    let directory = tempfile::tempdir().expect("a directory");
+    for _ in 0..part.rounds {
+        match random.below(10) {
+            0..8 => {
+                // The small ones more often than their share of bytes.
+                let shipped = if random.once_in(2) { &layers[random.below(3)] } else { &layers[random.below(4)] };
+                let mut bytes = shipped.bytes.clone();
+                let at = random.below(bytes.len());
+                bytes[at] ^= 1 << random.below(8);
+                assert_refused(shipped, &bytes, directory.path(), &format!("{} at {at}", shipped.name));
+            }
+            8 => {
+                // The boot compares the bytes with the id that the job names before it parses them.
+                let mut bytes = manifest.clone();
+                let at = random.below(bytes.len());
+                bytes[at] ^= 1 << random.below(8);
+                assert_ne!(Digest::of(&bytes), world.job.environment, "manifest at {at}");
+            }
+            _ => {
+                let mut bytes = launcher[start..].to_vec();
+                // The first bytes of the trailer say whether there is a job at all.
+                let at = random.below(bytes.len() - TRAILER_SIZE);
+                bytes[at] ^= 1 << random.below(8);
+                assert!(job_of(&bytes, start).is_err(), "launcher at {at} of its job part");
+            }
+        }
+    }
+}
+
+/// The job in the appended part of a launcher, as the boot finds it.
+fn job_of(appended: &[u8], start: usize) -> Result<Job, String> {
+    let size = (start + appended.len()) as u64;
+    let tail = &appended[appended.len() - TRAILER_SIZE..];
+    let trailer = Trailer::read(tail, size).map_err(|e| e.to_string())?.ok_or("no launcher")?;
+    let from = usize::try_from(trailer.start).ok().and_then(|at| at.checked_sub(start)).ok_or("elsewhere")?;
+    let len = usize::try_from(trailer.size).map_err(|e| e.to_string())?;
+    let bytes = appended.get(from..).and_then(|rest| rest.get(..len)).ok_or("too short")?;
+    let opened = trailer.open(bytes).map_err(|e| e.to_string())?;
+    Job::parse(opened.file(job::FILE_NAME).ok_or("no job")?).map_err(|e| e.to_string())
+}
+
+#[test]
+fn every_truncation_of_a_small_layer_and_launcher_is_refused() {
+    let part = Part::new("truncations", 1);
+    let shipped = ship("alpha", &packages()[0].1);
+    let directory = tempfile::tempdir().expect("a directory");
+    extract(&shipped, &shipped.bytes, directory.path()).expect("whole");
+    entries(directory.path()).iter().for_each(|path| remove(path));
+    for len in 0..shipped.bytes.len() {
+        assert_refused(&shipped, &shipped.bytes[..len], directory.path(), &format!("{len} bytes"));
+    }
+    let world = World::with(&packages(), |_| {});
+    let (manifest, job) = (world.manifest.to_bytes(), world.job.to_bytes());
+    let appended = appendix(5000, &[(job::FILE_NAME, &job), (job::MANIFEST_NAME, &manifest)]);
+    assert!(job_of(&appended, 5000).is_ok());
+    for len in TRAILER_SIZE..appended.len() {
+        assert!(job_of(&appended[..len], 5000).is_err(), "{len} bytes of a launcher's job part");
+    }
+    for len in 0..job.len() {
+        assert!(Job::parse(&job[..len]).is_err(), "{len} bytes of a job");
+    }
+    for len in 0..manifest.len() {
+        assert!(Manifest::parse(&manifest[..len]).is_err(), "{len} bytes of a manifest");
+    }
+    assert_eq!(part.rounds, part.rounds.max(1));
+}
+
+/// A job that has everything: an overlay and a payload beside its environment.
+fn world_with_all() -> World {
+    let world = World::with(&packages(), |_| {});
+    let overlay = world.put(LayerKind::Overlay, "over", &nodes(&[("over.py", crate::world::file("NAME = 'over'\n"))]));
+    let mut job = world.job.clone();
+    job.overlays = vec![overlay];
+    world.write_launcher("env-python", &job);
+    world
+}
+
+/// Marks that Python ran.
+fn marking(world: &World) -> String {
+    format!("open({:?}, 'w').write('ran')\n{CODE}", world.path("tmp/ran").display().to_string())
+}
+
+/// Starts that find something wrong never run Python: real processes, at random places of each object.
+#[test]
+fn real_starts_refuse_flipped_and_cut_objects_before_python_runs() {
+    let part = Part::new("flipped bits and truncations through real starts", 60);
+    let mut random = part.random();
+    let world = world_with_all();
+    let code = marking(&world);
+    let mut objects: Vec<_> = entries(&world.path("store/layers")).iter().flat_map(|shard| entries(shard)).collect();
+    objects.extend(entries(&world.path("store/overlays")).iter().flat_map(|shard| entries(shard)));
+    assert_eq!(objects.len(), 5);
+    let launcher = world.path("env-python");
+    for _ in 0..part.rounds {
+        entries(&world.path("cache")).iter().for_each(|path| remove(path));
+        let flip = |bytes: &mut Vec<u8>, random: &mut crate::random::Random, from: usize| {
+            let at = from + random.below(bytes.len() - from);
+            if random.once_in(4) {
+                bytes.truncate(at);
+            } else {
+                bytes[at] ^= 1 << random.below(8);
+            }
+        };
+        if random.once_in(4) {
+            let mut bytes = fs::read(&launcher).expect("reads");
+            let (start, end) = (fs::metadata(crate::boot()).expect("stat").len(), bytes.len() - TRAILER_SIZE);
+            let at = usize::try_from(start).expect("small");
+            let at = at + random.below(end - at);
+            bytes[at] ^= 1 << random.below(8);
+            let bad = world.path("bad-python");
+            write_executable(&bad, &bytes);
+            let output = world.command_of(&bad, &["-c", &code]).output().expect("starts");
+            assert_fails(&output, 83, "copy the launcher again");
+        } else {
+            let path = random.pick(&objects);
+            let whole = fs::read(path).expect("reads");
+            let mut bytes = whole.clone();
+            flip(&mut bytes, &mut random, 0);
+            fs::write(path, &bytes).expect("writes");
+            let output = world.command(&["-c", &code]).output().expect("starts");
+            assert_fails(&output, 83, "layer ");
+            fs::write(path, &whole).expect("repairs");
+        }
+        assert!(!world.path("tmp/ran").exists(), "Python ran");
+    }
+    assert_eq!(succeed(&mut world.command(&["-c", &code])), SEEN);
+    assert!(world.path("tmp/ran").exists(), "the mark is none");
+}

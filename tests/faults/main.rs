@@ -1,0 +1,52 @@
+//! Nothing torn, nothing lost, nobody let in: what nodes, networks and people do to environments, done on purpose.
+//!
+//! | module | part |
+//! | --- | --- |
+//! | `kills` | SIGKILL at random instants and at every named step, then a check of every byte |
+//! | `integrity` | flipped bits and truncations of everything that is shipped: refused before anything runs |
+//!
+//! `CPACK_FAULT_ROUNDS` makes a soak of it (1,000 and more), `CPACK_FAULT_SEED` repeats a run: each part prints its seed
+//! and how long it took. What is started has fail points (feature `faults`), which the shipped programs have not.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "tests report by panicking")]
+
+#[path = "../../bootstrap/src/extract/tests/make.rs"]
+#[expect(dead_code, reason = "shared with the tests of extraction, which use more of it")]
+mod make;
+#[path = "../support/mod.rs"]
+mod support;
+#[path = "../../bootstrap/tests/boot/world.rs"]
+#[expect(dead_code, reason = "shared with the tests of the boot, which use more of it")]
+mod world;
+
+mod inspect;
+mod integrity;
+mod kills;
+mod random;
+mod site;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// `cpack-boot` with fail points.
+fn boot() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| build("cpack-boot", "cpack-boot-faults"))
+}
+
+/// `cluster-pack` with fail points and without network stores.
+fn cluster_pack() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| build("cluster-pack", "cluster-pack-faults"))
+}
+
+fn build(package: &str, binary: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let features = ["--no-default-features", "--features", "faults"];
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["build", "--quiet", "-p", package, "--bin", binary]).args(features).current_dir(root);
+    assert!(command.status().expect("cargo runs").success(), "cannot build {binary}");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir));
+    target.join("debug").join(binary)
+}

@@ -1,0 +1,86 @@
+//! Chance that can be repeated, and the clock of a part.
+
+use std::io::Write as _;
+use std::time::{Instant, SystemTime};
+
+/// SplitMix64 (Steele, Lea and Flood, 2014): a few lines, and the same everywhere.
+#[derive(Debug, Clone)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Less than `n`.
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        usize::try_from(self.next() % n.max(1) as u64).expect("small")
+    }
+
+    /// True once in `n`.
+    pub(crate) fn once_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.below(from.len())]
+    }
+}
+
+/// One part of the suite: how much of it is done, by which seed, and how long it took.
+#[derive(Debug)]
+pub(crate) struct Part {
+    name: &'static str,
+    pub(crate) rounds: usize,
+    pub(crate) seed: u64,
+    started: Instant,
+}
+
+impl Part {
+    /// `usual` rounds, or the same multiple of them that `CPACK_FAULT_ROUNDS` is of 200.
+    pub(crate) fn new(name: &'static str, usual: usize) -> Self {
+        let number = |name: &str| -> Option<u64> {
+            let text = std::env::var(name).ok()?;
+            Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}: expected a number")))
+        };
+        let asked = number("CPACK_FAULT_ROUNDS").map(|n| usize::try_from(n).expect("a number of rounds"));
+        let rounds = asked.map_or(usual, |asked| (asked * usual).div_ceil(USUAL_KILLS));
+        let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.subsec_nanos().into());
+        let seed = number("CPACK_FAULT_SEED").unwrap_or_else(now);
+        say(&format!("faults: {name}: {rounds} rounds, CPACK_FAULT_SEED={seed}"));
+        Self { name, rounds, seed, started: Instant::now() }
+    }
+
+    pub(crate) fn random(&self) -> Random {
+        Random::new(self.seed)
+    }
+}
+
+/// Rounds of kills in an ordinary run: what `CPACK_FAULT_ROUNDS` counts.
+pub(crate) const USUAL_KILLS: usize = 200;
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let outcome = if std::thread::panicking() { "FAILED" } else { "passed" };
+        say(&format!(
+            "faults: {}: {outcome} in {:.0} s, {} rounds, CPACK_FAULT_SEED={}",
+            self.name,
+            self.started.elapsed().as_secs_f64(),
+            self.rounds,
+            self.seed
+        ));
+    }
+}
+
+/// Past the test harness, which shows what is printed of failed tests only.
+pub(crate) fn say(line: &str) {
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+}
