@@ -38,6 +38,8 @@ pub const VARIABLES: &[Variable] = &[
 pub mod left {
     /// The entries of `PYTHONPATH` that a launcher added: one that is started inside removes them.
     pub const ADDED_PATH: &str = "CPACK_ADDED_PATH";
+    /// The launcher that was started, absolute: code inside can start another job with it.
+    pub const LAUNCHER: &str = "CPACK_LAUNCHER";
     /// The directory of the environment.
     pub const ENVIRONMENT: &str = "CPACK_ENVIRONMENT";
 }

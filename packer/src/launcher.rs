@@ -44,6 +44,14 @@ pub enum LauncherError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// What was taken for a launcher is none, or is not whole.
+    #[error("{path} cannot be used as a launcher: {reason}", path = path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The executable or the launcher cannot be read or written.
     #[error("cannot {verb} {path}: {source}", path = path.display())]
     Io {
@@ -87,8 +95,47 @@ pub fn read_boot(path: &Path) -> Result<Vec<u8>, LauncherError> {
 
 /// The launcher of `job` in the environment of `manifest`.
 pub fn build(boot: &[u8], job: &Job, manifest: &Manifest) -> Vec<u8> {
-    let files: [(&str, &[u8]); 2] = [(job::FILE_NAME, &job.to_bytes()), (job::MANIFEST_NAME, &manifest.to_bytes())];
+    assemble(boot, job, &manifest.to_bytes())
+}
+
+fn assemble(boot: &[u8], job: &Job, manifest: &[u8]) -> Vec<u8> {
+    let files: [(&str, &[u8]); 2] = [(job::FILE_NAME, &job.to_bytes()), (job::MANIFEST_NAME, manifest)];
     [boot, &appendix(boot.len() as u64, &files)].concat()
+}
+
+/// A launcher taken apart: how code inside a booted environment makes another job of the same environment, overlays and
+/// payloads, where there is nothing to pack and no virtual environment.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    boot: Vec<u8>,
+    manifest: Vec<u8>,
+    /// The job that it carries.
+    pub job: Job,
+}
+
+impl Opened {
+    /// Takes the launcher at `path` apart.
+    pub fn read(path: &Path) -> Result<Self, LauncherError> {
+        let bytes =
+            fs::read(path).map_err(|source| LauncherError::Io { verb: "read", path: path.to_owned(), source })?;
+        let damaged = |reason| LauncherError::Damaged { path: path.to_owned(), reason };
+        let tail = bytes.get(bytes.len().saturating_sub(TRAILER_SIZE)..).unwrap_or_default();
+        let trailer = Trailer::read(tail, bytes.len() as u64)
+            .map_err(|e| damaged(e.to_string()))?
+            .ok_or_else(|| damaged("it carries no job".into()))?;
+        let start = usize::try_from(trailer.start).unwrap_or(usize::MAX);
+        let appended = bytes.get(start..bytes.len() - TRAILER_SIZE).unwrap_or_default();
+        let files = trailer.open(appended).map_err(|e| damaged(e.to_string()))?;
+        let file = |name| files.file(name).ok_or_else(|| damaged(format!("it has no {name}")));
+        let job = Job::parse(file(job::FILE_NAME)?).map_err(|e| damaged(e.to_string()))?;
+        let manifest = file(job::MANIFEST_NAME)?.to_vec();
+        Ok(Self { boot: bytes.get(..start).unwrap_or_default().to_vec(), manifest, job })
+    }
+
+    /// The same launcher with another job.
+    pub fn with_job(&self, job: &Job) -> Vec<u8> {
+        assemble(&self.boot, job, &self.manifest)
+    }
 }
 
 /// Writes a launcher to `path`: readable and executable by its owner only, replaced in one step.
@@ -164,6 +211,25 @@ mod tests {
         fs::File::open(&old).and_then(|file| file.set_times(times)).expect("sets the time");
         assert!(write(&directory.path().join("env-python"), b"one").expect("writes"));
         assert_eq!(fs::read_dir(directory.path()).expect("reads").count(), 1);
+    }
+
+    #[test]
+    fn a_launcher_is_taken_apart_and_given_another_job() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("env-python");
+        let digest = "d40a0c0abbbdc0ac7e6d3941483b5572514440ed6499f914f4a7144772d6cb0d";
+        let json = format!(
+            r#"{{"format":1,"environment":"{digest}","store":"file:/s","interpreter":{{"path":"","version":"3.11.7","soabi":"s"}}}}"#
+        );
+        let job = Job::parse(json.as_bytes()).expect("a job");
+        fs::write(&path, assemble(b"\x7fELF boot", &job, b"{}")).expect("writes");
+        let opened = Opened::read(&path).expect("opens");
+        assert_eq!(opened.job, job);
+        let other = Job { entry: job::Entry::Module("m".into()), ..job };
+        fs::write(&path, opened.with_job(&other)).expect("writes");
+        assert_eq!(Opened::read(&path).expect("opens").job, other);
+        fs::write(&path, "#!/bin/sh").expect("writes");
+        assert!(Opened::read(&path).expect_err("no launcher").to_string().contains("no job"));
     }
 
     #[test]

@@ -11,4 +11,5 @@ pub mod manifest;
 pub mod pex;
 pub mod publish;
 pub mod requirements;
+pub mod spark;
 pub mod submit;

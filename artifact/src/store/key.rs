@@ -57,6 +57,11 @@ impl Key {
         Ok(Self(format!("names/{name}{dot}{suffix}")))
     }
 
+    /// A file of a directory that users chose by themselves, apart from the layout. Its name keeps the rules of names.
+    pub fn beside(file: &str) -> Result<Self, NameError> {
+        Self::name(file, "").map(|key| Self(key.0.trim_start_matches("names/").to_owned()))
+    }
+
     /// The key of a listed path. None if it has no shape of the layout's directories.
     pub fn from_listing(path: &str) -> Option<Self> {
         let known = ["layers", "contents", "environments", "overlays", "launchers", "boot", "names"];
@@ -92,6 +97,8 @@ mod tests {
         for bad in ["", ".", "..", "a/b", "../x", ".hidden", "a b", "a\n", &"x".repeat(201)] {
             assert!(Key::name(bad, "json").is_err(), "{bad:?}");
         }
+        assert_eq!(Key::beside("names.pex").map(|k| k.to_string()), Ok("names.pex".into()));
+        assert!(Key::beside("a/b").is_err());
         assert_eq!(Key::name("my-env_1.0", "json").map(|k| k.to_string()), Ok("names/my-env_1.0.json".into()));
     }
 

@@ -3,7 +3,7 @@
 mod cold;
 mod overlays;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use cpack_artifact::job::{Entry, Job};
@@ -14,7 +14,7 @@ use crate::entry::command_line;
 use crate::error::BootError;
 use crate::exec::Exec;
 use crate::interpreter::{Identity, Search, environment_key};
-use crate::job::Found;
+use crate::job::{Found, Origin};
 use crate::settings::{Settings, left};
 use crate::trace::{Phase, Trace};
 use crate::{path, sys};
@@ -61,6 +61,14 @@ impl<'a> Boot<'a> {
         &self.found.job
     }
 
+    /// The launcher that carries the job, if one does, as it can be found from any directory.
+    fn launcher(&self) -> Option<PathBuf> {
+        match &self.found.origin {
+            Origin::Launcher(path) => std::path::absolute(path).ok(),
+            Origin::File(_) | Origin::Variable => None,
+        }
+    }
+
     /// Makes the environment ready: finds it, or builds it.
     pub fn prepare(&self, trace: &mut Trace) -> Result<Ready, BootError> {
         if let Some(name) = self.job().pass.iter().find(|name| std::env::var_os(name).is_none()) {
@@ -101,20 +109,26 @@ impl<'a> Boot<'a> {
         let line = command_line(entry, &ready.prefix, ready.payload.as_deref(), self.arguments)?;
         let mut environ: std::collections::BTreeMap<OsString, OsString> = std::env::vars_os().collect();
         // Another Python's home would take the standard library from there.
-        environ.remove("PYTHONHOME".as_ref() as &std::ffi::OsStr);
+        environ.remove(OsStr::new("PYTHONHOME"));
         for (name, value) in &self.job().environ {
             environ.insert(name.into(), value.into());
         }
-        let current = |name: &str| environ.get(std::ffi::OsStr::new(name)).cloned();
+        let current = |name: &str| environ.get(OsStr::new(name)).cloned();
         let merged =
             path::merge(&ready.overlays, current("PYTHONPATH").as_deref(), current(left::ADDED_PATH).as_deref());
         for (name, value) in [("PYTHONPATH", merged.path), (left::ADDED_PATH, merged.added)] {
             match value {
                 Some(value) => environ.insert(name.into(), value),
-                None => environ.remove(std::ffi::OsStr::new(name)),
+                None => environ.remove(OsStr::new(name)),
             };
         }
         environ.insert(left::ENVIRONMENT.into(), ready.prefix.clone().into());
+        // Said of this start, not of those that it leads to.
+        environ.remove(OsStr::new("CPACK_INTERPRETER"));
+        match self.launcher() {
+            Some(path) => environ.insert(left::LAUNCHER.into(), path.into()),
+            None => environ.remove(OsStr::new(left::LAUNCHER)),
+        };
         Ok(Exec { program: line.program, arguments: line.arguments, environ, at_start: sys::at_start() })
     }
 }

@@ -104,6 +104,24 @@ pub enum Command {
     Run(Run),
     /// Show what an environment is made of and what changed
     Info(Info),
+    /// Lay a file at a URI, with metadata beside it, unless the same file is there already
+    Publish(Publish),
+    /// Print what lies beside a file that was uploaded or published
+    Metadata {
+        /// Where the file lies
+        uri: String,
+    },
+    /// What Spark needs to run on an environment
+    #[command(subcommand)]
+    Spark(Spark),
+    /// Run spark-submit with what it needs to run on the environment; all that follows is spark-submit's own
+    SparkSubmit(SparkSubmit),
+    /// What Skein needs to run services in an environment
+    #[command(subcommand)]
+    Skein(Skein),
+    /// What Kubernetes needs to run pods in an environment
+    #[command(subcommand)]
+    Kubernetes(Kubernetes),
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -177,6 +195,129 @@ pub struct Upload {
     /// Verify what the store has, and replace what is damaged
     #[arg(long)]
     pub repair: bool,
+    /// Lay the launcher at this URI too; the store is then a directory beside it, if none is named
+    #[arg(long, value_name = "URI")]
+    pub package: Option<String>,
+}
+
+/// `cluster-pack publish`.
+#[derive(Debug, Args)]
+pub struct Publish {
+    /// The file
+    pub file: PathBuf,
+    /// Where it should lie
+    pub uri: String,
+    /// A JSON object to lay beside it, as the same name with `.json` for its last extension
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    pub metadata: String,
+    /// Send it even if the same file is there
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `cluster-pack spark`.
+#[derive(Debug, Subcommand)]
+pub enum Spark {
+    /// Publish what is missing and print the properties, as spark-defaults.conf has them
+    Conf(SparkConf),
+}
+
+/// `cluster-pack spark conf`.
+#[derive(Debug, Args)]
+pub struct SparkConf {
+    /// Which cluster the properties are for: yarn, spark://…, local-cluster[…], k8s://…
+    #[arg(long, value_name = "URL", default_value = "")]
+    pub master: String,
+    /// Where the driver runs
+    #[arg(long, value_enum, default_value_t = DeployMode::Client)]
+    pub deploy_mode: DeployMode,
+    /// Leave editable projects out
+    #[arg(long)]
+    pub no_editable: bool,
+}
+
+/// Where a driver runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum DeployMode {
+    /// Here.
+    #[default]
+    Client,
+    /// On the cluster.
+    Cluster,
+}
+
+/// `cluster-pack spark-submit`.
+#[derive(Debug, Args)]
+pub struct SparkSubmit {
+    /// Arguments of spark-submit
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+    pub arguments: Vec<String>,
+}
+
+/// `cluster-pack skein`.
+#[derive(Debug, Subcommand)]
+pub enum Skein {
+    /// Publish what is missing and print an application for `skein application submit`
+    Spec(SkeinSpec),
+}
+
+/// `cluster-pack skein spec`.
+#[derive(Debug, Args)]
+pub struct SkeinSpec {
+    /// What the job adds
+    #[command(flatten)]
+    pub job: JobArguments,
+    /// Containers
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub instances: u32,
+    /// Virtual cores of a container
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub vcores: u32,
+    /// Memory of a container
+    #[arg(long, value_name = "SIZE", default_value = "1 GiB")]
+    pub memory: String,
+    /// Queue
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub queue: String,
+    /// File systems whose tokens the application needs
+    #[arg(long, value_name = "URI")]
+    pub file_system: Vec<String>,
+    /// Arguments of what runs
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+    pub arguments: Vec<String>,
+}
+
+/// `cluster-pack kubernetes`.
+#[derive(Debug, Subcommand)]
+pub enum Kubernetes {
+    /// Publish what is missing and print a Job's manifest
+    Job(KubernetesJob),
+}
+
+/// `cluster-pack kubernetes job`.
+#[derive(Debug, Args)]
+pub struct KubernetesJob {
+    /// What the job adds
+    #[command(flatten)]
+    pub job: JobArguments,
+    /// Image with an interpreter of the environment's version (any, with `--with-python`)
+    #[arg(long, value_name = "IMAGE")]
+    pub image: String,
+    /// Persistent volume claim that holds a directory store, mounted at the store's own path
+    #[arg(long, value_name = "CLAIM", conflicts_with = "boot_path")]
+    pub claim: Option<String>,
+    /// Where the image has cpack-boot, for stores on the network
+    #[arg(long, value_name = "PATH")]
+    pub boot_path: Option<String>,
+    /// Pods at once
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub parallelism: u32,
+    /// Directory of the node that keeps environments for the next pod
+    #[arg(long, value_name = "PATH")]
+    pub node_cache: Option<String>,
+    /// Arguments of what runs
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+    pub arguments: Vec<String>,
 }
 
 /// `cluster-pack launcher`.

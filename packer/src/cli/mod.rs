@@ -18,7 +18,7 @@ pub use arguments::Cli;
 
 /// Runs `cluster-pack` with these arguments and returns its exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match Cli::try_parse_from(leave_alone(arguments.into_iter().collect())) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
@@ -31,5 +31,31 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             output::error(&error);
             ExitCode::from(error.exit().code())
         }
+    }
+}
+
+/// Puts `--` behind `spark-submit`: its options have names that are flags here, too.
+fn leave_alone(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let Some(at) = arguments.iter().position(|argument| argument == "spark-submit") else { return arguments };
+    let rest = arguments.get(at + 1..).unwrap_or_default();
+    if rest.first().is_some_and(|first| first != "--" && !(rest.len() == 1 && (first == "--help" || first == "-h"))) {
+        arguments.insert(at + 1, "--".into());
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arguments::Command;
+
+    #[test]
+    fn what_follows_spark_submit_is_its_own() {
+        let line = "cluster-pack --name mine spark-submit --name theirs -v --json job.py --store x";
+        let cli = Cli::try_parse_from(leave_alone(line.split(' ').map(Into::into).collect())).expect("parses");
+        assert_eq!(cli.common.name.as_deref(), Some("mine"));
+        assert!(cli.common.store.is_none() && !cli.common.json);
+        let Command::SparkSubmit(submit) = cli.command else { panic!("another command") };
+        assert_eq!(submit.arguments, ["--name", "theirs", "-v", "--json", "job.py", "--store", "x"]);
     }
 }

@@ -67,7 +67,7 @@ impl CommandError {
             Self::Pex(error) => pex(error),
             Self::Store(error) => error.exit(),
             Self::Launcher(LauncherError::NotBoot { .. }) => Exit::Usage,
-            Self::Document { .. } | Self::Damaged(_) => Exit::Artifact,
+            Self::Document { .. } | Self::Damaged(_) | Self::Launcher(LauncherError::Damaged { .. }) => Exit::Artifact,
             Self::NotFound(_) => Exit::NotFound,
             Self::Launcher(LauncherError::Io { .. }) | Self::Io { .. } => Exit::Disk,
         }

@@ -15,7 +15,7 @@ use super::CommandError;
 use super::context::Context;
 use crate::cli::arguments::Info;
 use crate::cli::output::{bytes, count, table};
-use crate::discover::Environment;
+use crate::discover::{Editable, Environment};
 use crate::publish::read_name;
 
 /// Something that can be shown or compared.
@@ -32,6 +32,9 @@ struct Content {
     unpacked_bytes: u64,
     parts: Vec<Part>,
     entry_points: Vec<String>,
+    /// Projects that are installed as editable, with what they provide and where that is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    editables: Vec<Project>,
     #[serde(skip_serializing_if = "Option::is_none")]
     changes: Option<Changes>,
 }
@@ -47,6 +50,28 @@ struct Part {
     packed_bytes: Option<u64>,
     #[serde(skip)]
     content: Option<Digest>,
+}
+
+/// An editable project.
+#[derive(Debug, Clone, Serialize)]
+struct Project {
+    name: String,
+    version: String,
+    directory: String,
+    /// Names to import, and the package's folder or the module's file.
+    sources: BTreeMap<String, String>,
+}
+
+impl Project {
+    fn new(editable: &Editable) -> Self {
+        let shown = |path: &Path| path.display().to_string();
+        Self {
+            name: editable.display_name.clone(),
+            version: editable.version.clone(),
+            directory: shown(&editable.project_dir),
+            sources: editable.sources.iter().map(|s| (s.name.clone(), shown(&s.path))).collect(),
+        }
+    }
 }
 
 /// What differs from another artifact.
@@ -101,6 +126,7 @@ fn of_environment(environment: &Environment) -> Content {
         unpacked_bytes: parts.iter().map(|p| p.unpacked_bytes).sum(),
         parts,
         entry_points: entry_points.collect(),
+        editables: environment.editables.iter().map(Project::new).collect(),
         changes: None,
     }
 }
@@ -178,6 +204,7 @@ fn of_manifest(what: &str, manifest: &Manifest, job: Option<&Job>) -> Content {
         unpacked_bytes: parts.iter().map(|p| p.unpacked_bytes).sum(),
         parts,
         entry_points: manifest.entry_points.iter().map(|e| e.name.clone()).collect(),
+        editables: Vec::new(),
         changes: None,
     }
 }

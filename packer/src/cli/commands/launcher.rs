@@ -24,22 +24,16 @@ pub(super) fn launcher(context: &Context, arguments: &Launcher) -> Result<(), Co
     if output.is_dir() {
         return Err(CommandError::Usage(format!("--output {} is a directory: name a file", output.display())));
     }
-    // Found before minutes are spent on packing.
-    context.boot()?;
-    let store = context.store()?;
-    let environment = context.environment()?;
-    let job = context.job(&arguments.job, context.name(&environment)?);
-    let submission = context.submit(&environment, store.as_ref(), &job, false)?;
-    let bytes_out = context.launcher(&submission)?;
-    let changed = launcher::write(&output, &bytes_out)?;
-    let size = bytes_out.len() as u64;
+    let made = context.made(&arguments.job)?;
+    let changed = launcher::write(&output, &made.bytes)?;
+    let size = made.bytes.len() as u64;
     let done = if changed { "wrote" } else { "unchanged:" };
     context.voice.say(format!("{done} {} ({})", output.display(), bytes(size)));
     let report = Report {
         path: output.display().to_string(),
         size,
-        environment: submission.id.to_hex(),
-        store: store.uri().to_string(),
+        environment: made.job.environment.to_hex(),
+        store: made.job.store,
         changed,
     };
     context.voice.answer(if context.voice.json { String::new() } else { output.display().to_string() }, &report);

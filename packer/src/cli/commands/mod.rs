@@ -3,14 +3,19 @@
 mod context;
 mod error;
 mod info;
+mod kubernetes;
 mod launcher;
+mod made;
+mod package;
 mod pex;
 mod run;
+mod skein;
+mod spark;
 mod upload;
 
 use clap::CommandFactory as _;
 
-use super::arguments::{Cli, Command};
+use super::arguments::{Cli, Command, Kubernetes, Skein, Spark, Upload};
 use super::config;
 use context::Context;
 
@@ -23,6 +28,9 @@ pub(super) fn run(mut cli: Cli) -> Result<u8, CommandError> {
         return Ok(0);
     }
     config::fill(&mut cli.common, |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(Into::into))?;
+    if let Command::Upload(Upload { package: Some(package), .. }) = &cli.command {
+        package::fill(&mut cli.common, package)?;
+    }
     let context = Context::new(cli.common)?;
     match cli.command {
         Command::Pack(arguments) => upload::pack(&context, &arguments).map(|()| 0),
@@ -30,6 +38,12 @@ pub(super) fn run(mut cli: Cli) -> Result<u8, CommandError> {
         Command::Launcher(arguments) => launcher::launcher(&context, &arguments).map(|()| 0),
         Command::Run(arguments) => run::run(&context, &arguments),
         Command::Info(arguments) => info::info(&context, &arguments).map(|()| 0),
+        Command::Publish(arguments) => package::publish(&context, &arguments).map(|()| 0),
+        Command::Metadata { uri } => package::metadata(&context, &uri).map(|()| 0),
+        Command::Spark(Spark::Conf(arguments)) => spark::conf(&context, &arguments).map(|()| 0),
+        Command::SparkSubmit(arguments) => spark::submit(&context, &arguments).map(|never| match never {}),
+        Command::Skein(Skein::Spec(arguments)) => skein::spec(&context, &arguments).map(|()| 0),
+        Command::Kubernetes(Kubernetes::Job(arguments)) => kubernetes::job(&context, &arguments).map(|()| 0),
         Command::Completions { .. } => Ok(0),
     }
 }

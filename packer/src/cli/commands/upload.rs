@@ -1,6 +1,6 @@
 //! `cluster-pack upload` and `cluster-pack pack`.
 
-use cpack_artifact::store::Key;
+use cpack_artifact::store::{Key, Source};
 use serde::Serialize;
 
 use super::context::Context;
@@ -22,6 +22,8 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<String>,
     environment: String,
+    /// Every distribution as `name==version`.
+    packages: Vec<String>,
     store: String,
     unchanged: bool,
     sent_bytes: u64,
@@ -67,6 +69,7 @@ impl Report {
             launcher: None,
             metadata: None,
             environment: submission.id.to_hex(),
+            packages: Vec::new(),
             store,
             unchanged,
             sent_bytes: sent,
@@ -95,11 +98,20 @@ pub(super) fn upload(context: &Context, arguments: &Upload) -> Result<(), Comman
     let submission = context.submit(&environment, store.as_ref(), &job, arguments.repair)?;
     let launcher = context.launcher(&submission)?;
     let (record, _) = context.name_record(store.as_ref(), &submission, Some(&launcher))?;
-    let written = publish_name(store.as_ref(), &name, &record, Some(&launcher))?;
+    // One mutable place is enough.
+    let under_name = arguments.package.is_none().then_some(&launcher[..]);
+    let mut written = publish_name(store.as_ref(), &name, &record, under_name)?;
     let place = |key: Key| store.uri().join(key.as_str());
-    let uri = Key::name(&name, "").map(place).unwrap_or_default();
+    let mut uri = Key::name(&name, "").map(place).unwrap_or_default();
+    if let Some(package) = &arguments.package {
+        let metadata = super::package::of_record(&record);
+        written |= super::package::lay(context, package, Source::Bytes(&launcher), metadata, arguments.repair)?;
+        uri.clone_from(package);
+    }
     let mut report = Report::new(&submission, store.uri().to_string(), uri.clone(), !written);
-    report.launcher = record.launcher.map(|digest| store.uri().join(Key::launcher(&digest).as_str()));
+    report.packages.clone_from(&record.package_installed);
+    report.launcher =
+        record.launcher.map(|digest| super::made::qualified(store.uri(), &Key::launcher(&digest))).transpose()?;
     report.metadata = Key::name(&name, "json").ok().map(|key| store.uri().join(key.as_str()));
     if context.common.store.is_none() {
         context.voice.say("no --store was named: this directory is seen by this machine only");

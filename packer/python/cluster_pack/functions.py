@@ -1,0 +1,149 @@
+"""Functions as payloads: pickled here, called there, with their result or exception brought back."""
+
+from __future__ import annotations
+
+import os
+import platform
+import pickle
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Callable, Dict, List, Mapping, Optional, Protocol, Sequence
+
+import cloudpickle
+
+from cluster_pack import binary, packaging, uploader
+from cluster_pack.errors import ClusterPackError, RemoteError, RemoteTraceback
+
+RUNNER = str(Path(__file__).with_name("runner.py"))
+
+
+class Place(Protocol):
+    """Somewhere to run: carries files there, runs a command in their directory and brings one file back."""
+
+    def execute(self, files: Mapping[str, str], command: Sequence[str], result: str) -> Optional[bytes]:
+        """`files` are paths here by their names there. Nothing is returned where the command left no result."""
+
+
+def run(
+    func: Callable[..., Any],
+    args: Sequence[Any] = (),
+    kwargs: Optional[Mapping[str, Any]] = None,
+    *,
+    where: Optional[Place] = None,
+    package_path: Optional[str] = None,
+) -> Any:
+    """Calls `func` in the packed environment and returns its result, or raises its exception with the remote traceback.
+
+    :param where: where to run; by default in a process here, booted as an executor would (see also `Shell`)
+    :param package_path: a launcher or PEX on this machine; by default the environment in which this runs
+    """
+    with tempfile.TemporaryDirectory(prefix="cluster-pack-") as directory:
+        payload = os.path.join(directory, "function.dat")
+        dump(func, args, payload, kwargs)
+        launcher = package_path or _launcher(directory)
+        files = {"env-python": launcher, "runner.py": RUNNER, "function.dat": payload}
+        command = ["./env-python", "runner.py", "function.dat", "--result", "result.dat"]
+        data = (where or _Here()).execute(files, command, "result.dat")
+    if data is None:
+        raise ClusterPackError(f"{_name(func)} left no result: the process ended before it returned; see its output above")
+    return _outcome(data)
+
+
+def dump(func: Callable[..., Any], args: Sequence[Any], path: str, kwargs: Optional[Mapping[str, Any]] = None) -> None:
+    """Writes a payload. Code that no environment has travels with it."""
+    payload = {"func": func, "args": list(args), **({"kwargs": dict(kwargs)} if kwargs else {})}
+    loose = _loose_modules(func)
+    for module in loose:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        data = cloudpickle.dumps(payload)
+    except Exception as error:
+        raise ClusterPackError(
+            f"{_name(func)} cannot be pickled ({type(error).__name__}: {error}): make what it needs inside of it, or pass "
+            "names instead of open files, locks and connections"
+        ) from error
+    finally:
+        for module in loose:
+            cloudpickle.unregister_pickle_by_value(module)
+    Path(path).write_bytes(data)
+
+
+def check(package_path: Optional[str]) -> None:
+    """Refuses an environment in which a function pickled here cannot be called, before anything is submitted."""
+    if package_path is None or binary.booted():
+        return
+    try:
+        beside = uploader.metadata(package_path)
+    except ClusterPackError:
+        # Whoever starts containers may reach what this machine does not.
+        return
+    version = str(beside.get(uploader.PYTHON_VERSION_KEY, ""))
+    here = platform.python_version_tuple()[:2]
+    if version and tuple(version.split(".")[:2]) != here:
+        raise ClusterPackError(
+            f"{package_path} has Python {version}, and functions pickled by {platform.python_version()} cannot be called "
+            "there: upload the environment again from this Python"
+        )
+    packages = [str(line).split("==")[0].lower() for line in beside.get(uploader.PACKAGE_INSTALLED_KEY, [])]
+    if packages and "cloudpickle" not in packages:
+        raise ClusterPackError(f"{package_path} has no cloudpickle, which functions need: install it and upload again")
+
+
+def _launcher(directory: str) -> str:
+    """The launcher of the environment in which this runs."""
+    running = binary.booted()
+    if running:
+        return running
+    path = os.path.join(directory, "env-python")
+    binary.call(["launcher", "--output", path], prefix=sys.prefix)
+    return path
+
+
+def _outcome(data: bytes) -> Any:
+    try:
+        outcome: Dict[str, Any] = pickle.loads(data)
+    except Exception as error:
+        raise RemoteError(f"the result cannot be read here: {error}") from error
+    if "value" in outcome:
+        return outcome["value"]
+    cause = RemoteTraceback(outcome["traceback"])
+    raise outcome.get("error") or RemoteError(outcome["summary"]) from cause
+
+
+def _loose_modules(func: Callable[..., Any]) -> List[ModuleType]:
+    """The module of a function that is neither installed, nor of an editable project, nor the program itself."""
+    module = sys.modules.get(getattr(func, "__module__", None) or "")
+    file = getattr(module, "__file__", None)
+    if module is None or module.__name__ == "__main__" or not file:
+        return []
+    places = [sys.prefix, sys.base_prefix, *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))]
+    if _below(file, places) or _below(file, packaging.get_editable_requirements().values()):
+        return []
+    return [module]
+
+
+def _below(file: str, places: Any) -> bool:
+    path = Path(file).resolve()
+    return any(Path(place).resolve() in path.parents for place in places)
+
+
+def _name(func: Callable[..., Any]) -> str:
+    return f"{getattr(func, '__module__', '?')}.{getattr(func, '__qualname__', repr(func))}"
+
+
+class _Here:
+    """A process of this machine."""
+
+    def execute(self, files: Mapping[str, str], command: Sequence[str], result: str) -> Optional[bytes]:
+        import subprocess
+
+        with tempfile.TemporaryDirectory(prefix="cluster-pack-") as directory:
+            for name, path in files.items():
+                os.symlink(os.path.abspath(path), os.path.join(directory, name))
+            environ = {**os.environ, "CPACK_INTERPRETER": "1"}
+            subprocess.run(list(command), cwd=directory, env=environ, stdin=subprocess.DEVNULL, check=False)
+            outcome = Path(directory, result)
+            return outcome.read_bytes() if outcome.exists() else None

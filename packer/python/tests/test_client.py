@@ -1,0 +1,327 @@
+"""The client on a directory store, from an environment that has it: uploads, functions, messages."""
+
+import json
+import logging
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import unittest
+import zipfile
+from pathlib import Path
+from unittest import mock
+
+import cluster_pack
+from cluster_pack import binary, functions, packaging, settings, uploader
+from cluster_pack.skein import skein_config_builder
+from cluster_pack.spark import spark_config_builder
+
+
+class Directory(unittest.TestCase):
+    def setUp(self):
+        own = tempfile.TemporaryDirectory()
+        self.addCleanup(own.cleanup)
+        self.directory = Path(own.name)
+
+    def package(self, name="mine.pex"):
+        return str(self.directory / "envs" / name)
+
+    def output(self, program, *arguments, **variables):
+        environ = {**os.environ, **variables}
+        done = subprocess.run([program, *arguments], stdout=subprocess.PIPE, env=environ, cwd="/", check=True)
+        return done.stdout.decode().strip()
+
+
+class Uploads(Directory):
+    def test_what_is_uploaded_runs_as_it_is_and_is_not_written_again(self):
+        path, name = cluster_pack.upload_env(self.package())
+        self.assertEqual((path, name), (self.package(), packaging.get_env_name("VIRTUAL_ENV")))
+        self.assertTrue(os.stat(path).st_mode & stat.S_IXUSR)
+        code = "import sys, cloudpickle, cluster_pack; print(sys.prefix)"
+        self.assertNotEqual(self.output(path, "-c", code), sys.prefix)
+        metadata = json.loads(Path(path).with_suffix(".json").read_text())
+        self.assertIn(f"cloudpickle=={functions.cloudpickle.__version__}", metadata["package_installed"])
+        self.assertEqual(metadata, uploader.metadata(path))
+        before = os.stat(path)
+        cluster_pack.upload_env(path)
+        after = os.stat(path)
+        self.assertEqual((before.st_ino, before.st_mtime_ns), (after.st_ino, after.st_mtime_ns))
+        cluster_pack.upload_env(path, ignored_packages=["cloudpickle", "not-installed"])
+        self.assertNotEqual(before.st_ino, os.stat(path).st_ino)
+        self.assertNotIn("cloudpickle", Path(path).with_suffix(".json").read_text())
+
+    def test_a_pex_is_made_where_one_is_asked_for(self):
+        path, _ = cluster_pack.upload_env(self.package(), allow_large_pex=True)
+        self.assertEqual(path, self.package("mine.pex.zip"))
+        self.assertIn("PEX-INFO", zipfile.ZipFile(path).namelist())
+        with mock.patch.dict(os.environ, C_PACK_FORMAT="pex"):
+            path, _ = cluster_pack.upload_env(self.package())
+        code = "import cloudpickle; print(cloudpickle.__file__)"
+        self.assertIn("cloudpickle", self.output(sys.executable, path, "-c", code, PEX_ROOT=str(self.directory / "root")))
+        copy = cluster_pack.upload_zip(path, self.package("copy.pex"))
+        self.assertEqual(Path(copy).read_bytes(), Path(path).read_bytes())
+        before = os.stat(copy)
+        cluster_pack.upload_zip(path, copy)
+        self.assertEqual(before.st_ino, os.stat(copy).st_ino)
+        with mock.patch.dict(os.environ, C_PACK_ENV_FALLBACK_PATH=path):
+            with self.assertLogs("cluster_pack", logging.WARNING) as logs:
+                cluster_pack.upload_env(self.package("other.pex"), additional_packages={"six": "1.17.0"})
+            self.assertIn("it differs in six", logs.output[0])
+            prebuilt, _ = cluster_pack.upload_env(self.package("prebuilt.pex"))
+        self.assertEqual(Path(prebuilt).read_bytes(), Path(path).read_bytes())
+
+    def test_a_requirements_file_becomes_an_environment(self):
+        spec = self.directory / "project" / "requirements.txt"
+        spec.parent.mkdir()
+        spec.write_text("six==1.17.0\n")
+        path = cluster_pack.upload_spec(str(spec), str(self.directory / "envs"))
+        self.assertEqual(path, self.package("cluster_pack_project.pex"))
+        self.assertEqual(self.output(path, "-c", "import six; print(six.__version__)"), "1.17.0")
+        with self.assertRaisesRegex(ValueError, "requirements.txt"):
+            cluster_pack.upload_spec("environment.yml")
+
+    def test_wrong_names_are_told(self):
+        with self.assertRaisesRegex(ValueError, "extension"):
+            cluster_pack.upload_env(str(self.directory / "env.tar.gz"))
+        with self.assertRaisesRegex(cluster_pack.ClusterPackError, "cloudpickle"):
+            cluster_pack.upload_env(self.package(), only_packages=["cloudpikle"])
+        with mock.patch.dict(os.environ, {"HADOOP_CONF_DIR": "", "HADOOP_HOME": "", "PATH": "/nowhere"}):
+            with self.assertRaisesRegex(cluster_pack.ClusterPackError, "HADOOP_CONF_DIR"):
+                cluster_pack.upload_env()
+        with mock.patch.dict(os.environ, CLUSTER_PACK_BIN="/nowhere/cluster-pack"):
+            with self.assertRaisesRegex(cluster_pack.ClusterPackError, "/nowhere"):
+                cluster_pack.upload_env(self.package())
+
+
+class Environments(Directory):
+    def test_the_default_file_system_is_hadoops(self):
+        conf = self.directory / "core-site.xml"
+        conf.write_text(
+            "<configuration><property><name>fs.defaultFS</name><value>hdfs://nn:1</value></property></configuration>"
+        )
+        with mock.patch.dict(os.environ, {"HADOOP_CONF_DIR": str(self.directory), "C_PACK_USER": "somebody"}):
+            self.assertEqual(cluster_pack.get_default_fs(), "hdfs://nn:1")
+            path, _, _ = packaging.detect_archive_names(cluster_pack.PEX_PACKER, None, True)
+            self.assertRegex(path, r"^hdfs://nn:1/user/somebody/envs/.*\.pex\.zip$")
+
+    def test_requirements_are_those_that_are_installed(self):
+        found = cluster_pack.get_non_editable_requirements()
+        self.assertEqual(found["cloudpickle"], functions.cloudpickle.__version__)
+        self.assertIn("cluster-pack", {name.replace("_", "-") for name in found})
+
+    def test_the_use_of_an_archive_follows_its_name(self):
+        digest = "ab" * 32
+        for path, expected in (
+            ("hdfs:///e/a.pex", ("./a.pex", "a.pex", False)),
+            ("/e/a.pex.zip", ("pyenv/__main__.py", "pyenv", True)),
+            (f"s3://b/launchers/{digest}", ("./env-python", "env-python", False)),
+        ):
+            self.assertEqual(cluster_pack.get_pyenv_usage_from_archive(path)[1:], expected)
+        with self.assertRaises(ValueError):
+            cluster_pack.get_pyenv_usage_from_archive("/e/a.tar.gz")
+
+    def test_settings_are_those_of_the_variables(self):
+        self.assertEqual(settings.LayoutOptimization.from_string("fast_mid_big").get_params(), ("loose", True, 0))
+        cluster_pack.set_layout_optimization("MID_SLOW_SMALL")
+        self.addCleanup(cluster_pack.set_layout_optimization, "SLOW_FAST_SMALL")
+        self.assertEqual(cluster_pack.get_layout_optimization().get_params().compress_level, 1)
+        with self.assertRaisesRegex(ValueError, "SLOW_FAST_SMALL"):
+            cluster_pack.set_layout_optimization("fast")
+
+    def test_file_system_arguments_become_variables(self):
+        given = {"key": "k", "secret": "s", "client_kwargs": {"endpoint_url": "u"}, "odd": 1}
+        with self.assertLogs("cluster_pack", logging.WARNING):
+            found = cluster_pack.uploader.filesystem.variables(given)
+        self.assertEqual(found, {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_ENDPOINT_URL": "u"})
+
+    def test_a_zip_has_the_directory_or_not(self):
+        package = self.directory / "pkg"
+        (package / "inner").mkdir(parents=True)
+        for name in ("__init__.py", "inner/data.txt", "old.pyc"):
+            (package / name).write_text("x")
+        for include, names in ((True, ["pkg/__init__.py", "pkg/inner/data.txt"]), (False, ["__init__.py", "inner/data.txt"])):
+            archive = cluster_pack.zip_path(str(package), include, str(self.directory))
+            self.assertEqual(zipfile.ZipFile(archive).namelist(), names)
+
+
+class Odd(Exception):
+    """Cannot be made again from its pickle."""
+
+    def __init__(self, one, two):
+        super().__init__(one)
+
+
+def divide(one, two=1):
+    logging.info("dividing")
+    return one / two
+
+
+def in_environment():
+    return sys.prefix, os.environ["CPACK_LAUNCHER"]
+
+
+class Functions(Directory):
+    def test_results_come_back(self):
+        self.assertEqual(cluster_pack.run(divide, [6], {"two": 3}), 2)
+        captured = {"n": 4}
+        self.assertEqual(cluster_pack.run(lambda: captured["n"] + 1), 5)
+        prefix, launcher = cluster_pack.run(in_environment)
+        self.assertNotEqual(prefix, sys.prefix)
+        self.assertTrue(launcher.endswith("env-python"))
+
+    def test_exceptions_come_back_with_their_traceback(self):
+        with self.assertRaises(ZeroDivisionError) as raised:
+            cluster_pack.run(divide, [1, 0])
+        self.assertIn("return one / two", str(raised.exception.__cause__))
+
+        def odd():
+            raise Odd(1, 2)
+
+        with self.assertRaisesRegex(cluster_pack.RemoteError, "Odd: 1") as raised:
+            cluster_pack.run(odd)
+        self.assertIn("in odd", str(raised.exception.__cause__))
+        with self.assertRaisesRegex(cluster_pack.RemoteError, "cannot be pickled"):
+            cluster_pack.run(threading.Lock)
+        with self.assertRaisesRegex(cluster_pack.ClusterPackError, "left no result"):
+            cluster_pack.run(os._exit, [3])
+
+    def test_a_plain_remote_shell_will_do(self):
+        # As `ssh host`: what follows is a command line for the shell there, which starts elsewhere.
+        shell = cluster_pack.Shell(["env", "-i", f"PATH={os.environ['PATH']}", "HOME=/", "sh", "-c"])
+        with mock.patch.dict(os.environ, VIRTUAL_ENV=sys.prefix):
+            self.assertEqual(cluster_pack.run(divide, [1, 2], where=shell), 0.5)
+            with self.assertRaises(ZeroDivisionError):
+                cluster_pack.run(divide, [1, 0], where=shell)
+            with self.assertRaisesRegex(cluster_pack.ClusterPackError, "left no result"):
+                cluster_pack.run(os._exit, [3], where=shell)
+
+    def test_what_cannot_be_pickled_is_told_before_anything_is_sent(self):
+        lock = threading.Lock()
+        with self.assertRaisesRegex(cluster_pack.ClusterPackError, "cannot be pickled"):
+            cluster_pack.run(lambda: lock)
+
+    def test_environments_that_cannot_take_functions_are_told(self):
+        path, _ = cluster_pack.upload_env(self.package(), ignored_packages=["cloudpickle"])
+        with self.assertRaisesRegex(cluster_pack.ClusterPackError, "no cloudpickle"):
+            skein_config_builder.build_with_func(print, package_path=path)
+        beside = Path(path).with_suffix(".json")
+        beside.write_text(beside.read_text().replace(f'"python_version": "3.', '"python_version": "2.'))
+        with self.assertRaisesRegex(cluster_pack.ClusterPackError, "Python 2"):
+            skein_config_builder.build_with_func(print, package_path=path)
+
+    def test_jobs_start_jobs(self):
+        def outer(depth):
+            import os
+
+            import cluster_pack
+
+            if depth == 0:
+                return os.environ["CPACK_ENVIRONMENT"]
+            # Nothing here may be packed, nor any client state be used.
+            os.environ["CPACK_CLIENT_CACHE"] = "/dev/null/nothing"
+            return cluster_pack.run(outer, [depth - 1])
+
+        # The same environment, whatever the depth.
+        self.assertEqual(cluster_pack.run(outer, [2]), cluster_pack.run(outer, [0]))
+
+
+def run_script(config, directory):
+    """Does with a service what Skein does."""
+    for name, source in config.files.items():
+        if source.endswith(".zip") and not name.endswith(".zip"):
+            zipfile.ZipFile(source).extractall(directory / name)
+        else:
+            shutil.copyfile(source, directory / name)
+            os.chmod(directory / name, 0o500)
+    (directory / "script.sh").write_text(config.script)
+    environ = {**os.environ, **config.env}
+    done = subprocess.run(["bash", "script.sh"], cwd=directory, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return done.returncode, done.stdout.decode()
+
+
+class Services(Directory):
+    def setUp(self):
+        super().setUp()
+        self.container = self.directory / "container"
+        self.container.mkdir()
+
+    def test_a_module_runs_with_its_arguments(self):
+        path, _ = cluster_pack.upload_env(self.package())
+        extra = self.directory / "extra.py"
+        extra.write_text("import sys; print('extra', sys.argv[1:])")
+        config = skein_config_builder.build("extra", ["a", 1], path, [str(extra)], str(self.directory))
+        self.assertEqual(run_script(config, self.container), (0, "extra ['a', '1']\n"))
+
+    def test_a_function_runs_and_its_log_is_processed(self):
+        path, _ = cluster_pack.upload_env(self.package())
+        marker = "of the function"
+
+        def function(code):
+            print(marker)
+            sys.exit(code)
+
+        def logs(path):
+            print("log:", open(path).read().strip())
+
+        for code in (0, 7):
+            with self.subTest(code=code), tempfile.TemporaryDirectory() as container:
+                config = skein_config_builder.build_with_func(
+                    function, [code], path, tmp_dir=str(self.directory), process_logs=logs
+                )
+                expected = f"{marker}\nlog: {marker}\n"
+                self.assertEqual(run_script(config, Path(container)), (code, expected))
+
+
+class Builder:
+    """A session's builder, without Spark."""
+
+    def __init__(self, **options):
+        self._options = {name.replace("_", "."): value for name, value in options.items()}
+
+    def config(self, key, value):
+        self._options[key] = value
+
+
+class Sessions(Directory):
+    def test_executors_get_the_environment(self):
+        with mock.patch.dict(os.environ):
+            builder = Builder(spark_master="local-cluster[2,1,1024]", spark_files="/a")
+            spark_config_builder.add_packaged_environment(builder, "/e/mine.pex")
+            self.assertEqual(builder._options["spark.files"], "/a,/e/mine.pex")
+            self.assertEqual(os.environ["PYSPARK_PYTHON"], "./mine.pex")
+            builder = Builder(spark_master="yarn")
+            spark_config_builder.add_packaged_environment(builder, "s3://b/e/mine.pex.zip")
+            self.assertEqual(builder._options["spark.yarn.dist.archives"], "s3a://b/e/mine.pex.zip#pyenv")
+            self.assertEqual(os.environ["PYSPARK_PYTHON"], "pyenv/__main__.py")
+
+    def test_yarn_gets_the_copy_that_does_not_change(self):
+        path, _ = cluster_pack.upload_env(self.package())
+        with mock.patch.dict(os.environ):
+            builder = Builder(spark_master="yarn")
+            spark_config_builder.add_packaged_environment(builder, path)
+        self.assertRegex(builder._options["spark.yarn.dist.files"], "/launchers/[0-9a-f]{64}#mine.pex$")
+
+    def test_s3_is_told_once(self):
+        builder = Builder()
+        arguments = {"key": "k", "secret": "s", "client_kwargs": {"endpoint_url": "u"}}
+        spark_config_builder.add_s3_params(builder, arguments)
+        self.assertEqual(builder._options["spark.hadoop.fs.s3a.endpoint"], "u")
+
+
+class Notebooks(unittest.TestCase):
+    def test_progress_is_shown(self):
+        shown = []
+        with mock.patch.object(binary, "_in_notebook", lambda: True), mock.patch.object(
+            binary, "_show_in_notebook", lambda: shown.append
+        ), tempfile.TemporaryDirectory() as directory:
+            cluster_pack.upload_env(f"{directory}/envs/mine.pex")
+            self.assertIn("sent", "".join(shown))
+            with self.assertRaisesRegex(cluster_pack.ClusterPackError, "pikle"):
+                cluster_pack.upload_env(f"{directory}/envs/mine.pex", only_packages=["cloudpikle"])
+
+
+if __name__ == "__main__":
+    unittest.main()

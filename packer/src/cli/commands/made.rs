@@ -1,0 +1,139 @@
+//! A launcher, however it comes about: from an environment that is published, or, inside a booted environment, from the
+//! launcher that booted it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use cpack_artifact::Digest;
+use cpack_artifact::job::{Entry, Job};
+use cpack_artifact::store::{Key, Scheme, StoreOptions, StoreUri, cluster_properties};
+
+use super::CommandError;
+use super::context::Context;
+use crate::cli::arguments::JobArguments;
+use crate::launcher::{self, Opened};
+use crate::publish::publish_launcher;
+use crate::submit::EntryRequest;
+
+/// The variable in which the boot leaves the launcher's path to the code that it starts.
+const LAUNCHER: &str = "CPACK_LAUNCHER";
+
+/// The name under which executors get the launcher.
+pub(super) const NAME: &str = "env-python";
+
+/// A launcher that can be shipped.
+#[derive(Debug)]
+pub(super) struct Made {
+    /// Its bytes.
+    pub(super) bytes: Vec<u8>,
+    /// The job that it carries.
+    pub(super) job: Job,
+    /// The interpreter here that has the same distributions: of the virtual environment, or the launcher itself.
+    pub(super) python: PathBuf,
+    /// Where it came from, where it was not made from an environment.
+    forwarded: Option<PathBuf>,
+}
+
+impl Context {
+    /// The launcher of the environment in which this runs, where that was booted and no other was asked for.
+    fn booted(&self) -> Option<PathBuf> {
+        if self.common.venv.is_some() || !self.common.requirements.is_empty() {
+            return None;
+        }
+        std::env::var_os(LAUNCHER).filter(|path| !path.is_empty()).map(PathBuf::from)
+    }
+
+    /// Publishes what is missing and makes the launcher, or gives the one that booted this environment another job: then
+    /// nothing is packed and nothing is sent.
+    pub(super) fn made(&self, arguments: &JobArguments) -> Result<Made, CommandError> {
+        if let Some(path) = self.booted() {
+            return self.forward(arguments, path);
+        }
+        // Found out before minutes are spent on packing.
+        self.boot()?;
+        let store = self.store()?;
+        let environment = self.environment()?;
+        let job = self.job(arguments, self.name(&environment)?);
+        let submission = self.submit(&environment, store.as_ref(), &job, false)?;
+        let bytes = self.launcher(&submission)?;
+        let python = environment.prefix.join("bin/python");
+        Ok(Made { bytes, job: submission.job, python, forwarded: None })
+    }
+
+    fn forward(&self, arguments: &JobArguments, path: PathBuf) -> Result<Made, CommandError> {
+        let opened = Opened::read(&path)?;
+        let request = self.job(arguments, opened.job.name.clone());
+        let mut job = opened.job.clone();
+        job.entry = match request.entry {
+            EntryRequest::Interpreter => Entry::Interpreter,
+            EntryRequest::Module(module) => Entry::Module(module),
+            EntryRequest::Script(script) => Entry::Script(script),
+            EntryRequest::Payload(_) => {
+                return Err(CommandError::Usage(
+                    "--payload inside a booted environment: executors never write to the store; ship the file with the \
+                     job and load it there, as cluster_pack.skein does"
+                        .into(),
+                ));
+            }
+        };
+        job.environ.extend(request.environ);
+        job.pass.extend(request.pass.into_iter().filter(|name| !opened.job.pass.contains(name)));
+        self.voice.detail(format!("forwarding the environment of {}", path.display()));
+        Ok(Made { bytes: opened.with_job(&job), job, python: path.clone(), forwarded: Some(path) })
+    }
+
+    /// Where frameworks can fetch the launcher: its immutable copy in a store on the network, else a file of this machine,
+    /// which they ship by themselves.
+    pub(super) fn shipped(&self, made: &Made) -> Result<Shipped, CommandError> {
+        let digest = Digest::of(&made.bytes);
+        // The directory is named after what is in it, so that the file never changes while a job reads it.
+        let directory = self.cache.root().join("launchers").join(digest.to_hex());
+        let local = directory.join(NAME);
+        launcher::write(&local, &made.bytes)?;
+        let uri: StoreUri = made.job.store.parse()?;
+        let remote = if uri.scheme == Scheme::File || made.forwarded.is_some() {
+            None
+        } else {
+            let store = self.open_store(&made.job.store)?;
+            publish_launcher(store.as_ref(), &made.bytes)?;
+            Some(qualified(store.uri(), &Key::launcher(&digest))?)
+        };
+        Ok(Shipped { local, remote })
+    }
+}
+
+/// Where a launcher is.
+#[derive(Debug)]
+pub(super) struct Shipped {
+    /// Here, under the name that executors shall see.
+    pub(super) local: PathBuf,
+    /// In the store, as Hadoop's clients write it.
+    pub(super) remote: Option<String>,
+}
+
+impl Shipped {
+    /// The file's URI.
+    pub(super) fn local_uri(&self) -> String {
+        file_uri(&self.local)
+    }
+}
+
+/// The URI of an object as Hadoop's clients take it anywhere: S3 by another scheme, HDFS with its name node, since node
+/// managers refuse URIs without.
+pub(super) fn qualified(store: &StoreUri, key: &Key) -> Result<String, CommandError> {
+    let plain = store.join(key.as_str());
+    if store.scheme == Scheme::S3 {
+        return Ok(plain.replacen("s3:", "s3a:", 1));
+    }
+    if store.scheme == Scheme::File || !store.authority.is_empty() {
+        return Ok(plain);
+    }
+    let options = StoreOptions::new(BTreeMap::new(), |name| std::env::var(name).ok());
+    let properties = cluster_properties(store, &options)?;
+    let default = properties.get("fs.defaultFS").map(|uri| uri.trim_end_matches('/'));
+    Ok(default.map_or(plain, |default| format!("{default}{}/{key}", store.path)))
+}
+
+fn file_uri(path: &Path) -> String {
+    format!("file://{}", path.display())
+}

@@ -1,0 +1,87 @@
+//! `cluster-pack spark conf` and `cluster-pack spark-submit`.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::Serialize;
+
+use super::CommandError;
+use super::context::Context;
+use super::made::{Made, NAME, Shipped};
+use crate::cli::arguments::{DeployMode, JobArguments, SparkConf, SparkSubmit};
+use crate::spark::{Launcher, arguments, properties};
+
+/// The program that is executed.
+const SUBMIT: &str = "spark-submit";
+
+/// What `spark conf --json` prints.
+#[derive(Debug, Serialize)]
+struct Report {
+    properties: BTreeMap<String, String>,
+    environment: String,
+    launcher: String,
+}
+
+/// Prints the properties.
+pub(super) fn conf(context: &Context, given: &SparkConf) -> Result<(), CommandError> {
+    let (made, shipped) = make(context, given.no_editable)?;
+    let driver = made.python.display().to_string();
+    let local = shipped.local_uri();
+    let launcher = described(&shipped, &local, &driver);
+    let properties = properties(&launcher, &given.master, given.deploy_mode == DeployMode::Cluster);
+    let lines: Vec<String> = properties.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    let report = Report {
+        properties,
+        environment: made.job.environment.to_hex(),
+        launcher: shipped.remote.clone().unwrap_or_else(|| shipped.local_uri()),
+    };
+    context.voice.answer(lines.join("\n"), &report);
+    Ok(())
+}
+
+/// Becomes the real `spark-submit`.
+pub(super) fn submit(context: &Context, given: &SparkSubmit) -> Result<Infallible, CommandError> {
+    let (made, shipped) = make(context, false)?;
+    let program = find(&made.python)?;
+    let driver = made.python.display().to_string();
+    let uri = shipped.local_uri();
+    let mut command = Command::new(&program);
+    command.args(arguments(&described(&shipped, &uri, &driver), &given.arguments));
+    // By this pip's spark-submit finds its own home; the driver's interpreter is told by a property.
+    if !is_set("SPARK_HOME") && !is_set("PYSPARK_DRIVER_PYTHON") {
+        command.env("PYSPARK_DRIVER_PYTHON", &made.python);
+    }
+    let source = command.exec();
+    Err(CommandError::Io { verb: "run", path: program, source })
+}
+
+fn make(context: &Context, no_editable: bool) -> Result<(Made, Shipped), CommandError> {
+    let made = context.made(&JobArguments { no_editable, ..JobArguments::default() })?;
+    let shipped = context.shipped(&made)?;
+    Ok((made, shipped))
+}
+
+fn described<'a>(shipped: &'a Shipped, local: &'a str, driver: &'a str) -> Launcher<'a> {
+    Launcher { name: NAME, local, remote: shipped.remote.as_deref(), driver }
+}
+
+fn is_set(name: &str) -> bool {
+    std::env::var_os(name).is_some_and(|value| !value.is_empty())
+}
+
+/// The real `spark-submit`: of `SPARK_HOME`, else on `PATH`, else of the environment itself (pip's pyspark has one).
+fn find(python: &Path) -> Result<PathBuf, CommandError> {
+    let home =
+        std::env::var_os("SPARK_HOME").filter(|home| !home.is_empty()).map(|home| PathBuf::from(home).join("bin"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let beside = python.parent().map(Path::to_owned);
+    let places = home.into_iter().chain(std::env::split_paths(&path)).chain(beside);
+    places.map(|place| place.join(SUBMIT)).find(|program| program.is_file()).ok_or_else(|| {
+        CommandError::Usage(format!(
+            "{SUBMIT} not found: set SPARK_HOME, put it on PATH, or install pyspark into the environment"
+        ))
+    })
+}

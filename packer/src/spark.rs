@@ -1,0 +1,201 @@
+//! What Spark needs to run on an environment, as a pure function of the cluster's kind and of what the user said.
+//!
+//! Executors get the launcher as a file in their working directory and start it as `./env-python`. On YARN it is named by
+//! the URI of its immutable copy, with the name as fragment: each node then fetches it once, whatever number of
+//! applications use it. Other clusters know no fragments: the driver serves a file that has the right name.
+
+use std::collections::BTreeMap;
+
+/// Options of `spark-submit` that have no value.
+const SWITCHES: [&str; 7] = ["--verbose", "-v", "--supervise", "--help", "-h", "--usage-error", "--version"];
+
+/// Where a launcher can be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launcher<'a> {
+    /// Its name in the working directory of an executor.
+    pub name: &'a str,
+    /// Its file on this machine, as a URI that ends in `name`.
+    pub local: &'a str,
+    /// Its immutable copy in a store that the cluster sees, as a URI.
+    pub remote: Option<&'a str>,
+    /// The interpreter on this machine, for a driver that runs here.
+    pub driver: &'a str,
+}
+
+impl Launcher<'_> {
+    fn file(&self, yarn: bool) -> String {
+        match self.remote {
+            Some(uri) if yarn => format!("{uri}#{}", self.name),
+            _ => self.local.to_owned(),
+        }
+    }
+
+    fn python(&self) -> String {
+        format!("./{}", self.name)
+    }
+}
+
+/// The properties for a cluster, as `spark-defaults.conf` has them.
+pub fn properties(launcher: &Launcher<'_>, master: &str, on_cluster: bool) -> BTreeMap<String, String> {
+    let yarn = is_yarn(master);
+    let files = if yarn { "spark.yarn.dist.files" } else { "spark.files" };
+    let driver = if on_cluster { launcher.python() } else { launcher.driver.to_owned() };
+    BTreeMap::from([
+        (files.to_owned(), launcher.file(yarn)),
+        ("spark.pyspark.python".to_owned(), launcher.python()),
+        ("spark.pyspark.driver.python".to_owned(), driver),
+    ])
+}
+
+/// The arguments of `spark-submit` with what is missing filled in. What the user said about the interpreters stays;
+/// files are added to those that the user names, and to `defaults`: the property of that name in the file of defaults.
+pub fn arguments(launcher: &Launcher<'_>, given: &[String]) -> Vec<String> {
+    let said = Said::read(given);
+    let master = said.value("--master", "spark.master");
+    let yarn = is_yarn(master.unwrap_or_default());
+    let on_cluster = said.value("--deploy-mode", "spark.submit.deployMode") == Some("cluster");
+    let mut added = Vec::new();
+    for (property, value) in properties(launcher, master.unwrap_or_default(), on_cluster) {
+        if !property.ends_with("files") && said.property(&property).is_none() {
+            added.extend(["--conf".to_owned(), format!("{property}={value}")]);
+        }
+    }
+    // The option wins over the properties, on every kind of cluster: what they say has to be in it.
+    let mut files: Vec<&str> = said.options("--files").flat_map(|list| list.split(',')).collect();
+    if files.is_empty() {
+        let listed = ["spark.files", "spark.yarn.dist.files"].into_iter().filter_map(|name| said.property(name));
+        files.extend(listed.flat_map(|list| list.split(',')));
+    }
+    let own = launcher.file(yarn);
+    files.push(&own);
+    files.retain(|file| !file.is_empty());
+    added.extend(["--files".to_owned(), files.join(",")]);
+    let (options, rest) = given.split_at(said.end);
+    let kept = without_files(options);
+    kept.into_iter().chain(added).chain(rest.iter().cloned()).collect()
+}
+
+fn is_yarn(master: &str) -> bool {
+    master.starts_with("yarn")
+}
+
+/// The options before the program: `--files` goes, since it is written anew.
+fn without_files(options: &[String]) -> Vec<String> {
+    let mut kept = Vec::new();
+    let mut rest = options.iter();
+    while let Some(option) = rest.next() {
+        if option == "--files" {
+            rest.next();
+        } else if !option.starts_with("--files=") {
+            kept.push(option.clone());
+            if takes_value(option) {
+                kept.extend(rest.next().cloned());
+            }
+        }
+    }
+    kept
+}
+
+fn takes_value(option: &str) -> bool {
+    !option.contains('=') && !SWITCHES.contains(&option)
+}
+
+/// What the user said to `spark-submit`.
+#[derive(Debug)]
+struct Said<'a> {
+    options: Vec<(&'a str, &'a str)>,
+    /// Where the program stands.
+    end: usize,
+}
+
+impl<'a> Said<'a> {
+    fn read(given: &'a [String]) -> Self {
+        let mut options = Vec::new();
+        let mut at = 0;
+        while let Some(option) = given.get(at).filter(|option| option.starts_with('-')) {
+            at += 1;
+            if takes_value(option) {
+                options.push((option.as_str(), given.get(at).map_or("", String::as_str)));
+                at += 1;
+            } else if let Some((name, value)) = option.split_once('=') {
+                options.push((name, value));
+            }
+        }
+        Self { options, end: at.min(given.len()) }
+    }
+
+    fn options(&self, name: &str) -> impl Iterator<Item = &'a str> {
+        let name = name.to_owned();
+        self.options.iter().filter(move |(found, _)| *found == name).map(|(_, value)| *value)
+    }
+
+    fn property(&self, name: &str) -> Option<&'a str> {
+        let set = self.options("--conf").chain(self.options("-c"));
+        set.filter_map(|text| text.split_once('=')).filter(|(found, _)| *found == name).map(|(_, value)| value).last()
+    }
+
+    fn value(&self, option: &str, property: &str) -> Option<&'a str> {
+        self.options(option).last().or_else(|| self.property(property))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAUNCHER: Launcher<'_> = Launcher {
+        name: "env-python",
+        local: "file:///c/env-python",
+        remote: Some("hdfs://nn/l/abc"),
+        driver: "/v/bin/python",
+    };
+
+    fn submit(line: &str) -> String {
+        arguments(&LAUNCHER, &line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).join(" ")
+    }
+
+    #[test]
+    fn what_is_missing_is_filled_in_and_what_was_said_stays() {
+        let client = "--conf spark.pyspark.driver.python=/v/bin/python --conf spark.pyspark.python=./env-python";
+        let cluster = client.replace("/v/bin/python", "./env-python");
+        let (far, near) = ("hdfs://nn/l/abc#env-python", "file:///c/env-python");
+        for (given, expected) in [
+            ("job.py --files x", format!("{client} --files {near} job.py --files x")),
+            ("--master yarn job.py", format!("--master yarn {client} --files {far} job.py")),
+            (
+                "--master yarn --deploy-mode cluster job.py",
+                format!("--master yarn --deploy-mode cluster {cluster} --files {far} job.py"),
+            ),
+            (
+                "--conf spark.master=yarn --files a,b -v job.py",
+                format!("--conf spark.master=yarn -v {client} --files a,b,{far} job.py"),
+            ),
+            ("--conf spark.files=a job.py", format!("--conf spark.files=a {client} --files a,{near} job.py")),
+            (
+                "-c spark.pyspark.python=/p job.py",
+                format!(
+                    "-c spark.pyspark.python=/p --conf spark.pyspark.driver.python=/v/bin/python --files {near} job.py"
+                ),
+            ),
+            ("--files=a --name n", format!("--name n {client} --files a,{near}")),
+            ("--master", format!("--master {client} --files {near}")),
+        ] {
+            assert_eq!(submit(given), expected, "{given}");
+        }
+    }
+
+    #[test]
+    fn properties_follow_the_cluster() {
+        for (master, on_cluster, files, driver) in [
+            ("yarn", false, ("spark.yarn.dist.files", "hdfs://nn/l/abc#env-python"), "/v/bin/python"),
+            ("yarn", true, ("spark.yarn.dist.files", "hdfs://nn/l/abc#env-python"), "./env-python"),
+            ("spark://h:7077", false, ("spark.files", "file:///c/env-python"), "/v/bin/python"),
+            ("k8s://h", true, ("spark.files", "file:///c/env-python"), "./env-python"),
+        ] {
+            let found = properties(&LAUNCHER, master, on_cluster);
+            assert_eq!(found[files.0], files.1, "{master}");
+            assert_eq!(found["spark.pyspark.driver.python"], driver, "{master}");
+            assert_eq!(found["spark.pyspark.python"], "./env-python", "{master}");
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The client's own tests, and the wheel's.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::programs::{World, installed, usual_interpreter, utf8, venv};
+use super::wheel::{PYTHON, succeed, wheel, with_client};
+
+/// Runs a file of the client's tests. A run of no test fails.
+fn unittest(environment: &Path, file: &str, variables: &[(&str, &str)]) {
+    let world = World::new();
+    let mut command = world.command(environment.join("bin/python"));
+    command.args(["-m", "unittest", "--verbose", file]).current_dir(Path::new(PYTHON).join("tests"));
+    command.env_remove("CPACK_BOOT").env("PYTHONDONTWRITEBYTECODE", "1").envs(variables.iter().copied());
+    let said = succeed(&mut command);
+    let ran = said.lines().find(|line| line.starts_with("Ran ")).unwrap_or_default();
+    assert!(!ran.is_empty() && !ran.starts_with("Ran 0 ") && !said.contains("skipped"), "{said}");
+}
+
+#[test]
+fn the_client_keeps_every_name_of_the_newest_release() {
+    let reference = installed("client-reference", &["cluster-pack", "setuptools"]);
+    let python = reference.join("bin/python");
+    unittest(&with_client("client-surface", &[]), "test_surface.py", &[("REFERENCE_PYTHON", utf8(&python))]);
+}
+
+#[test]
+fn the_client_uploads_and_calls() {
+    unittest(&with_client("client", &[]), "test_client.py", &[]);
+}
+
+#[test]
+fn the_wheel_has_both_programs() {
+    let world = World::new();
+    let environment = world.path("venv");
+    venv(&usual_interpreter(), &environment);
+    let python = environment.join("bin/python");
+    succeed(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--no-deps"]).arg(wheel()));
+    let mut command = world.command(environment.join("bin/cluster-pack"));
+    command.env_remove("CPACK_BOOT").args([
+        "--store",
+        "store",
+        "launcher",
+        "--venv",
+        utf8(&environment),
+        "-o",
+        "python",
+    ]);
+    succeed(&mut command);
+    let prefix = world.run(&world.path("python"), &["-c", "import sys; print(sys.prefix)"]);
+    assert!(!prefix.trim().is_empty() && prefix.trim() != utf8(&environment), "{prefix}");
+}
