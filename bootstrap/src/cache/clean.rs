@@ -22,7 +22,7 @@ use cpack_artifact::fault::point;
 
 use super::environments::{layers_of, lease_path};
 use super::staging::unique_name;
-use super::{Cache, ENVIRONMENTS, PRIVATE, STAGING, Staging, commit, flock, lease, remove_tree};
+use super::{Cache, ENVIRONMENTS, LAYERS, LOCKS, PRIVATE, STAGING, Staging, commit, flock, lease, remove_tree};
 
 /// A directory without a living owner is left alone this long: its owner may not have locked it yet.
 const YOUNG: Duration = Duration::from_secs(60);
@@ -87,6 +87,7 @@ pub fn clean(cache: &Cache, cleaning: &Cleaning<'_>) -> io::Result<Cleaned> {
             }
         }
     }
+    cleaner.locks()?;
     remove_tree(cleaner.staging.path(), deadline)?;
     point("clean.removed")?;
     Ok(cleaner.cleaned)
@@ -114,7 +115,7 @@ impl Cleaner<'_> {
     /// Removes the directories of builders that are dead, and private copies that nobody uses.
     fn abandoned(&mut self) -> io::Result<()> {
         for (parent, lease) in [(STAGING, false), (PRIVATE, true)] {
-            for entry in fs::read_dir(self.cache.directory(parent))?.flatten() {
+            for entry in self.cache.list(parent)? {
                 let path = entry.path();
                 if path == self.staging.path() || self.is_late() {
                     continue;
@@ -126,6 +127,20 @@ impl Cleaner<'_> {
                 } else if parent == STAGING {
                     self.recent = self.recent.max(RECENT);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes locks of what is not there: who took them was killed. Without its file a lock excludes nobody, which costs
+    /// work and nothing else.
+    fn locks(&self) -> io::Result<()> {
+        for entry in self.cache.list(LOCKS)? {
+            let (path, name) = (entry.path(), entry.file_name());
+            let is_there = |parent| self.cache.directory(parent).join(&name).exists();
+            let is_old = lease::last_used(&path).is_some_and(|used| age(used) > RECENT);
+            if is_old && !is_there(LAYERS) && !is_there(ENVIRONMENTS) && lease::exclusive(&path).is_some() {
+                let _ = fs::remove_file(&path);
             }
         }
         Ok(())
@@ -256,7 +271,7 @@ fn collect_names(root: &Path, text: &[u8], names: &mut HashSet<Vec<u8>>) {
     let mut rest = text;
     while let Some(at) = find(rest, root) {
         rest = rest.get(at + root.len()..).unwrap_or_default();
-        for directory in [ENVIRONMENTS, super::LAYERS] {
+        for directory in [ENVIRONMENTS, LAYERS] {
             let prefix = format!("/{directory}/");
             if let Some(name) = rest.strip_prefix(prefix.as_bytes()) {
                 let ends = |b: &u8| !b.is_ascii_alphanumeric() && *b != b'-';

@@ -120,8 +120,8 @@ impl Cache {
 
     /// The keys of the environments that are there.
     pub fn environments(&self) -> io::Result<Vec<String>> {
-        let entries = fs::read_dir(self.directory(ENVIRONMENTS))?;
-        Ok(entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect())
+        let entries = self.list(ENVIRONMENTS)?;
+        Ok(entries.into_iter().filter_map(|e| e.file_name().into_string().ok()).collect())
     }
 
     /// When an environment was last started.

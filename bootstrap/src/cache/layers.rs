@@ -126,8 +126,8 @@ impl Cache {
 
     /// The layers that are there.
     pub fn layers(&self) -> io::Result<Vec<Digest>> {
-        let entries = fs::read_dir(self.directory(LAYERS))?;
-        Ok(entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect())
+        let entries = self.list(LAYERS)?;
+        Ok(entries.into_iter().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect())
     }
 
     /// What a layer's files take on disk.

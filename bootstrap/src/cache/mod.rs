@@ -108,6 +108,9 @@ impl Cache {
         let parent = File::open(&place.path).map_err(|source| PlaceError::Io { path: place.path.clone(), source })?;
         let directory = open_directory(&parent, &name).map_err(|errno| refusal(&root, errno))?;
         check_owner(&directory, &root)?;
+        if let Some(reason) = places::unguarded(place) {
+            return Err(PlaceError::Refused { path: root, reason });
+        }
         Ok(Self { root, place: place.clone(), boot: boot.clone(), _directory: directory })
     }
 
@@ -150,6 +153,15 @@ impl Cache {
 
     fn directory(&self, name: &str) -> PathBuf {
         self.root.join(name)
+    }
+
+    /// What is in one of the cache's directories. One that is missing is empty: whoever makes a cache may be killed
+    /// between two of them.
+    fn list(&self, name: &str) -> io::Result<Vec<fs::DirEntry>> {
+        match fs::read_dir(self.directory(name)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            entries => Ok(entries?.flatten().collect()),
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! boot cleans up itself. Kubernetes gives `SPARK_LOCAL_DIRS`, which lives as long as the pod. `/dev/shm` is charged to
 //! the container's memory and never used by default.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use nix::sys::statfs::statfs;
@@ -108,6 +109,40 @@ pub(crate) fn unusable(place: &Place) -> Option<String> {
     None
 }
 
+/// Who could put another directory in the place of a cache that is its user's own: whoever owns a directory above it, or
+/// may write to one. None: nobody could.
+///
+/// Asked where nobody vouches for the directories: a place that was chosen, or that a framework gave, is taken as it is
+/// (Kubernetes' volumes may be written to by all who are in the pod). Homes are often open to the user's own group.
+pub(super) fn unguarded(place: &Place) -> Option<String> {
+    let open_to = match place.kind {
+        Kind::Temporary => 0o022,
+        Kind::Home => 0o002,
+        Kind::Chosen | Kind::User | Kind::Local | Kind::Container => return None,
+    };
+    let own = nix::unistd::geteuid().as_raw();
+    let real = place.path.canonicalize().ok()?;
+    real.ancestors().find_map(|path| {
+        let metadata = path.metadata().ok()?;
+        let (owner, mode) = (metadata.uid(), metadata.mode());
+        if owner != own && owner != 0 && !is_unmapped(owner) {
+            return Some(format!("is below {}, which belongs to uid {owner}: it is not used", path.display()));
+        }
+        let open = mode & open_to != 0 && mode & STICKY == 0;
+        open.then(|| format!("is below {}, which others may write to: it is not used", path.display()))
+    })
+}
+
+/// In a directory with this bit only owners may rename.
+const STICKY: u32 = 0o1000;
+
+/// Whether a user id is the one that stands for all that a user namespace does not know, as root outside of it.
+fn is_unmapped(uid: u32) -> bool {
+    const OVERFLOW: u32 = 65534;
+    let everybody = |map: String| map.split_whitespace().eq(["0", "0", "4294967295"]);
+    uid == OVERFLOW && !std::fs::read_to_string("/proc/self/uid_map").is_ok_and(everybody)
+}
+
 /// `f_type` of network file systems (linux/magic.h and their own sources): locks lie there, and files are slow.
 const NETWORK: &[u32] = &[
     0x6969,      // NFS
@@ -173,6 +208,28 @@ mod tests {
         assert_eq!(places(&from, None), []);
         let chosen = Places { cache_dir: Some("/dev/shm/x".into()), ..Places::default() };
         assert_eq!(places(&chosen, None)[0].path, Path::new("/dev/shm/x"));
+    }
+
+    #[test]
+    fn whoever_may_rename_a_cache_away_is_noticed() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().expect("a directory");
+        let parent = directory.path().join("parent");
+        std::fs::create_dir_all(parent.join("place")).expect("creates");
+        for (mode, kind, refused) in [
+            (0o755, Kind::Temporary, false),
+            (0o1777, Kind::Temporary, false),
+            (0o777, Kind::Temporary, true),
+            (0o775, Kind::Temporary, true),
+            (0o775, Kind::Home, false),
+            (0o777, Kind::Home, true),
+            (0o777, Kind::Local, false),
+            (0o777, Kind::Chosen, false),
+        ] {
+            std::fs::set_permissions(&parent, std::fs::Permissions::from_mode(mode)).expect("chmod");
+            let found = unguarded(&Place { path: parent.join("place"), kind });
+            assert_eq!(found.is_some(), refused, "{mode:o} {kind:?}: {found:?}");
+        }
     }
 
     #[test]

@@ -37,7 +37,12 @@ impl Cache {
 
     fn new_directory(&self, parent: &str) -> io::Result<(PathBuf, Option<File>)> {
         let path = self.directory(parent).join(unique_name());
-        DirBuilder::new().mode(0o700).create(&path)?;
+        let create = || DirBuilder::new().mode(0o700).create(&path);
+        create().or_else(|e| match e.kind() {
+            // Whoever makes a cache may be killed before it has all its directories.
+            io::ErrorKind::NotFound => fs::create_dir(self.directory(parent)).and_then(|()| create()),
+            _ => Err(e),
+        })?;
         point(if parent == STAGING { "staging.created" } else { "private.created" })?;
         // Where locks are refused, age alone tells that an owner is gone.
         let lock = File::open(&path)?;
