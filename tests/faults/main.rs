@@ -3,6 +3,8 @@
 //! | module | part |
 //! | --- | --- |
 //! | `kills` | SIGKILL at random instants and at every named step, then a check of every byte |
+//! | `disks` | full, read-only, without links, locks, inodes or room for names: the next place, or one line |
+//! | `crowds` | 64 starts, shared layers, holders that stand still, other users, prepared caches |
 //! | `integrity` | flipped bits and truncations of everything that is shipped: refused before anything runs |
 //!
 //! `CPACK_FAULT_ROUNDS` makes a soak of it (1,000 and more), `CPACK_FAULT_SEED` repeats a run: each part prints its seed
@@ -19,6 +21,8 @@ mod support;
 #[expect(dead_code, reason = "shared with the tests of the boot, which use more of it")]
 mod world;
 
+mod crowds;
+mod disks;
 mod inspect;
 mod integrity;
 mod kills;

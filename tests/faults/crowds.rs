@@ -1,0 +1,249 @@
+//! Many at once: starts that share layers, a clean-up that never stops, holders that stand still, locks that lie, other
+//! users, and whoever prepared a cache to be found.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::inspect::{check, everything, let_time_pass, remove};
+use crate::kills::{CODE, SEEN, packages};
+use crate::random::{Part, say};
+use crate::world::{World, entries, file, is_root, nodes, succeed};
+
+fn spawn(command: &mut Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts")
+}
+
+fn all_see(children: Vec<Child>, what: &str) {
+    for child in children {
+        let output = child.wait_with_output().expect("ends");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((&*String::from_utf8_lossy(&output.stdout), &*error), (SEEN, ""), "{what}: {}", output.status);
+    }
+}
+
+/// Environments that differ in one package, with one cache.
+fn relatives(count: usize) -> Vec<World> {
+    let world = |i: usize| {
+        let mut all = packages();
+        all[0].1.extend(nodes(&[("site/more.py", file(&format!("NUMBER = {i}\n")))]));
+        World::with(&all, |_| {})
+    };
+    (0..count).map(world).collect()
+}
+
+#[test]
+fn sixty_four_starts_share_the_work() {
+    let world = World::with(&packages(), |_| {});
+    let _part = Part::new("64 starts at once", 1);
+    let children = (0..64).map(|_| spawn(&mut world.command(&["-c", CODE]))).collect();
+    all_see(children, "64 starts");
+    let built: u64 = world.metrics().iter().map(|m| m["layers"]["built"].as_u64().expect("a number")).sum();
+    assert_eq!((built, world.metrics().len()), (world.manifest.layers.len() as u64, 64), "each layer by one of them");
+    world.check_cache();
+    check(&world.cache());
+}
+
+#[test]
+fn environments_share_layers_while_a_clean_up_never_stops() {
+    let worlds = relatives(4);
+    let part = Part::new("environments that share layers, cleaned up all the time", 6);
+    let cache = worlds[0].path("cache");
+    let done = AtomicBool::new(false);
+    let cleaned = std::thread::scope(|scope| {
+        let cleaner = scope.spawn(|| {
+            let mut runs = 0;
+            while !done.load(Ordering::Relaxed) {
+                succeed(&mut worlds[0].command(&["--cpack", "gc", "--all"]));
+                runs += 1;
+            }
+            runs
+        });
+        for round in 0..part.rounds {
+            let start = |i: usize| {
+                let mut command = worlds[i % 4].command(&["-c", CODE]);
+                let fault = if i.is_multiple_of(5) { "flock=lie" } else { "" };
+                spawn(command.env("CPACK_CACHE_DIR", &cache).env("CPACK_FAULTS", fault).env_remove("CPACK_METRICS"))
+            };
+            all_see((0..8).map(start).collect(), &format!("round {round}"));
+        }
+        done.store(true, Ordering::Relaxed);
+        cleaner.join().expect("cleans")
+    });
+    assert!(cleaned > 3, "only {cleaned} clean-ups");
+    check(&worlds[0].cache());
+    let_time_pass(&worlds[0].cache());
+    succeed(&mut worlds[0].command(&["--cpack", "gc", "--all"]));
+    assert_eq!(everything(&worlds[0].cache()), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn locks_that_exclude_nobody_cost_work_alone() {
+    let world = World::with(&packages(), |_| {});
+    let _part = Part::new("locks that lie or are refused, 16 starts each", 1);
+    for fault in ["flock=lie", "flock=E37"] {
+        let start = |_| spawn(world.command(&["-c", CODE]).env("CPACK_FAULTS", fault));
+        all_see((0..16).map(start).collect(), fault);
+        check(&world.cache());
+        assert_eq!(crate::inspect::left_over(&world.cache()), [] as [PathBuf; 0], "{fault}");
+        entries(&world.path("cache")).iter().for_each(|path| remove(path));
+    }
+}
+
+/// Waits until a child stops itself.
+fn wait_until_stopped(child: &Child) {
+    let pid = Pid::from_raw(child.id().cast_signed());
+    match waitpid(pid, Some(WaitPidFlag::WUNTRACED)).expect("waits") {
+        WaitStatus::Stopped(..) => {}
+        status => panic!("it did not stop: {status:?}"),
+    }
+}
+
+/// How long a waiter may take beyond the time for which it is told to be patient, on a machine that is busy.
+const BOUND: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_holder_that_stands_still_anywhere_is_overtaken() {
+    let world = World::with(&packages(), |_| {});
+    let _part = Part::new("holders stopped by SIGSTOP at every step", 1);
+    let steps = [
+        "staging.created",
+        "layer.claimed",
+        "layer.staged",
+        "layer.file",
+        "layer.extracted",
+        "layer.sealed",
+        "layer.state",
+        "layer.published",
+        "tree.claimed",
+        "tree.directories",
+        "tree.group",
+        "tree.records",
+        "tree.sealed",
+        "tree.renamed",
+        "tree.closed",
+        "clean.removed",
+        "boot.exec",
+    ];
+    for step in steps {
+        let stopped = spawn(world.command(&["-c", CODE]).env("CPACK_FAULTS", format!("{step}=stop@1")));
+        wait_until_stopped(&stopped);
+        let started = Instant::now();
+        let waiters = (0..3).map(|_| spawn(world.command(&["-c", CODE]).env("CPACK_STALL_TIMEOUT", "0.3"))).collect();
+        all_see(waiters, step);
+        assert!(started.elapsed() < BOUND, "{step}: {:?}", started.elapsed());
+        check(&world.cache());
+        // Gone on, it finds that all is done, and is harmless.
+        kill(Pid::from_raw(stopped.id().cast_signed()), Signal::SIGCONT).expect("signals");
+        all_see(vec![stopped], step);
+        check(&world.cache());
+        assert_eq!(crate::inspect::left_over(&world.cache()), [] as [PathBuf; 0], "{step}");
+        entries(&world.path("cache")).iter().for_each(|path| remove(path));
+    }
+}
+
+#[test]
+fn two_users_of_one_node_never_meet() {
+    let world = World::with(&packages(), |_| {});
+    let _part = Part::new("two users on one node", 1);
+    if !is_root() {
+        say("faults: two users: needs root to be two, so this part checks one user's cache alone");
+    }
+    let cache = world.path("cache");
+    fs::set_permissions(&cache, Permissions::from_mode(0o1777)).expect("chmod");
+    let users: &[u32] = if is_root() { &[65534, 65533] } else { &[0] };
+    let start = |i: usize| {
+        let mut command = world.command(&["-c", CODE]);
+        if is_root() {
+            command.uid(users[i % 2]).gid(users[i % 2]);
+        }
+        spawn(command.env("HOME", "/nonexistent").env("TMPDIR", "/nonexistent").env_remove("CPACK_METRICS"))
+    };
+    all_see((0..8).map(start).collect(), "two users");
+    let roots = entries(&cache);
+    assert_eq!(roots.len(), users.len());
+    for root in roots {
+        let metadata = fs::metadata(&root).expect("stat");
+        assert!(root.ends_with(format!("cpack-{}", metadata.uid())) && metadata.mode() & 0o7777 == 0o700);
+        assert_eq!(check(&root).environments, 1);
+    }
+}
+
+/// A start whose places are `shared/` and the working directory.
+fn in_shared(world: &World) -> Command {
+    let mut command = world.command(&["-c", CODE]);
+    command.env("TMPDIR", world.path("shared")).env("HOME", "/nonexistent");
+    command.env_remove("CPACK_CACHE_DIR").env_remove("CPACK_METRICS");
+    command
+}
+
+/// What an attacker may do in `/tmp`, and what the user's own mistakes open.
+#[test]
+fn a_cache_that_an_attacker_prepared_is_bypassed() {
+    let world = World::with(&packages(), |_| {});
+    let _part = Part::new("caches that an attacker prepared", 1);
+    let name = world.cache().file_name().expect("a name").to_owned();
+    let (shared, outside) = (world.path("shared"), world.user_directory("outside"));
+    let place = shared.join(&name);
+    let mode = |path: &PathBuf, mode| fs::set_permissions(path, Permissions::from_mode(mode)).expect("chmod");
+    let ours = || {
+        fs::create_dir(&place).expect("creates");
+        crate::world::own(place.clone());
+    };
+    let theirs = |path: &PathBuf| {
+        if is_root() {
+            chown(path, Some(65533), Some(65533)).expect("chown");
+        }
+    };
+    let cases: [(&str, &dyn Fn()); 8] = [
+        ("a link to a directory of the user's own", &|| symlink(&outside, &place).expect("links")),
+        ("a link to nowhere", &|| symlink("/nonexistent", &place).expect("links")),
+        ("a file", &|| fs::write(&place, "").expect("writes")),
+        ("a fifo", &|| nix::unistd::mkfifo(&place, nix::sys::stat::Mode::from_bits_truncate(0o666)).expect("a fifo")),
+        ("open to the group", &|| {
+            ours();
+            mode(&place, 0o770);
+        }),
+        ("open to all", &|| {
+            ours();
+            mode(&place, 0o1777);
+        }),
+        ("a parent that is open to the group", &|| mode(&shared, 0o775)),
+        ("a parent that is open to all and not sticky", &|| mode(&shared, 0o777)),
+    ];
+    let foreign: [(&str, &dyn Fn()); 2] = [
+        ("somebody else's", &|| {
+            fs::create_dir(&place).expect("creates");
+            theirs(&place);
+        }),
+        ("below somebody else's", &|| theirs(&shared)),
+    ];
+    // Only root can give files away.
+    let foreign = if is_root() { &foreign[..] } else { &[] };
+    for (what, prepare) in cases.iter().chain(foreign) {
+        fs::create_dir(&shared).expect("creates");
+        mode(&shared, 0o1777);
+        prepare();
+        assert_eq!(succeed(&mut in_shared(&world)), SEEN, "{what}");
+        assert_eq!(entries(&place.join("environments")), [] as [PathBuf; 0], "{what}: used");
+        assert_eq!(entries(&outside), [] as [PathBuf; 0], "{what}: followed");
+        // The working directory served.
+        assert_eq!(check(&world.path("work").join(&name)).environments, 1, "{what}");
+        entries(&world.path("work")).iter().for_each(|path| remove(path));
+        let _ = fs::remove_file(&place);
+        remove(&shared);
+    }
+    // As it should be, it is used.
+    fs::create_dir(&shared).expect("creates");
+    mode(&shared, 0o1777);
+    assert_eq!(succeed(&mut in_shared(&world)), SEEN);
+    assert_eq!(check(&place).environments, 1);
+}
