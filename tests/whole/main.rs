@@ -6,3 +6,4 @@ mod equality;
 mod input;
 mod programs;
 mod publication;
+mod shipped;
