@@ -11,6 +11,7 @@
 //! | [`launcher`] | a job appended to the boot executable |
 //! | [`pex_info`] | the JSON in a PEX file that says what it holds and how it starts |
 //! | [`store`] | where layers, manifests and names are kept |
+//! | [`events`] | what took how long, in Chrome's trace format |
 //! | [`exit`] | the exit codes of both programs |
 //! | [`fault`] | steps at which tests kill or refuse something; nothing without the feature `faults` |
 //!
@@ -19,6 +20,7 @@
 
 pub mod content;
 pub mod digest;
+pub mod events;
 pub mod exit;
 pub mod fault;
 pub mod job;

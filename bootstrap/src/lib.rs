@@ -48,6 +48,7 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use cpack_artifact::events;
 use cpack_artifact::exit::Exit;
 use cpack_artifact::fault::point;
 
@@ -87,6 +88,7 @@ fn fail(error: &BootError) -> ExitCode {
 fn start(arguments: &[OsString]) -> Result<Infallible, BootError> {
     let mut trace = Trace::start();
     let settings = Settings::from_process()?;
+    record(&settings);
     let found = job::find(&settings)?;
     trace.mark(Phase::Find);
     become_python(&Boot::new(&found, &settings, arguments), &settings, trace)
@@ -103,6 +105,8 @@ pub(crate) fn become_python(boot: &Boot<'_>, settings: &Settings, mut trace: Tra
         // A start does not fail for want of figures.
         let _ = trace.append(path, &boot.job().environment, &boot.job().name, &outcome);
     }
+    // Nor for want of a trace.
+    let _ = events::write();
     let (exec, ready) = result?;
     // A signal that came after the last look at it must not be lost.
     if let Some(signal) = sys::stop_signal() {
@@ -115,6 +119,13 @@ pub(crate) fn become_python(boot: &Boot<'_>, settings: &Settings, mut trace: Tra
     let program = exec.program.clone();
     point("boot.exec").map_err(|source| BootError::Exec { source, program: program.clone() })?;
     Err(BootError::Exec { source: exec.run(), program })
+}
+
+/// Records the events of this process where that is asked for.
+pub(crate) fn record(settings: &Settings) {
+    if let Some(path) = &settings.trace {
+        events::record("cpack-boot", path);
+    }
 }
 
 /// Writes one line to standard error.

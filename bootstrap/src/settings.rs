@@ -31,6 +31,7 @@ pub const VARIABLES: &[Variable] = &[
         help: "seconds without progress of another process before its work is done here too (default 10)",
     },
     Variable { name: "CPACK_METRICS", help: "a file that gets one line of JSON per start" },
+    Variable { name: "CPACK_TRACE", help: "a file that gets every fetch, decode, write and wait, for Perfetto" },
     Variable { name: "CPACK_LOG", help: "1: say on standard error where the time went" },
 ];
 
@@ -81,6 +82,8 @@ pub struct Settings {
     pub stall_timeout: Duration,
     /// `CPACK_METRICS`.
     pub metrics: Option<PathBuf>,
+    /// `CPACK_TRACE`.
+    pub trace: Option<PathBuf>,
     /// `CPACK_LOG`.
     pub log: bool,
     /// What says where a cache may be.
@@ -135,6 +138,7 @@ impl Settings {
                 parse("CPACK_STALL_TIMEOUT", &v, "a number of seconds from 0.1 to 86400", parse_seconds)
             })?,
             metrics: path("CPACK_METRICS"),
+            trace: path("CPACK_TRACE"),
             log: flag("CPACK_LOG")?,
             places: Places {
                 cache_dir: path("CPACK_CACHE_DIR"),

@@ -1,4 +1,5 @@
-//! Where the time of a start went: one line of JSON per start in `CPACK_METRICS`, one line for people with `CPACK_LOG`.
+//! Where the time of a start went: one line of JSON per start in `CPACK_METRICS`, one line for people with `CPACK_LOG`,
+//! every step of it in `CPACK_TRACE` ([`cpack_artifact::events`]).
 //!
 //! Recording is a few clock readings; nothing is formatted or written unless somebody asked.
 
@@ -7,7 +8,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use cpack_artifact::Digest;
+use cpack_artifact::{Digest, events};
 use serde::Serialize;
 
 /// A part of a start, in the order in which they come.
@@ -99,6 +100,7 @@ impl Trace {
 
     /// The time since the last mark belongs to `phase`.
     pub fn mark(&mut self, phase: Phase) {
+        events::ended("boot", || phase.name().into(), self.last);
         let now = Instant::now();
         if let Some(spent) = self.spent.get_mut(phase as usize) {
             *spent += now - self.last;

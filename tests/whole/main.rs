@@ -7,3 +7,4 @@ mod input;
 mod programs;
 mod publication;
 mod shipped;
+mod traces;

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use cpack_artifact::events;
 use cpack_artifact::fault::point;
 use cpack_artifact::manifest::Layer;
 
@@ -101,6 +102,7 @@ impl<'a> Building<'a> {
 
     /// Waits until there is something to do here. How much: nothing when all layers are complete.
     fn wait(&self) -> Result<usize, BuildError> {
+        let _event = events::span("wait", || "layers of other processes".into());
         let mut pause = GLANCES.0;
         loop {
             let mut state = self.lock();

@@ -3,9 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use cpack_artifact::Digest;
 use cpack_artifact::fault::point;
 use cpack_artifact::manifest::{Layer, Manifest};
+use cpack_artifact::{Digest, events};
 
 use super::{BuildError, GLANCES, Means, cache_error, ensure_layers, in_order};
 use crate::cache::{Cache, Claim, Claimed, Description, Environment, Found, Published, lease_tree, write_records};
@@ -96,6 +96,7 @@ enum Waited {
 fn wait_for_claim(cache: &Cache, key: &str, means: &Means<'_>) -> Result<Waited, BuildError> {
     let mut pause = GLANCES.0;
     let mut watched = cache.watch(key);
+    let _event = events::span("wait", || format!("environment {key}"));
     loop {
         if let Claim::Ours(claimed) = cache.claim(key) {
             return Ok(Waited::Ours(claimed));

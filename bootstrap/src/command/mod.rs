@@ -13,6 +13,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;
 
+use cpack_artifact::events;
 use cpack_artifact::exit::Exit;
 use cpack_artifact::manifest::Manifest;
 use serde_json::Value;
@@ -49,6 +50,7 @@ const COMMANDS: &[(&str, &str, &str)] = &[
 pub fn run(arguments: &[OsString]) -> Result<u8, BootError> {
     let trace = Trace::start();
     let settings = Settings::from_process()?;
+    crate::record(&settings);
     let Some((name, rest)) = arguments.split_first() else { return Err(usage("--cpack needs a command")) };
     let name = name.to_string_lossy();
     if name == "exec" {
@@ -72,6 +74,8 @@ pub fn run(arguments: &[OsString]) -> Result<u8, BootError> {
         }
         (unknown, _) => return Err(usage(&format!("{unknown:?} is no command"))),
     };
+    // A command does not fail for want of a trace.
+    let _ = events::write();
     let text = if json.is_empty() { report.text } else { format!("{:#}\n", report.json) };
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

@@ -8,11 +8,11 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cpack_artifact::Digest;
 use cpack_artifact::content::{Item, Kind, content_digest};
 use cpack_artifact::digest::{PartHash, merge_parts, part_hash};
 use cpack_artifact::manifest::Archive;
 use cpack_artifact::zip::ZipError;
+use cpack_artifact::{Digest, events};
 
 use super::decode::{Codec, SPARE};
 use super::error::ExtractError;
@@ -165,6 +165,7 @@ impl<'a> Run<'a> {
         let Some(span) = self.plan.spans.get(index) else { return Ok(()) };
         let len = span.len as usize;
         let buffer = room(buffer, len + SPARE);
+        let _event = events::span("fetch", || format!("{} at {}", self.name, span.offset)).of(span.len.into());
         self.source.read(span.offset, &mut buffer[..len]).map_err(|e| self.unreadable(e))
     }
 
@@ -178,6 +179,7 @@ impl<'a> Run<'a> {
     ) -> Result<bool, ExtractError> {
         if let Some(span) = self.plan.spans.get(index) {
             let len = span.len as usize;
+            let _event = events::span("decode", || format!("{} at {}", self.name, span.offset)).of(span.len.into());
             self.verify(span, &mut buffer[..len])?;
             self.units(worker, span, &mut buffer[..len + SPARE], stop)?;
         }
@@ -359,6 +361,7 @@ impl<'a> Run<'a> {
         if let Some(slot) = lock(&cut.sums).get_mut(part as usize) {
             *slot = sum;
         }
+        let _event = events::span("write", || file.path.to_string()).of(size);
         let out = self.cut_file(cut, &mut worker.cursor, file)?;
         out.write_all_at(content, offset).map_err(|e| self.unwritable(file, e))?;
         if cut.left.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -431,6 +434,7 @@ impl<'a> Run<'a> {
             Kind::File => false,
             Kind::Executable => true,
         };
+        let _event = events::span("write", || file.path.to_string()).of(content.len() as u64);
         let written = self
             .tree()
             .create(&mut worker.cursor, file, executable)

@@ -6,9 +6,9 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use cpack_artifact::Digest;
 use cpack_artifact::store::StoreError;
 use cpack_artifact::zip::Method;
+use cpack_artifact::{Digest, events};
 use memmap2::{Advice, MmapMut};
 
 use super::plan::PlannedFile;
@@ -215,6 +215,7 @@ fn drain(
             Some(hasher) => _ = hasher.update(bytes),
             None => crc.update(bytes),
         }
+        let _event = events::span("write", || file.path.to_string()).of(len as u64);
         out.write_all_at(bytes, at).map_err(StreamError::Write)?;
         at = end;
     }

@@ -12,6 +12,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use cpack_artifact::events;
 use cpack_artifact::exit::Exit;
 
 pub use arguments::Cli;
@@ -25,7 +26,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return if error.use_stderr() { ExitCode::from(Exit::Usage.code()) } else { ExitCode::SUCCESS };
         }
     };
-    match commands::run(cli) {
+    if let Some(path) = std::env::var_os("CPACK_TRACE").filter(|path| !path.is_empty()) {
+        events::record("cluster-pack", path.as_ref());
+    }
+    let result = commands::run(cli);
+    // A command does not fail for want of a trace.
+    let _ = events::write();
+    match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             output::error(&error);

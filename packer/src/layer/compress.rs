@@ -5,9 +5,9 @@
 
 use std::cell::RefCell;
 
-use cpack_artifact::Digest;
 use cpack_artifact::digest::{PartHash, part_hash};
 use cpack_artifact::zip::{FRAME_SIZE, Method};
+use cpack_artifact::{Digest, events};
 
 use super::entry::{Body, Entry, Unit, read_part, read_whole};
 use super::{Codec, LayerError};
@@ -46,6 +46,7 @@ pub(super) enum Hash {
 const LEAST_COMPRESSED: usize = 64;
 
 pub(super) fn compress(entries: &[Entry], unit: Unit, codec: Codec) -> Result<Packed, LayerError> {
+    let _event = events::span("compress", || entries.get(unit.entry).map(|e| e.path.to_string()).unwrap_or_default());
     let entry = entries
         .get(unit.entry)
         .ok_or_else(|| LayerError::Make { path: String::new(), reason: "a unit of work without its entry".into() })?;

@@ -5,11 +5,11 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use cpack_artifact::Digest;
 use cpack_artifact::content::{Item, content_digest};
 use cpack_artifact::digest::merge_parts;
 use cpack_artifact::manifest::{Archive, MAX_PIECE, Piece};
 use cpack_artifact::zip::{self, FRAME_SIZE, Frames, frames};
+use cpack_artifact::{Digest, events};
 use rayon::prelude::*;
 
 use super::compress::{Hash, Packed, Part, compress};
@@ -117,6 +117,7 @@ impl<'a> Writer<'a> {
     }
 
     fn write_batch(&mut self, batch: Vec<Packed>, progress: &(dyn Fn(u64) + Sync)) -> io::Result<()> {
+        let _event = events::span("write", || format!("archive at {}", self.offset));
         for packed in batch {
             let Some(entry) = self.entries.get(packed.entry) else { continue };
             let framed = packed.parts.len() > 1 || !packed.last || self.open.is_some();

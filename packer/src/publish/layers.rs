@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use cpack_artifact::Digest;
 use cpack_artifact::manifest::{Archive, Layer, LayerKind, MAX_JSON};
 use cpack_artifact::store::{Key, Put, Source, Stat, Store, StoreErrorKind, Written};
+use cpack_artifact::{Digest, events};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -96,8 +96,10 @@ impl Publisher<'_> {
             return Ok(outcome(planned, Packed { archive, ..known }, None, false));
         }
         let temporary = Temporary::new(self.store, self.cache)?;
+        let event = events::span("pack", || planned.name.clone()).of(planned.size);
         let (entries, facts) = (planned.entries)()?;
         let written = write_layer(&planned.name, entries, &temporary.path, self.level, progress)?;
+        drop(event);
         step("publish.packed")?;
         let mut packed = Packed { content: written.content, archive: written.archive, facts };
         self.remember(planned, &packed)?;
@@ -117,6 +119,7 @@ impl Publisher<'_> {
 
     /// Sends an archive, then the record that names it by its content.
     fn send(&self, kind: LayerKind, packed: &Packed, path: &Path) -> Result<Option<u64>, PublishError> {
+        let _event = events::span("send", || packed.archive.digest.to_string()).of(packed.archive.size);
         let put = if self.repair { Put::Replace } else { Put::IfAbsent };
         let written = self.store.put(&archive_key(kind, &packed.archive.digest), Source::Consume(path), put)?;
         step("publish.sent")?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use cpack_artifact::events;
 use cpack_artifact::manifest::Manifest;
 use cpack_artifact::store::{Key, Store, StoreOptions, StoreUri, Written, open};
 
@@ -85,6 +86,7 @@ impl Context {
 
     /// What is installed: made of the requirements files, or at the prefix that is named or active, `--add` included.
     fn found(&self) -> Result<Environment, CommandError> {
+        let _event = events::span("discover", || "environment".into());
         let machine = Machine {
             path: std::env::var_os("PATH"),
             home: std::env::var_os("HOME").map(PathBuf::from),

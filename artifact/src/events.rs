@@ -1,0 +1,168 @@
+//! Events with a beginning and a duration, as Chrome's trace format has them: Perfetto and `chrome://tracing` open the file.
+//!
+//! A process says once where they go ([`record`]), marks what takes time ([`span`]), and writes at its end ([`write`]).
+//! Where nothing is recorded a span costs one load from memory.
+//!
+//! **The file** is a JSON array with one event per line and without its closing bracket, as the format allows, so that the
+//! processes of a node append to one file. Each appends everything in one write. Names are those of files, layers and
+//! objects: no values of settings or variables.
+//!
+//! The format: "Trace Event Format", complete events (`"ph": "X"`), times in microseconds since 1970.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::Serialize;
+
+static RECORDER: OnceLock<Recorder> = OnceLock::new();
+
+#[derive(Debug)]
+struct Recorder {
+    program: &'static str,
+    path: PathBuf,
+    /// The same moment by both clocks.
+    origin: (Instant, Duration),
+    events: Mutex<Vec<Event>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Event {
+    name: String,
+    cat: &'static str,
+    ph: &'static str,
+    ts: f64,
+    dur: f64,
+    pid: u32,
+    tid: u32,
+    args: Arguments,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Arguments {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'static str>,
+}
+
+/// Records the events of this process, to be appended to `path`. Only the first call counts.
+pub fn record(program: &'static str, path: &Path) {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let recorder =
+        || Recorder { program, path: path.to_owned(), origin: (Instant::now(), since), events: Mutex::default() };
+    RECORDER.get_or_init(recorder);
+}
+
+/// Something that takes time, until this is dropped.
+#[derive(Debug)]
+#[must_use = "it ends when it is dropped"]
+pub struct Span(Option<Open>);
+
+#[derive(Debug)]
+struct Open {
+    recorder: &'static Recorder,
+    category: &'static str,
+    name: String,
+    bytes: Option<u64>,
+    since: Instant,
+}
+
+/// Begins an event of this kind; `name` is asked for only where events are recorded.
+pub fn span(category: &'static str, name: impl FnOnce() -> String) -> Span {
+    let open = |recorder| Open { recorder, category, name: name(), bytes: None, since: Instant::now() };
+    Span(RECORDER.get().map(open))
+}
+
+/// An event that ended now and began at `since`.
+pub fn ended(category: &'static str, name: impl FnOnce() -> String, since: Instant) {
+    let open = |recorder| Open { recorder, category, name: name(), bytes: None, since };
+    drop(Span(RECORDER.get().map(open)));
+}
+
+impl Span {
+    /// Says how many bytes it is about.
+    pub fn of(mut self, bytes: u64) -> Self {
+        if let Some(open) = &mut self.0 {
+            open.bytes = Some(bytes);
+        }
+        self
+    }
+}
+
+impl Drop for Span {
+    fn drop(&mut self) {
+        let Some(Open { recorder, category, name, bytes, since }) = self.0.take() else { return };
+        let micros = |duration: Duration| duration.as_nanos() as f64 / 1e3;
+        let (origin, since_epoch) = recorder.origin;
+        let before = micros(origin.saturating_duration_since(since));
+        let ts = micros(since_epoch) + micros(since.saturating_duration_since(origin)) - before;
+        let args = Arguments { bytes, name: None };
+        let dur = micros(since.elapsed());
+        let event = Event { name, cat: category, ph: "X", ts, dur, pid: std::process::id(), tid: thread(), args };
+        recorder.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+    }
+}
+
+/// A small number for this thread, in the order of first events.
+fn thread() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    thread_local!(static NUMBER: u32 = NEXT.fetch_add(1, Ordering::Relaxed));
+    NUMBER.with(|number| *number)
+}
+
+/// Appends what was recorded to the file. Nothing where nothing is recorded.
+pub fn write() -> io::Result<()> {
+    let Some(recorder) = RECORDER.get() else { return Ok(()) };
+    let events = std::mem::take(&mut *recorder.events.lock().unwrap_or_else(PoisonError::into_inner));
+    let name = Arguments { name: Some(recorder.program), ..Arguments::default() };
+    let process = Event {
+        name: "process_name".into(),
+        cat: "",
+        ph: "M",
+        ts: 0.0,
+        dur: 0.0,
+        pid: std::process::id(),
+        tid: 0,
+        args: name,
+    };
+    let mut file = File::options().append(true).create(true).open(&recorder.path)?;
+    let mut text = Vec::new();
+    if file.metadata()?.len() == 0 {
+        text.extend_from_slice(b"[\n");
+    }
+    for event in std::iter::once(&process).chain(&events) {
+        serde_json::to_writer(&mut text, event)?;
+        text.extend_from_slice(b",\n");
+    }
+    file.write_all(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_become_lines_of_an_array() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("trace");
+        drop(span("decode", || panic!("nothing is recorded yet")));
+        record("test", &path);
+        drop(span("decode", || "a \"layer\"".into()).of(7));
+        std::thread::spawn(|| drop(span("write", || "b".into()))).join().expect("ends");
+        ended("plan", || "c".into(), Instant::now());
+        write().expect("writes");
+        write().expect("appends");
+        let text = std::fs::read_to_string(&path).expect("reads");
+        let array = format!("{}]", text.trim_end().trim_end_matches(','));
+        let events: Vec<serde_json::Value> = serde_json::from_str(&array).expect("JSON");
+        let names: Vec<_> = events.iter().map(|e| e["name"].as_str().expect("a name")).collect();
+        assert_eq!(names, ["process_name", "a \"layer\"", "b", "c", "process_name"]);
+        assert_eq!((&events[1]["args"]["bytes"], &events[1]["cat"]), (&7.into(), &"decode".into()));
+        assert_ne!(events[1]["tid"], events[2]["tid"]);
+        assert!(events[1]["ts"].as_f64() <= events[2]["ts"].as_f64());
+    }
+}
