@@ -161,7 +161,8 @@ class Pex(Subject):
         os.makedirs(scratch)
         root = os.path.join(directory, "pex-root")
         env = environ(PEX_ROOT=root, TMPDIR=scratch, PATH=f"{environment.venv}/bin:{os.environ['PATH']}")
-        return run([*argv, "--python", environment.python, "-o", output], env=env, cwd=directory).seconds
+        # Without --python: the environment's interpreter is the only target then, and some are not found again by name.
+        return run([*argv, "-o", output], env=env, cwd=directory).seconds
 
     def create(self, environment, directory):
         output = os.path.join(directory, "environment.pex")
