@@ -1,5 +1,6 @@
 """Environments to measure: from pinned requirements, or a virtual environment that is given."""
 
+import collections
 import os
 import re
 from dataclasses import dataclass
@@ -115,15 +116,19 @@ def byte_code(venv):
 
 
 def smallest_distribution(environment):
-    """The distribution with the fewest bytes: what a small change changes. Gives its name and its modules."""
+    """The distribution with the fewest bytes: what a small change changes. Gives its name and the modules that it alone has."""
+    found = list(metadata.distributions(path=[environment.site_packages]))
+    claims = collections.Counter(str(file) for each in found for file in each.files or [])
 
-    def modules(found):
-        paths = [str(found.locate_file(file)) for file in found.files or [] if str(file).endswith(".py")]
-        return [path for path in paths if os.path.isfile(path)]
+    def paths(each, wanted):
+        located = [str(each.locate_file(file)) for file in each.files or [] if wanted(str(file))]
+        return [path for path in located if os.path.isfile(path)]
 
-    def weight(found):
-        return sum(os.path.getsize(path) for path in modules(found))
+    def modules(each):
+        return paths(each, lambda file: file.endswith(".py") and claims[file] == 1)
 
-    found = [d for d in metadata.distributions(path=[environment.site_packages]) if modules(d)]
-    smallest = min(found, key=weight)
+    def weight(each):
+        return sum(os.path.getsize(path) for path in paths(each, lambda _: True))
+
+    smallest = min((each for each in found if modules(each)), key=weight)
     return smallest.metadata["Name"], modules(smallest)
