@@ -13,6 +13,10 @@ use crate::zip::{self, Entry, Method, ZipError};
 
 const COMMENT_PREFIX: &[u8] = b"cpack1:";
 
+/// What stands in a boot executable before the names of the stores that it can open, separated by spaces and ended by a
+/// line feed: the packer, which may not be able to run it, reads there what a job can count on.
+pub const STORES_MARK: &str = "cpack-boot opens:";
+
 /// Bytes at the end of a launcher that say where its job is.
 pub const TRAILER_SIZE: usize = COMMENT_PREFIX.len() + 16 + 1 + 64;
 

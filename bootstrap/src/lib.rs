@@ -57,6 +57,15 @@ use error::BootError;
 use settings::Settings;
 use trace::{Phase, Trace};
 
+/// Found in the file by the packer ([`cpack_artifact::launcher::STORES_MARK`]).
+#[used]
+static STORES: &str = match (cfg!(feature = "hdfs"), cfg!(feature = "s3")) {
+    (true, true) => "cpack-boot opens: file hdfs viewfs s3\n",
+    (true, false) => "cpack-boot opens: file hdfs viewfs\n",
+    (false, true) => "cpack-boot opens: file s3\n",
+    (false, false) => "cpack-boot opens: file\n",
+};
+
 /// The whole program. Returns only where Python does not run.
 pub fn main() -> ExitCode {
     sys::plain_name_service();

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use cpack_artifact::fault::point;
 use cpack_artifact::job::{self, Job};
-use cpack_artifact::launcher::{TRAILER_SIZE, Trailer, appendix};
+use cpack_artifact::launcher::{STORES_MARK, TRAILER_SIZE, Trailer, appendix};
 use cpack_artifact::manifest::Manifest;
 
 /// The name of the boot executable.
@@ -52,6 +52,17 @@ pub enum LauncherError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The boot executable cannot open the store.
+    #[error(
+        "{path} opens no {scheme}: stores: build it with the features hdfs and s3 (see \"Building the executable that is \
+         shipped\"), or name another with --boot", path = path.display()
+    )]
+    NoStore {
+        /// The file.
+        path: PathBuf,
+        /// What the store's URI starts with.
+        scheme: &'static str,
+    },
     /// The executable or the launcher cannot be read or written.
     #[error("cannot {verb} {path}: {source}", path = path.display())]
     Io {
@@ -91,6 +102,15 @@ pub fn read_boot(path: &Path) -> Result<Vec<u8>, LauncherError> {
         Ok(None) => Ok(bytes),
         _ => Err(wrong("it is a launcher, which has a job already; name the plain executable")),
     }
+}
+
+/// Whether a boot executable opens stores whose URIs start with `scheme`. One that does not say is believed to.
+pub fn opens(boot: &[u8], scheme: &str) -> bool {
+    let mark = STORES_MARK.as_bytes();
+    let Some(at) = boot.windows(mark.len()).position(|window| window == mark) else { return true };
+    let rest = boot.get(at + mark.len()..).unwrap_or_default();
+    let line = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    line.split(|byte| *byte == b' ').any(|word| word == scheme.as_bytes())
 }
 
 /// The launcher of `job` in the environment of `manifest`.
@@ -230,6 +250,15 @@ mod tests {
         assert_eq!(Opened::read(&path).expect("opens").job, other);
         fs::write(&path, "#!/bin/sh").expect("writes");
         assert!(Opened::read(&path).expect_err("no launcher").to_string().contains("no job"));
+    }
+
+    #[test]
+    fn what_a_boot_opens_is_read_from_its_bytes() {
+        let boot = b"\x7fELF...cpack-boot opens: file hdfs viewfs\n...s3";
+        for (scheme, expected) in [("file", true), ("viewfs", true), ("s3", false), ("hdf", false)] {
+            assert_eq!(opens(boot, scheme), expected, "{scheme}");
+        }
+        assert!(opens(b"\x7fELF", "s3"), "an older one that does not say");
     }
 
     #[test]

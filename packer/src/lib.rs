@@ -9,6 +9,7 @@ pub mod launcher;
 pub mod layer;
 pub mod manifest;
 pub mod pex;
+pub mod prune;
 pub mod publish;
 pub mod requirements;
 pub mod spark;

@@ -21,7 +21,10 @@ use crate::cache::{ClientCache, Facts};
 use crate::discover::Environment;
 use crate::layer::{Body, Entry as LayerEntry, LayerError};
 use crate::manifest;
-use crate::publish::{Outcome, Planned, PublishError, Publisher, publish_manifest};
+use crate::publish::{Outcome, Planned, PublishError, Published, Publisher, publish_manifest};
+
+/// How often layers that vanish while they are published are sent again.
+const PUBLISHED_AGAIN: u32 = 3;
 
 /// What the job adds to the environment.
 #[derive(Debug, Clone, Default)]
@@ -112,15 +115,36 @@ pub fn submit(
     let compilers = assemble::compilers(environment);
     let packer = Packer { environment, compilers: &compilers };
     let Assembled { layers: planned, overlays: planned_overlays } = assemble::assemble(&packer, options)?;
-    let layers = publisher.publish(&planned, progress)?;
-    let manifest = manifest::build(environment, &layers);
-    check_entry(&request.entry, &manifest)?;
-    let published = publish_manifest(publisher.store, &manifest)?;
+    let (layers, manifest, published) = publish_whole(publisher, environment, &planned, request, progress)?;
     let overlays = if request.no_editable { Vec::new() } else { planned_overlays };
     let overlays = publish_overlays(publisher, overlays, &request.entry)?;
     let job = make_job(environment, publisher.store, &published.id, &overlays, request, options);
     let (id, existed) = (published.id, published.existed);
     Ok(Submission { manifest, id, existed, layers, overlays, job, elapsed: start.elapsed() })
+}
+
+/// Publishes layers and manifest. Layers that a prune took meanwhile are sent again.
+fn publish_whole(
+    publisher: &Publisher<'_>,
+    environment: &Environment,
+    planned: &[Planned<'_>],
+    request: &JobRequest,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<(Vec<Outcome>, Manifest, Published), SubmitError> {
+    let mut layers = publisher.publish(planned, progress)?;
+    let mut again = 0;
+    loop {
+        let manifest = manifest::build(environment, &layers);
+        check_entry(&request.entry, &manifest)?;
+        match publish_manifest(publisher.store, &manifest, publisher.repair) {
+            Err(PublishError::Vanished { .. }) if again < PUBLISHED_AGAIN => again += 1,
+            result => return Ok((layers, manifest, result?)),
+        }
+        let before = std::mem::replace(&mut layers, publisher.publish(planned, &|_| {})?);
+        for (layer, before) in layers.iter_mut().zip(before) {
+            layer.sent = layer.sent.or(before.sent);
+        }
+    }
 }
 
 /// Bytes that [`submit`] has to look at: the total of its progress.

@@ -3,7 +3,7 @@
 #![expect(clippy::expect_used, reason = "a test suite reports by panicking")]
 
 use std::thread;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::{Key, Put, Source, Store, StoreErrorKind, Written};
 use crate::Digest;
@@ -20,6 +20,7 @@ pub fn check(store: &dyn Store) {
     concurrent(store);
     torn(store);
     listing_and_deleting(store);
+    removing_what_is_old(store);
 }
 
 fn key(content: &[u8]) -> Key {
@@ -110,4 +111,18 @@ fn listing_and_deleting(store: &dyn Store) {
     store.delete(&gone).expect("deletes");
     assert_eq!(store.stat(&gone).expect("stat"), None);
     assert!(!store.list("layers").expect("lists").iter().any(|l| l.key == gone));
+}
+
+/// Seconds: the coarsest clock of the stores. What is younger than the bound stays, whoever looks.
+fn removing_what_is_old(store: &dyn Store) {
+    let second = Duration::from_secs(1);
+    let key = key(b"grows old");
+    store.put(&key, Source::Bytes(b"grows old"), Put::IfAbsent).expect("writes");
+    let written = store.stat(&key).expect("stat").expect("it is there").modified;
+    assert!(!store.remove_old(&key, written).expect("looks"), "it is as old as the bound, not older");
+    assert_eq!(store.read(&key, 100).expect("reads"), b"grows old");
+    assert!(store.remove_old(&key, written + second).expect("removes"));
+    assert_eq!(store.stat(&key).expect("stat"), None);
+    assert!(!store.remove_old(&key, written + second).expect("looks"), "it is gone already");
+    assert_eq!(store.sweep(SystemTime::now() + second * 3600).expect("sweeps"), 0, "nothing was left aside");
 }

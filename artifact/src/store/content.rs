@@ -3,14 +3,15 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 
-use super::Source;
+use super::{Source, Watcher};
 
 /// An opened [`Source`].
 #[derive(Debug)]
 pub(super) enum Content<'a> {
     Bytes(&'a [u8]),
-    File(File, u64),
+    File(File, u64, Option<Watcher<'a>>),
 }
 
 impl<'a> Content<'a> {
@@ -18,19 +19,22 @@ impl<'a> Content<'a> {
     pub(super) fn open(source: Source<'a>) -> io::Result<Self> {
         match source {
             Source::Bytes(bytes) => Ok(Self::Bytes(bytes)),
-            Source::File(path) | Source::Consume(path) => {
-                let file = File::open(path)?;
-                let len = file.metadata()?.len();
-                Ok(Self::File(file, len))
-            }
+            Source::File(path) | Source::Consume(path) => Self::file(path, None),
+            Source::Watched(path, watcher) => Self::file(path, Some(watcher)),
         }
+    }
+
+    fn file(path: &Path, watcher: Option<Watcher<'a>>) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let len = file.metadata()?.len();
+        Ok(Self::File(file, len, watcher))
     }
 
     /// Length in bytes.
     pub(super) const fn len(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
-            Self::File(_, len) => *len,
+            Self::File(_, len, _) => *len,
         }
     }
 
@@ -40,9 +44,12 @@ impl<'a> Content<'a> {
         let start = offset.min(end);
         match self {
             Self::Bytes(bytes) => Ok(bytes.get(start as usize..end as usize).unwrap_or_default().to_vec()),
-            Self::File(file, _) => {
+            Self::File(file, _, watcher) => {
                 let mut part = vec![0; (end - start) as usize];
                 file.read_exact_at(&mut part, start)?;
+                if let Some(Watcher(progress)) = watcher {
+                    progress(part.len() as u64);
+                }
                 Ok(part)
             }
         }

@@ -66,7 +66,7 @@ impl FileStore {
         let mut file = File::options().write(true).create_new(true).open(path)?;
         match source {
             Source::Bytes(bytes) => file.write_all(bytes)?,
-            Source::File(from) | Source::Consume(from) => {
+            Source::File(from) | Source::Consume(from) | Source::Watched(from, _) => {
                 io::copy(&mut File::open(from)?, &mut file)?;
             }
         }
@@ -88,7 +88,7 @@ impl FileStore {
     fn write(&self, key: &Key, source: Source<'_>) -> Result<u64, StoreError> {
         let failed = |e: io::Error| self.error("cannot write", key.as_str(), &e);
         let place = self.path(key);
-        if let Source::Consume(path) = source {
+        if let Source::Consume(path) | Source::Watched(path, _) = source {
             let size = fs::metadata(path).map_err(failed)?.len();
             match Self::publish(path, &place) {
                 Err(e) if e.kind() == io::ErrorKind::CrossesDevices => {}
@@ -186,6 +186,23 @@ impl Store for FileStore {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.error("cannot delete", key.as_str(), &e)),
             _ => Ok(()),
         }
+    }
+
+    fn remove_old(&self, key: &Key, before: SystemTime) -> Result<bool, StoreError> {
+        if self.stat(key)?.is_none_or(|stat| stat.modified >= before) {
+            return Ok(false);
+        }
+        let failed = |e: io::Error| self.error("cannot delete", key.as_str(), &e);
+        let (place, aside) = (self.path(key), self.temporary()?);
+        match fs::rename(&place, &aside) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            result => result.map_err(failed)?,
+        }
+        let modified = fs::metadata(&aside).and_then(|metadata| metadata.modified()).map_err(failed)?;
+        let is_old = modified < before;
+        // Whoever wrote it anew meanwhile wrote the same bytes.
+        if is_old { fs::remove_file(&aside) } else { fs::rename(&aside, &place) }.map_err(failed)?;
+        Ok(is_old)
     }
 
     fn sweep(&self, before: SystemTime) -> Result<usize, StoreError> {

@@ -42,6 +42,11 @@ impl Key {
         Self(format!("launchers/{digest}"))
     }
 
+    /// The note, renewed now and then, that a launcher is in use.
+    pub fn launcher_use(digest: &Digest) -> Self {
+        Self(format!("launchers/{digest}.used"))
+    }
+
     /// An immutable copy of the boot.
     pub fn boot(digest: &Digest) -> Self {
         Self(format!("boot/{digest}"))

@@ -6,6 +6,7 @@
 //! <store>/environments/<environment id>.json     immutable, written after every layer it names
 //! <store>/overlays/<2 hex>/<archive digest>.zip  immutable
 //! <store>/launchers/<digest>                     immutable copies that jobs refer to
+//! <store>/launchers/<digest>.used                its age is when the launcher was last published again
 //! <store>/boot/<digest>                          immutable copies of cpack-boot
 //! <store>/names/<name>.json                      the latest environment under a name
 //! ```
@@ -69,6 +70,12 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// writer is killed. With [`Put::IfAbsent`] an existing object of the same length is kept and its age refreshed.
     fn put(&self, key: &Key, source: Source<'_>, put: Put) -> Result<Written, StoreError>;
 
+    /// Writes an object that is `start`, an object of this store, followed by `rest`, atomically and in place of what is
+    /// there, without the bytes of `start` being sent. None where a store cannot do that.
+    fn join(&self, _key: &Key, _start: &Key, _rest: &[u8]) -> Option<Result<(), StoreError>> {
+        None
+    }
+
     /// Makes the object's age zero, so that no prune takes it. An object that is gone is [`StoreErrorKind::NotFound`].
     fn refresh(&self, key: &Key) -> Result<(), StoreError>;
 
@@ -77,6 +84,13 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// Removes an object. One that is gone already is no error.
     fn delete(&self, key: &Key) -> Result<(), StoreError>;
+
+    /// Removes an object if nothing happened to it since `before`, by the store's clock. True: it was removed by this call.
+    ///
+    /// On file systems this is safe beside a writer who refreshes it at the same time: it is renamed away, looked at, and
+    /// put back where it turns out young. S3 has no such step: there it is looked at and removed by two requests, and a
+    /// writer finds out afterwards, since it looks again when its manifest is written.
+    fn remove_old(&self, key: &Key, before: SystemTime) -> Result<bool, StoreError>;
 
     /// Removes what writers left behind that were killed, if nothing happened to it since `before`, by the store's clock.
     /// Returns how many there were.
@@ -115,6 +129,18 @@ pub enum Source<'a> {
     File(&'a Path),
     /// The content of this temporary file, which the store may rename into its place.
     Consume(&'a Path),
+    /// The same, and somebody wants to know how far it is.
+    Watched(&'a Path, Watcher<'a>),
+}
+
+/// Is told the bytes of a source that were handed to the network, more than once for those that are sent again.
+#[derive(Clone, Copy)]
+pub struct Watcher<'a>(pub &'a (dyn Fn(u64) + Sync));
+
+impl fmt::Debug for Watcher<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watcher")
+    }
 }
 
 impl Source<'_> {
@@ -122,13 +148,15 @@ impl Source<'_> {
     pub fn size(&self) -> std::io::Result<u64> {
         match self {
             Self::Bytes(bytes) => Ok(bytes.len() as u64),
-            Self::File(path) | Self::Consume(path) => std::fs::metadata(path).map(|metadata| metadata.len()),
+            Self::File(path) | Self::Consume(path) | Self::Watched(path, _) => {
+                std::fs::metadata(path).map(|metadata| metadata.len())
+            }
         }
     }
 
     /// Whether the store may move the source instead of copying it.
     pub const fn is_consumed(&self) -> bool {
-        matches!(self, Self::Consume(_))
+        matches!(self, Self::Consume(_) | Self::Watched(..))
     }
 }
 

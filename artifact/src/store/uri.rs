@@ -18,7 +18,8 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    const fn name(self) -> &'static str {
+    /// What its URIs start with.
+    pub const fn name(self) -> &'static str {
         match self {
             Self::File => "file",
             Self::Hdfs => "hdfs",

@@ -26,6 +26,10 @@ pub use tree::{Tree, ensure_tree, private_tree, repair_tree};
 /// How long to sleep between two looks at what others build, at first and at most.
 const GLANCES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(40));
 
+/// Ranges of a store on the network that are fetched at once. With pieces of up to 8 MiB this fills a fast network at
+/// a latency of tens of milliseconds; memory is bounded by the budget for what was fetched and not yet decoded.
+const FETCHES: usize = 8;
+
 /// What building needs beside a cache.
 #[derive(Debug)]
 pub struct Means<'a> {
@@ -40,8 +44,10 @@ pub struct Means<'a> {
 }
 
 impl Means<'_> {
+    /// Where a store is no directory, ranges are fetched by threads that do nothing else.
     fn limits(&self) -> Limits {
-        Limits { threads: self.threads, ..Limits::default() }
+        let fetches = if self.store.uri().as_directory().is_some() { 0 } else { FETCHES };
+        Limits { threads: self.threads, fetches, ..Limits::default() }
     }
 }
 

@@ -43,12 +43,14 @@ pub enum ExtractError {
     },
     /// A piece's bytes are not those that were packed.
     #[error(
-        "{archive} is damaged: the piece at offset {offset} has digest {found}, expected {expected}: repair the store \
+        "{archive} is damaged: the piece at offset {offset} of {location} has digest {found}, expected {expected}: repair the store \
          with `cluster-pack upload --repair`"
     )]
     Piece {
         /// Which archive.
         archive: String,
+        /// Where its bytes are from.
+        location: String,
         /// Where the piece starts.
         offset: u64,
         /// Digest of the bytes as read.

@@ -504,8 +504,11 @@ fn write_summed(out: &File, content: &[u8]) -> io::Result<u32> {
     Ok(crc.sum())
 }
 
-/// Compares what was read from `offset` with its digest. It is read once more where the two differ: what is wrong twice
-/// is wrong in the store.
+/// How often a piece is read whose bytes are wrong: networks damage some, now and then.
+const READS: u32 = 3;
+
+/// Compares what was read from `offset` with its digest. It is read again where the two differ: what is wrong each time is
+/// wrong in the store.
 pub(super) fn verify(
     source: &dyn PieceSource,
     archive: &str,
@@ -513,14 +516,19 @@ pub(super) fn verify(
     expected: &Digest,
     buffer: &mut [u8],
 ) -> Result<(), ExtractError> {
-    if Digest::of(buffer) == *expected {
+    let mut found = Digest::of(buffer);
+    for _ in 1..READS {
+        if found == *expected {
+            return Ok(());
+        }
+        source.read(offset, buffer).map_err(|source| ExtractError::Read { archive: archive.to_owned(), source })?;
+        found = Digest::of(buffer);
+    }
+    if found == *expected {
         return Ok(());
     }
-    source.read(offset, buffer).map_err(|source| ExtractError::Read { archive: archive.to_owned(), source })?;
-    match Digest::of(buffer) {
-        found if found == *expected => Ok(()),
-        found => Err(ExtractError::Piece { archive: archive.to_owned(), offset, found, expected: *expected }),
-    }
+    let (archive, location) = (archive.to_owned(), source.location());
+    Err(ExtractError::Piece { archive, location, offset, found, expected: *expected })
 }
 
 pub(super) fn zip_error(archive: &str, source: ZipError) -> ExtractError {

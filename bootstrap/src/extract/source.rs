@@ -15,11 +15,18 @@ use cpack_artifact::store::{Key, Store, StoreError, StoreErrorKind};
 pub trait PieceSource: fmt::Debug + Send + Sync {
     /// Fills `buffer` from `offset`; an archive that ends before is [`StoreErrorKind::Damaged`].
     fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError>;
+
+    /// Where that is, for messages.
+    fn location(&self) -> String;
 }
 
 impl<S: PieceSource + ?Sized> PieceSource for &S {
     fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
         (**self).read(offset, buffer)
+    }
+
+    fn location(&self) -> String {
+        (**self).location()
     }
 }
 
@@ -49,6 +56,10 @@ impl FileSource {
 impl PieceSource for FileSource {
     fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
         self.file.read_exact_at(buffer, self.start.saturating_add(offset)).map_err(|e| error(&self.path, &e))
+    }
+
+    fn location(&self) -> String {
+        self.path.display().to_string()
     }
 }
 
@@ -84,6 +95,10 @@ impl PieceSource for StoreSource<'_> {
     fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
         self.store.read_range(&self.key, offset, buffer)
     }
+
+    fn location(&self) -> String {
+        self.store.uri().join(self.key.as_str())
+    }
 }
 
 /// An archive in memory, as tests and small fetched archives have it.
@@ -102,5 +117,9 @@ impl<B: AsRef<[u8]> + Send + Sync> PieceSource for BytesSource<B> {
         let short = || error(Path::new("memory"), &io::ErrorKind::UnexpectedEof.into());
         buffer.copy_from_slice(found.ok_or_else(short)?);
         Ok(())
+    }
+
+    fn location(&self) -> String {
+        "memory".to_owned()
     }
 }

@@ -1,6 +1,7 @@
 //! Flags and commands, with the variable behind each.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -53,6 +54,9 @@ pub struct Common {
     /// The cpack-boot executable to ship [default: found beside cluster-pack]
     #[arg(long, global = true, value_name = "PATH", env = "CPACK_BOOT", help_heading = "Store")]
     pub boot: Option<PathBuf>,
+    /// Copies in HDFS of what every executor reads, 0 for the file system's own number [default: 10]
+    #[arg(long, global = true, value_name = "N", env = "CPACK_REPLICATION", value_parser = clap::value_parser!(u32).range(0..=512), help_heading = "Store")]
+    pub replication: Option<u32>,
     /// zstd level of layers, 1 to 19
     #[arg(long, global = true, value_name = "N", env = "CPACK_LEVEL", value_parser = clap::value_parser!(i32).range(1..=19), help_heading = "Store")]
     pub level: Option<i32>,
@@ -122,6 +126,8 @@ pub enum Command {
     /// What Kubernetes needs to run pods in an environment
     #[command(subcommand)]
     Kubernetes(Kubernetes),
+    /// Remove from a store what nothing names and nobody used for long; shows it only, unless --delete is given
+    Prune(Prune),
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -365,6 +371,33 @@ pub struct Run {
     pub arguments: Vec<std::ffi::OsString>,
 }
 
+/// `cluster-pack prune`.
+#[derive(Debug, Args)]
+pub struct Prune {
+    /// Remove, instead of only showing what would be removed
+    #[arg(long)]
+    pub delete: bool,
+    /// Keep what was published or used by a publication within this time, e.g. 12h, 30d, 8w
+    #[arg(long, value_name = "TIME", env = "CPACK_GRACE", default_value = "30d", value_parser = parse_time)]
+    pub grace: Duration,
+}
+
+/// A number with a unit: seconds, minutes, hours, days or weeks.
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let seconds = match text.get(number.len()..) {
+        Some("s") => 1,
+        Some("m") => 60,
+        Some("h") => 3600,
+        Some("d") => 86_400,
+        Some("w") => 7 * 86_400,
+        _ => 0,
+    };
+    let number: Option<u64> = number.parse().ok().filter(|_| seconds > 0);
+    let time = number.and_then(|number| number.checked_mul(seconds)).filter(|time| *time < 1 << 40);
+    time.map(Duration::from_secs).ok_or_else(|| "write a number and a unit: 12h, 30d, 8w".to_owned())
+}
+
 /// `cluster-pack info`.
 #[derive(Debug, Args)]
 pub struct Info {
@@ -376,4 +409,19 @@ pub struct Info {
     /// Show this many of the largest
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub top: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_a_unit() {
+        for (text, seconds) in [("0s", 0), ("90m", 5400), ("12h", 43_200), ("30d", 2_592_000), ("1w", 604_800)] {
+            assert_eq!(parse_time(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "30", "d", "-1d", "1.5h", "3 d", "9999999999999999999d", "99999999999999d", "1y"] {
+            assert!(parse_time(text).is_err(), "{text}");
+        }
+    }
 }

@@ -16,6 +16,7 @@ struct Config {
     store: Option<String>,
     name: Option<String>,
     boot: Option<PathBuf>,
+    replication: Option<u32>,
     level: Option<i32>,
     client_cache: Option<PathBuf>,
     index_url: Option<String>,
@@ -90,6 +91,7 @@ fn apply(common: &mut Common, config: Config) {
     or(&mut common.store, config.store);
     or(&mut common.name, config.name);
     or(&mut common.boot, config.boot);
+    or(&mut common.replication, config.replication);
     or(&mut common.level, config.level);
     or(&mut common.client_cache, config.client_cache);
     or(&mut common.resolution.index_url, config.index_url);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use cpack_artifact::manifest::{Archive, Layer, LayerKind, MAX_JSON};
-use cpack_artifact::store::{Key, Put, Source, Stat, Store, StoreErrorKind, Written};
+use cpack_artifact::store::{Key, Put, Source, Stat, Store, StoreErrorKind, Watcher, Written};
 use cpack_artifact::{Digest, events};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,9 @@ use crate::layer::{Entry, write_layer};
 /// What is reused is refreshed when it is older than this, well below the grace period of a prune: refreshing at each
 /// upload would cost one request per layer.
 const REFRESH_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// Threads beside those that pack where a store is on the network: they wait for answers and send.
+const SENDERS: usize = 6;
 
 /// Makes the entries of a layer when they are needed, with what was learned from them.
 pub type MakeEntries<'a> = Box<dyn Fn() -> Result<(Vec<Entry>, Facts), crate::layer::LayerError> + Send + Sync + 'a>;
@@ -65,6 +68,8 @@ pub struct Publisher<'a> {
     pub level: i32,
     /// Verify what the store has by its digest, and replace what is damaged.
     pub repair: bool,
+    /// Is told the bytes that go over the network.
+    pub sending: Watcher<'a>,
 }
 
 impl Publisher<'_> {
@@ -77,14 +82,28 @@ impl Publisher<'_> {
     ) -> Result<Vec<Outcome>, PublishError> {
         let mut order: Vec<usize> = (0..planned.len()).collect();
         order.sort_by_key(|i| std::cmp::Reverse(planned.get(*i).map_or(0, |p| p.size)));
-        let mut done: Vec<(usize, Outcome)> = order
-            .into_par_iter()
-            .with_max_len(1)
-            .filter_map(|i| Some((i, planned.get(i)?)))
-            .map(|(i, layer)| self.publish_one(layer, progress).map(|outcome| (i, outcome)))
-            .collect::<Result<_, _>>()?;
+        let publish = || -> Result<Vec<(usize, Outcome)>, PublishError> {
+            order
+                .into_par_iter()
+                .with_max_len(1)
+                .filter_map(|i| Some((i, planned.get(i)?)))
+                .map(|(i, layer)| self.publish_one(layer, progress).map(|outcome| (i, outcome)))
+                .collect()
+        };
+        let mut done = match self.more_threads() {
+            Some(pool) => pool.install(publish)?,
+            None => publish()?,
+        };
         done.sort_unstable_by_key(|(i, _)| *i);
         Ok(done.into_iter().map(|(_, outcome)| outcome).collect())
+    }
+
+    /// Threads for a store that lets its callers wait. Without them it is slower, nothing else.
+    fn more_threads(&self) -> Option<rayon::ThreadPool> {
+        if self.store.uri().as_directory().is_some() {
+            return None;
+        }
+        rayon::ThreadPoolBuilder::new().num_threads(rayon::current_num_threads() + SENDERS).build().ok()
     }
 
     fn publish_one(&self, planned: &Planned<'_>, progress: &(dyn Fn(u64) + Sync)) -> Result<Outcome, PublishError> {
@@ -120,8 +139,10 @@ impl Publisher<'_> {
     /// Sends an archive, then the record that names it by its content.
     fn send(&self, kind: LayerKind, packed: &Packed, path: &Path) -> Result<Option<u64>, PublishError> {
         let _event = events::span("send", || packed.archive.digest.to_string()).of(packed.archive.size);
+        // What is there is not whole: that was found out before.
         let put = if self.repair { Put::Replace } else { Put::IfAbsent };
-        let written = self.store.put(&archive_key(kind, &packed.archive.digest), Source::Consume(path), put)?;
+        let source = Source::Watched(path, self.sending);
+        let written = self.store.put(&archive_key(kind, &packed.archive.digest), source, put)?;
         step("publish.sent")?;
         if kind != LayerKind::Overlay && kind != LayerKind::Payload {
             let record = ContentRecord { format: 1, archive: packed.archive.clone() };
@@ -183,15 +204,19 @@ impl Publisher<'_> {
         let pieces: Vec<_> = offsets.collect();
         let verified = pieces.into_par_iter().map(|(offset, piece)| {
             let mut buffer = vec![0; piece.size as usize];
-            self.store.read_range(key, offset, &mut buffer)?;
-            Ok::<_, PublishError>(Digest::of(&buffer) == piece.digest)
+            match self.store.read_range(key, offset, &mut buffer) {
+                Ok(()) => Ok::<_, PublishError>(Digest::of(&buffer) == piece.digest),
+                // Its bytes cannot be had, although it was found a moment ago: blocks that are lost, a file cut short.
+                Err(e) if e.kind != StoreErrorKind::Denied => Ok(false),
+                Err(e) => Err(e.into()),
+            }
         });
         verified.try_reduce(|| true, |a, b| Ok(a && b))
     }
 }
 
 /// Where the archive of a layer of this kind is.
-pub(super) fn archive_key(kind: LayerKind, archive: &Digest) -> Key {
+pub(crate) fn archive_key(kind: LayerKind, archive: &Digest) -> Key {
     match kind {
         LayerKind::Overlay | LayerKind::Payload => Key::overlay(archive),
         LayerKind::Distribution | LayerKind::Unowned | LayerKind::Interpreter => Key::layer(archive),
@@ -204,8 +229,12 @@ pub(super) fn refresh_if_old(
     key: &Key,
     stat: Stat,
 ) -> Result<(), cpack_artifact::store::StoreError> {
-    let age = SystemTime::now().duration_since(stat.modified).unwrap_or_default();
-    if age > REFRESH_AFTER { store.refresh(key) } else { Ok(()) }
+    if is_old(stat) { store.refresh(key) } else { Ok(()) }
+}
+
+/// Whether an object is old enough to be refreshed when it is used again.
+pub(super) fn is_old(stat: Stat) -> bool {
+    SystemTime::now().duration_since(stat.modified).unwrap_or_default() > REFRESH_AFTER
 }
 
 fn outcome(planned: &Planned<'_>, packed: Packed, sent: Option<u64>, was_packed: bool) -> Outcome {

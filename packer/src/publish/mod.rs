@@ -15,6 +15,7 @@ use cpack_artifact::Digest;
 use cpack_artifact::manifest::Layer;
 use cpack_artifact::store::StoreError;
 
+pub(crate) use layers::archive_key;
 pub use layers::{MakeEntries, Planned, Publisher};
 pub use names::{NameRecord, Published, publish_launcher, publish_manifest, publish_name, read_name};
 

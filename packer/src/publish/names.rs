@@ -1,12 +1,19 @@
 //! Manifests, launchers and names: what is written after the layers.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
 use cpack_artifact::Digest;
+use cpack_artifact::launcher::{TRAILER_SIZE, Trailer};
 use cpack_artifact::manifest::{Layer, MAX_JSON, Manifest};
-use cpack_artifact::store::{Key, Put, Source, Store, Written};
+use cpack_artifact::store::{Key, Put, Scheme, Source, Store, StoreErrorKind, Written};
 use serde::{Deserialize, Serialize};
 
-use super::layers::{archive_key, refresh_if_old};
+use super::layers::{archive_key, is_old, refresh_if_old};
 use super::{PublishError, step};
+
+/// Layers that are looked at side by side.
+const CHECKS: usize = 16;
 
 /// The record under a mutable name: `names/<name>.json`, with the metadata that users of cluster-pack know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,15 +42,36 @@ pub struct Published {
     pub existed: bool,
 }
 
-/// Writes the manifest, then looks whether every layer it names is still there.
-pub fn publish_manifest(store: &dyn Store, manifest: &Manifest) -> Result<Published, PublishError> {
+/// Writes the manifest, then looks whether every layer it names is still there: [`PublishError::Vanished`] if one is not.
+pub fn publish_manifest(store: &dyn Store, manifest: &Manifest, repair: bool) -> Result<Published, PublishError> {
     let bytes = manifest.to_bytes();
     let id = Digest::of(&bytes);
     let key = Key::environment(&id);
-    let written = store.put(&key, Source::Bytes(&bytes), Put::IfAbsent)?;
+    let existed = store.stat(&key)?.is_some_and(|stat| stat.size == bytes.len() as u64);
+    if repair && existed && !holds(store, &key, &bytes)? {
+        store.put(&key, Source::Bytes(&bytes), Put::Replace)?;
+    } else {
+        store.put(&key, Source::Bytes(&bytes), Put::IfAbsent)?;
+    }
     step("publish.manifest")?;
-    manifest.layers.iter().try_for_each(|layer| check_layer(store, layer))?;
-    Ok(Published { id, existed: written == Written::Kept })
+    check_layers(store, &manifest.layers)?;
+    Ok(Published { id, existed })
+}
+
+/// Many at once: each waits for the network.
+fn check_layers(store: &dyn Store, layers: &[Layer]) -> Result<(), PublishError> {
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<(), PublishError> {
+        while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
+            check_layer(store, layer)?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (1..CHECKS.min(layers.len())).map(|_| scope.spawn(work)).collect();
+        let own = work();
+        workers.into_iter().filter_map(|worker| worker.join().ok()).chain([own]).collect()
+    })
 }
 
 fn check_layer(store: &dyn Store, layer: &Layer) -> Result<(), PublishError> {
@@ -55,11 +83,57 @@ fn check_layer(store: &dyn Store, layer: &Layer) -> Result<(), PublishError> {
     Err(PublishError::Vanished { layer: layer.name.clone(), digest, store })
 }
 
+/// Writes a launcher. Where a store can join objects, the boot executable is sent once for all launchers.
+fn write_launcher(store: &dyn Store, key: &Key, launcher: &[u8]) -> Result<Written, PublishError> {
+    if store.uri().scheme == Scheme::S3
+        && let Some((boot, rest)) = parts(launcher)
+    {
+        let start = Key::boot(&Digest::of(boot));
+        match store.stat(&start)?.filter(|stat| stat.size == boot.len() as u64) {
+            Some(stat) => refresh_if_old(store, &start, stat)?,
+            None => drop(store.put(&start, Source::Bytes(boot), Put::Replace)?),
+        }
+        // What was joined is checked by its length alone; a store that cannot do it right is sent everything.
+        if matches!(store.join(key, &start, rest), Some(Ok(())))
+            && store.stat(key)?.is_some_and(|stat| stat.size == launcher.len() as u64)
+        {
+            return Ok(Written::Sent(rest.len() as u64));
+        }
+    }
+    Ok(store.put(key, Source::Bytes(launcher), Put::Replace)?)
+}
+
+/// A launcher's boot executable, and what was appended to it.
+fn parts(launcher: &[u8]) -> Option<(&[u8], &[u8])> {
+    let tail = launcher.get(launcher.len().checked_sub(TRAILER_SIZE)?..)?;
+    let trailer = Trailer::read(tail, launcher.len() as u64).ok()??;
+    launcher.split_at_checked(usize::try_from(trailer.start).ok()?)
+}
+
+/// Whether the object is these bytes.
+fn holds(store: &dyn Store, key: &Key, bytes: &[u8]) -> Result<bool, PublishError> {
+    match store.read(key, bytes.len() as u64) {
+        Ok(found) => Ok(found == bytes),
+        Err(e) if e.kind != StoreErrorKind::Denied => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
 /// Publishes a launcher: the immutable copy that jobs refer to.
-pub fn publish_launcher(store: &dyn Store, launcher: &[u8]) -> Result<(Digest, Written), PublishError> {
+///
+/// One that is there is not touched, not even its age: YARN fails the containers of running applications when the time of
+/// a file changed that they were started with. That it is in use is noted beside it.
+pub fn publish_launcher(store: &dyn Store, launcher: &[u8], repair: bool) -> Result<(Digest, Written), PublishError> {
     let digest = Digest::of(launcher);
-    let written = store.put(&Key::launcher(&digest), Source::Bytes(launcher), Put::IfAbsent)?;
-    Ok((digest, written))
+    let key = Key::launcher(&digest);
+    let found = store.stat(&key)?.filter(|stat| stat.size == launcher.len() as u64);
+    let Some(stat) = found.filter(|_| !repair || holds(store, &key, launcher).is_ok_and(|holds| holds)) else {
+        return Ok((digest, write_launcher(store, &key, launcher)?));
+    };
+    if is_old(stat) {
+        store.put(&Key::launcher_use(&digest), Source::Bytes(b"1"), Put::Replace)?;
+    }
+    Ok((digest, Written::Kept))
 }
 
 /// The record under a name, if there is one.
@@ -87,7 +161,7 @@ pub fn publish_name(
     let artifact = Key::name(name, "")?;
     let in_place = match launcher {
         None => true,
-        Some(bytes) => store.stat(&artifact)?.is_some_and(|stat| stat.size == bytes.len() as u64),
+        Some(launcher) => store.stat(&artifact)?.is_some_and(|stat| stat.size == launcher.len() as u64),
     };
     if in_place
         && matches!(read_name(store, name), Ok(Some(found)) if found == *record)
@@ -96,11 +170,17 @@ pub fn publish_name(
         refresh_if_old(store, &key, stat)?;
         return Ok(false);
     }
-    if let Some(bytes) = launcher {
-        store.put(&artifact, Source::Bytes(bytes), Put::Replace)?;
+    if let Some(launcher) = launcher {
+        write_launcher(store, &artifact, launcher)?;
         step("publish.name")?;
     }
     let bytes = serde_json::to_vec_pretty(record).unwrap_or_default();
     store.put(&key, Source::Bytes(&bytes), Put::Replace)?;
+    // A prune that looked before the name was there may have taken the copy.
+    if let (Some(digest), Some(launcher)) = (&record.launcher, launcher)
+        && store.stat(&Key::launcher(digest))?.is_none()
+    {
+        write_launcher(store, &Key::launcher(digest), launcher)?;
+    }
     Ok(true)
 }

@@ -258,6 +258,10 @@ impl Store for HdfsStore {
         Ok(listed)
     }
 
+    fn remove_old(&self, key: &Key, before: SystemTime) -> Result<bool, StoreError> {
+        self.remove_aside(key, before)
+    }
+
     fn sweep(&self, before: SystemTime) -> Result<usize, StoreError> {
         self.sweep_temporary(before)
     }

@@ -10,7 +10,7 @@ use hdfs_native::{Client, HdfsError, WriteOptions};
 
 use super::super::content::Content;
 use super::super::retry::Failure;
-use super::super::{Key, StoreError, StoreErrorKind};
+use super::super::{Key, Store as _, StoreError, StoreErrorKind};
 use super::{Call, HdfsStore, LISTING, no_answer};
 
 /// Where temporary files of writers are, beside the directories of the layout.
@@ -167,6 +167,57 @@ impl HdfsStore {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Removes an object that nothing happened to since `before`: renamed away, looked at, and put back if it is young.
+    pub(super) fn remove_aside(&self, key: &Key, before: SystemTime) -> Result<bool, StoreError> {
+        if self.stat(key)?.is_none_or(|stat| stat.modified >= before) {
+            return Ok(false);
+        }
+        self.readers.forget(key);
+        let call = Call { operation: "cannot delete", object: key.as_str(), bytes: 0 };
+        let place = self.path(key.as_str());
+        let aside = self.path(&format!("{TEMPORARY}/{}", self.temporary_name()));
+        self.make_parent(call, &aside)?;
+        match self.rename(call, &place, &aside) {
+            // Somebody else removed it, or an attempt whose answer was lost did this.
+            Err(error) if !error.is_not_found() => return Err(error),
+            _ => {}
+        }
+        let found = self.call(call, |client| {
+            let path = aside.clone();
+            async move { client.get_file_info(&path).await.map_err(|e| self.failed(call, &e)) }
+        });
+        let status = match found {
+            Ok(status) => status,
+            Err(error) if error.is_not_found() => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        if super::stat(&status).modified < before {
+            return self.remove(call, &aside).map(|()| true);
+        }
+        // Whoever wrote it anew meanwhile wrote the same bytes.
+        match self.rename(call, &aside, &place) {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(false),
+        }
+    }
+
+    fn rename(&self, call: Call<'_>, from: &str, to: &str) -> Result<(), StoreError> {
+        self.call(call, |client| {
+            let (from, to) = (from.to_owned(), to.to_owned());
+            async move { client.rename(&from, &to, true).await.map_err(|e| self.failed(call, &e)) }
+        })
+    }
+
+    fn make_parent(&self, call: Call<'_>, path: &str) -> Result<(), StoreError> {
+        let directory = path.rsplit_once('/').map_or("/", |(directory, _)| directory);
+        self.call(call, |client| {
+            let directory = directory.to_owned();
+            async move {
+                client.mkdirs(&directory, 0o777 & !self.umask(), true).await.map_err(|e| self.failed(call, &e))
+            }
+        })
     }
 
     /// Removes the temporary files that nobody wrote to since `before`.

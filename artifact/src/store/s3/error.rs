@@ -169,7 +169,9 @@ impl Answer {
             }
             (_, 401 | 403) => (
                 StoreErrorKind::Denied,
-                format!("access denied ({said}): the policy must allow to get, put, list and delete here"),
+                format!(
+                    "access denied ({said}): check the credentials, and that the policy allows to get, put, list and delete here"
+                ),
             ),
             (_, 404) => missing(),
             _ => (StoreErrorKind::Other, format!("the server answers {status}: {said}")),

@@ -116,6 +116,18 @@ impl S3Store {
         Failure { error: self.error(call, verdict.kind, verdict.reason), unreachable: verdict.unreachable }
     }
 
+    /// Why a HEAD request failed: its answer has no body that would say so, that of a GET has.
+    fn in_full(&self, key: &Key, error: StoreError) -> StoreError {
+        use StoreErrorKind::{Damaged, NotFound, Transient};
+        if error.is_transient() {
+            return error;
+        }
+        match self.range(key, 0, &mut [0]) {
+            Err(told) if !matches!(told.kind, Damaged | NotFound | Transient) => told,
+            _ => error,
+        }
+    }
+
     fn error(&self, call: Call<'_>, kind: StoreErrorKind, reason: String) -> StoreError {
         StoreError { kind, operation: call.operation, location: self.uri.join(call.object), reason }
     }
@@ -181,7 +193,7 @@ impl Store for S3Store {
         match found {
             Ok(stat) => Ok(Some(stat)),
             Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => Err(self.in_full(key, error)),
         }
     }
 
@@ -195,6 +207,10 @@ impl Store for S3Store {
         }
         self.write(key, &content)?;
         Ok(Written::Sent(content.len()))
+    }
+
+    fn join(&self, key: &Key, start: &Key, rest: &[u8]) -> Option<Result<(), StoreError>> {
+        self.put_joined(key, start, rest)
     }
 
     fn refresh(&self, key: &Key) -> Result<(), StoreError> {
@@ -212,6 +228,13 @@ impl Store for S3Store {
         }
         found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         Ok(found)
+    }
+
+    fn remove_old(&self, key: &Key, before: SystemTime) -> Result<bool, StoreError> {
+        if self.stat(key)?.is_none_or(|stat| stat.modified >= before) {
+            return Ok(false);
+        }
+        self.delete(key).map(|()| true)
     }
 
     fn sweep(&self, before: SystemTime) -> Result<usize, StoreError> {

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use cpack_artifact::events;
 use cpack_artifact::manifest::Manifest;
-use cpack_artifact::store::{Key, Store, StoreOptions, StoreUri, Written, open};
+use cpack_artifact::store::{Key, Store, StoreOptions, StoreUri, Watcher, Written, cluster_properties, open};
 
 use super::CommandError;
 use crate::assemble;
@@ -15,7 +16,7 @@ use crate::cli::arguments::{Common, JobArguments};
 use crate::cli::output::{Voice, bytes, count, seconds};
 use crate::discover::selection::{Selection, merge};
 use crate::discover::{self, ActiveVariables, DiscoverOptions, Environment};
-use crate::launcher;
+use crate::launcher::{self, LauncherError};
 use crate::layer::DEFAULT_LEVEL;
 use crate::publish::{NameRecord, Publisher, publish_launcher};
 use crate::requirements::{self, Machine};
@@ -60,8 +61,13 @@ impl Context {
             Some(directory) => StoreUri::directory(&absolute(&directory)?),
             None => uri,
         };
+        Ok(open(&uri, &self.store_options())?)
+    }
+
+    fn store_options(&self) -> StoreOptions {
         let options = StoreOptions::new(BTreeMap::new(), |name| std::env::var(name).ok());
-        Ok(open(&uri, &options)?)
+        let replication = self.common.replication.map_or(options.replication, |n| Some(n).filter(|n| *n > 0));
+        StoreOptions { replication, ..options }
     }
 
     /// The environment that is asked for, with what should be known about it said.
@@ -150,9 +156,16 @@ impl Context {
         repair: bool,
     ) -> Result<Submission, CommandError> {
         let level = self.common.level.unwrap_or(DEFAULT_LEVEL);
-        let publisher = Publisher { store, cache: &self.cache, level, repair };
-        let options = assemble::Options { with_python: self.common.with_python, level };
         let bar = self.voice.bar(total_size(environment), "packing");
+        let sent = AtomicU64::new(0);
+        let sending = |more| {
+            let sent = sent.fetch_add(more, Ordering::Relaxed) + more;
+            bar.set_message(format!("packing, {} sent", bytes(sent)));
+        };
+        let publisher = Publisher { store, cache: &self.cache, level, repair, sending: Watcher(&sending) };
+        let options = assemble::Options { with_python: self.common.with_python, level };
+        let cluster = cluster_properties(store.uri(), &self.store_options())?;
+        let job = &JobRequest { cluster, ..job.clone() };
         let submission = submit(environment, &publisher, &options, job, &|bytes| bar.inc(bytes));
         bar.finish_and_clear();
         let submission = submission?;
@@ -196,14 +209,17 @@ impl Context {
     }
 
     /// The launcher of a submission.
-    pub(super) fn launcher(&self, submission: &Submission) -> Result<Vec<u8>, CommandError> {
-        Ok(launcher::build(&launcher::read_boot(&self.boot()?)?, &submission.job, &submission.manifest))
+    pub(super) fn launcher(&self, submission: &Submission, boot: &[u8]) -> Vec<u8> {
+        launcher::build(boot, &submission.job, &submission.manifest)
     }
 
-    /// The boot executable that is shipped.
-    pub(super) fn boot(&self) -> Result<PathBuf, CommandError> {
+    /// The boot executable that is shipped, which must be able to open `store`. Read before minutes are spent on packing.
+    pub(super) fn boot(&self, store: &dyn Store) -> Result<Vec<u8>, CommandError> {
         let program = std::env::current_exe().and_then(|p| p.canonicalize()).ok();
-        Ok(launcher::find_boot(self.common.boot.as_deref(), program.as_deref())?)
+        let path = launcher::find_boot(self.common.boot.as_deref(), program.as_deref())?;
+        let boot = launcher::read_boot(&path)?;
+        let scheme = store.uri().scheme.name();
+        if launcher::opens(&boot, scheme) { Ok(boot) } else { Err(LauncherError::NoStore { path, scheme }.into()) }
     }
 
     /// What the job adds, from its flags.
@@ -237,8 +253,9 @@ impl Context {
         store: &dyn Store,
         submission: &Submission,
         launcher: Option<&[u8]>,
+        repair: bool,
     ) -> Result<(NameRecord, Option<Written>), CommandError> {
-        let published = launcher.map(|bytes| publish_launcher(store, bytes)).transpose()?;
+        let published = launcher.map(|launcher| publish_launcher(store, launcher, repair)).transpose()?;
         let record = record(&submission.manifest, submission, published.map(|(digest, _)| digest));
         Ok((record, published.map(|(_, written)| written)))
     }

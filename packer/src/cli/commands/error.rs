@@ -13,6 +13,7 @@ use crate::discover::selection::UnknownName;
 use crate::launcher::LauncherError;
 use crate::layer::LayerError;
 use crate::pex::PexError;
+use crate::prune::PruneError;
 use crate::publish::PublishError;
 use crate::requirements::RequirementsError;
 use crate::submit::SubmitError;
@@ -36,6 +37,8 @@ pub(crate) enum CommandError {
     Submit(#[from] SubmitError),
     #[error(transparent)]
     Publish(#[from] PublishError),
+    #[error(transparent)]
+    Prune(#[from] PruneError),
     #[error(transparent)]
     Pex(#[from] PexError),
     #[error(transparent)]
@@ -64,9 +67,10 @@ impl CommandError {
             Self::Discover(_) | Self::Requirements(_) => Exit::Environment,
             Self::Submit(error) => submit(error),
             Self::Publish(error) => publish(error),
+            Self::Prune(error) => prune(error),
             Self::Pex(error) => pex(error),
             Self::Store(error) => error.exit(),
-            Self::Launcher(LauncherError::NotBoot { .. }) => Exit::Usage,
+            Self::Launcher(LauncherError::NotBoot { .. } | LauncherError::NoStore { .. }) => Exit::Usage,
             Self::Document { .. } | Self::Damaged(_) | Self::Launcher(LauncherError::Damaged { .. }) => Exit::Artifact,
             Self::NotFound(_) => Exit::NotFound,
             Self::Launcher(LauncherError::Io { .. }) | Self::Io { .. } => Exit::Disk,
@@ -87,6 +91,15 @@ fn submit(error: &SubmitError) -> Exit {
         SubmitError::Publish(error) => publish(error),
         SubmitError::Assemble(_) => Exit::Environment,
         SubmitError::Payload { .. } | SubmitError::Script { .. } => Exit::Usage,
+    }
+}
+
+fn prune(error: &PruneError) -> Exit {
+    match error {
+        PruneError::Store(error) => error.exit(),
+        PruneError::Name(error) => publish(error),
+        PruneError::Document { .. } | PruneError::Launcher { .. } => Exit::Artifact,
+        PruneError::Threads(_) => Exit::Internal,
     }
 }
 

@@ -68,7 +68,7 @@ impl Pod {
             CommandError::Usage(format!("--claim goes with a directory store, and this one is {uri}: use --boot-path"))
         })?;
         let store = context.open_store(&made.job.store)?;
-        publish_launcher(store.as_ref(), &made.bytes)?;
+        publish_launcher(store.as_ref(), &made.bytes, false)?;
         let path = directory.join(Key::launcher(&Digest::of(&made.bytes)).as_str());
         // Volumes may lack the permission to execute; a copy does not.
         let script = format!(

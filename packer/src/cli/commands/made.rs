@@ -49,13 +49,12 @@ impl Context {
         if let Some(path) = self.booted() {
             return self.forward(arguments, path);
         }
-        // Found out before minutes are spent on packing.
-        self.boot()?;
         let store = self.store()?;
+        let boot = self.boot(store.as_ref())?;
         let environment = self.environment()?;
         let job = self.job(arguments, self.name(&environment)?);
         let submission = self.submit(&environment, store.as_ref(), &job, false)?;
-        let bytes = self.launcher(&submission)?;
+        let bytes = self.launcher(&submission, &boot);
         let python = environment.prefix.join("bin/python");
         Ok(Made { bytes, job: submission.job, python, forwarded: None })
     }
@@ -95,7 +94,7 @@ impl Context {
             None
         } else {
             let store = self.open_store(&made.job.store)?;
-            publish_launcher(store.as_ref(), &made.bytes)?;
+            publish_launcher(store.as_ref(), &made.bytes, false)?;
             Some(qualified(store.uri(), &Key::launcher(&digest))?)
         };
         Ok(Shipped { local, remote })

@@ -8,6 +8,7 @@ mod launcher;
 mod made;
 mod package;
 mod pex;
+mod prune;
 mod run;
 mod skein;
 mod spark;
@@ -44,6 +45,7 @@ pub(super) fn run(mut cli: Cli) -> Result<u8, CommandError> {
         Command::SparkSubmit(arguments) => spark::submit(&context, &arguments).map(|never| match never {}),
         Command::Skein(Skein::Spec(arguments)) => skein::spec(&context, &arguments).map(|()| 0),
         Command::Kubernetes(Kubernetes::Job(arguments)) => kubernetes::job(&context, &arguments).map(|()| 0),
+        Command::Prune(arguments) => prune::prune(&context, &arguments).map(|()| 0),
         Command::Completions { .. } => Ok(0),
     }
 }

@@ -18,9 +18,9 @@ pub(super) fn run(context: &Context, arguments: &Run) -> Result<u8, CommandError
         let path = path.to_owned();
         move |source| CommandError::Io { verb, path, source }
     };
-    context.boot()?;
     let start = Instant::now();
     let store = context.store()?;
+    let boot = context.boot(store.as_ref())?;
     let environment = context.environment()?;
     let discovered = start.elapsed();
     let job = context.job(&arguments.job, context.name(&environment)?);
@@ -29,7 +29,7 @@ pub(super) fn run(context: &Context, arguments: &Run) -> Result<u8, CommandError
     let directory = tempfile::tempdir().map_err(failed("write", &std::env::temp_dir()))?;
     let path = directory.path().join("env-python");
     let metrics = directory.path().join("metrics.json");
-    launcher::write(&path, &context.launcher(&submission)?)?;
+    launcher::write(&path, &context.launcher(&submission, &boot))?;
     let booting = start.elapsed();
     let mut command = Command::new(&path);
     command.args(&arguments.arguments).env("CPACK_METRICS", &metrics);

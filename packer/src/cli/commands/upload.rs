@@ -83,8 +83,6 @@ impl Report {
 
 /// Publishes an environment under its name and prints the URI of what lies there.
 pub(super) fn upload(context: &Context, arguments: &Upload) -> Result<(), CommandError> {
-    // Found out before minutes are spent on packing.
-    context.boot()?;
     if let Some(written) = arguments.job.environ.iter().find(|e| e.contains('=')) {
         let name = written.split('=').next().unwrap_or_default();
         return Err(CommandError::Usage(format!(
@@ -92,12 +90,13 @@ pub(super) fn upload(context: &Context, arguments: &Upload) -> Result<(), Comman
         )));
     }
     let store = context.store()?;
+    let boot = context.boot(store.as_ref())?;
     let environment = context.environment()?;
     let name = context.name(&environment)?;
     let job = context.job(&arguments.job, name.clone());
     let submission = context.submit(&environment, store.as_ref(), &job, arguments.repair)?;
-    let launcher = context.launcher(&submission)?;
-    let (record, _) = context.name_record(store.as_ref(), &submission, Some(&launcher))?;
+    let launcher = context.launcher(&submission, &boot);
+    let (record, _) = context.name_record(store.as_ref(), &submission, Some(&launcher), arguments.repair)?;
     // One mutable place is enough.
     let under_name = arguments.package.is_none().then_some(&launcher[..]);
     let mut written = publish_name(store.as_ref(), &name, &record, under_name)?;
@@ -138,7 +137,7 @@ fn pack_layers(context: &Context, arguments: &Pack) -> Result<(), CommandError> 
     let name = context.name(&environment)?;
     let job = JobRequest { name: name.clone(), ..JobRequest::default() };
     let submission = context.submit(&environment, store.as_ref(), &job, false)?;
-    let (record, _) = context.name_record(store.as_ref(), &submission, None)?;
+    let (record, _) = context.name_record(store.as_ref(), &submission, None, false)?;
     let written = publish_name(store.as_ref(), &name, &record, None)?;
     let uri = store.uri().join(Key::environment(&submission.id).as_str());
     let report = Report::new(&submission, store.uri().to_string(), uri.clone(), !written);

@@ -1,0 +1,212 @@
+use std::collections::BTreeMap;
+use std::fs::{File, FileTimes};
+use std::path::Path;
+
+use cpack_artifact::job::{Entry, FORMAT, Interpreter};
+use cpack_artifact::launcher::appendix;
+use cpack_artifact::manifest::{Archive, Layer, LayerKind, Python};
+use cpack_artifact::store::FileStore;
+use tempfile::TempDir;
+
+use super::*;
+use crate::publish::{archive_key, publish_launcher, publish_manifest, publish_name};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A store whose objects are as old as is wanted.
+struct Shelf {
+    directory: TempDir,
+    store: FileStore,
+}
+
+impl Shelf {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        Self { store: FileStore::new(directory.path()), directory }
+    }
+
+    fn age(&self, key: &Key, days: u32) {
+        let time = SystemTime::now() - DAY * days;
+        let file = File::open(self.directory.path().join(key.as_str())).expect("an object");
+        file.set_times(FileTimes::new().set_modified(time)).expect("sets its time");
+    }
+
+    fn layer(&self, kind: LayerKind, name: &str, days: u32) -> Layer {
+        let digest = Digest::of(name.as_bytes());
+        let archive = Archive { digest, size: 0, unpacked: 0, files: 0, directory: 0, pieces: Vec::new() };
+        let key = archive_key(kind, &digest);
+        self.store.put(&key, Source::Bytes(b""), Put::Replace).expect("writes");
+        self.age(&key, days);
+        let content = Digest::of(format!("content of {name}").as_bytes());
+        if kind == LayerKind::Distribution {
+            self.store.put(&Key::content(&content), Source::Bytes(b"{}"), Put::Replace).expect("writes");
+            self.age(&Key::content(&content), days);
+        }
+        Layer {
+            kind,
+            name: name.to_owned(),
+            version: String::new(),
+            content,
+            archive,
+            imports: Vec::new(),
+            needs: Vec::new(),
+            rank: 0,
+            first: Vec::new(),
+        }
+    }
+
+    fn environment(&self, layers: &[&str], days: u32) -> Digest {
+        let layers = layers.iter().map(|name| self.layer(LayerKind::Distribution, name, days)).collect();
+        let python = Python {
+            version: "3.11.7".to_owned(),
+            soabi: "cpython-311".to_owned(),
+            platform: "linux-x86_64".to_owned(),
+            least_glibc: None,
+        };
+        let manifest = Manifest { format: 1, requires: Vec::new(), python, layers, entry_points: Vec::new() };
+        let id = publish_manifest(&self.store, &manifest, false).expect("publishes").id;
+        self.age(&Key::environment(&id), days);
+        id
+    }
+
+    fn launcher(&self, environment: Digest, overlay: &str, days: u32) -> (Vec<u8>, Digest) {
+        let interpreter = Interpreter {
+            path: "/usr/bin/python3".to_owned(),
+            version: "3.11.7".to_owned(),
+            soabi: "cpython-311".to_owned(),
+            shipped: false,
+        };
+        let job = Job {
+            format: FORMAT,
+            requires: Vec::new(),
+            name: "n".to_owned(),
+            environment,
+            store: self.store.uri().to_string(),
+            interpreter,
+            overlays: vec![self.layer(LayerKind::Overlay, overlay, days)],
+            entry: Entry::Interpreter,
+            environ: BTreeMap::new(),
+            pass: Vec::new(),
+            cluster: BTreeMap::new(),
+        };
+        let bytes = [&b"\x7fELF"[..], &appendix(4, &[(FILE_NAME, &job.to_bytes())])].concat();
+        let (digest, _) = publish_launcher(&self.store, &bytes, false).expect("publishes");
+        self.age(&Key::launcher(&digest), days);
+        (bytes, digest)
+    }
+
+    fn name(&self, name: &str, environment: Digest, launcher: Option<Digest>) {
+        let record = NameRecord {
+            format: 1,
+            environment,
+            launcher,
+            package_installed: Vec::new(),
+            platform: "linux-x86_64".to_owned(),
+            python_version: "3.11.7".to_owned(),
+        };
+        publish_name(&self.store, name, &record, None).expect("publishes");
+        self.age(&Key::name(name, "json").expect("a name"), 1000);
+    }
+
+    fn has(&self, key: &Key) -> bool {
+        self.store.stat(key).expect("looks").is_some()
+    }
+
+    fn files(&self) -> usize {
+        fn count(path: &Path) -> usize {
+            let entries = std::fs::read_dir(path).expect("a directory").flatten();
+            entries.map(|entry| if entry.path().is_dir() { count(&entry.path()) } else { 1 }).sum()
+        }
+        count(self.directory.path())
+    }
+}
+
+fn layer_key(name: &str) -> Key {
+    Key::layer(&Digest::of(name.as_bytes()))
+}
+
+fn overlay_key(name: &str) -> Key {
+    Key::overlay(&Digest::of(name.as_bytes()))
+}
+
+#[test]
+fn what_is_named_or_young_stays_and_the_rest_goes() {
+    let shelf = Shelf::new();
+    let old = shelf.environment(&["shared", "only old"], 100);
+    let named = shelf.environment(&["shared", "only named"], 100);
+    let of_launcher = shelf.environment(&["of launcher"], 100);
+    let young = shelf.environment(&["young"], 3);
+    // Young itself, although what it names is old.
+    let resubmitted = shelf.environment(&["resubmitted"], 100);
+    shelf.age(&Key::environment(&resubmitted), 1);
+    let (_, kept) = shelf.launcher(of_launcher, "kept overlay", 100);
+    let (_, gone) = shelf.launcher(old, "gone overlay", 100);
+    let (bytes, used) = shelf.launcher(young, "used overlay", 100);
+    publish_launcher(&shelf.store, &bytes, false).expect("notes that it is used");
+    shelf.name("mine", named, None);
+    shelf.name("other", young, Some(kept));
+    let before = shelf.files();
+
+    let shown = prune(&shelf.store, 30 * DAY, false).expect("looks");
+    assert_eq!(shelf.files(), before, "a dry run changes nothing");
+    let pruned = prune(&shelf.store, 30 * DAY, true).expect("prunes");
+    let keys = |pruned: &Pruned| pruned.removed.iter().map(|l| l.key.clone()).collect::<Vec<_>>();
+    assert_eq!(keys(&shown), keys(&pruned), "what was shown is what is done");
+    assert_eq!(shelf.files(), before - pruned.removed.len());
+    assert_eq!(shelf.files(), pruned.kept + 2, "names are not counted");
+
+    for (key, there) in [
+        (Key::environment(&old), false),
+        (Key::environment(&named), true),
+        (Key::environment(&of_launcher), true),
+        (Key::environment(&young), true),
+        (Key::environment(&resubmitted), true),
+        (Key::launcher(&kept), true),
+        (Key::launcher(&gone), false),
+        (Key::launcher(&used), true),
+        (Key::launcher_use(&used), true),
+        (layer_key("shared"), true),
+        (layer_key("only old"), false),
+        (layer_key("only named"), true),
+        (layer_key("of launcher"), true),
+        (layer_key("young"), true),
+        (layer_key("resubmitted"), true),
+        (Key::content(&Digest::of(b"content of only old")), false),
+        (Key::content(&Digest::of(b"content of shared")), true),
+        (overlay_key("kept overlay"), true),
+        (overlay_key("used overlay"), true),
+        (overlay_key("gone overlay"), false),
+    ] {
+        assert_eq!(shelf.has(&key), there, "{key}");
+    }
+    assert_eq!(prune(&shelf.store, 30 * DAY, true).expect("again").removed, []);
+}
+
+#[test]
+fn nothing_goes_while_something_that_is_kept_cannot_be_understood() {
+    for (name, text, needle) in [("newer", &br#"{"format":99}"#[..], "upgrade"), ("damaged", b"{", "damaged")] {
+        let shelf = Shelf::new();
+        shelf.environment(&["old"], 100);
+        let bad = Digest::of(name.as_bytes());
+        shelf.store.put(&Key::environment(&bad), Source::Bytes(text), Put::Replace).expect("writes");
+        shelf.name(name, bad, None);
+        let error = prune(&shelf.store, 30 * DAY, true).expect_err(name);
+        let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        assert!(error.to_string().contains(&bad.to_hex()) && source.contains(needle), "{error}: {source}");
+        assert!(shelf.has(&layer_key("old")), "layers are taken only when everything that stays was read");
+    }
+}
+
+#[test]
+fn a_layer_that_is_refreshed_after_the_look_stays() {
+    let shelf = Shelf::new();
+    shelf.layer(LayerKind::Distribution, "old", 100);
+    let key = layer_key("old");
+    let before = SystemTime::now() - 30 * DAY;
+    let listed = Stock::look(&shelf.store).expect("looks").content;
+    assert!(listed.iter().any(|listed| listed.key == key && listed.stat.modified < before));
+    shelf.store.refresh(&key).expect("a publisher relies on it");
+    let pruning = Pruning { store: &shelf.store, grace: 30 * DAY, delete: true };
+    let removed = pruning.remove(&listed, before).expect("removes the rest");
+    assert!(shelf.has(&key) && removed.iter().all(|listed| listed.key != key));
+}
