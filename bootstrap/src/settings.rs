@@ -16,7 +16,7 @@ pub struct Variable {
 
 /// The variables that people set.
 pub const VARIABLES: &[Variable] = &[
-    Variable { name: "CPACK_JOB", help: "the job: a path, a file: URI, or the JSON itself" },
+    Variable { name: "CPACK_JOB", help: "the job: a path or URI of a launcher or job file, or the JSON itself" },
     Variable { name: "CPACK_CACHE_DIR", help: "where to keep environments on this node, before all other places" },
     Variable { name: "CPACK_CACHE_LIMIT", help: "size above which unused environments go, e.g. 20G (default 50G)" },
     Variable {

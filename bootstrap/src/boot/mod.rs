@@ -65,7 +65,7 @@ impl<'a> Boot<'a> {
     fn launcher(&self) -> Option<PathBuf> {
         match &self.found.origin {
             Origin::Launcher(path) => std::path::absolute(path).ok(),
-            Origin::File(_) | Origin::Variable => None,
+            Origin::File(_) | Origin::Store(_) | Origin::Variable => None,
         }
     }
 

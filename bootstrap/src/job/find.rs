@@ -1,5 +1,6 @@
 //! Finding the job: appended to the executable, else `CPACK_JOB`, else `cpack-job.json` in the working directory.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File};
@@ -12,6 +13,9 @@ use cpack_artifact::exit::Exit;
 use cpack_artifact::job::{self, Job};
 use cpack_artifact::launcher::{LauncherError, TRAILER_SIZE, Trailer};
 use cpack_artifact::manifest::{DocumentError, MAX_JSON};
+use cpack_artifact::store::{
+    Key, NameError, StoreError, StoreErrorKind, StoreOptions, StoreUri, UriError, open, redact,
+};
 
 use crate::settings::Settings;
 use crate::sys;
@@ -37,6 +41,8 @@ pub enum Origin {
     Launcher(PathBuf),
     /// A file.
     File(PathBuf),
+    /// A launcher or a job file in a store, by its URI.
+    Store(String),
     /// The text of `CPACK_JOB`.
     Variable,
 }
@@ -45,6 +51,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Launcher(path) | Self::File(path) => write!(f, "{}", path.display()),
+            Self::Store(uri) => f.write_str(uri),
             Self::Variable => f.write_str("CPACK_JOB"),
         }
     }
@@ -68,10 +75,10 @@ pub enum FindError {
         source: io::Error,
     },
     /// A launcher is damaged.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{place}: {source}")]
     Launcher {
         /// The launcher.
-        path: PathBuf,
+        place: Origin,
         /// How.
         source: LauncherError,
     },
@@ -84,18 +91,30 @@ pub enum FindError {
         source: DocumentError,
     },
     /// A launcher carries no job, or a file is too large to be one.
-    #[error("{path} holds no job: expected a launcher or a cpack-job.json", path = .0.display())]
-    NoJob(PathBuf),
-    /// A URI that is not a local file.
-    #[error("CPACK_JOB names {0}: give a local path, a file: URI or the JSON itself (frameworks can ship the file)")]
-    Remote(String),
+    #[error("{0} holds no job: expected a launcher or a cpack-job.json")]
+    NoJob(Origin),
+    /// A URI that cannot be understood.
+    #[error("CPACK_JOB: {0}")]
+    Uri(#[from] UriError),
+    /// A URI whose last part is no name of a file.
+    #[error("CPACK_JOB names {uri}: {source}")]
+    Name {
+        /// The URI, redacted.
+        uri: String,
+        /// What is wrong.
+        source: NameError,
+    },
+    /// A store that does not give the job.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 impl FindError {
     /// The exit code that fits.
     pub const fn exit(&self) -> Exit {
         match self {
-            Self::None(_) | Self::Remote(_) => Exit::Usage,
+            Self::None(_) | Self::Uri(_) | Self::Name { .. } => Exit::Usage,
+            Self::Store(error) => error.exit(),
             Self::Read { .. } | Self::Launcher { .. } | Self::Job { .. } | Self::NoJob(_) => Exit::Artifact,
         }
     }
@@ -140,15 +159,42 @@ pub fn from_path(path: &Path) -> Result<Found, FindError> {
     if let Some(found) = from_launcher(&file, path)? {
         return Ok(found);
     }
-    if file.metadata().map_err(failed)?.len() > MAX_JSON {
-        return Err(FindError::NoJob(path.into()));
+    let size = file.metadata().map_err(failed)?.len();
+    from_json(size, || fs::read(path).map_err(failed), Origin::File(path.into()))
+}
+
+/// The job in a JSON file.
+fn from_json(size: u64, read: impl FnOnce() -> Result<Vec<u8>, FindError>, origin: Origin) -> Result<Found, FindError> {
+    if size > MAX_JSON {
+        return Err(FindError::NoJob(origin));
     }
-    let bytes = fs::read(path).map_err(failed)?;
+    let bytes = read()?;
     if bytes.starts_with(b"\x7fELF") {
-        return Err(FindError::NoJob(path.into()));
+        return Err(FindError::NoJob(origin));
     }
-    let origin = Origin::File(path.into());
     Ok(Found { job: parse(&bytes, &origin)?, manifest: None, origin })
+}
+
+/// The job that lies in a store: a launcher there, of which only the job is read, or a JSON file.
+fn from_uri(uri: &str) -> Result<Found, FindError> {
+    let shown = || redact(uri);
+    let (directory, name) = uri.rsplit_once('/').unwrap_or((uri, ""));
+    let directory: StoreUri = directory.parse()?;
+    let key = Key::beside(name).map_err(|source| FindError::Name { uri: shown(), source })?;
+    let store = open(&directory, &StoreOptions::new(BTreeMap::new(), |name| std::env::var(name).ok()))?;
+    let missing = || StoreError {
+        kind: StoreErrorKind::NotFound,
+        operation: "cannot read",
+        location: shown(),
+        reason: "there is no such job: check CPACK_JOB".into(),
+    };
+    let size = store.stat(&key)?.ok_or_else(missing)?.size;
+    let origin = Origin::Store(shown());
+    let read = |offset, buffer: &mut [u8]| Ok(store.read_range(&key, offset, buffer)?);
+    if let Some(found) = appended(&read, size, &origin)? {
+        return Ok(found);
+    }
+    from_json(size, || Ok(store.read(&key, MAX_JSON)?), origin)
 }
 
 fn from_variable(value: &OsStr) -> Result<Found, FindError> {
@@ -161,29 +207,36 @@ fn from_variable(value: &OsStr) -> Result<Found, FindError> {
         let path = path.strip_prefix(b"//").unwrap_or(path);
         return from_path(Path::new(OsStr::from_bytes(path)));
     }
-    let text = value.to_string_lossy();
-    if text.contains("://") {
-        return Err(FindError::Remote(cpack_artifact::store::redact(&text)));
+    match value.to_str() {
+        Some(uri) if uri.contains("://") => from_uri(uri),
+        _ => from_path(Path::new(value)),
     }
-    from_path(Path::new(value))
 }
 
 /// The job appended to an open file. None: it is no launcher.
 fn from_launcher(file: &File, path: &Path) -> Result<Option<Found>, FindError> {
     let failed = |source| FindError::Read { path: path.into(), source };
-    let damaged = |source| FindError::Launcher { path: path.into(), source };
     let size = file.metadata().map_err(failed)?.len();
+    let read = |offset, buffer: &mut [u8]| file.read_exact_at(buffer, offset).map_err(failed);
+    appended(&read, size, &Origin::Launcher(path.into()))
+}
+
+/// Reads a range of something that may be a launcher.
+type Read<'r> = &'r dyn Fn(u64, &mut [u8]) -> Result<(), FindError>;
+
+/// The job at the end of `size` bytes. None: they are no launcher.
+fn appended(read: Read<'_>, size: u64, origin: &Origin) -> Result<Option<Found>, FindError> {
+    let damaged = |source| FindError::Launcher { place: origin.clone(), source };
     let Some(at) = size.checked_sub(TRAILER_SIZE as u64) else { return Ok(None) };
     let mut tail = [0; TRAILER_SIZE];
-    file.read_exact_at(&mut tail, at).map_err(failed)?;
+    read(at, &mut tail)?;
     let Some(trailer) = Trailer::read(&tail, size).map_err(damaged)? else { return Ok(None) };
     let mut bytes = vec![0; usize::try_from(trailer.size).unwrap_or(usize::MAX)];
-    file.read_exact_at(&mut bytes, trailer.start).map_err(failed)?;
-    let appended = trailer.open(&bytes).map_err(damaged)?;
-    let job = appended.file(job::FILE_NAME).ok_or_else(|| FindError::NoJob(path.into()))?;
-    let origin = Origin::Launcher(path.into());
-    let manifest = appended.file(job::MANIFEST_NAME).map(<[u8]>::to_vec);
-    Ok(Some(Found { job: parse(job, &origin)?, manifest, origin }))
+    read(trailer.start, &mut bytes)?;
+    let files = trailer.open(&bytes).map_err(damaged)?;
+    let job = files.file(job::FILE_NAME).ok_or_else(|| FindError::NoJob(origin.clone()))?;
+    let manifest = files.file(job::MANIFEST_NAME).map(<[u8]>::to_vec);
+    Ok(Some(Found { job: parse(job, origin)?, manifest, origin: origin.clone() }))
 }
 
 fn parse(bytes: &[u8], origin: &Origin) -> Result<Job, FindError> {
