@@ -10,6 +10,7 @@
 //! | [`job`] | the JSON that one submission adds to an environment |
 //! | [`launcher`] | a job appended to the boot executable |
 //! | [`pex_info`] | the JSON in a PEX file that says what it holds and how it starts |
+//! | [`pex`] | what is in PEX files, and what an environment made from them has |
 //! | [`store`] | where layers, manifests and names are kept |
 //! | [`events`] | what took how long, in Chrome's trace format |
 //! | [`exit`] | the exit codes of both programs |
@@ -27,6 +28,7 @@ pub mod job;
 pub mod launcher;
 pub mod manifest;
 pub mod path;
+pub mod pex;
 pub mod pex_info;
 pub mod store;
 pub mod zip;

@@ -7,13 +7,13 @@ use std::path::PathBuf;
 
 use cpack_artifact::exit::Exit;
 use cpack_artifact::manifest::DocumentError;
+use cpack_artifact::pex::PexError;
 use cpack_artifact::store::{StoreError, UriError};
 
 use crate::build::BuildError;
 use crate::entry::EntryError;
 use crate::interpreter::InterpreterError;
 use crate::job::FindError;
-use crate::pex::PexError;
 use crate::settings::SettingError;
 
 /// Longest line on standard error, in bytes: its reader may not be reading yet.

@@ -98,6 +98,17 @@ fn start(arguments: &[OsString]) -> Result<Infallible, BootError> {
     let mut trace = Trace::start();
     let settings = Settings::from_process()?;
     record(&settings);
+    if let Some(artifact) = &settings.artifact
+        && settings.job.is_none()
+        && job::own()?.is_none()
+    {
+        let path = pex::local(artifact.as_ref(), &settings)?;
+        return if pex::is_pex(&path) {
+            pex::start(&path, &settings, arguments, trace)
+        } else {
+            become_python(&Boot::new(&job::from_path(&path)?, &settings, arguments), &settings, trace)
+        };
+    }
     let found = job::find(&settings)?;
     trace.mark(Phase::Find);
     become_python(&Boot::new(&found, &settings, arguments), &settings, trace)

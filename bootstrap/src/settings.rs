@@ -17,6 +17,7 @@ pub struct Variable {
 /// The variables that people set.
 pub const VARIABLES: &[Variable] = &[
     Variable { name: "CPACK_JOB", help: "the job: a path or URI of a launcher or job file, or the JSON itself" },
+    Variable { name: "CPACK_ARTIFACT", help: "what to start where there is no job: a PEX, by path or URI" },
     Variable { name: "CPACK_CACHE_DIR", help: "where to keep environments on this node, before all other places" },
     Variable { name: "CPACK_CACHE_LIMIT", help: "size above which unused environments go, e.g. 20G (default 50G)" },
     Variable {
@@ -68,6 +69,8 @@ pub struct SettingError {
 pub struct Settings {
     /// `CPACK_JOB`.
     pub job: Option<OsString>,
+    /// `CPACK_ARTIFACT`.
+    pub artifact: Option<OsString>,
     /// `CPACK_CACHE_LIMIT`, in bytes.
     pub cache_limit: u64,
     /// `CPACK_THREADS`.
@@ -125,6 +128,7 @@ impl Settings {
         let flag = |name| value(name).map_or(Ok(false), |v| parse(name, &v, "1 or 0", parse_flag));
         Ok(Self {
             job: value("CPACK_JOB"),
+            artifact: value("CPACK_ARTIFACT"),
             cache_limit: value("CPACK_CACHE_LIMIT").map_or(Ok(CACHE_LIMIT), |v| {
                 parse("CPACK_CACHE_LIMIT", &v, "a size such as 500M, 20G or 1T", parse_size)
             })?,

@@ -41,7 +41,7 @@ const COMMANDS: &[(&str, &str, &str)] = &[
     ("verify", "", "check every file in the node caches, and repair what is damaged"),
     ("prefetch", "", "make the environment ready, and sync it to disk"),
     ("gc", "[--all] [--limit SIZE]", "remove what is not used, above the limit or all of it"),
-    ("exec", "JOB [ARGUMENT]...", "start the job of a launcher or job file, or a PEX file"),
+    ("exec", "JOB [ARGUMENT]...", "start the job of a launcher or job file, or a PEX: paths or URIs"),
     ("unzip", "ARCHIVE -d DIRECTORY", "extract a zip archive on all cores"),
     ("help", "", "show this"),
 ];
@@ -92,11 +92,14 @@ fn usage(what: &str) -> BootError {
 
 /// Starts a job that is named on the command line.
 fn exec(arguments: &[OsString], settings: &Settings, mut trace: Trace) -> Result<u8, BootError> {
-    let Some((path, rest)) = arguments.split_first() else { return Err(usage("exec needs a launcher or job file")) };
-    if pex::is_pex(path.as_ref()) {
-        return pex::start(path.as_ref(), settings, rest, trace).map(|never| match never {});
+    let Some((artifact, rest)) = arguments.split_first() else {
+        return Err(usage("exec needs a launcher, job file or PEX"));
+    };
+    let path = pex::local(artifact.as_ref(), settings)?;
+    if pex::is_pex(&path) {
+        return pex::start(&path, settings, rest, trace).map(|never| match never {});
     }
-    let found = job::from_path(path.as_ref())?;
+    let found = job::from_path(&path)?;
     trace.mark(Phase::Find);
     crate::become_python(&Boot::new(&found, settings, rest), settings, trace).map(|never| match never {})
 }

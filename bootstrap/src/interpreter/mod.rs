@@ -20,7 +20,7 @@ use cpack_artifact::launcher::{TRAILER_SIZE, Trailer};
 
 use crate::settings::Settings;
 
-pub use probe::{Choice, InterpreterError, choose, node_glibc, require_glibc, require_platform};
+pub use probe::{Choice, InterpreterError, choose, inspect, node_glibc, require_glibc, require_platform};
 
 /// Directories in which a `pythonX.Y` may be, `~` being the home directory and a final `*` any ending of a name.
 const USUAL_PLACES: &[&str] = &[
@@ -76,6 +76,12 @@ impl<'a> Search<'a> {
             path: &settings.path,
             home: settings.places.home.as_deref(),
         }
+    }
+
+    /// Any CPython of this version, `3.11`, that is not forced or recorded.
+    pub fn of_minor(minor: &'a str, settings: &'a Settings) -> Self {
+        let (path, home) = (&settings.path, settings.places.home.as_deref());
+        Self { minor, soabi: "", recorded: Path::new(""), forced: None, path, home }
     }
 
     /// Paths at which the interpreter may be, best first. Nothing is looked at before the iterator gets there.

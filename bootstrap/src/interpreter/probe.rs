@@ -109,6 +109,14 @@ pub fn choose(search: &Search<'_>) -> Result<Choice, InterpreterError> {
     Err(InterpreterError::None { minor: search.minor.into(), soabi: search.soabi.into(), found })
 }
 
+/// Asks one interpreter what it is: the choice that it would be, and its `SOABI`.
+pub fn inspect(path: &Path) -> Result<(Choice, String), String> {
+    let answer = ask(path)?;
+    let identity =
+        identify(&answer.executable).ok_or_else(|| format!("{} is not there", answer.executable.display()))?;
+    Ok((Choice { identity, version: answer.version, glibc: answer.glibc }, answer.soabi))
+}
+
 /// Refuses a node of another platform than `needed`, e.g. `linux-x86_64`.
 pub fn require_platform(needed: &str) -> Result<(), InterpreterError> {
     let machine = nix::sys::utsname::uname().map(|n| n.machine().to_string_lossy().into_owned()).unwrap_or_default();

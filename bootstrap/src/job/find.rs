@@ -139,7 +139,7 @@ pub fn find(settings: &Settings) -> Result<Found, FindError> {
 /// The job appended to this executable. An executable that cannot be read, or is none of ours, carries none.
 ///
 /// `/proc/self/exe` first: it is this very file even if its path was replaced or a script's `#!` line started it.
-fn own() -> Result<Option<Found>, FindError> {
+pub fn own() -> Result<Option<Found>, FindError> {
     let executed = sys::executed_path();
     let shown = executed.clone().unwrap_or_else(|| SELF.into());
     for path in [Some(SELF.into()), executed].into_iter().flatten() {

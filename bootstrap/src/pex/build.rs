@@ -1,45 +1,66 @@
-//! From a PEX to an environment in the node cache.
+//! From PEX files to an environment in the node cache.
+//!
+//! Those who start the same PEX at once wait for the first ([`wait`]), unless it stands still.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use cpack_artifact::Digest;
 use cpack_artifact::job::{self, Interpreter, Job};
 use cpack_artifact::manifest::{self, Layer, LayerKind, Manifest};
+use cpack_artifact::pex::file::{Archive, Files, Metadata, Root};
+use cpack_artifact::pex::finish::finish;
+use cpack_artifact::pex::places::{self as placing, Part, Places, console_scripts};
+use cpack_artifact::pex::{Pex, PexError};
 use cpack_artifact::store::FileStore;
 use cpack_artifact::zip::Entry;
 
-use super::PexError;
-use super::file::{self, Archive, Files, Pex, Root};
-use super::plan::{self, Places, Plan};
+use super::SCRIPTS;
+use super::python::{self, Chosen};
+use super::reason::Reason;
+use super::setup::{Inherit, Setup, Variables};
 use crate::boot::Ready;
 use crate::build::{BuildError, Means, Tree, ensure_tree};
-use crate::cache::{BootId, Cache, Description, Environment, Staging, content_of, places, seal_directories};
+use crate::cache::{
+    BootId, Cache, Claim, Claimed, Description, Environment, Found as InCache, Staging, content_of, places,
+    seal_directories,
+};
 use crate::environment::Python;
 use crate::error::BootError;
 use crate::extract::{FileSource, Limits, ZipTask, extract_zip};
-use crate::interpreter::{Search, choose, environment_key};
+use crate::interpreter::{Identity, environment_key, minor};
 use crate::job::{Found, Origin};
 use crate::settings::Settings;
 use crate::trace::{Phase, Trace};
 use crate::watch::Stop;
 
+/// The module that arranges `sys.path`, and what makes Python import it.
+const INHERIT: (&str, &str) = ("_cpack_pex.py", include_str!("inherit.py"));
+const INHERIT_PTH: (&str, &str) = ("_cpack_pex.pth", "import _cpack_pex\n");
+
+/// How often a claim tells that its holder is alive.
+const BEAT: Duration = Duration::from_millis(500);
+
 /// The job that a PEX stands for.
-pub(super) fn job(pex: &Pex, plan: &Plan) -> Found {
-    let soabi = format!("cpython-{}-{}-linux-gnu", plan.minor.replace('.', ""), std::env::consts::ARCH);
+pub(super) fn job(setup: &Setup) -> Found {
+    let pex = setup.pex();
     let job = Job {
         format: job::FORMAT,
         requires: Vec::new(),
         name: pex.path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
-        environment: pex.identity,
+        environment: setup.identity,
         store: format!("file:{}", pex.path.display()),
-        interpreter: Interpreter { path: String::new(), version: plan.minor.clone(), soabi, shipped: false },
+        interpreter: Interpreter { path: String::new(), version: String::new(), soabi: String::new(), shipped: false },
         overlays: Vec::new(),
         entry: job::Entry::Interpreter,
-        environ: Default::default(),
+        environ: BTreeMap::new(),
         pass: Vec::new(),
         cluster: Default::default(),
     };
@@ -58,20 +79,81 @@ pub(super) fn ready(cache: Cache, key: String, environment: Environment) -> Read
     }
 }
 
-/// Builds the environment in the first place that can be had.
+/// The name of the environment for one interpreter.
+fn key_for(setup: &Setup, identity: &Identity) -> String {
+    environment_key(&setup.identity, "", "", Some(identity))
+}
+
+/// Looks for the environment in all caches: the warm path.
+pub(super) fn look(setup: &Setup, variables: &Variables, settings: &Settings) -> Option<Ready> {
+    let boot = BootId::current();
+    let cwd = std::env::current_dir().ok();
+    let mut caches: Vec<Cache> =
+        places(&settings.places, cwd.as_deref()).iter().filter_map(|place| Cache::open(place, &boot).ok()).collect();
+    python::identities(setup, variables, settings).find_map(|identity| {
+        let key = key_for(setup, &identity);
+        let found = caches.iter().enumerate().find_map(|(at, cache)| match cache.find_environment(&key) {
+            InCache::Ready(environment) => Some((at, environment)),
+            InCache::Stale | InCache::Missing => None,
+        });
+        found.map(|(at, environment)| ready(caches.swap_remove(at), key, environment))
+    })
+}
+
+/// Builds the environment in the first place that can be had; or tells why the PEX is handed over.
 pub(super) fn build(
-    pex: &Pex,
-    plan: &Plan,
-    found: &Found,
+    setup: &Setup,
+    variables: &Variables,
     settings: &Settings,
-    arguments: &[std::ffi::OsString],
+    arguments: &[OsString],
     trace: &mut Trace,
-) -> Result<Ready, BootError> {
-    let search = Search::new(&found.job, settings);
-    let choice = choose(&search)?;
-    let key = environment_key(&pex.identity, search.minor, search.soabi, Some(&choice.identity));
-    let python = Python::Node { path: choice.identity.path.clone(), version: choice.version.clone() };
+) -> Result<Result<Ready, Reason>, BootError> {
+    let cache = cache(settings)?;
+    let (stop, _watching) = Stop::watch(arguments);
+    let store = FileStore::new(setup.pex().path.parent().unwrap_or(Path::new("/")));
+    let means =
+        Means { store: &store, threads: settings.threads(), stall_timeout: settings.stall_timeout, stop: &stop };
+    let failed = |source| BuildError::Cache { path: cache.root().into(), source };
+    let staging = cache.staging().map_err(failed)?;
+    let source = Source::open(setup, &staging, &means)?;
+    let chosen = match python::choose(setup, &source.metadata, variables, settings) {
+        Ok(chosen) => chosen,
+        Err(reason) => return Ok(Err(reason)),
+    };
     trace.mark(Phase::Plan);
+    let key = key_for(setup, &chosen.choice.identity);
+    let claimed = match wait(&cache, &key, &means)? {
+        Waited::There(environment) => {
+            trace.mark(Phase::Wait);
+            return Ok(Ok(ready(cache, key, environment)));
+        }
+        Waited::Ours(claimed) => claimed,
+    };
+    trace.mark(Phase::Wait);
+    let (done, work) = (AtomicBool::new(false), Work { setup, source: &source, chosen: &chosen, cache: &cache });
+    let layers = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                claimed.progress();
+                std::thread::park_timeout(BEAT);
+            }
+        });
+        let layers = work.layers(&staging, &means);
+        done.store(true, Ordering::Relaxed);
+        layers
+    });
+    let layers = match layers? {
+        Ok(layers) => layers,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    trace.mark(Phase::Extract);
+    trace.counts.built += layers.len() as u64;
+    let environment = put_up(setup, &chosen, &key, &cache, layers, &means, trace)?;
+    drop(claimed);
+    Ok(Ok(ready(cache, key, environment)))
+}
+
+pub(super) fn cache(settings: &Settings) -> Result<Cache, BootError> {
     let cwd = std::env::current_dir().ok();
     let (boot, mut refusals) = (BootId::current(), Vec::new());
     let candidates = places(&settings.places, cwd.as_deref());
@@ -82,71 +164,176 @@ pub(super) fn build(
         }
         Cache::create(place, &boot).inspect_err(|error| refusals.push(error.to_string())).ok()
     });
-    let Some(cache) = usable else { return Err(BootError::NoPlace(refusals.join("; "))) };
-    let (stop, _watching) = Stop::watch(arguments);
-    let store = FileStore::new(pex.path.parent().unwrap_or(Path::new("/")));
-    let means =
-        Means { store: &store, threads: settings.threads(), stall_timeout: settings.stall_timeout, stop: &stop };
-    let layers = extract(pex, plan, &cache, &means)?;
-    trace.mark(Phase::Extract);
-    let manifest = manifest_of(plan, &found.job, layers);
-    let description = Description {
-        format: 1,
-        name: found.job.name.clone(),
-        environment: pex.identity,
-        store: found.job.store.clone(),
-        python: choice.identity.path.display().to_string(),
-        version: choice.version,
-    };
-    let tree = Tree {
-        key: &key,
-        manifest: &manifest,
-        manifest_bytes: &manifest.to_bytes(),
-        python: &python,
-        description: &description,
-        overlays: &[],
-    };
-    let (environment, _) = ensure_tree(&cache, &tree, &means, trace)?;
-    Ok(ready(cache, key, environment))
+    usable.ok_or_else(|| BootError::NoPlace(refusals.join("; ")))
 }
 
-/// Extracts every layer, names it by its content and publishes it. Tells the contents, and how many files each has.
-fn extract(pex: &Pex, plan: &Plan, cache: &Cache, means: &Means<'_>) -> Result<Vec<(String, Digest, u64)>, BootError> {
-    let failed = |source| BuildError::Cache { path: cache.root().into(), source };
-    let staging = cache.staging().map_err(failed)?;
-    let outer = staging.subdirectory("outer").map_err(failed)?;
-    let all = staging.subdirectory("pex").map_err(failed)?;
-    let files = match &pex.root {
-        Root::Zip(archive) if pex.is_nested() => {
-            unzip(archive, &outer, means, &|name| Some(name.to_vec()))?;
-            file::directory_files(&outer, &pex.info)?
+enum Waited {
+    There(Environment),
+    Ours(Claimed),
+}
+
+/// Waits until the environment is there, or nobody extracts it, or whoever does stands still.
+fn wait(cache: &Cache, key: &str, means: &Means<'_>) -> Result<Waited, BuildError> {
+    let name = format!("{key}.pex");
+    let mut watched = cache.watch(&name);
+    loop {
+        let claim = cache.claim(&name);
+        if let InCache::Ready(environment) = cache.find_environment(key) {
+            return Ok(Waited::There(environment));
         }
-        Root::Zip(archive) => Files { archives: vec![archive.clone()], plain: Vec::new() },
-        Root::Directory => file::directory_files(&pex.path, &pex.info)?,
-    };
-    let places = plan::places(&files, plan).map_err(|source| PexError::Name { path: pex.path.clone(), source })?;
-    let mut parts = Vec::new();
-    for (index, archive) in files.archives.iter().enumerate() {
-        let part = all.join(index.to_string());
-        fs::create_dir(&part).map_err(failed)?;
-        unzip(archive, &part, means, &|name| {
-            let (layer, path) = places.get(&*[archive.prefix.as_slice(), name].concat())?;
-            Some([format!("{layer}/").as_bytes(), path.as_bytes()].concat())
-        })?;
-        parts.push(part);
+        if let Claim::Ours(claimed) = claim {
+            return Ok(Waited::Ours(claimed));
+        }
+        if watched.is_stalled(means.stall_timeout) {
+            return Ok(Waited::Ours(Claimed::without_lock()));
+        }
+        if means.stop.is_set() {
+            return Err(BuildError::Stopped(means.stop.reason()));
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
-    let part = all.join("plain");
-    copy(&files, &places, &part).map_err(failed)?;
-    parts.push(part);
-    let mut layers = Vec::new();
-    for (index, name) in plan.layers.iter().enumerate() {
-        let Some(files) = parts.iter().map(|part| part.join(index.to_string())).find(|path| path.is_dir()) else {
-            continue;
+}
+
+/// The files of all PEX files, nested ones unzipped.
+struct Source {
+    files: Vec<Files>,
+    metadata: Vec<BTreeMap<String, Metadata>>,
+}
+
+impl Source {
+    fn open(setup: &Setup, staging: &Staging, means: &Means<'_>) -> Result<Self, BootError> {
+        let (mut files, mut metadata) = (Vec::new(), Vec::new());
+        for (index, pex) in setup.pexes.iter().enumerate() {
+            let mut unzipped = None;
+            if let (true, Root::Zip(archive)) = (pex.is_nested(), &pex.root) {
+                let failed = |source| BuildError::Cache { path: pex.path.clone(), source };
+                let outer = staging.subdirectory(&format!("outer-{index}")).map_err(failed)?;
+                unzip(archive, &outer, means, &|name| Some(name.to_vec()))?;
+                unzipped = Some(outer);
+            }
+            let found = pex.files(unzipped.as_deref())?;
+            metadata.push(found.metadata(pex)?);
+            files.push(found);
+        }
+        Ok(Self { files, metadata })
+    }
+}
+
+/// One layer that is in the cache: its part, content, and how many files it has.
+struct Built {
+    part: Part,
+    content: Digest,
+    files: u64,
+}
+
+/// Everything that extraction needs to know.
+struct Work<'a> {
+    setup: &'a Setup,
+    source: &'a Source,
+    chosen: &'a Chosen,
+    cache: &'a Cache,
+}
+
+impl Work<'_> {
+    /// Extracts every part, names it by its content and publishes it.
+    fn layers(&self, staging: &Staging, means: &Means<'_>) -> Result<Result<Vec<Built>, Reason>, BootError> {
+        let failed = |source| BuildError::Cache { path: self.cache.root().into(), source };
+        let (pexes, minor) = (&self.setup.pexes, minor(&self.chosen.choice.version));
+        let parts = placing::parts(pexes, &self.chosen.active, self.setup.order());
+        if let Some(project) = two_versions(&parts) {
+            return Ok(Err(Reason::Versions(project)));
+        }
+        let named = |source| PexError::Name { path: self.setup.pex().path.clone(), source };
+        let places = placing::places(pexes, &self.source.files, &parts, minor).map_err(named)?;
+        if let (false, Some(name)) = (self.setup.venv, self.shadow(&parts, &places, minor)) {
+            return Ok(Err(Reason::Shadows(name)));
+        }
+        let all = staging.subdirectory("pex").map_err(failed)?;
+        for (files, places) in self.source.files.iter().zip(&places) {
+            for archive in &files.archives {
+                unzip(archive, &all, means, &|name| {
+                    let (part, path) = places.get(&*[archive.prefix.as_slice(), name].concat())?;
+                    Some([format!("{part}/").as_bytes(), path.as_bytes()].concat())
+                })?;
+            }
+            copy(files, places, &all).map_err(failed)?;
+        }
+        self.own_files(&all, &parts, minor).map_err(failed)?;
+        let mut built = Vec::new();
+        for (index, part) in parts.into_iter().enumerate() {
+            let root = all.join(index.to_string());
+            if !root.is_dir() {
+                continue;
+            }
+            if let Some(wheel) = &part.wheel {
+                let is_wheel_file = pexes.get(part.pex).is_some_and(|pex| pex.info.deps_are_wheel_files);
+                finish(&root, wheel, is_wheel_file, minor).map_err(failed)?;
+            }
+            let files = places.iter().flat_map(|places| places.values()).filter(|(at, _)| *at == index).count() as u64;
+            let content = publish(&root, self.cache, staging, means).map_err(failed)?;
+            built.push(Built { part, content, files });
+        }
+        Ok(Ok(built))
+    }
+
+    /// The name of a module of the user that hides one of the standard library from Python.
+    fn shadow(&self, parts: &[Part], places: &[Places], minor: &str) -> Option<String> {
+        let python = &self.chosen.choice.identity.path;
+        let library = python.parent()?.parent()?.join(format!("lib/python{minor}"));
+        let site = format!("lib/python{minor}/site-packages/");
+        let is_code = |part: &usize| parts.get(*part).is_some_and(|part| part.wheel.is_none());
+        let code = places.iter().flat_map(|places| places.values()).filter(|(part, _)| is_code(part));
+        let names = code.filter_map(|(_, path)| {
+            let below = path.as_bytes().strip_prefix(site.as_bytes())?;
+            let first = String::from_utf8_lossy(below.split(|b| *b == b'/').next()?).into_owned();
+            let is_directory = first.len() < below.len();
+            (is_directory || first.ends_with(".py")).then_some(first)
+        });
+        let mut names: Vec<String> = names.collect();
+        names.sort_unstable();
+        names.dedup();
+        names.into_iter().find(|name| {
+            let module = name.strip_suffix(".py").unwrap_or(name);
+            module != "site-packages"
+                && (library.join(format!("{module}.py")).exists() || library.join(module).join("__init__.py").exists())
+        })
+    }
+
+    /// What the environment has beside the files of the PEX: its scripts by name, and what arranges the path.
+    fn own_files(&self, all: &Path, parts: &[Part], minor: &str) -> io::Result<()> {
+        let code = parts.iter().position(|part| *part == Part { pex: 0, wheel: None });
+        let root = all.join(code.unwrap_or(0).to_string());
+        let write = |path: PathBuf, text: &str| {
+            fs::create_dir_all(path.parent().unwrap_or(&root))?;
+            fs::write(&path, text)?;
+            fs::set_permissions(&path, Permissions::from_mode(0o444))
         };
-        let count = places.values().filter(|(layer, _)| *layer == index).count() as u64;
-        layers.push((name.clone(), publish(&files, cache, &staging, means).map_err(failed)?, count));
+        let mut scripts = BTreeMap::new();
+        for (active, metadata) in self.chosen.active.iter().zip(&self.source.metadata) {
+            for (name, target) in console_scripts(active.iter().map(String::as_str), metadata) {
+                scripts.entry(name).or_insert(target);
+            }
+        }
+        write(root.join(SCRIPTS), &serde_json::to_string(&scripts).unwrap_or_default())?;
+        if self.setup.inherit != Inherit::Nothing || self.setup.extra {
+            let site = root.join(format!("lib/python{minor}/site-packages"));
+            let text = INHERIT.1.replace("@INHERIT@", &format!("{:?}", self.setup.inherit));
+            write(site.join(INHERIT.0), &text.replace("@VENV@", &self.setup.venv.to_string()))?;
+            write(site.join(INHERIT_PTH.0), INHERIT_PTH.1)?;
+        }
+        Ok(())
     }
-    Ok(layers)
+}
+
+/// A project of which two PEX files have different wheels.
+fn two_versions(parts: &[Part]) -> Option<String> {
+    let project =
+        |wheel: &str| wheel.split('-').next().unwrap_or_default().to_ascii_lowercase().replace(['.', '_'], "-");
+    let mut seen = BTreeMap::new();
+    parts.iter().filter_map(|part| part.wheel.as_deref()).find_map(|wheel| {
+        let name = project(wheel);
+        seen.insert(name.clone(), wheel).map(|_| name)
+    })
 }
 
 /// Extracts those entries of a zip that `select` has a path for.
@@ -156,10 +343,12 @@ fn unzip(
     means: &Means<'_>,
     select: &dyn Fn(&[u8]) -> Option<Vec<u8>>,
 ) -> Result<(), BuildError> {
-    let (source, size) = FileSource::open(&archive.path)?;
+    let unreadable = |source| BuildError::Cache { path: archive.path.clone(), source };
+    let file = File::open(&archive.path).map_err(unreadable)?;
+    let source = FileSource::new(file, archive.path.clone(), archive.start);
     let into = File::open(into).map_err(|source| BuildError::Cache { path: into.into(), source })?;
     let name = archive.path.display().to_string();
-    let task = ZipTask { name, source: Box::new(source), size, into: OwnedFd::from(into) };
+    let task = ZipTask { name, source: Box::new(source), size: archive.size, into: OwnedFd::from(into) };
     let limits = Limits { threads: means.threads, ..Limits::default() };
     let select = |entry: &Entry| select(&entry.name).filter(|_| !entry.is_directory());
     let stats = extract_zip(task, &select, &limits, means.stop.flag());
@@ -169,8 +358,8 @@ fn unzip(
 /// Copies the plain files of a PEX below `root`.
 fn copy(files: &Files, places: &Places, root: &Path) -> io::Result<()> {
     for (name, source) in &files.plain {
-        let Some((layer, path)) = places.get(name) else { continue };
-        let target = root.join(layer.to_string()).join(path);
+        let Some((part, path)) = places.get(name) else { continue };
+        let target = root.join(part.to_string()).join(path.as_path());
         fs::create_dir_all(target.parent().unwrap_or(root))?;
         fs::copy(source, &target)?;
         let executable = fs::metadata(source)?.permissions().mode() & 0o100 != 0;
@@ -181,7 +370,6 @@ fn copy(files: &Files, places: &Places, root: &Path) -> io::Result<()> {
 
 /// Publishes the files of a layer under the digest of their content.
 fn publish(files: &Path, cache: &Cache, staging: &Staging, means: &Means<'_>) -> io::Result<Digest> {
-    relocate_scripts(files)?;
     let content = content_of(files, means.threads, &|| {})?;
     let staged = Cache::stage_layer(staging, &content)?;
     fs::remove_dir(staged.files())?;
@@ -203,51 +391,85 @@ fn size_of(directory: &Path) -> io::Result<u64> {
     Ok(size)
 }
 
-/// The first lines that make a script run by the Python beside it, wherever it lies.
-const RELOCATABLE: &str =
-    "#!/bin/sh\n'''exec' \"$(dirname -- \"$(realpath -- \"$0\")\")\"/'python' \"$0\" \"$@\"\n' '''\n";
-
-/// Gives scripts that begin with `#!python`, as wheels have them, a first line that works.
-fn relocate_scripts(files: &Path) -> io::Result<()> {
-    let bin = files.join("bin");
-    if !bin.is_dir() {
-        return Ok(());
-    }
-    for script in fs::read_dir(bin)? {
-        let path = script?.path();
-        let bytes = fs::read(&path)?;
-        let Some(rest) = bytes.strip_prefix(b"#!python") else { continue };
-        let body = rest.iter().position(|b| *b == b'\n').and_then(|at| rest.get(at + 1..)).unwrap_or_default();
-        fs::remove_file(&path)?;
-        fs::write(&path, [RELOCATABLE.as_bytes(), body].concat())?;
-        fs::set_permissions(&path, Permissions::from_mode(0o555))?;
-    }
-    Ok(())
+/// Puts up the tree of the layers.
+fn put_up(
+    setup: &Setup,
+    chosen: &Chosen,
+    key: &str,
+    cache: &Cache,
+    layers: Vec<Built>,
+    means: &Means<'_>,
+    trace: &mut Trace,
+) -> Result<Environment, BootError> {
+    let Found { job, .. } = job(setup);
+    let (path, version) = (chosen.choice.identity.path.clone(), chosen.choice.version.clone());
+    let manifest = manifest_of(setup, chosen, layers);
+    let description = Description {
+        format: 1,
+        name: job.name,
+        environment: setup.identity,
+        store: job.store,
+        python: path.display().to_string(),
+        version: version.clone(),
+    };
+    let python = Python::Node { path, version };
+    let tree = Tree {
+        key,
+        manifest: &manifest,
+        manifest_bytes: &manifest.to_bytes(),
+        python: &python,
+        description: &description,
+        overlays: &[],
+    };
+    Ok(ensure_tree(cache, &tree, means, trace)?.0)
 }
 
 /// The manifest of what was extracted: its layers have no archives, being in the cache.
-fn manifest_of(plan: &Plan, job: &Job, layers: Vec<(String, Digest, u64)>) -> Manifest {
-    let layer = |(name, content, files): (String, Digest, u64)| Layer {
-        kind: if plan.layers.last() == Some(&name) { LayerKind::Unowned } else { LayerKind::Distribution },
-        name: name.split('-').next().unwrap_or_default().to_owned(),
-        version: name.split('-').nth(1).unwrap_or_default().to_owned(),
-        content,
-        archive: manifest::Archive { digest: content, size: 0, unpacked: 0, files, directory: 0, pieces: Vec::new() },
-        imports: Vec::new(),
-        needs: Vec::new(),
-        rank: 0,
-        first: Vec::new(),
+fn manifest_of(setup: &Setup, chosen: &Chosen, layers: Vec<Built>) -> Manifest {
+    let layer = |built: Built| {
+        let (kind, name, version) = match &built.part.wheel {
+            None => (LayerKind::Unowned, title(&setup.pexes, built.part.pex), String::new()),
+            Some(wheel) => {
+                let mut parts = wheel.split('-').map(str::to_owned);
+                (LayerKind::Distribution, parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
+            }
+        };
+        let digest = built.content;
+        Layer {
+            kind,
+            name,
+            version,
+            content: digest,
+            archive: manifest::Archive {
+                digest,
+                size: 0,
+                unpacked: 0,
+                files: built.files,
+                directory: 0,
+                pieces: Vec::new(),
+            },
+            imports: Vec::new(),
+            needs: Vec::new(),
+            rank: 0,
+            first: Vec::new(),
+        }
     };
     Manifest {
         format: manifest::FORMAT,
         requires: Vec::new(),
         python: manifest::Python {
-            version: job.interpreter.version.clone(),
-            soabi: job.interpreter.soabi.clone(),
+            version: chosen.choice.version.clone(),
+            soabi: chosen.soabi.clone(),
             platform: format!("linux-{}", std::env::consts::ARCH),
             least_glibc: None,
         },
         layers: layers.into_iter().map(layer).collect(),
         entry_points: Vec::new(),
     }
+}
+
+/// What the user's code in a PEX is called.
+fn title(pexes: &[Pex], index: usize) -> String {
+    let name = pexes.get(index).and_then(|pex| pex.path.file_name());
+    name.map(|name| format!("code of {}", name.to_string_lossy())).unwrap_or_default()
 }

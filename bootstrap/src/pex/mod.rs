@@ -2,32 +2,35 @@
 //!
 //! | module | does |
 //! | --- | --- |
-//! | `file` | reads `PEX-INFO`, and which files a zipapp, packed or loose PEX has |
-//! | `plan` | decides which entry of the PEX becomes which file of which layer, and what is handed over |
+//! | `setup` | its settings, and the variables of upstream's runtime |
+//! | `python` | the interpreter, and which distributions are active for it |
 //! | `build` | extracts what is missing and puts up the environment |
 //! | `entry` | what runs: entry point, module, script, interpreter |
+//! | `fetch` | a PEX that lies in a store |
+//! | `reason` | why a PEX is handed over |
+//!
+//! What a PEX holds is read by [`cpack_artifact::pex`].
 //!
 //! **Names.** A PEX tells no digests of content. Its environment is named in the node cache by what identifies the file (path,
-//! length, times and inode, as `stat` tells them) and its `pex_hash`; its layers by their content, computed from what was
-//! extracted, so that they are shared with every other PEX that has the same distributions. A warm start reads the
-//! PEX's directory and `PEX-INFO` and extracts nothing.
+//! length, times and inode, as `stat` tells them), its `PEX-INFO`, the PEX files that are merged into it and the settings that
+//! change what is found first; its layers by their content, computed from what was extracted, so that they are shared with every
+//! other PEX that has the same distributions. A warm start reads the PEX's directory and `PEX-INFO` and extracts nothing.
 //!
 //! **Handing over.** What cannot be honoured faithfully runs by plain Python and the PEX's own runtime, with one line on
-//! standard error that says why (`plan::Reason`).
+//! standard error that says why.
 
 mod build;
 mod entry;
-mod file;
-mod plan;
+mod fetch;
+mod python;
+mod reason;
+mod setup;
 
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use cpack_artifact::exit::Exit;
-use cpack_artifact::path::PathError;
-use cpack_artifact::pex_info::PexInfoError;
-use cpack_artifact::zip::ZipError;
+use cpack_artifact::pex::{self, Pex};
 
 use crate::boot::Boot;
 use crate::error::BootError;
@@ -36,62 +39,14 @@ use crate::settings::Settings;
 use crate::sys;
 use crate::trace::{Phase, Trace};
 
-pub use file::is_pex;
+use reason::Reason;
+use setup::{Setup, Variables};
 
-/// Why a PEX cannot be started.
-#[derive(Debug, thiserror::Error)]
-pub enum PexError {
-    /// It cannot be read.
-    #[error("cannot read {path}", path = path.display())]
-    Read {
-        /// The PEX.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// It is no zip, or a damaged one.
-    #[error("{path} cannot be used", path = path.display())]
-    Zip {
-        /// The PEX.
-        path: PathBuf,
-        /// How.
-        source: ZipError,
-    },
-    /// Its `PEX-INFO`.
-    #[error("{path} cannot be used", path = path.display())]
-    Info {
-        /// The PEX.
-        path: PathBuf,
-        /// How.
-        source: PexInfoError,
-    },
-    /// A name in it that leads elsewhere.
-    #[error("{path} cannot be used", path = path.display())]
-    Name {
-        /// The PEX.
-        path: PathBuf,
-        /// Which.
-        source: PathError,
-    },
-    /// Something is missing in it.
-    #[error("{path} has no {what}: it is damaged, or no PEX", path = path.display())]
-    Missing {
-        /// The PEX.
-        path: PathBuf,
-        /// What.
-        what: String,
-    },
-}
+pub use cpack_artifact::pex::is_pex;
+pub use fetch::local;
 
-impl PexError {
-    /// The exit code that fits.
-    pub const fn exit(&self) -> Exit {
-        match self {
-            Self::Read { .. } => Exit::NotFound,
-            _ => Exit::Artifact,
-        }
-    }
-}
+/// The scripts of an environment and what each starts.
+const SCRIPTS: &str = "share/cluster-pack/scripts.json";
 
 /// Starts the PEX at `path` with `arguments`. Returns only if that fails.
 pub fn start(
@@ -100,34 +55,37 @@ pub fn start(
     arguments: &[OsString],
     mut trace: Trace,
 ) -> Result<Infallible, BootError> {
-    let pex = file::open(path)?;
-    let variables = entry::Variables::from_process();
-    trace.mark(Phase::Find);
-    let plan = match plan::plan(&pex, &variables) {
-        Ok(plan) => plan,
-        Err(reason) => return hand_over(&pex, &reason, arguments),
+    let pex = pex::open(path)?;
+    let variables = Variables::from_process(&pex.path);
+    if let Some(reason) = entry::refused(&pex, &variables) {
+        return hand_over(&pex, &reason, arguments);
+    }
+    let setup = match Setup::new(pex, &variables)? {
+        Ok(setup) => setup,
+        Err((pex, reason)) => return hand_over(&pex, &reason, arguments),
     };
-    let found = build::job(&pex, &plan);
-    let boot = Boot::new(&found, settings, arguments);
-    let ready = match boot.look() {
-        Some((cache, key, environment)) => {
-            trace.mark(Phase::Look);
-            build::ready(cache, key, environment)
-        }
-        None => match build::build(&pex, &plan, &found, settings, arguments, &mut trace) {
-            Err(BootError::Interpreter(error)) => {
-                return hand_over(&pex, &plan::Reason::Python(error.to_string()), arguments);
-            }
-            result => result?,
+    trace.mark(Phase::Find);
+    let found = build::look(&setup, &variables, settings);
+    trace.mark(Phase::Look);
+    let ready = match found {
+        Some(ready) => ready,
+        None => match build::build(&setup, &variables, settings, arguments, &mut trace)? {
+            Ok(ready) => ready,
+            Err(reason) => return hand_over(setup.pex(), &reason, arguments),
         },
     };
-    let exec = entry::adapt(boot.exec(&ready)?, &pex, &variables, arguments, &ready.prefix)?;
+    let found = build::job(&setup);
+    let start = entry::Start { setup: &setup, variables: &variables, arguments, prefix: &ready.prefix };
+    let exec = start.adapt(Boot::new(&found, settings, arguments).exec(&ready)?)?;
     if settings.log {
         crate::say(&trace.line());
     }
     if let Some(metrics) = &settings.metrics {
         // A start does not fail for want of figures.
         let _ = trace.append(metrics, &found.job.environment, &found.job.name, "started");
+    }
+    if let Some(signal) = sys::stop_signal() {
+        return Err(BootError::Stopped(format!("signal {signal}")));
     }
     for lease in &ready.leases {
         let _ = lease.keep_across_exec();
@@ -137,7 +95,7 @@ pub fn start(
 }
 
 /// Runs the PEX by plain Python, saying why.
-fn hand_over(pex: &file::Pex, reason: &plan::Reason, arguments: &[OsString]) -> Result<Infallible, BootError> {
+fn hand_over(pex: &Pex, reason: &Reason, arguments: &[OsString]) -> Result<Infallible, BootError> {
     crate::say(&crate::error::one_line(&format!("cpack-boot: {} runs by plain Python: {reason}", pex.path.display())));
     let names = pex.minor.iter().map(|minor| format!("python{minor}")).chain(["python3".into(), "python".into()]);
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -155,6 +113,3 @@ fn hand_over(pex: &file::Pex, reason: &plan::Reason, arguments: &[OsString]) -> 
     let program = exec.program.clone();
     Err(BootError::Exec { source: exec.run(), program })
 }
-
-#[cfg(test)]
-mod tests;

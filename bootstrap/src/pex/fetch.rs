@@ -1,0 +1,114 @@
+//! A PEX that lies in a store: fetched once for each version, kept beside the node cache.
+//!
+//! ```text
+//! <cache>/artifacts/<digest of URI, length and time>/<name>   whole: renamed into place
+//! ```
+//!
+//! The newest are kept; an environment that was made of one needs it no more.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use cpack_artifact::store::{Key, Store, StoreError, StoreOptions, StoreUri, open};
+
+use super::build;
+use crate::build::BuildError;
+use crate::error::BootError;
+use crate::settings::Settings;
+
+/// Bytes that are fetched at once by one thread.
+const RANGE: u64 = 8 << 20;
+
+/// How many artifacts are kept.
+const KEPT: usize = 8;
+
+/// The local path of an artifact that is named by a path or URI.
+pub fn local(artifact: &Path, settings: &Settings) -> Result<PathBuf, BootError> {
+    let Some(text) = artifact.to_str() else { return Ok(artifact.to_owned()) };
+    if let Some(path) = text.strip_prefix("file:") {
+        // file:/p and file:///p
+        return Ok(PathBuf::from(path.strip_prefix("//").unwrap_or(path)));
+    }
+    if !text.contains("://") {
+        return Ok(artifact.to_owned());
+    }
+    let (parent, name) = text.rsplit_once('/').unwrap_or((text, ""));
+    let uri: StoreUri = parent.parse()?;
+    let key = Key::beside(name).map_err(|error| BootError::Usage(error.to_string()))?;
+    let options = StoreOptions::new(Default::default(), |name| std::env::var(name).ok());
+    let store = open(&uri, &options)?;
+    let Some(stat) = store.stat(&key)? else {
+        // In the store's words, which say what to do.
+        return Err(store
+            .read(&key, 1)
+            .err()
+            .map_or_else(|| BootError::Usage(format!("{name} is not there")), Into::into));
+    };
+    let modified = stat.modified.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    let digest = blake3::hash(format!("{text}\n{}\n{modified}", stat.size).as_bytes()).to_hex();
+    let cache = build::cache(settings)?;
+    let all = cache.root().join("artifacts");
+    let place = all.join(&digest[..32]);
+    let path = place.join(name);
+    if path.is_file() {
+        return Ok(path);
+    }
+    let failed = |source| BuildError::Cache { path: all.clone(), source };
+    fs::create_dir_all(&all).map_err(failed)?;
+    prune(&all);
+    let staging = cache.staging().map_err(failed)?;
+    let staged = staging.subdirectory("artifact").map_err(failed)?;
+    download(&*store, &key, stat.size, &staged.join(name), settings.threads())?;
+    match fs::rename(&staged, &place) {
+        // Another process fetched it meanwhile.
+        Err(_) if path.is_file() => {}
+        result => result.map_err(failed)?,
+    }
+    Ok(path)
+}
+
+/// Fetches an object in ranges, several at once.
+fn download(store: &dyn Store, key: &Key, size: u64, path: &Path, threads: usize) -> Result<(), BootError> {
+    let failed = |source| BuildError::Cache { path: path.into(), source };
+    let file = File::create_new(path).map_err(failed)?;
+    let (next, error) = (AtomicU64::new(0), Mutex::new(None::<BootError>));
+    let work = || -> Result<(), BootError> {
+        loop {
+            let offset = next.fetch_add(RANGE, Ordering::Relaxed);
+            if offset >= size {
+                return Ok(());
+            }
+            let mut buffer = vec![0; usize::try_from(RANGE.min(size - offset)).unwrap_or(0)];
+            store.read_range(key, offset, &mut buffer).map_err(|error: StoreError| BootError::from(error))?;
+            file.write_all_at(&buffer, offset).map_err(failed)?;
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads.min(usize::try_from(size / RANGE).unwrap_or(0) + 1) {
+            scope.spawn(|| {
+                if let Err(failure) = work() {
+                    next.store(u64::MAX - RANGE, Ordering::Relaxed);
+                    error.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(failure);
+                }
+            });
+        }
+    });
+    let error = error.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    error.map_or(Ok(()), Err)
+}
+
+/// Removes all but the youngest artifacts.
+fn prune(all: &Path) {
+    let entries = fs::read_dir(all).into_iter().flatten().flatten();
+    let made = |entry: &fs::DirEntry| entry.metadata().and_then(|m| m.modified()).ok();
+    let mut found: Vec<_> = entries.filter_map(|entry| Some((made(&entry)?, entry.path()))).collect();
+    found.sort_by_key(|(made, _)| std::cmp::Reverse(*made));
+    for (_, path) in found.into_iter().skip(KEPT - 1) {
+        // Whoever extracts it has it open.
+        let _ = fs::remove_dir_all(path);
+    }
+}

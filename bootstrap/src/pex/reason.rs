@@ -1,0 +1,35 @@
+//! Why a PEX is handed to plain Python.
+
+use std::fmt;
+
+use cpack_artifact::pex::resolve::ResolveError;
+
+/// Why a PEX is handed to plain Python.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// A setting of the PEX.
+    Setting(&'static str),
+    /// A variable.
+    Variable(String),
+    /// Its requirements.
+    Requirements(ResolveError),
+    /// No Python that fits was found.
+    Python(String),
+    /// Its code has a module with the name of one of the standard library, which it would replace.
+    Shadows(String),
+    /// Merged PEX files have several versions of a project.
+    Versions(String),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Setting(setting) => write!(f, "it has {setting}"),
+            Self::Variable(name) => write!(f, "{name} is set"),
+            Self::Requirements(error) => error.fmt(f),
+            Self::Python(reason) => f.write_str(reason),
+            Self::Shadows(name) => write!(f, "its code replaces {name} of the standard library"),
+            Self::Versions(project) => write!(f, "the PEX files that it merges have different versions of {project}"),
+        }
+    }
+}
