@@ -195,6 +195,8 @@ pub struct PexArguments {
 /// `cluster-pack upload`.
 #[derive(Debug, Args)]
 pub struct Upload {
+    /// A PEX to publish instead of an environment
+    pub pex: Option<PathBuf>,
     /// What the job adds
     #[command(flatten)]
     pub job: JobArguments,
@@ -329,6 +331,8 @@ pub struct KubernetesJob {
 /// `cluster-pack launcher`.
 #[derive(Debug, Args)]
 pub struct Launcher {
+    /// A PEX to start instead of an environment
+    pub pex: Option<PathBuf>,
     /// The file to write
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
@@ -401,7 +405,7 @@ fn parse_time(text: &str) -> Result<Duration, String> {
 /// `cluster-pack info`.
 #[derive(Debug, Args)]
 pub struct Info {
-    /// What to show: a launcher, a manifest's URI or path, or a name in the store [default: the environment]
+    /// What to show: a launcher, a PEX, a manifest's URI or path, or a name in the store [default: the environment]
     pub artifact: Option<String>,
     /// Compare with this launcher, manifest or name
     #[arg(long, value_name = "ARTIFACT")]

@@ -22,6 +22,7 @@ mod runtime;
 mod start;
 #[cfg(test)]
 mod tests;
+pub mod unpack;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -153,6 +154,17 @@ pub enum PexError {
     /// A zip.
     #[error(transparent)]
     Archive(#[from] LayerError),
+    /// A PEX that was given.
+    #[error(transparent)]
+    Given(#[from] cpack_artifact::pex::PexError),
+    /// No interpreter for a PEX that was given.
+    #[error("no Python can use the distributions of {path}: {reason}", path = path.display())]
+    NoPython {
+        /// The PEX.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
     /// No upstream runtime.
     #[error(
         "cannot take the PEX runtime from {pex}: {reason}; install pex 2.70 or newer into the environment, or put it on PATH"

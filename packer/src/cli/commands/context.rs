@@ -18,6 +18,7 @@ use crate::discover::selection::{Selection, merge};
 use crate::discover::{self, ActiveVariables, DiscoverOptions, Environment};
 use crate::launcher::{self, LauncherError};
 use crate::layer::DEFAULT_LEVEL;
+use crate::pex;
 use crate::publish::{NameRecord, Publisher, publish_launcher};
 use crate::requirements::{self, Machine};
 use crate::submit::{EntryRequest, JobRequest, Submission, default_cache, submit, total_size};
@@ -44,6 +45,20 @@ impl Context {
             })?,
         };
         Ok(Self { common, voice, cache })
+    }
+
+    /// The context in which a PEX stands for the environment, and a job that starts what the PEX starts, unless another entry
+    /// was asked for.
+    pub(super) fn of_pex(&self, path: &Path, job: &JobArguments) -> Result<(Self, JobArguments), CommandError> {
+        let search = std::env::var_os("PATH");
+        let unpacked = pex::unpack::unpack(path, &self.cache, search.as_deref())?;
+        let name = self.common.name.clone().unwrap_or_else(|| file_stem(&path.with_extension("")));
+        let common = Common { venv: Some(unpacked.prefix), name: Some(name), ..self.common.clone() };
+        let mut job = job.clone();
+        if unpacked.has_entry && job.module.is_none() && job.script.is_none() && job.payload.is_none() {
+            job.module = Some(pex::unpack::MAIN.into());
+        }
+        Ok((Self { common, voice: self.voice, cache: self.cache.clone() }, job))
     }
 
     /// The store that was named, else the one in the client's cache.

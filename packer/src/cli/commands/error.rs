@@ -81,6 +81,8 @@ impl CommandError {
 fn pex(error: &PexError) -> Exit {
     match error {
         PexError::Io { .. } | PexError::Archive(LayerError::Write { .. }) => Exit::Disk,
+        PexError::Given(error) => error.exit(),
+        PexError::NoPython { .. } => Exit::Interpreter,
         PexError::Archive(_) | PexError::Runtime { .. } | PexError::Distribution { .. } => Exit::Environment,
         PexError::NoScript { .. } | PexError::TooLarge { .. } | PexError::Occupied(_) => Exit::Usage,
     }

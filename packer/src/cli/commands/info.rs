@@ -8,6 +8,8 @@ use cpack_artifact::Digest;
 use cpack_artifact::job::{Job, MANIFEST_NAME};
 use cpack_artifact::launcher::{TRAILER_SIZE, Trailer};
 use cpack_artifact::manifest::{LayerKind, MAX_JSON, Manifest};
+use cpack_artifact::pex::{self, Pex};
+use cpack_artifact::pex_info::InheritPath;
 use cpack_artifact::store::{Key, Store};
 use serde::Serialize;
 
@@ -35,8 +37,23 @@ struct Content {
     /// Projects that are installed as editable, with what they provide and where that is.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     editables: Vec<Project>,
+    /// How it starts, if it is a PEX.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pex: Option<PexFacts>,
     #[serde(skip_serializing_if = "Option::is_none")]
     changes: Option<Changes>,
+}
+
+/// What a PEX says about itself.
+#[derive(Debug, Serialize)]
+struct PexFacts {
+    layout: String,
+    starts: String,
+    pex_hash: Option<String>,
+    requirements: Vec<String>,
+    interpreter_constraints: Vec<String>,
+    /// Settings that differ from what is usual.
+    settings: Vec<String>,
 }
 
 /// A layer, or a distribution that may become one.
@@ -127,6 +144,7 @@ fn of_environment(environment: &Environment) -> Content {
         parts,
         entry_points: entry_points.collect(),
         editables: environment.editables.iter().map(Project::new).collect(),
+        pex: None,
         changes: None,
     }
 }
@@ -134,6 +152,9 @@ fn of_environment(environment: &Environment) -> Content {
 /// A launcher or manifest on disk, a manifest's URI, or a name in the store.
 fn load(context: &Context, artifact: &str) -> Result<Content, CommandError> {
     let path = Path::new(artifact);
+    if pex::is_pex(path) {
+        return of_pex(artifact, &pex::open(path).map_err(crate::pex::PexError::from)?);
+    }
     if path.is_file() {
         let bytes =
             fs::read(path).map_err(|source| CommandError::Io { verb: "read", path: path.to_owned(), source })?;
@@ -155,6 +176,74 @@ fn load(context: &Context, artifact: &str) -> Result<Content, CommandError> {
             "{artifact:?} is neither a file nor a name in {}: name a launcher, a manifest or an uploaded name",
             store.uri()
         ))),
+    }
+}
+
+fn of_pex(what: &str, pex: &Pex) -> Result<Content, CommandError> {
+    let sizes = pex.sizes().map_err(crate::pex::PexError::from)?;
+    let part = |(wheel, sizes): (Option<String>, pex::file::Sizes)| {
+        let mut name = wheel.as_deref().unwrap_or_default().split('-').map(str::to_owned);
+        Part {
+            name: wheel.as_ref().and_then(|_| name.next()).unwrap_or_else(|| "code and runtime".into()),
+            version: name.next().unwrap_or_default(),
+            kind: if wheel.is_some() { LayerKind::Distribution } else { LayerKind::Unowned },
+            files: sizes.files,
+            unpacked_bytes: sizes.unpacked,
+            packed_bytes: Some(sizes.packed),
+            content: None,
+        }
+    };
+    let platforms = pex.info.distributions.keys().filter_map(|wheel| Some(pex::tags::parts(wheel)?.2));
+    let mut platforms: Vec<&str> = platforms.filter(|platform| *platform != "any").collect();
+    platforms.sort_unstable();
+    platforms.dedup();
+    let parts: Vec<Part> = sizes.into_iter().map(part).collect();
+    Ok(Content {
+        what: what.to_owned(),
+        python: pex.minor.clone().unwrap_or_else(|| "3".into()),
+        platform: if platforms.is_empty() { "any".into() } else { platforms.join(", ") },
+        environment: None,
+        store: None,
+        packed_bytes: Some(parts.iter().filter_map(|p| p.packed_bytes).sum()),
+        unpacked_bytes: parts.iter().map(|p| p.unpacked_bytes).sum(),
+        parts,
+        entry_points: pex.info.entry_point.iter().chain(&pex.info.script).cloned().collect(),
+        editables: Vec::new(),
+        pex: Some(pex_facts(pex)),
+        changes: None,
+    })
+}
+
+fn pex_facts(pex: &Pex) -> PexFacts {
+    let info = &pex.info;
+    let flag = |set: bool, text: &str| set.then(|| text.to_owned());
+    let settings = [
+        flag(info.venv, "runs as a virtual environment"),
+        flag(info.deps_are_wheel_files, "holds wheel files"),
+        flag(
+            info.inherit_path != InheritPath::False,
+            &format!("inherits the path: {:?}", info.inherit_path).to_lowercase(),
+        ),
+        flag(!info.merged_paths().is_empty(), &format!("merges {}", info.merged_paths().join(", "))),
+        flag(!info.inject_args.is_empty(), &format!("puts {} before its arguments", info.inject_args.join(" "))),
+        flag(
+            !info.inject_env.is_empty(),
+            &format!("sets {}", info.inject_env.keys().cloned().collect::<Vec<_>>().join(", ")),
+        ),
+        flag(info.ignore_errors, "starts without what is required"),
+    ];
+    let starts = match (&info.script, &info.entry_point) {
+        (Some(script), _) => format!("script {script}"),
+        (_, Some(entry)) => entry.clone(),
+        _ => "python".into(),
+    };
+    PexFacts {
+        layout: pex.layout().into(),
+        starts,
+        pex_hash: info.pex_hash.clone(),
+        requirements: info.requirements.clone(),
+        interpreter_constraints: info.interpreter_constraints.clone(),
+        settings: settings.into_iter().flatten().collect(),
     }
 }
 
@@ -205,6 +294,7 @@ fn of_manifest(what: &str, manifest: &Manifest, job: Option<&Job>) -> Content {
         parts,
         entry_points: manifest.entry_points.iter().map(|e| e.name.clone()).collect(),
         editables: Vec::new(),
+        pex: None,
         changes: None,
     }
 }
@@ -249,6 +339,18 @@ fn render(content: &Content, top: usize) -> String {
     facts.push(vec!["Python".into(), format!("{} on {}", content.python, content.platform)]);
     if let Some(id) = &content.environment {
         facts.push(vec!["Environment".into(), id.clone()]);
+    }
+    if let Some(pex) = &content.pex {
+        facts.push(vec!["PEX".into(), format!("{}, starts {}", pex.layout, pex.starts)]);
+        for (name, all) in [
+            ("Requires", pex.requirements.join(", ")),
+            ("Constraints", pex.interpreter_constraints.join(" or ")),
+            ("Settings", pex.settings.join("; ")),
+        ] {
+            if !all.is_empty() {
+                facts.push(vec![name.into(), all]);
+            }
+        }
     }
     if let Some(store) = &content.store {
         facts.push(vec!["Store".into(), store.clone()]);

@@ -24,7 +24,9 @@ pub(super) fn launcher(context: &Context, arguments: &Launcher) -> Result<(), Co
     if output.is_dir() {
         return Err(CommandError::Usage(format!("--output {} is a directory: name a file", output.display())));
     }
-    let made = context.made(&arguments.job)?;
+    let of_pex = arguments.pex.as_deref().map(|path| context.of_pex(path, &arguments.job)).transpose()?;
+    let (context, job) = of_pex.as_ref().map_or((context, &arguments.job), |(context, job)| (context, job));
+    let made = context.made(job)?;
     let changed = launcher::write(&output, &made.bytes)?;
     let size = made.bytes.len() as u64;
     let done = if changed { "wrote" } else { "unchanged:" };

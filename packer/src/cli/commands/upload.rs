@@ -89,11 +89,13 @@ pub(super) fn upload(context: &Context, arguments: &Upload) -> Result<(), Comman
             "--env {name}=…: values never go into a store; pass `--env {name}` and let the executor supply it, or make a launcher"
         )));
     }
+    let of_pex = arguments.pex.as_deref().map(|path| context.of_pex(path, &arguments.job)).transpose()?;
+    let (context, job) = of_pex.as_ref().map_or((context, &arguments.job), |(context, job)| (context, job));
     let store = context.store()?;
     let boot = context.boot(store.as_ref())?;
     let environment = context.environment()?;
     let name = context.name(&environment)?;
-    let job = context.job(&arguments.job, name.clone());
+    let job = context.job(job, name.clone());
     let submission = context.submit(&environment, store.as_ref(), &job, arguments.repair)?;
     let launcher = context.launcher(&submission, &boot);
     let (record, _) = context.name_record(store.as_ref(), &submission, Some(&launcher), arguments.repair)?;

@@ -1,0 +1,323 @@
+//! A PEX made into a virtual environment, from which layers are made as from any other.
+//!
+//! ```text
+//! <cache>/pex-environments/<identity of the PEX>/   kept for the next submission of the same file
+//! <cache>/pex-environments/.<…>                     being made
+//! ```
+//!
+//! What the PEX starts is a module there ([`MAIN`]), so that a launcher can start it with arguments and variables as the
+//! PEX would.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use cpack_artifact::pex::file::{Archive, Files, Root};
+use cpack_artifact::pex::finish::finish;
+use cpack_artifact::pex::places::{Order, Part, Places, parts, places};
+use cpack_artifact::pex::resolve::{Interpreter, Machine, resolve};
+use cpack_artifact::pex::tags::Target;
+use cpack_artifact::pex::{self, Pex};
+use cpack_artifact::pex_info::{InheritPath, PexInfo};
+use rayon::prelude::*;
+use serde::Deserialize;
+
+use super::PexError;
+use crate::cache::ClientCache;
+
+/// The module that starts what the PEX starts.
+pub const MAIN: &str = "_cpack_pex_main";
+
+/// How many environments of PEX files are kept.
+const KEPT: usize = 4;
+
+/// What an interpreter is asked, one answer a line.
+const PROBE: &str = "\
+import os, sys, _imp, platform
+s = _imp.extension_suffixes()[0].split('.')
+try:
+    g = os.confstr('CS_GNU_LIBC_VERSION') or ''
+except (ValueError, OSError):
+    g = ''
+e = os.path.realpath(getattr(sys, '_base_executable', None) or sys.executable)
+import json
+print(json.dumps({'implementation': sys.implementation.name, 'version': '%d.%d.%d' % sys.version_info[:3],
+    'minor': sys.version_info[1], 'soabi': s[1] if len(s) > 2 else '', 'glibc': g.replace('glibc ', ''), 'executable': e,
+    'machine': platform.machine(), 'release': platform.release(), 'kernel': platform.version()}))
+";
+
+/// What an interpreter answers.
+#[derive(Debug, Deserialize)]
+struct Answer {
+    implementation: String,
+    version: String,
+    minor: u32,
+    soabi: String,
+    glibc: String,
+    executable: PathBuf,
+    machine: String,
+    release: String,
+    kernel: String,
+}
+
+/// A PEX as an environment.
+#[derive(Debug)]
+pub struct Unpacked {
+    /// The virtual environment.
+    pub prefix: PathBuf,
+    /// What the PEX says about itself.
+    pub info: PexInfo,
+    /// Whether it starts something of its own, which [`MAIN`] does.
+    pub has_entry: bool,
+}
+
+/// Makes the PEX at `path` into an environment in `cache`, unless it is one already.
+pub fn unpack(path: &Path, cache: &ClientCache, search: Option<&std::ffi::OsStr>) -> Result<Unpacked, PexError> {
+    let pex = pex::open(path)?;
+    let merged: Vec<PathBuf> = pex.info.merged_paths().into_iter().map(PathBuf::from).collect();
+    let mut pexes = vec![pex];
+    for path in merged {
+        pexes.push(pex::open(&path)?);
+    }
+    let info = pexes.first().map(|pex| pex.info.clone()).unwrap_or_default();
+    let has_entry = info.entry_point.is_some() || info.script.is_some();
+    let mut hasher = blake3::Hasher::new();
+    for pex in &pexes {
+        hasher.update(pex.identity.as_bytes());
+    }
+    let all = cache.root().join("pex-environments");
+    let prefix = all.join(hasher.finalize().to_hex().as_str());
+    if !prefix.join("pyvenv.cfg").is_file() {
+        let failed = |source| PexError::Io { action: "write", path: all.clone(), source };
+        fs::create_dir_all(&all).map_err(failed)?;
+        prune(&all);
+        let staging = tempfile::Builder::new().prefix(".new").tempdir_in(&all).map_err(failed)?;
+        let staged = staging.path().join("environment");
+        Unpacking { pexes: &pexes, info: &info, staging: staging.path(), search }.run(&staged)?;
+        match fs::rename(&staged, &prefix) {
+            // Another process made the same one meanwhile.
+            Err(_) if prefix.join("pyvenv.cfg").is_file() => {}
+            result => result.map_err(failed)?,
+        }
+    }
+    Ok(Unpacked { prefix, info, has_entry })
+}
+
+/// Removes all but the youngest environments.
+fn prune(all: &Path) {
+    let entries = fs::read_dir(all).into_iter().flatten().flatten();
+    let made = |entry: &fs::DirEntry| entry.metadata().and_then(|m| m.modified()).ok();
+    let mut found: Vec<_> = entries.filter_map(|entry| Some((made(&entry)?, entry.path()))).collect();
+    found.sort_by_key(|(made, _)| std::cmp::Reverse(*made));
+    for (_, path) in found.into_iter().skip(KEPT - 1) {
+        // Who still reads it packs again.
+        let _ = fs::remove_dir_all(path);
+    }
+}
+
+struct Unpacking<'a> {
+    pexes: &'a [Pex],
+    info: &'a PexInfo,
+    staging: &'a Path,
+    search: Option<&'a std::ffi::OsStr>,
+}
+
+impl Unpacking<'_> {
+    fn run(&self, prefix: &Path) -> Result<(), PexError> {
+        let failed = |source| PexError::Io { action: "write", path: prefix.to_owned(), source };
+        let (mut files, mut metadata) = (Vec::new(), Vec::new());
+        for (index, pex) in self.pexes.iter().enumerate() {
+            let mut unzipped = None;
+            if let (true, Root::Zip(archive)) = (pex.is_nested(), &pex.root) {
+                let outer = self.staging.join(format!("outer-{index}"));
+                unzip(archive, &outer, &|name| Some(PathBuf::from(String::from_utf8_lossy(name).into_owned())))?;
+                unzipped = Some(outer);
+            }
+            let found = pex.files(unzipped.as_deref())?;
+            metadata.push(found.metadata(pex)?);
+            files.push(found);
+        }
+        let (python, resolved) = self.interpreter(&metadata)?;
+        let minor = format!("3.{}", python.minor);
+        let order = match (self.info.venv, self.info.inherit_path) {
+            (true, _) => Order::Venv,
+            (_, InheritPath::Fallback) => Order::Reversed,
+            _ => Order::Usual,
+        };
+        let parts = parts(self.pexes, &resolved, order);
+        let named = |source| pex::PexError::Name { path: self.path(), source };
+        let places = places(self.pexes, &files, &parts, &minor).map_err(named)?;
+        let all = self.staging.join("parts");
+        for (files, places) in files.iter().zip(&places) {
+            extract(files, places, &all)?;
+        }
+        for (index, part) in parts.iter().enumerate() {
+            let root = all.join(index.to_string());
+            self.finish(&root, part, &minor).and_then(|()| merge(&root, prefix)).map_err(failed)?;
+        }
+        self.furnish(prefix, &python, &minor).map_err(failed)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.pexes.first().map(|pex| pex.path.clone()).unwrap_or_default()
+    }
+
+    fn finish(&self, root: &Path, part: &Part, minor: &str) -> io::Result<()> {
+        let is_wheel_file = self.pexes.get(part.pex).is_some_and(|pex| pex.info.deps_are_wheel_files);
+        part.wheel.as_ref().map_or(Ok(()), |wheel| finish(root, wheel, is_wheel_file, minor))
+    }
+
+    /// The first interpreter that meets the constraints and can use the wheels, and the wheels.
+    fn interpreter(
+        &self,
+        metadata: &[BTreeMap<String, pex::file::Metadata>],
+    ) -> Result<(Answer, Vec<Vec<String>>), PexError> {
+        let named = self.pexes.first().and_then(|pex| pex.minor.clone());
+        let names = named.into_iter().map(|minor| format!("python{minor}"));
+        let others = (8..=15).map(|minor| format!("python3.{minor}"));
+        let names = names.chain(["python3".into(), "python".into()]).chain(others);
+        let directories: Vec<PathBuf> = self.search.map(std::env::split_paths).into_iter().flatten().collect();
+        let (mut found, mut seen) = (Vec::new(), Vec::new());
+        for path in names.flat_map(|name| directories.iter().map(move |directory| directory.join(&name))) {
+            if seen.contains(&path) || !path.is_file() {
+                continue;
+            }
+            seen.push(path.clone());
+            let Some(answer) = ask(&path).filter(|answer| answer.implementation == "cpython") else { continue };
+            match self.resolve(&answer, metadata) {
+                Ok(Some(resolved)) => return Ok((answer, resolved)),
+                Ok(None) => found.push(format!("{} is Python {}", path.display(), answer.version)),
+                Err(reason) => found.push(format!("for {} {reason}", path.display())),
+            }
+        }
+        found.truncate(3);
+        let reason = if found.is_empty() { "there is none on PATH".to_owned() } else { found.join("; ") };
+        Err(PexError::NoPython { path: self.path(), reason })
+    }
+
+    fn resolve(
+        &self,
+        answer: &Answer,
+        metadata: &[BTreeMap<String, pex::file::Metadata>],
+    ) -> Result<Option<Vec<Vec<String>>>, String> {
+        let machine = Machine {
+            machine: answer.machine.clone(),
+            release: answer.release.clone(),
+            version: answer.kernel.clone(),
+        };
+        let target = Target::new(answer.minor, &answer.soabi, &answer.machine, &answer.glibc);
+        let interpreter = Interpreter::new(&answer.version, target, &machine).ok_or("its version is odd")?;
+        if !interpreter.meets(&self.info.interpreter_constraints).map_err(|error| error.to_string())? {
+            return Ok(None);
+        }
+        let each = self.pexes.iter().zip(metadata).map(|(pex, metadata)| {
+            let active = resolve(&pex.info, metadata, &interpreter).map_err(|error| error.to_string())?;
+            Ok(active.into_iter().map(str::to_owned).collect())
+        });
+        each.collect::<Result<_, String>>().map(Some)
+    }
+
+    /// What makes the files an environment, and the module that starts the PEX.
+    fn furnish(&self, prefix: &Path, python: &Answer, minor: &str) -> io::Result<()> {
+        let bin = prefix.join("bin");
+        fs::create_dir_all(&bin)?;
+        for name in ["python", "python3", &format!("python{minor}")] {
+            symlink(&python.executable, bin.join(name))?;
+        }
+        let site = prefix.join(format!("lib/python{minor}/site-packages"));
+        fs::create_dir_all(&site)?;
+        if self.info.entry_point.is_some() || self.info.script.is_some() {
+            fs::write(site.join(format!("{MAIN}.py")), main_module(self.info))?;
+        }
+        let home = python.executable.parent().unwrap_or(Path::new("/usr/bin"));
+        let version = &python.version;
+        let config = format!("home = {}\ninclude-system-site-packages = false\nversion = {version}\n", home.display());
+        fs::write(prefix.join("pyvenv.cfg"), config)
+    }
+}
+
+/// Asks an interpreter what it is.
+fn ask(path: &Path) -> Option<Answer> {
+    let output = Command::new(path).args(["-I", "-S", "-B", "-c", PROBE]).stdin(Stdio::null()).output().ok()?;
+    serde_json::from_slice(&output.stdout).ok()
+}
+
+/// The module that does what the PEX does when it is started.
+fn main_module(info: &PexInfo) -> String {
+    let json = |value: &serde_json::Value| serde_json::Value::from(value.to_string()).to_string();
+    let settings = serde_json::json!({
+        "environ": info.inject_env,
+        "arguments": info.inject_args,
+        "script": info.script,
+        "entry": info.entry_point,
+    });
+    format!(
+        "\"\"\"Starts what the PEX started from which this environment was made.\"\"\"\n\
+         import functools, importlib, json, os, runpy, sys\n\
+         pex = json.loads({})\n\
+         if __name__ == '__main__':\n\
+         \x20   for name, value in pex['environ'].items():\n\
+         \x20       os.environ.setdefault(name, value)\n\
+         \x20   sys.argv[1:1] = pex['arguments']\n\
+         \x20   if pex['script']:\n\
+         \x20       script = os.path.join(sys.prefix, 'bin', pex['script'])\n\
+         \x20       os.execv(script, [script] + sys.argv[1:])\n\
+         \x20   module, _, function = pex['entry'].partition(':')\n\
+         \x20   if not function:\n\
+         \x20       runpy.run_module(module, run_name='__main__', alter_sys=True)\n\
+         \x20   else:\n\
+         \x20       sys.exit(functools.reduce(getattr, function.split('.'), importlib.import_module(module))())\n",
+        json(&settings)
+    )
+}
+
+/// Extracts what is wanted of `files` below `root`, a directory for each part.
+fn extract(files: &Files, places: &Places, root: &Path) -> Result<(), PexError> {
+    for archive in &files.archives {
+        unzip(archive, root, &|name| {
+            let (part, path) = places.get(&*[&archive.prefix[..], name].concat())?;
+            Some(Path::new(&part.to_string()).join(path.as_path()))
+        })?;
+    }
+    files.plain.par_iter().try_for_each(|(name, source)| {
+        let Some((part, path)) = places.get(name) else { return Ok(()) };
+        let target = root.join(part.to_string()).join(path.as_path());
+        let copied = fs::create_dir_all(target.parent().unwrap_or(root)).and_then(|()| fs::copy(source, &target));
+        copied.map(|_| ()).map_err(|source| PexError::Io { action: "write", path: target, source })
+    })
+}
+
+/// Extracts those entries of a zip that `select` has a path for, on all cores.
+fn unzip(archive: &Archive, root: &Path, select: &(dyn Fn(&[u8]) -> Option<PathBuf> + Sync)) -> Result<(), PexError> {
+    archive.entries.par_iter().try_for_each(|entry| {
+        let Some(path) = select(&entry.name) else { return Ok(()) };
+        let bytes = archive.read(entry)?;
+        let target = root.join(path);
+        let mode = if entry.mode & 0o100 != 0 { 0o755 } else { 0o644 };
+        let written = fs::create_dir_all(target.parent().unwrap_or(root))
+            .and_then(|()| fs::write(&target, bytes))
+            .and_then(|()| fs::set_permissions(&target, Permissions::from_mode(mode)));
+        written.map_err(|source| PexError::Io { action: "write", path: target, source })
+    })
+}
+
+/// Moves the files below `from` to the same places below `to`.
+fn merge(from: &Path, to: &Path) -> io::Result<()> {
+    if !from.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() && target.is_dir() {
+            merge(&entry.path(), &target)?;
+        } else {
+            fs::rename(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
