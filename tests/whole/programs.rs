@@ -33,10 +33,13 @@ pub(crate) fn cluster_pack() -> &'static Path {
     })
 }
 
-/// The static `cpack-boot`, built once for all tests.
+/// The static `cpack-boot`, built once for all tests; or the one that `CPACK_TEST_BOOT` names.
 pub(crate) fn boot() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
+        if let Some(path) = std::env::var_os("CPACK_TEST_BOOT") {
+            return path.into();
+        }
         build(&["--config", "bootstrap/static.toml", "--profile", "boot", "-p", "cpack-boot"]);
         target().join("x86_64-unknown-linux-gnu/boot/cpack-boot")
     })
