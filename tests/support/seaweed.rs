@@ -23,6 +23,12 @@ pub const BUCKET: &str = "tests";
 pub const ACCESS_KEY: &str = "tester";
 pub const SECRET_KEY: &str = "testing-secret";
 
+/// What a client of the server has set.
+pub fn credentials() -> Vec<(&'static str, String)> {
+    let pairs = [("AWS_ACCESS_KEY_ID", ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY)];
+    pairs.map(|(name, value)| (name, value.to_owned())).to_vec()
+}
+
 /// A running server with an empty bucket.
 #[derive(Debug)]
 pub struct Seaweed {

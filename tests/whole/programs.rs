@@ -40,7 +40,8 @@ pub(crate) fn boot() -> &'static Path {
         if let Some(path) = std::env::var_os("CPACK_TEST_BOOT") {
             return path.into();
         }
-        build(&["--config", "bootstrap/static.toml", "--profile", "boot", "-p", "cpack-boot"]);
+        let shipped = ["--config", "bootstrap/static.toml", "--profile", "boot", "-p", "cpack-boot"];
+        build(&[&shipped[..], &["--features", "hdfs,s3"]].concat());
         target().join("x86_64-unknown-linux-gnu/boot/cpack-boot")
     })
 }

@@ -9,7 +9,9 @@ import java.util.Properties;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.apache.hadoop.conf.Configuration;
 import org.apache.hadoop.fs.FileSystem;
+import org.apache.hadoop.fs.LocatedFileStatus;
 import org.apache.hadoop.fs.Path;
+import org.apache.hadoop.fs.RemoteIterator;
 import org.apache.hadoop.fs.permission.FsPermission;
 import org.apache.hadoop.hdfs.HdfsConfiguration;
 import org.apache.hadoop.hdfs.MiniDFSCluster;
@@ -19,9 +21,10 @@ import org.apache.hadoop.hdfs.server.namenode.ha.HATestUtil;
 import org.apache.hadoop.minikdc.MiniKdc;
 import org.apache.hadoop.security.Credentials;
 import org.apache.hadoop.security.UserGroupInformation;
+import org.apache.hadoop.security.token.Token;
 
 /**
- * An HDFS in one process, for the tests: {@code MiniHdfs DIRECTORY [ha] [secure]}.
+ * An HDFS in one process, for the tests: {@code MiniHdfs DIRECTORY [ha] [secure] [large-blocks]}.
  *
  * <p>Leaves {@code conf/} (a client's configuration), and when secure {@code krb5.conf}, {@code user.keytab} of alice and
  * her {@code tokens} in the directory, prints READY, obeys commands on standard input (one a line, answered by OK) and
@@ -33,20 +36,25 @@ public class MiniHdfs {
   private final File directory;
   private final boolean ha;
   private final boolean secure;
+  private final boolean largeBlocks;
   private final AtomicInteger stalled = new AtomicInteger();
   private final Configuration conf = new HdfsConfiguration();
   private MiniKdc kdc;
   private MiniDFSCluster cluster;
+  private Configuration client;
+  private UserGroupInformation user;
+  private Credentials credentials;
 
-  private MiniHdfs(File directory, boolean ha, boolean secure) {
+  private MiniHdfs(File directory, java.util.List<String> flags) {
     this.directory = directory;
-    this.ha = ha;
-    this.secure = secure;
+    this.ha = flags.contains("ha");
+    this.secure = flags.contains("secure");
+    this.largeBlocks = flags.contains("large-blocks");
   }
 
   public static void main(String[] args) throws Exception {
     java.util.List<String> flags = java.util.Arrays.asList(args);
-    MiniHdfs hdfs = new MiniHdfs(new File(args[0]), flags.contains("ha"), flags.contains("secure"));
+    MiniHdfs hdfs = new MiniHdfs(new File(args[0]), flags);
     try {
       hdfs.start();
       System.out.println("READY");
@@ -67,7 +75,7 @@ public class MiniHdfs {
     conf.set("hdfs.minidfs.basedir", new File(directory, "dfs").getPath());
     conf.set("dfs.namenode.fs-limits.min-block-size", "1048576");
     // Small blocks, so that small files have several.
-    conf.set("dfs.blocksize", "1048576");
+    conf.set("dfs.blocksize", largeBlocks ? "134217728" : "1048576");
     conf.set("dfs.namenode.replication.min", "1");
     conf.set("dfs.permissions.enabled", "true");
     conf.set("dfs.namenode.accesstime.precision", "0");
@@ -82,7 +90,7 @@ public class MiniHdfs {
       cluster.transitionToActive(0);
     }
     cluster.waitActive();
-    Configuration client = client();
+    client = client();
     asServer(() -> {
       FileSystem fs = FileSystem.get(client);
       fs.mkdirs(new Path("/user/" + USER));
@@ -92,7 +100,7 @@ public class MiniHdfs {
       return null;
     });
     if (secure) {
-      tokens(client);
+      tokens();
     }
   }
 
@@ -152,11 +160,11 @@ public class MiniHdfs {
     return whole;
   }
 
-  private void tokens(Configuration client) throws Exception {
+  private void tokens() throws Exception {
     String keytab = new File(directory, "user.keytab").getPath();
-    UserGroupInformation user = UserGroupInformation.loginUserFromKeytabAndReturnUGI(USER, keytab);
+    user = UserGroupInformation.loginUserFromKeytabAndReturnUGI(USER, keytab);
     user.doAs((PrivilegedExceptionAction<Void>) () -> {
-      Credentials credentials = new Credentials();
+      credentials = new Credentials();
       FileSystem.newInstance(client).addDelegationTokens(USER, credentials);
       credentials.writeTokenStorageFile(new Path("file://" + directory.getPath() + "/tokens"), client);
       return null;
@@ -190,6 +198,40 @@ public class MiniHdfs {
           throw new IllegalStateException(stalled + " reads were stalled");
         }
       }
+      case "age" -> {
+        long time = System.currentTimeMillis() - 86_400_000L * Integer.parseInt(words[2]);
+        asServer(() -> {
+          FileSystem fs = FileSystem.get(client);
+          RemoteIterator<LocatedFileStatus> files = fs.listFiles(new Path(words[1]), true);
+          while (files.hasNext()) {
+            fs.setTimes(files.next().getPath(), time, -1);
+          }
+          return null;
+        });
+      }
+      case "forbid" -> asServer(() -> {
+        FileSystem.get(client).setPermission(new Path(words[1]), new FsPermission((short) 0700));
+        return null;
+      });
+      case "cancel-tokens" -> user.doAs((PrivilegedExceptionAction<Void>) () -> {
+        for (Token<?> token : credentials.getAllTokens()) {
+          token.cancel(client);
+        }
+        return null;
+      });
+      case "expect-replication" -> asServer(() -> {
+        RemoteIterator<LocatedFileStatus> files = FileSystem.get(client).listFiles(new Path(words[1]), true);
+        if (!files.hasNext()) {
+          throw new IllegalStateException("no file in " + words[1]);
+        }
+        while (files.hasNext()) {
+          LocatedFileStatus file = files.next();
+          if (file.getReplication() != Integer.parseInt(words[2])) {
+            throw new IllegalStateException(file.getPath() + " has " + file.getReplication() + " replicas");
+          }
+        }
+        return null;
+      });
       case "stop-namenode" -> cluster.shutdownNameNode(Integer.parseInt(words[1]));
       case "safe-mode" -> cluster.getNameNodeRpc(0).setSafeMode(
           words[1].equals("on")

@@ -1,0 +1,132 @@
+//! What people and clusters get wrong: one line each, which names the URI without its secrets and says what to do.
+
+use std::process::Command;
+
+use super::programs::utf8;
+use super::site::{Site, complaint, environment};
+use super::support::hadoop::Hdfs;
+use super::support::seaweed::Seaweed;
+use super::support::{self, hadoop, http, inside, seaweed};
+
+const SECRET: &str = "s3cr3t";
+
+/// A wrong command: the store, further variables, the exit code, what the line names.
+struct Case<'a> {
+    store: String,
+    variables: Vec<(&'static str, String)>,
+    code: i32,
+    needles: &'a [&'a str],
+}
+
+fn case<'a>(store: &str, variables: &[(&'static str, String)], code: i32, needles: &'a [&'a str]) -> Case<'a> {
+    Case { store: store.to_owned(), variables: variables.to_vec(), code, needles }
+}
+
+fn check(site: &Site, command: &mut Command, case: &Case<'_>) {
+    command.envs(site.client.iter().map(|(name, value)| (*name, value)));
+    command.envs(case.variables.iter().map(|(name, value)| (*name, value)));
+    let said = complaint(&command.output().expect("starts"), case.code);
+    for needle in case.needles {
+        assert!(said.contains(needle), "{:?} is not in: {said}", needle);
+    }
+    assert!(!said.contains(SECRET) && !said.contains(seaweed::SECRET_KEY), "{said}");
+}
+
+#[test]
+fn stores_that_cannot_be_used_are_told_in_one_line() {
+    let s3 = Seaweed::start();
+    let hdfs = Hdfs::start(&[]);
+    let mut site = Site::s3(&s3, s3.port);
+    let env = environment(&site);
+    site.client.extend(Site::hdfs(&hdfs, "x").client);
+    let endpoint = |answer: &str| vec![("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", http::always(answer)))];
+    let error = |status: &str, headers: &str, code: &str| {
+        let xml = format!("<Error><Code>{code}</Code><Message>m</Message></Error>");
+        endpoint(&format!("HTTP/1.1 {status}\n{headers}Content-Type: application/xml\n\n{xml}"))
+    };
+    let refused = format!("http://127.0.0.1:{}", support::free_port());
+    let forbidden = format!("{}/forbidden/store", hdfs.property("fs.defaultFS"));
+    let wrong_key = [("AWS_SECRET_ACCESS_KEY", SECRET.to_owned())];
+    let nobody: Vec<(&'static str, String)> = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
+        .map(|name| (name, String::new()))
+        .into_iter()
+        .chain([("AWS_EC2_METADATA_DISABLED", "true".to_owned())])
+        .collect();
+    for case in [
+        case("s3://", &[], 80, &["s3://", "bucket"]),
+        case("s3:///path", &[], 80, &["s3:///path", "bucket"]),
+        case("gs://bucket/x", &[], 80, &["gs://bucket/x", "unknown scheme"]),
+        case(&format!("s3://me:{SECRET}@bucket/x"), &[], 80, &["***@bucket/x", "credentials"]),
+        case(&format!("ftp://me:{SECRET}@host/x?sig={SECRET}"), &[], 80, &["***@host/x?***", "unknown scheme"]),
+        case("hdfs://name-node", &[], 80, &["hdfs://name-node", "no path"]),
+        case("viewfs://none/x", &[], 80, &["viewfs://none/x", "mount"]),
+        case("s3://no-such-bucket/x", &[], 80, &["s3://no-such-bucket/x", "create it"]),
+        case("s3://tests/x", &wrong_key, 85, &["s3://tests/x", "credentials"]),
+        case("s3://tests/x", &nobody, 85, &["s3://tests/x", "AWS_ACCESS_KEY_ID"]),
+        case("s3://tests/x", &[("AWS_ENDPOINT_URL", refused)], 86, &["s3://tests/x", "endpoint"]),
+        case(
+            "s3://tests/x",
+            &endpoint("HTTP/1.1 200 OK\nContent-Type: text/html\n\n<html>Hi</html>"),
+            80,
+            &["web page"],
+        ),
+        case(
+            "s3://tests/x",
+            &error("403 Forbidden", "Date: Mon, 06 Jan 2020 00:00:00 GMT\n", "RequestTimeTooSkewed"),
+            80,
+            &["s3://tests/x", "set the clock"],
+        ),
+        case(
+            "s3://tests/x",
+            &error("301 Moved", "x-amz-bucket-region: eu-west-1\n", "PermanentRedirect"),
+            80,
+            &["s3://tests/x", "AWS_REGION=eu-west-1"],
+        ),
+        case("s3://tests/x", &error("403 Forbidden", "", "AccessDenied"), 85, &["s3://tests/x", "policy"]),
+        case("s3://tests/x", &error("400 Bad", "", "ExpiredToken"), 85, &["s3://tests/x", "renew"]),
+        case(&forbidden, &[], 85, &[&forbidden, &format!("user={}", hadoop::USER)]),
+        case("hdfs://no-such-host.invalid/x", &[], 86, &["hdfs://no-such-host.invalid/x", "check the address"]),
+    ] {
+        site.uri.clone_from(&case.store);
+        let mut command = site.world.command(super::programs::cluster_pack());
+        command.args(["--store", &case.store, "upload", "--venv", utf8(&env)]);
+        check(&site, &mut command, &case);
+    }
+}
+
+#[test]
+fn what_is_not_there_or_too_new_is_told_in_one_line() {
+    use cpack_artifact::Digest;
+    use cpack_artifact::store::{Key, Put, Source};
+
+    if !inside("input::what_is_not_there_or_too_new_is_told_in_one_line", &seaweed::credentials()) {
+        return;
+    }
+    let server = Seaweed::start();
+    let site = Site::s3(&server, server.port);
+    let store = site.store(&server.options(server.port));
+    let newer = br#"{"format":99,"layers":"of another kind"}"#;
+    let id = Digest::of(newer);
+    store.put(&Key::environment(&id), Source::Bytes(newer), Put::Replace).expect("writes");
+    let info = |artifact: &str, code: i32, needles: &[&str]| {
+        let said = complaint(&site.command(&["info", artifact]).output().expect("starts"), code);
+        assert!(needles.iter().all(|needle| said.contains(needle)), "{said}");
+    };
+    info("nobody", 84, &["nobody", &site.uri]);
+    let uri = site.store(&server.options(server.port)).uri().join(Key::environment(&id).as_str());
+    info(&uri, 83, &[&uri, "upgrade"]);
+    let missing = uri.replace(&id.to_hex(), &Digest::of(b"").to_hex());
+    info(&missing, 84, &[&missing]);
+
+    // The same for a node: a job whose manifest is in the store only.
+    for (environment, code, needle) in [(id, 83, "upgrade"), (Digest::of(b""), 84, "no such object")] {
+        let job = serde_json::json!({
+            "format": 1, "environment": environment.to_hex(), "store": site.uri,
+            "interpreter": { "path": "", "version": "3.11.7", "soabi": "cpython-311-x86_64-linux-gnu" },
+            "cluster": { "fs.s3a.endpoint": format!("http://127.0.0.1:{}", server.port) },
+        });
+        let mut command = site.on_node("node", super::programs::boot());
+        let said = complaint(&command.env("CPACK_JOB", job.to_string()).output().expect("starts"), code);
+        assert!(said.contains(needle) && said.contains(&environment.to_hex()) && said.contains(&site.uri), "{said}");
+    }
+}

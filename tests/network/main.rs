@@ -1,0 +1,16 @@
+//! Publishing to S3 and HDFS, and starting on nodes that have nothing but a job: both programs as they are shipped, real
+//! servers, and a network that does what networks do.
+
+#![expect(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests report by panicking and printing")]
+
+#[path = "../whole/programs.rs"]
+#[allow(dead_code, reason = "shared with the tests of directory stores")]
+mod programs;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod faults;
+mod input;
+mod publishing;
+mod site;
+mod starting;

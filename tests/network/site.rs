@@ -1,0 +1,159 @@
+//! A client with its settings, nodes without any, and a store that both reach.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use cpack_artifact::store::{Store, StoreOptions, open};
+use serde_json::Value;
+
+use super::programs::{World, cluster_pack, install_by_hand, text, usual_interpreter, utf8, venv};
+use super::support::hadoop::{self, Hdfs};
+use super::support::seaweed::{self, Seaweed};
+
+/// Variables of a process.
+pub(crate) type Variables = Vec<(&'static str, String)>;
+
+/// One client and its nodes.
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) world: World,
+    /// The store.
+    pub(crate) uri: String,
+    /// What the client's shell has set.
+    pub(crate) client: Variables,
+    /// What a cluster gives to its containers: who they are, never where things are.
+    pub(crate) node: Variables,
+}
+
+impl Site {
+    /// A store in the bucket of `server`, which is reached through `port`.
+    pub(crate) fn s3(server: &Seaweed, port: u16) -> Self {
+        let node = seaweed::credentials();
+        let endpoint = ("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{port}"));
+        let client = [node.clone(), vec![endpoint, ("AWS_REGION", "us-east-1".to_owned())]].concat();
+        let world = World::new();
+        // Worlds share a bucket, not a store.
+        let uri = server.uri(&world.path("").display().to_string()[1..]).to_string();
+        Self { world, uri, client, node }
+    }
+
+    /// A store in the home directory of the user of `server`, on its default file system.
+    pub(crate) fn hdfs(server: &Hdfs, name: &str) -> Self {
+        let client = vec![
+            ("HADOOP_CONF_DIR", server.path("conf").display().to_string()),
+            ("C_PACK_USER", hadoop::USER.to_owned()),
+        ];
+        let node = vec![("HADOOP_USER_NAME", hadoop::USER.to_owned())];
+        Self { world: World::new(), uri: server.uri(name).to_string(), client, node }
+    }
+
+    /// The same where Kerberos is wanted: the client has a key, the nodes have tokens.
+    pub(crate) fn secure(server: &Hdfs, uri: &str) -> Self {
+        let path = |name: &str| server.path(name).display().to_string();
+        let client = vec![
+            ("HADOOP_CONF_DIR", path("conf")),
+            ("KRB5_CONFIG", path("krb5.conf")),
+            ("KRB5CCNAME", "MEMORY:client".to_owned()),
+            ("KRB5_CLIENT_KTNAME", path("user.keytab")),
+        ];
+        let node = vec![("HADOOP_TOKEN_FILE_LOCATION", path("tokens"))];
+        Self { world: World::new(), uri: uri.to_owned(), client, node }
+    }
+
+    /// `cluster-pack` on the store, as the client would start it.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.world.command(cluster_pack());
+        command.args(["--store", &self.uri]).args(arguments);
+        command.envs(self.client.iter().map(|(name, value)| (*name, value)));
+        command
+    }
+
+    /// Runs `cluster-pack --json` and gives what it answers.
+    pub(crate) fn pack(&self, arguments: &[&str]) -> Value {
+        let output = self.command(&[&["--json"], arguments].concat()).output().expect("starts");
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
+    /// Writes a launcher for the environment at `venv`, and the store with it.
+    pub(crate) fn launcher(&self, venv: &Path) -> PathBuf {
+        let path = self.world.path("env-python");
+        self.pack(&["launcher", "--venv", utf8(venv), "-o", utf8(&path)]);
+        path
+    }
+
+    /// A launcher on the node `name`, whose cache is its own.
+    pub(crate) fn on_node(&self, name: &str, launcher: &Path) -> Command {
+        let cache = self.world.path(name);
+        fs::create_dir_all(&cache).expect("a directory");
+        let mut command = self.world.command(launcher);
+        command.env("CPACK_CACHE_DIR", cache).envs(self.node.iter().map(|(name, value)| (*name, value)));
+        command
+    }
+
+    /// Starts on the node `name`. Standard output, which must be all that there is.
+    pub(crate) fn run(&self, name: &str, launcher: &Path, code: &str) -> String {
+        let output = self.on_node(name, launcher).args(["-c", code]).output().expect("starts");
+        assert!(output.status.success(), "on {name}: {}", text(&output.stderr));
+        assert_eq!(text(&output.stderr), "", "nothing is said about what went well");
+        text(&output.stdout)
+    }
+
+    /// The store itself, where this process may open it: HDFS without Kerberos, and S3 [`inside`](super::support::inside).
+    pub(crate) fn store(&self, options: &StoreOptions) -> Box<dyn Store> {
+        open(&self.uri.parse().expect("a URI"), options).expect("opens")
+    }
+}
+
+/// The standard error of a program that failed with `code`: one line.
+pub(crate) fn complaint(output: &Output, code: i32) -> String {
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.len() < 1200, "{said}");
+    said
+}
+
+/// Bytes of the distribution that takes several pieces.
+pub(crate) const LARGE: usize = 20 << 20;
+
+/// An environment of two small distributions and one that is large and cannot be compressed.
+pub(crate) fn environment(site: &Site) -> PathBuf {
+    let path = site.world.path("venv");
+    venv(&usual_interpreter(), &path);
+    install_by_hand(&path, "one", "1.0", "VALUE = 1\n");
+    install_by_hand(&path, "two", "1.0", "VALUE = 2\n");
+    let packages = install_by_hand(
+        &path,
+        "large",
+        "1.0",
+        "import os\nSIZE = os.path.getsize(os.path.join(os.path.dirname(__file__), 'large.bin'))\n",
+    );
+    fs::write(packages.join("large.bin"), noise(LARGE)).expect("writes");
+    let record = packages.join("large-1.0.dist-info/RECORD");
+    let mut record = fs::OpenOptions::new().append(true).open(record).expect("opens");
+    record.write_all(b"large.bin,,\n").expect("writes");
+    path
+}
+
+/// What says that the environment is whole.
+pub(crate) const PROBE: &str = "import one, two, large; print(one.VALUE + two.VALUE, large.SIZE)";
+
+/// What [`PROBE`] prints.
+pub(crate) fn whole() -> String {
+    format!("3 {LARGE}\n")
+}
+
+/// `len` bytes that are the same nowhere.
+pub(crate) fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        bytes.extend_from_slice(&(state >> 16).to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}

@@ -1,0 +1,115 @@
+//! From an upload to Python on a node that has an empty cache and no configuration.
+
+use std::fs;
+use std::path::Path;
+
+use super::programs::{install_by_hand, text, utf8};
+use super::site::{PROBE, Site, environment, whole};
+use super::support::hadoop::{Hdfs, USER};
+use super::support::proxy::Proxy;
+use super::support::seaweed::Seaweed;
+
+/// Most bytes that a change costs beside the layer that changed.
+const BESIDE: u64 = 200 * 1000;
+
+/// `upload`, `launcher` and `run`; a cold start, a warm one, and one after a change.
+fn from_upload_to_python(site: &Site) {
+    let env = environment(site);
+    let report = site.pack(&["upload", "--venv", utf8(&env), "--name", "mine"]);
+    assert!(report["sent_bytes"].as_u64().expect("bytes") > 20 << 20, "{report}");
+    let again = site.pack(&["upload", "--venv", utf8(&env), "--name", "mine"]);
+    assert_eq!((&again["sent_bytes"], &again["unchanged"]), (&0.into(), &true.into()), "{again}");
+
+    let launcher = site.launcher(&env);
+    assert_eq!(site.run("cold", &launcher, PROBE), whole());
+    assert_eq!(site.run("cold", &launcher, PROBE), whole());
+
+    let mut run = site.command(&["run", "--venv", utf8(&env), "--", "-c", PROBE]);
+    let output = run.output().expect("starts");
+    assert!(output.status.success() && text(&output.stdout) == whole(), "{}", text(&output.stderr));
+    a_change_costs_its_layer_alone(site, &env);
+}
+
+/// The same by what goes over the wire, requests and answers included. What lies under the name is a launcher of many
+/// megabytes, of which the store has the most.
+fn a_change_costs_little_on_the_wire(site: &Site, proxy: &Proxy) {
+    let env = site.world.path("venv");
+    install_by_hand(&env, "one", "1.0", "VALUE = 2 - 1\n");
+    let before = proxy.bytes();
+    let report = site.pack(&["upload", "--venv", utf8(&env), "--name", "mine"]);
+    let launcher = site.launcher(&env);
+    assert_eq!(site.run("cold", &launcher, "import one; print(one.VALUE)"), "1\n");
+    let after = proxy.bytes();
+    let mut layers = report["layers"].as_array().expect("layers").iter();
+    let layer = layers.find(|layer| layer["name"] == "one").and_then(|layer| layer["packed_bytes"].as_u64());
+    let [up, down] = [after[0] - before[0], after[1] - before[1]];
+    let most = layer.expect("bytes") + BESIDE;
+    assert!(up > 0 && down > 0 && up <= most && down <= most, "{up} bytes up and {down} down, at most {most}");
+}
+
+/// What is sent and what is fetched: the layer that changed, and little more.
+fn a_change_costs_its_layer_alone(site: &Site, env: &Path) {
+    let lib = fs::read_dir(env.join("lib")).expect("lib").flatten().next().expect("a version").path();
+    for entry in fs::read_dir(lib.join("site-packages")).expect("a directory").flatten() {
+        if entry.file_name().to_string_lossy().starts_with("two-") {
+            fs::remove_dir_all(entry.path()).expect("uninstalls");
+        }
+    }
+    install_by_hand(env, "two", "1.1", "VALUE = 22\n");
+    let report = site.pack(&["upload", "--venv", utf8(env), "--name", "mine"]);
+    let layers = report["layers"].as_array().expect("layers").iter();
+    let sent: Vec<&serde_json::Value> = layers.filter(|layer| layer["sent"] == true).collect();
+    assert!(sent.len() == 1 && sent[0]["name"] == "two", "{sent:?}");
+    let layer = sent[0]["packed_bytes"].as_u64().expect("bytes");
+    assert!(report["sent_bytes"].as_u64().expect("bytes") <= layer + BESIDE, "{report}");
+
+    let launcher = site.launcher(env);
+    let metrics = site.world.path("metrics");
+    let output = site.on_node("cold", &launcher).env("CPACK_METRICS", &metrics).args(["-c", PROBE]).output();
+    assert!(output.expect("starts").status.success());
+    let line = fs::read_to_string(metrics).expect("metrics");
+    let metrics: serde_json::Value = serde_json::from_str(line.lines().last().expect("a line")).expect("JSON");
+    let fetched = metrics["bytes"]["fetched"].as_u64().expect("bytes");
+    assert!(fetched >= 1 && fetched <= layer + BESIDE, "{metrics}");
+}
+
+#[test]
+fn from_s3() {
+    let server = Seaweed::start();
+    let proxy = Proxy::start(server.port);
+    let site = Site::s3(&server, proxy.port);
+    from_upload_to_python(&site);
+    a_change_costs_little_on_the_wire(&site, &proxy);
+    // What is in the node's cache needs no store.
+    let launcher = site.world.path("env-python");
+    drop(server);
+    assert_eq!(site.run("cold", &launcher, "import two; print(two.VALUE)"), "22\n");
+}
+
+#[test]
+fn from_hdfs() {
+    let mut server = Hdfs::start(&[]);
+    let site = Site::hdfs(&server, "store");
+    from_upload_to_python(&site);
+    // As many copies as asked for, of what every executor reads; ten unless told otherwise.
+    server.command(&format!("expect-replication /user/{USER}/store/layers 10"));
+    server.command(&format!("expect-replication /user/{USER}/store/environments 10"));
+    let few = Site { uri: server.uri("few").to_string(), ..site };
+    few.pack(&["--replication", "2", "upload", "--venv", utf8(&few.world.path("venv"))]);
+    server.command(&format!("expect-replication /user/{USER}/few/layers 2"));
+}
+
+#[test]
+fn from_hdfs_of_two_name_nodes() {
+    let mut server = Hdfs::start(&["ha"]);
+    let site = Site::hdfs(&server, "store");
+    from_upload_to_python(&site);
+    server.command("failover");
+    assert_eq!(site.run("after the failover", &site.world.path("env-python"), "import two; print(two.VALUE)"), "22\n");
+}
+
+#[test]
+fn from_hdfs_with_delegation_tokens() {
+    let server = Hdfs::start(&["secure"]);
+    from_upload_to_python(&Site::secure(&server, &server.full_uri("store").to_string()));
+}
