@@ -35,6 +35,11 @@ pub(super) fn verdict(error: &HdfsError) -> Verdict {
         HdfsError::DataTransferError(message) if message.starts_with("All DataNodes failed") => {
             (Kind::Transient, "none of the data nodes that have it answers".to_owned())
         }
+        // No token fits, so the client tried Kerberos, whose library is not there: in a static program it never is.
+        HdfsError::OperationFailed(message) if message.contains("libgssapi") => (
+            Kind::Denied,
+            "no delegation token fits, and Kerberos is not there: check HADOOP_TOKEN_FILE_LOCATION".into(),
+        ),
         HdfsError::IOError(_)
         | HdfsError::DataTransferError(_)
         | HdfsError::ChecksumError
@@ -146,6 +151,8 @@ mod tests {
             ),
             (rpc("java.io.IOException", "odd"), Kind::Other, "IOException: odd"),
             (HdfsError::NoSASLMechanism, Kind::Denied, "kinit"),
+            (HdfsError::OperationFailed("Failed to load libgssapi_krb".into()), Kind::Denied, "delegation token"),
+            (HdfsError::OperationFailed("odd".into()), Kind::Transient, "odd"),
             (HdfsError::ChecksumError, Kind::Transient, "checksum"),
             (HdfsError::InvalidArgument("odd".into()), Kind::Misconfigured, "odd"),
             (HdfsError::IOError(io::ErrorKind::ConnectionReset.into()), Kind::Transient, "reset"),

@@ -1,0 +1,221 @@
+//! How fast environments come from S3 and HDFS: `cargo test --test speed [PART…]`, on a machine that does nothing else.
+//!
+//! | part | measures |
+//! | --- | --- |
+//! | `fetch-s3`, `fetch-hdfs` | a cold start that has 2 GB to fetch, beside `aws s3 cp` and `hdfs dfs -get` of the same object |
+//! | `pipeline` | a cold start through a network that takes as long as the extraction |
+//! | `memory`, `warm` | the most memory that the cold start had; a warm start beside bare python |
+//!
+//! Servers, clients and proxy share the machine. Each figure is the median of three, in alternating order. Start-up of a
+//! peer is that of its `--version`; both sides' CPU seconds are those of the client process alone.
+
+#![expect(clippy::expect_used, clippy::print_stdout, reason = "a program for people who measure")]
+
+#[path = "../../tests/whole/programs.rs"]
+#[allow(dead_code, reason = "shared with the tests")]
+mod programs;
+#[path = "../../tests/network/site.rs"]
+#[allow(dead_code, reason = "shared with the tests")]
+mod site;
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike as _;
+
+use programs::{install_by_hand, text, usual_interpreter, utf8, venv};
+use site::Site;
+use support::hadoop::Hdfs;
+use support::proxy::Proxy;
+use support::seaweed::Seaweed;
+use support::{cached, run};
+
+/// Bytes that are fetched: they cannot be compressed.
+const LARGE: u64 = 2 << 30;
+
+const ROUNDS: usize = 3;
+
+/// Wall and CPU seconds of a process, and the most memory that any child had so far, in MiB.
+#[derive(Debug, Clone, Copy)]
+struct Cost {
+    wall: f64,
+    cpu: f64,
+    memory: i64,
+}
+
+fn cpu() -> f64 {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).expect("usage");
+    (usage.user_time().num_microseconds() + usage.system_time().num_microseconds()) as f64 / 1e6
+}
+
+fn timed(command: &mut Command) -> Cost {
+    let (start, before) = (Instant::now(), cpu());
+    let output = command.output().expect("starts");
+    let wall = start.elapsed().as_secs_f64();
+    assert!(output.status.success(), "{command:?}: {}", text(&output.stderr));
+    let memory = getrusage(UsageWho::RUSAGE_CHILDREN).expect("usage").max_rss() / 1024;
+    Cost { wall, cpu: cpu() - before, memory }
+}
+
+fn median(mut costs: Vec<Cost>) -> Cost {
+    costs.sort_by(|a, b| a.wall.total_cmp(&b.wall));
+    costs[costs.len() / 2]
+}
+
+fn show(what: &str, cost: Cost) {
+    println!("{what:<44} {:>8.2} s wall {:>8.2} s CPU", cost.wall, cost.cpu);
+}
+
+/// An environment whose one large file fills its layer.
+fn large(site: &Site) -> PathBuf {
+    let env = site.world.path("venv");
+    venv(&usual_interpreter(), &env);
+    let packages = install_by_hand(&env, "large", "1.0", "");
+    let mut file = fs::File::create(packages.join("large.bin")).expect("creates");
+    let noise = site::noise(64 << 20);
+    for chunk in 0..LARGE / noise.len() as u64 {
+        // The same nowhere: a store may find repetitions.
+        let mask = (chunk as u8).wrapping_mul(37);
+        let block: Vec<u8> = noise.iter().map(|byte| byte ^ mask).collect();
+        file.write_all(&block).expect("writes");
+    }
+    let record = packages.join("large-1.0.dist-info/RECORD");
+    let record = fs::OpenOptions::new().append(true).open(record);
+    record.expect("opens").write_all(b"large.bin,,\n").expect("writes");
+    env
+}
+
+/// Fetches by a cold start and by a peer, in turn. Start-up is a warm start, and the peer's without work.
+fn beside(name: &str, site: &Site, peer: &dyn Fn(&Path) -> Command, start_up: &dyn Fn() -> Command) {
+    let env = large(site);
+    let report = site.pack(&["upload", "--venv", utf8(&env)]);
+    let launcher = site.launcher(&env);
+    println!("\n{name}: {} bytes packed", report["packed_bytes"]);
+    let (mut own, mut theirs) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let node = format!("{name} {round}");
+        own.push(timed(site.on_node(&node, &launcher).args(["-c", ""])));
+        let place = site.world.path("peer");
+        fs::create_dir_all(&place).expect("a directory");
+        theirs.push(timed(&mut peer(&place)));
+        fs::remove_dir_all(place).expect("removes");
+    }
+    println!("most memory of the boot: {} MiB", own.iter().map(|cost| cost.memory).min().unwrap_or(0));
+    let warm =
+        median((0..ROUNDS).map(|_| timed(site.on_node(&format!("{name} 0"), &launcher).args(["-c", ""]))).collect());
+    let idle = median((0..ROUNDS).map(|_| timed(&mut start_up())).collect());
+    let (own, theirs) = (median(own), median(theirs));
+    show("cold start: fetch, verify, extract, python", own);
+    show("  of it a warm start", warm);
+    show(&format!("{name}: the peer's download"), theirs);
+    show("  of it its start-up", idle);
+    let [own_wall, own_cpu] = [own.wall - warm.wall, own.cpu - warm.cpu];
+    let [wall, cpu] = [theirs.wall - idle.wall, theirs.cpu - idle.cpu];
+    println!("without start-up: {:.2} times as fast, {:.2} of the CPU seconds", wall / own_wall, own_cpu / cpu);
+}
+
+fn fetch_s3() {
+    let server = Seaweed::start();
+    let site = Site::s3(&server, server.port);
+    let install = "Python 3 with venv and pip, with access to PyPI";
+    let tool = cached("awscli", |place| {
+        run(Command::new("python3").args(["-m", "venv"]).arg(place), install);
+        run(Command::new(place.join("bin/pip")).args(["install", "--quiet", "awscli"]), install);
+    });
+    let aws = || {
+        let mut command = site.world.command(tool.join("bin/python"));
+        command.arg(tool.join("bin/aws")).envs(site.client.iter().map(|(name, value)| (*name, value)));
+        command
+    };
+    let peer = |place: &Path| {
+        let mut command = aws();
+        command.args(["s3", "cp", "--recursive", "--quiet", &format!("{}/layers", site.uri)]).arg(place);
+        command
+    };
+    let start_up = || {
+        let mut command = aws();
+        command.arg("--version");
+        command
+    };
+    beside("aws s3 cp", &site, &peer, &start_up);
+}
+
+fn fetch_hdfs() {
+    let server = Hdfs::start(&["large-blocks"]);
+    let site = Site::hdfs(&server, "store");
+    let peer = |place: &Path| {
+        let mut command = server.shell(&["-get", &format!("{}/layers", server.full_uri("store"))]);
+        command.arg(place);
+        command
+    };
+    let start_up = || server.shell(&["-help"]);
+    beside("hdfs dfs -get", &site, &peer, &start_up);
+}
+
+/// Extraction alone, from a directory; then the same through a network that takes as long.
+fn pipeline() {
+    let server = Seaweed::start();
+    let proxy = Proxy::start(server.port);
+    let site = Site::s3(&server, proxy.port);
+    let packages = ["numpy==2.2.6", "pandas==2.2.3", "scipy==1.15.3", "pyarrow==20.0.0", "scikit-learn==1.6.1"];
+    let env = programs::installed("network-speed", &packages);
+    let local = Site {
+        uri: site.world.path("store").display().to_string(),
+        client: Vec::new(),
+        world: programs::World::new(),
+        node: Vec::new(),
+    };
+    let from_directory = local.launcher(&env);
+    let launcher = site.launcher(&env);
+    let report = site.pack(&["upload", "--venv", utf8(&env)]);
+    let packed = report["packed_bytes"].as_u64().expect("bytes");
+    let cold = |site: &Site, launcher: &Path, node: String| timed(site.on_node(&node, launcher).args(["-c", ""]));
+    let extraction = median((0..ROUNDS).map(|i| cold(&local, &from_directory, format!("x{i}"))).collect());
+    let rate = packed as f64 / extraction.wall;
+    let unlimited = median((0..ROUNDS).map(|i| cold(&site, &launcher, format!("u{i}"))).collect());
+    proxy.limit(rate as u64);
+    let shaped = median((0..ROUNDS).map(|i| cold(&site, &launcher, format!("s{i}"))).collect());
+    let warm = median((0..ROUNDS).map(|_| cold(&site, &launcher, "s0".to_owned())).collect());
+    println!("\npipeline: {packed} bytes packed, network shaped to {:.0} MB/s", rate / 1e6);
+    show("extraction alone, from a directory", extraction);
+    show("transfer alone, by the rate", Cost { wall: packed as f64 / rate, cpu: 0.0, memory: 0 });
+    show("cold start from S3 without a limit", unlimited);
+    show("cold start from S3, shaped", shaped);
+    show("  of it a warm start", warm);
+    println!("cold start over the longer of the two: {:.2}", shaped.wall / extraction.wall);
+}
+
+/// A warm start beside bare python, in turn: the medians of many.
+fn warm() {
+    let server = Seaweed::start();
+    let site = Site::s3(&server, server.port);
+    let env = site::environment(&site);
+    let launcher = site.launcher(&env);
+    assert_eq!(site.run("node", &launcher, site::PROBE), site::whole());
+    let arguments = ["-I", "-S", "-c", ""];
+    let (mut own, mut bare) = (Vec::new(), Vec::new());
+    for _ in 0..50 {
+        own.push(timed(site.on_node("node", &launcher).args(arguments)));
+        bare.push(timed(site.world.command(env.join("bin/python")).args(arguments)));
+    }
+    let difference = median(own).wall - median(bare).wall;
+    println!("\nwarm start: {:.2} ms over bare python", difference * 1e3);
+    std::thread::sleep(Duration::from_millis(1));
+}
+
+fn main() {
+    let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let parts: [(&str, fn()); 4] =
+        [("warm", warm), ("pipeline", pipeline), ("fetch-s3", fetch_s3), ("fetch-hdfs", fetch_hdfs)];
+    for (name, part) in parts {
+        if asked.is_empty() || asked.iter().any(|word| word == name) {
+            part();
+        }
+    }
+}
