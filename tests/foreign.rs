@@ -142,7 +142,8 @@ fn read_from_every_root(secure: &Path) {
         read_from(&root, executable, &s3, &seaweed::credentials());
         // Without /etc/hosts there is no localhost.
         let store = if name == "empty" { hdfs.store.replace("localhost", "127.0.0.1") } else { hdfs.store.clone() };
-        read_from(&root, executable, &Job { store, ..hdfs.clone() }, &tokens);
+        let hdfs = Job { store, ..hdfs.clone() };
+        read_from(&root, executable, &hdfs, &tokens);
         // No tokens: what would load the host's Kerberos finds nothing to load, and says so.
         let mut command = inside_root(&root, executable, &hdfs);
         let said = String::from_utf8_lossy(&command.output().expect("chroot runs").stderr).into_owned();
