@@ -92,6 +92,8 @@ def section(table):
     notes = [f"{runs} runs", f"load {table['load_before']} before, {table['load_after']} after"]
     if table.get("removals"):
         notes.append(f"{table['removals']} trees were deleted between samples for want of room, which slows later ones")
+    if "sitting" in table:
+        notes.append(f"measured {table['sitting']['date']} at revision {table['sitting']['revision']}")
     return [*lines, "", f"{'; '.join(notes)}.", ""]
 
 

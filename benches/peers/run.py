@@ -61,6 +61,7 @@ def arguments():
     add("--pack", metavar="FILE", help="cluster-pack [default: built for release]")
     add("--boot", metavar="FILE", help="cpack-boot [default: built as shipped]")
     add("--out", metavar="DIR", help="where results go [default: benches/runs/<date>-<machine>]")
+    add("--add", metavar="RESULTS", help="a results.json whose other measurements are kept: a complete run in several sittings")
     add("--update-readme", action="store_true", help="put the newest results, or those in --out, into the README; measures nothing")
     return parser.parse_args()
 
@@ -92,7 +93,12 @@ def measure(options, scratch, save):
         "revision": machine.revision(REPOSITORY),
         "runs": options.runs,
     }
-    found, tables = {}, []
+    found, kept, described = {}, [], {}
+    if options.add:
+        former = report.load(options.add)
+        sitting = {key: former[key] for key in ("date", "revision")}
+        kept, described = [{"sitting": sitting, **table} for table in former["tables"]], former["environments"]
+    tables = []
     for name, measurement in plan(options):
         if name not in found:
             found[name] = environments.obtain(name, given, scratch, tools, options.python, say)
@@ -107,9 +113,11 @@ def measure(options, scratch, save):
             table.update(load_before=before, load_after=machine.load(), removals=scratch.removals - removals)
             say("\n".join(report.section(table)))
         tables += made
-        described = {name: environment.described() for name, environment in found.items()}
-        results = {**facts, "tools": tools.versions(), "environments": described, "tables": tables}
-        save({**results, "targets": targets.check(tables)})
+        again = {(table["measurement"], table["environment"]) for table in tables}
+        everything = [table for table in kept if (table["measurement"], table["environment"]) not in again] + tables
+        described |= {name: environment.described() for name, environment in found.items()}
+        results = {**facts, "tools": tools.versions(), "environments": described, "tables": everything}
+        save({**results, "targets": targets.check(everything)})
 
 
 def main():
