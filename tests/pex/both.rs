@@ -71,6 +71,20 @@ fn a_pex_is_published_in_layers_and_its_next_version_sends_what_changed() {
     }
 }
 
+#[test]
+fn byte_code_is_kept_for_the_next_start() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (workshop, world) = (Workshop::new(), World::new());
+    let code = "import app, os; print(os.path.dirname(app.__file__))";
+    let mut command = world.command(boot());
+    command.args(["--cpack", "exec"]).arg(workshop.at("repository.pex")).args(["-c", code]);
+    let stdout = succeeded(&command.output().expect("starts"), "repository.pex");
+    let app = PathBuf::from(stdout.trim());
+    let mode = |path: &Path| std::fs::metadata(path).expect("stat").permissions().mode() & 0o777;
+    assert_eq!((mode(&app), mode(&app.join("__pycache__"))), (0o555, 0o755));
+    assert_eq!(std::fs::read_dir(app.join("__pycache__")).expect("reads").count(), 1);
+}
+
 /// An environment with the projects of the matrix.
 fn environment(workshop: &Workshop, world: &World) -> PathBuf {
     let path = world.path("venv");

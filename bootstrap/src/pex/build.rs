@@ -45,6 +45,9 @@ use crate::watch::Stop;
 const INHERIT: (&str, &str) = ("_cpack_pex.py", include_str!("inherit.py"));
 const INHERIT_PTH: (&str, &str) = ("_cpack_pex.pth", "import _cpack_pex\n");
 
+/// Where Python keeps byte-code.
+const BYTE_CODE: &str = "__pycache__";
+
 /// How often a claim tells that its holder is alive.
 const BEAT: Duration = Duration::from_millis(500);
 
@@ -269,6 +272,7 @@ impl Work<'_> {
                 let is_wheel_file = pexes.get(part.pex).is_some_and(|pex| pex.info.deps_are_wheel_files);
                 finish(&root, wheel, is_wheel_file, minor).map_err(failed)?;
             }
+            byte_code_directories(&root.join(format!("lib/python{minor}/site-packages"))).map_err(failed)?;
             let files = places.iter().flat_map(|places| places.values()).filter(|(at, _)| *at == index).count() as u64;
             let content = publish(&root, self.cache, staging, means).map_err(failed)?;
             built.push(Built { part, content, files });
@@ -323,6 +327,42 @@ impl Work<'_> {
         }
         Ok(())
     }
+}
+
+/// Gives directories with modules, but without byte-code, a place for it. Upstream's PEX files travel without.
+fn byte_code_directories(directory: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    let mut has_modules = false;
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            byte_code_directories(&entry.path())?;
+        } else {
+            has_modules |= entry.path().extension().is_some_and(|extension| extension == "py");
+        }
+    }
+    let cache = directory.join(BYTE_CODE);
+    if has_modules && !cache.exists() { fs::create_dir(cache) } else { Ok(()) }
+}
+
+/// Lets Python write byte-code into the empty places for it: each file is written beside its place and renamed.
+fn open_byte_code(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() {
+            continue;
+        }
+        let path = entry.path();
+        if entry.file_name() == BYTE_CODE && fs::read_dir(&path)?.next().is_none() {
+            fs::set_permissions(&path, Permissions::from_mode(0o755))?;
+        } else {
+            open_byte_code(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// A project of which two PEX files have different wheels.
@@ -421,7 +461,12 @@ fn put_up(
         description: &description,
         overlays: &[],
     };
-    Ok(ensure_tree(cache, &tree, means, trace)?.0)
+    let (environment, is_new) = ensure_tree(cache, &tree, means, trace)?;
+    if is_new {
+        // Without it modules are compiled at each start, which is slower and no fault.
+        let _ = open_byte_code(&environment.path.join("lib"));
+    }
+    Ok(environment)
 }
 
 /// The manifest of what was extracted: its layers have no archives, being in the cache.
