@@ -7,7 +7,7 @@ use super::programs::{World, installed, usual_interpreter, utf8, venv};
 use super::wheel::{PYTHON, succeed, wheel, with_client};
 
 /// Runs a file of the client's tests. A run of no test fails.
-fn unittest(environment: &Path, file: &str, variables: &[(&str, &str)]) {
+pub(crate) fn unittest(environment: &Path, file: &str, variables: &[(&str, &str)]) {
     let world = World::new();
     let mut command = world.command(environment.join("bin/python"));
     command.args(["-m", "unittest", "--verbose", file]).current_dir(Path::new(PYTHON).join("tests"));

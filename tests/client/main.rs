@@ -6,6 +6,10 @@
 #[path = "../whole/programs.rs"]
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod programs;
+#[path = "../support/mod.rs"]
+mod support;
 
+mod frameworks;
 mod library;
+mod spark;
 mod wheel;

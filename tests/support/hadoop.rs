@@ -14,12 +14,12 @@ use super::{cached, run, seaweed};
 /// Part of the name of the cache: raised when `hadoop/pom.xml` changes.
 const JARS: &str = "hadoop-3.4.1-jars-1";
 
-const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/hadoop");
-const INSTALL_JAVA: &str = "a JDK of 17 or later (Debian: default-jdk-headless)";
+pub(super) const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/hadoop");
+pub(super) const INSTALL_JAVA: &str = "a JDK of 17 or later (Debian: default-jdk-headless)";
 const INSTALL_MAVEN: &str = "Maven (Debian: maven), with access to Maven Central";
 
 /// Hadoop looks into classes of Java's own.
-const OPENED: [&str; 8] = [
+pub(super) const OPENED: [&str; 8] = [
     "java.base/java.lang",
     "java.base/java.util",
     "java.base/java.io",
@@ -126,7 +126,7 @@ impl Hdfs {
     }
 }
 
-fn jars() -> PathBuf {
+pub(super) fn jars() -> PathBuf {
     cached(JARS, |place| {
         let mut command = Command::new("mvn");
         command.args(["-q", "-B", "-f"]).arg(Path::new(SOURCES).join("pom.xml")).arg("dependency:copy-dependencies");

@@ -17,6 +17,7 @@ pub mod http;
 pub mod process;
 pub mod proxy;
 pub mod seaweed;
+pub mod yarn;
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};

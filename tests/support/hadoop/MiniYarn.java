@@ -76,7 +76,7 @@ public class MiniYarn {
     conf.set(YarnConfiguration.YARN_APPLICATION_CLASSPATH, classpath);
     conf.setBoolean(YarnConfiguration.TIMELINE_SERVICE_ENABLED, false);
     conf.setInt(YarnConfiguration.DEBUG_NM_DELETE_DELAY_SEC, 0);
-    conf.setLong(YarnConfiguration.RM_AM_EXPIRY_INTERVAL_MS, 60_000);
+    conf.setLong(YarnConfiguration.RM_AM_EXPIRY_INTERVAL_MS, 600_000);
     conf.setInt(YarnConfiguration.RM_NM_HEARTBEAT_INTERVAL_MS, 200);
     yarn = new MiniYARNCluster("yarn", 2, 1, 1);
     yarn.init(conf);
@@ -111,7 +111,9 @@ public class MiniYarn {
     File command = new File(directory, "bin/yarn");
     command.getParentFile().mkdirs();
     String jars = System.getProperty("jars");
-    String script = "#!/bin/sh\n# All that Skein asks of it.\n[ \"$1\" = classpath ] || exit 1\necho '" + conf + ":" + glob(jars) + "'\n";
+    String script = "#!/bin/sh\n# All that is asked of it.\ncase $1 in\nclasspath) echo '" + conf + ":" + glob(jars) + "' ;;\n"
+        + "logs) shift; exec java -cp '" + conf + ":" + jars + "/*' org.apache.hadoop.yarn.client.cli.LogsCLI \"$@\" ;;\n"
+        + "*) exit 1 ;;\nesac\n";
     Files.write(command.toPath(), script.getBytes());
     command.setExecutable(true);
   }

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import shutil
+import subprocess
 import tempfile
 import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 _LOG_PAUSE_SECONDS = 3
+
+# The heading of a container's part in what `yarn logs` prints.
+_CONTAINER = re.compile(r"^Container: (container_\S+) on .*$", re.MULTILINE)
 
 
 def submit(
@@ -242,7 +248,7 @@ def get_application_logs(
     logs = None
     for attempt in range(log_tries):
         try:
-            logs = client.application_logs(app_id)
+            logs = _logs(client, app_id)
             if not wait_for_nb_logs or len(logs) >= wait_for_nb_logs:
                 return logs
             _logger.info("got %d of %d logs", len(logs), wait_for_nb_logs)
@@ -250,6 +256,23 @@ def get_application_logs(
             _logger.warning("no logs yet (attempt %d of %d): %s", attempt + 1, log_tries, error)
         time.sleep(_LOG_PAUSE_SECONDS)
     return logs or None
+
+
+def _logs(client: skein.Client, app_id: str) -> Any:
+    try:
+        return client.application_logs(app_id)
+    except Exception:
+        # Skein knows where Hadoop before 3.3 kept them; YARN's own command knows it always.
+        if shutil.which("yarn") is None:
+            raise
+    done = subprocess.run(["yarn", "logs", "-applicationId", app_id], capture_output=True, text=True)
+    parts = _CONTAINER.split(done.stdout)
+    if len(parts) == 1:
+        raise ClusterPackError(f"yarn logs has none ({done.returncode}): {(done.stdout + done.stderr).strip()[-300:]}")
+    found: Dict[str, str] = {}
+    for name, text in zip(parts[1::2], parts[2::2]):
+        found[name] = found.get(name, "") + text
+    return _skein().model.ApplicationLogs(app_id, found)
 
 
 def wait_for_finished(client: skein.Client, app_id: str, poll_every_secs: int = 5) -> bool:

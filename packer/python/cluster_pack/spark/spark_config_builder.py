@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
@@ -47,6 +48,7 @@ def add_current_environment(ssb: SparkSession.Builder) -> None:
         if name.endswith("files"):
             _add_or_merge(ssb, name, value)
     _set_python(ssb, report["properties"]["spark.pyspark.python"])
+    _link_here(report["local"])
     if binary.booted():
         # The launcher may have another entry than Python.
         ssb.config("spark.executorEnv.CPACK_INTERPRETER", "1")
@@ -80,6 +82,25 @@ def _set_python(ssb: SparkSession.Builder, interpreter: str) -> None:
     os.environ["PYSPARK_PYTHON"] = interpreter
     on_cluster = _get_value(ssb, "spark.submit.deployMode") == "cluster"
     os.environ["PYSPARK_DRIVER_PYTHON"] = interpreter if on_cluster else sys.executable
+
+
+def _link_here(launcher: str) -> None:
+    """Spark 4 starts the interpreter of executors on the driver, too, to plan data sources and table functions."""
+    link = os.path.join(os.getcwd(), os.path.basename(launcher))
+    if os.path.lexists(link):
+        if os.path.realpath(link) != os.path.realpath(launcher):
+            _logger.warning("%s is not this launcher: Spark 4 plans data sources and table functions with it", link)
+        return
+    try:
+        os.symlink(launcher, link)
+        atexit.register(_remove, link)
+    except OSError as error:
+        _logger.warning("%s: Spark 4 cannot plan data sources and table functions", error)
+
+
+def _remove(link: str) -> None:
+    if os.path.islink(link):
+        os.unlink(link)
 
 
 def _on_yarn(ssb: SparkSession.Builder) -> bool:

@@ -2,6 +2,8 @@
 //! launcher that booted it.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use cpack_artifact::Digest;
@@ -101,6 +103,26 @@ impl Context {
     }
 }
 
+/// Makes the launcher of `shipped` appear in `directory` under the name that executors see, as a link.
+///
+/// Spark 4 starts the interpreter of executors on the driver, too, to plan data sources and table functions. A file that
+/// somebody else put there is left alone: false.
+pub(super) fn link_into(directory: &Path, shipped: &Shipped) -> Result<bool, CommandError> {
+    let link = directory.join(NAME);
+    let own = shipped.local.parent().and_then(Path::parent);
+    match fs::read_link(&link) {
+        Ok(target) if target == shipped.local => return Ok(true),
+        Ok(target) if own.is_some_and(|own| target.starts_with(own)) => {
+            let _ = fs::remove_file(&link);
+        }
+        Ok(_) => return Ok(false),
+        Err(_) if link.exists() => return Ok(false),
+        Err(_) => {}
+    }
+    symlink(&shipped.local, &link).map_err(|source| CommandError::Io { verb: "write", path: link, source })?;
+    Ok(true)
+}
+
 /// Where a launcher is.
 #[derive(Debug)]
 pub(super) struct Shipped {
@@ -135,4 +157,25 @@ pub(super) fn qualified(store: &StoreUri, key: &Key) -> Result<String, CommandEr
 
 fn file_uri(path: &Path) -> String {
     format!("file://{}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_renewed_and_what_is_not_ours_is_left_alone() {
+        let root = tempfile::tempdir().expect("a directory");
+        let shipped =
+            |digest: &str| Shipped { local: root.path().join("launchers").join(digest).join(NAME), remote: None };
+        let link = root.path().join(NAME);
+        for digest in ["a", "b", "b"] {
+            assert!(link_into(root.path(), &shipped(digest)).expect("links"));
+            assert_eq!(fs::read_link(&link).expect("a link"), shipped(digest).local);
+        }
+        fs::remove_file(&link).expect("removes");
+        fs::write(&link, "mine").expect("writes");
+        assert!(!link_into(root.path(), &shipped("a")).expect("looks"));
+        assert_eq!(fs::read(&link).expect("reads"), b"mine");
+    }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::CommandError;
 use super::context::Context;
-use super::made::{Made, NAME, Shipped};
+use super::made::{Made, NAME, Shipped, link_into};
 use crate::cli::arguments::{DeployMode, JobArguments, SparkConf, SparkSubmit};
 use crate::spark::{Launcher, arguments, properties};
 
@@ -22,7 +22,10 @@ const SUBMIT: &str = "spark-submit";
 struct Report {
     properties: BTreeMap<String, String>,
     environment: String,
+    /// Where the cluster finds the launcher.
     launcher: String,
+    /// Its file on this machine.
+    local: String,
 }
 
 /// Prints the properties.
@@ -36,6 +39,7 @@ pub(super) fn conf(context: &Context, given: &SparkConf) -> Result<(), CommandEr
     let report = Report {
         properties,
         environment: made.job.environment.to_hex(),
+        local: shipped.local.display().to_string(),
         launcher: shipped.remote.clone().unwrap_or_else(|| shipped.local_uri()),
     };
     context.voice.answer(lines.join("\n"), &report);
@@ -48,6 +52,14 @@ pub(super) fn submit(context: &Context, given: &SparkSubmit) -> Result<Infallibl
     let program = find(&made.python)?;
     let driver = made.python.display().to_string();
     let uri = shipped.local_uri();
+    if let Ok(directory) = std::env::current_dir()
+        && !link_into(&directory, &shipped).unwrap_or(false)
+    {
+        context.voice.warn(format!(
+            "{NAME} in {} is not this launcher: Spark 4 plans data sources and table functions with it",
+            directory.display()
+        ));
+    }
     let mut command = Command::new(&program);
     command.args(arguments(&described(&shipped, &uri, &driver), &given.arguments));
     // By this pip's spark-submit finds its own home; the driver's interpreter is told by a property.

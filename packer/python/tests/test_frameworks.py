@@ -1,0 +1,115 @@
+"""Frameworks that start their workers by a command: a launcher is all that they need.
+
+The environment has `distributed`, `ray` and `kubernetes-validate`.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+import cloudpickle
+
+from cluster_pack import binary
+
+
+def where():
+    import sys
+
+    return sys.prefix
+
+
+class Recipes(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.own = tempfile.TemporaryDirectory()
+        cls.directory = Path(cls.own.name)
+        cls.store = str(cls.directory / "store")
+        cls.launcher = str(cls.directory / "env-python")
+        # Workers are other processes than the one in which the functions were made.
+        os.environ["CPACK_STORE"] = cls.store
+        binary.call(["launcher", "--output", cls.launcher])
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.own.cleanup()
+
+    def assertElsewhere(self, prefix):
+        self.assertNotEqual(prefix, sys.prefix)
+        self.assertIn("environments", prefix)
+
+    def start(self, *command):
+        process = subprocess.Popen(command, cwd=self.directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.terminate)
+        return process
+
+    def test_dask_workers(self):
+        from distributed import Client
+
+        file = self.directory / "scheduler.json"
+        own = ["--host", "127.0.0.1", "--scheduler-file", str(file)]
+        self.start(sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard", *own)
+        worker = ["-m", "distributed.cli.dask_worker", "--scheduler-file", str(file), "--nthreads", "1", "--no-dashboard"]
+        for _ in range(2):
+            self.start(self.launcher, *worker, "--no-nanny", "--host", "127.0.0.1")
+        for _ in range(600):
+            if file.exists():
+                break
+            time.sleep(0.2)
+        with Client(scheduler_file=str(file)) as client:
+            client.wait_for_workers(2, timeout=300)
+            # Workers do not have this file: the function travels as it is.
+            cloudpickle.register_pickle_by_value(sys.modules[__name__])
+            for prefix in client.run(where).values():
+                self.assertElsewhere(prefix)
+            self.assertEqual(client.submit(sum, [1, 2, 3]).result(timeout=120), 6)
+
+    def test_ray_tasks(self):
+        import ray
+
+        ray.init(
+            num_cpus=1,
+            include_dashboard=False,
+            runtime_env={"py_executable": self.launcher},
+            _temp_dir=tempfile.mkdtemp(prefix="ray"),
+            object_store_memory=100 << 20,
+        )
+        self.addCleanup(ray.shutdown)
+        self.assertElsewhere(ray.get(ray.remote(where).remote(), timeout=300))
+
+    def test_kubernetes_jobs(self):
+        import kubernetes_validate
+
+        common = ["kubernetes", "job", "--image", "python:3.11-slim", "--node-cache", "/var/cache/cpack"]
+        arguments = ["--", "-c", "print(1)"]
+        for way in (["--claim", "environments"], ["--boot-path", "/usr/bin/cpack-boot"]):
+            manifest = binary.call([*common, *way, *arguments])
+            kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+            container = manifest["spec"]["template"]["spec"]["containers"][0]
+            self.assertEqual(container["args"], ["-c", "print(1)"])
+        # The other way's job is a variable: with a boot beside it, it runs.
+        job = next(variable["value"] for variable in container["env"] if variable["name"] == "CPACK_JOB")
+        boot = os.path.join(os.path.dirname(binary.find()), "cpack-boot")
+        command = [boot, *container["args"]]
+        done = subprocess.run(command, env={**os.environ, "CPACK_JOB": job}, stdout=subprocess.PIPE, check=True)
+        self.assertEqual(done.stdout, b"1\n")
+        with self.assertRaisesRegex(Exception, "--claim"):
+            binary.call(common)
+
+    def test_skein_specifications(self):
+        spec = binary.call(["skein", "spec", "-m", "json.tool", "--instances", "2", "--", "a b.json"])
+        service = spec["services"]["main"]
+        self.assertEqual(service["script"], "exec ./env-python 'a b.json'\n")
+        self.assertEqual(service["instances"], 2)
+        source = service["files"]["env-python"]["source"]
+        self.assertTrue(os.access(source[len("file://") :], os.X_OK), json.dumps(spec))
+
+
+
+if __name__ == "__main__":
+    unittest.main()
