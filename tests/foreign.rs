@@ -32,7 +32,7 @@ const HOSTILE: &str = "passwd: sss systemd files\ngroup: sss systemd files\nhost
                        networks: sss files\nprotocols: sss files\nservices: sss files\ninitgroups: sss files\n";
 
 /// As the executable is shipped (see `bootstrap/static.toml`).
-const LARGEST: u64 = 14_000_000;
+const LARGEST: u64 = 14 << 20;
 
 /// Root directories: name and path.
 fn roots(empty: &Path) -> Vec<(String, PathBuf)> {
