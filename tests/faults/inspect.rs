@@ -29,7 +29,9 @@ pub(crate) fn check(root: &Path) -> Seen {
         let name = layer.file_name().and_then(|n| n.to_str()).expect("a name").to_owned();
         let found = cpack_boot::cache::content_of(&layer.join("files"), 1, &|| {}).expect("a layer's files");
         assert_eq!(found.to_hex(), name, "a layer is torn");
-        assert!(fs::read(layer.join("state")).expect("a state").len() > 36, "{name} has no state");
+        let state = fs::read(layer.join("state")).expect("a state");
+        let size = String::from_utf8_lossy(&state).lines().nth(1).and_then(|size| size.parse::<u64>().ok());
+        assert!(size.is_some(), "{name} does not tell its size");
         closed(&layer.join("files"), true);
         seen.layers += 1;
     }

@@ -5,6 +5,7 @@
 //! | `kills` | SIGKILL at random instants and at every named step, then a check of every byte |
 //! | `disks` | full, read-only, without links, locks, inodes or room for names: the next place, or one line |
 //! | `crowds` | 64 starts, shared layers, holders that stand still, other users, prepared caches |
+//! | `power` | every change of a start replayed with data lost, under another boot of the node |
 //! | `integrity` | flipped bits and truncations of everything that is shipped: refused before anything runs |
 //!
 //! `CPACK_FAULT_ROUNDS` makes a soak of it (1,000 and more), `CPACK_FAULT_SEED` repeats a run: each part prints its seed
@@ -26,6 +27,7 @@ mod disks;
 mod inspect;
 mod integrity;
 mod kills;
+mod power;
 mod random;
 mod site;
 

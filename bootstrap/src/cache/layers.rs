@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, FileTimes, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -11,7 +11,7 @@ use cpack_artifact::fault::point;
 
 use super::commit::{self, Published};
 use super::lease::Lease;
-use super::reboot::Mark;
+use super::reboot::{Mark, TEXT_LEN};
 use super::staging::unique_name;
 use super::{Cache, LAYERS, Staging, content_of};
 
@@ -101,14 +101,24 @@ impl Cache {
             Err(e) if e.kind() == io::ErrorKind::NotFound => false,
             Err(e) => return Err(e),
         };
-        let state = self.layer_state_file(content);
         point("layer.checked")?;
-        if good && Mark::Boot(self.boot().clone()).overwrite(&state).is_ok() {
+        if good && self.trust_layer(content).is_ok() {
             point("layer.trusted")?;
             return Ok(true);
         }
         self.discard_layer(content, staging)?;
         Ok(false)
+    }
+
+    /// Notes that a layer was found good under this boot. Its size is noted again where a power loss took it.
+    fn trust_layer(&self, content: &Digest) -> io::Result<()> {
+        let state = self.layer_state_file(content);
+        if self.layer_size(content) == 0 {
+            let size = size_of(&self.layer_files(content))?;
+            let file = File::options().write(true).open(&state)?;
+            file.write_all_at(format!("\n{size}\n").as_bytes(), TEXT_LEN as u64)?;
+        }
+        Mark::Boot(self.boot().clone()).overwrite(&state)
     }
 
     /// Moves a layer out of its place. Trees that link its files keep them.
@@ -150,6 +160,15 @@ impl StagedLayer {
     pub fn files(&self) -> &Path {
         &self.files
     }
+}
+
+/// The length of all files of a tree.
+fn size_of(path: &Path) -> io::Result<u64> {
+    fs::read_dir(path)?.try_fold(0, |sum, entry| {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        Ok(sum + if metadata.is_dir() { size_of(&entry.path())? } else { metadata.len() })
+    })
 }
 
 /// Takes the permission to write from all directories of a tree, the deepest first.

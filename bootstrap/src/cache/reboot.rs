@@ -19,7 +19,7 @@ pub struct BootId(String);
 const SOURCE: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The length of a mark's text: that of a boot id, so that a mark is overwritten in one piece.
-const TEXT_LEN: usize = 36;
+pub(super) const TEXT_LEN: usize = 36;
 
 const DURABLE: &str = "durable";
 
