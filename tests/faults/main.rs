@@ -6,6 +6,8 @@
 //! | `disks` | full, read-only, without links, locks, inodes or room for names: the next place, or one line |
 //! | `crowds` | 64 starts, shared layers, holders that stand still, other users, prepared caches |
 //! | `power` | every change of a start replayed with data lost, under another boot of the node |
+//! | `hostile` | archives and documents that mean harm, and mutants of them |
+//! | `secrets` | planted credentials, payloads of other digests, jobs that aim outside the cache |
 //! | `integrity` | flipped bits and truncations of everything that is shipped: refused before anything runs |
 //!
 //! `CPACK_FAULT_ROUNDS` makes a soak of it (1,000 and more), `CPACK_FAULT_SEED` repeats a run: each part prints its seed
@@ -24,11 +26,13 @@ mod world;
 
 mod crowds;
 mod disks;
+mod hostile;
 mod inspect;
 mod integrity;
 mod kills;
 mod power;
 mod random;
+mod secrets;
 mod site;
 
 use std::path::{Path, PathBuf};

@@ -74,6 +74,9 @@ pub enum BuildError {
     /// Somebody stopped it.
     #[error("stopped before Python ran: {0}")]
     Stopped(String),
+    /// A layer should ship the interpreter, and none does.
+    #[error("the environment has no {0} although its job says that it ships the interpreter: pack it again")]
+    NoInterpreter(String),
     /// Layers vanish as fast as they are built.
     #[error("layers of this environment are removed from {0} while they are used: is CPACK_CACHE_LIMIT too small?")]
     Vanishing(PathBuf),
@@ -85,7 +88,7 @@ impl BuildError {
         match self {
             Self::Extract(failure) => failure.exit() == Exit::Disk,
             Self::Link(LinkError::Write { .. }) | Self::Cache { .. } => true,
-            Self::Link(_) | Self::Store(_) | Self::Stopped(_) | Self::Vanishing(_) => false,
+            Self::Link(_) | Self::Store(_) | Self::Stopped(_) | Self::NoInterpreter(_) | Self::Vanishing(_) => false,
         }
     }
 
@@ -105,7 +108,7 @@ impl BuildError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Extract(failure) => failure.exit(),
-            Self::Link(LinkError::Twice { .. }) => Exit::Artifact,
+            Self::Link(LinkError::Twice { .. }) | Self::NoInterpreter(_) => Exit::Artifact,
             Self::Link(_) | Self::Cache { .. } | Self::Vanishing(_) => Exit::Disk,
             Self::Store(error) => error.exit(),
             Self::Stopped(_) => Exit::Stopped,

@@ -127,6 +127,7 @@ fn build(
     let staging = cache.staging().map_err(failed)?;
     let staged = staging.subdirectory("tree").map_err(failed)?;
     let linked = fill(cache, tree, &staged, How::Link, means, progress)?;
+    require_interpreter(&staged)?;
     trace.mark(Phase::Link);
     if stale {
         cache.replace_environment(&staged, tree.key).map_err(failed)?;
@@ -134,6 +135,12 @@ fn build(
         return Ok(Linked::default());
     }
     Ok(linked)
+}
+
+/// A tree without an interpreter would be built again for ever.
+fn require_interpreter(tree: &Path) -> Result<(), BuildError> {
+    const NAME: &str = "bin/python";
+    if tree.join(NAME).exists() { Ok(()) } else { Err(BuildError::NoInterpreter(NAME.into())) }
 }
 
 fn fill(
@@ -180,6 +187,7 @@ pub fn private_tree(
             Err(BuildError::Link(LinkError::Vanished { .. })) => {}
             Err(error) => return Err(error),
             Ok(linked) => {
+                require_interpreter(&place)?;
                 trace.counts.files += linked.files;
                 trace.mark(Phase::Link);
                 point("private.filled").map_err(failed)?;

@@ -15,9 +15,12 @@ pub(super) fn run(settings: &Settings) -> Result<Report, BootError> {
     let job = &found.job;
     let packed: u64 = manifest.layers.iter().map(|layer| layer.archive.size).sum();
     let unpacked: u64 = manifest.layers.iter().map(|layer| layer.archive.unpacked).sum();
+    // Names of variables only: values may be secret.
+    let mut shown = job.clone();
+    shown.environ.values_mut().for_each(|value| *value = "(not shown)".into());
     let json = json!({
         "origin": found.origin.to_string(),
-        "job": job,
+        "job": shown,
         "python": manifest.python,
         "entry_points": manifest.entry_points,
         "layers": manifest.layers.iter().map(summary).collect::<Vec<_>>(),

@@ -1,0 +1,453 @@
+//! Archives and documents that mean harm: a table of tricks, and mutants of all of them and of the corpus that is kept in
+//! `tests/faults/corpus/`, one directory per target.
+//!
+//! Nothing may panic, nothing may be written outside the directory that is extracted to, and what is accepted must be what
+//! CPython's `zipfile` sees where that accepts it, too. A mutant whose outcome is of a kind not seen before joins the
+//! corpus of its run, so that mutations build on each other; one that fails is left in the directory for temporary files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::AtomicBool;
+
+use cpack_artifact::exit::Exit;
+use cpack_artifact::job::{self, Job};
+use cpack_artifact::launcher::{TRAILER_SIZE, Trailer, appendix};
+use cpack_artifact::manifest::Manifest;
+use cpack_artifact::pex_info::PexInfo;
+use cpack_artifact::zip::{MAX_TAIL, Method, local_header_len, read_directory, read_end};
+use cpack_boot::extract::{Limits, unzip};
+
+use crate::make::Maker;
+use crate::random::{Part, Random};
+use crate::world::{entries, noise};
+
+const FILE: u32 = 0o100_644;
+const LINK: u32 = 0o120_777;
+
+/// What becomes of an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Accepted,
+    Refused,
+    /// Another reader may see it otherwise: only that nothing bad happens counts.
+    Either,
+}
+
+type Raw<'a> = (&'a [u8], u32, &'a [u8]);
+
+fn raw(list: &[Raw<'_>]) -> Maker {
+    let mut maker = Maker::new(1 << 20);
+    for (i, (name, mode, content)) in list.iter().enumerate() {
+        let method = if i % 2 == 0 { Method::Store } else { Method::Deflate };
+        maker.add_raw(name, *mode, content, method, 0);
+    }
+    maker
+}
+
+/// Tricks that need no change of what a writer makes.
+fn tricks() -> Vec<(&'static str, Vec<u8>, Fate)> {
+    use Fate::{Accepted, Refused};
+    let deep = "d/".repeat(1600) + "x";
+    let long = "n".repeat(256);
+    let table: &[(&'static str, &[Raw<'_>], Fate)] = &[
+        ("plain", &[(b"a", FILE, b"1"), (b"d/b", 0o100_755, b"22"), (b"e/", 0o040_755, b"")], Accepted),
+        ("empty", &[], Accepted),
+        ("up", &[(b"../x", FILE, b"x")], Refused),
+        ("up-inside", &[(b"a/../../x", FILE, b"x")], Refused),
+        ("up-and-down", &[(b"a/../b", FILE, b"x")], Refused),
+        ("absolute", &[(b"/tmp/cpack-hostile", FILE, b"x")], Refused),
+        ("dot", &[(b"./a", FILE, b"x")], Refused),
+        ("empty-component", &[(b"a//b", FILE, b"x")], Refused),
+        ("nul", &[(b"a\0b", FILE, b"x")], Refused),
+        ("backslash", &[(b"..\\x", FILE, b"x")], Accepted),
+        ("drive", &[(b"C:x", FILE, b"x")], Accepted),
+        ("newline", &[(b"a\nb\x1b[31m", FILE, b"x")], Accepted),
+        ("deep", &[(deep.as_bytes(), FILE, b"x")], Refused),
+        ("long-name", &[(long.as_bytes(), FILE, b"x")], Refused),
+        ("link-then-write", &[(b"l", LINK, b".."), (b"l/x", FILE, b"x")], Refused),
+        ("write-then-link", &[(b"l/x", FILE, b"x"), (b"l", LINK, b"..")], Refused),
+        ("link-out", &[(b"l", LINK, b"../x")], Refused),
+        ("link-absolute", &[(b"l", LINK, b"/etc/passwd")], Refused),
+        ("link-through-link", &[(b"a", LINK, b"b/.."), (b"b", LINK, b"c"), (b"c/d", FILE, b"x")], Refused),
+        ("link-inside", &[(b"d/l", LINK, b"../a"), (b"a", FILE, b"x")], Accepted),
+        ("twice", &[(b"a", FILE, b"1"), (b"a", FILE, b"2")], Refused),
+        ("file-and-directory", &[(b"a", FILE, b"1"), (b"a/b", FILE, b"2")], Refused),
+        ("case", &[(b"Name", FILE, b"1"), (b"name", FILE, b"2")], Accepted),
+        ("composed", &["\u{e9}".as_bytes(), "e\u{301}".as_bytes()].map(|name| (name, FILE, &b"1"[..])), Accepted),
+        ("not-unicode", &[(b"\xff\xfe", FILE, b"1")], Accepted),
+        ("block-device", &[(b"a", 0o060_644, b"")], Refused),
+        ("char-device", &[(b"a", 0o020_644, b"")], Refused),
+        ("fifo", &[(b"a", 0o010_644, b"")], Refused),
+        ("socket", &[(b"a", 0o140_644, b"")], Refused),
+        ("setuid", &[(b"a", 0o106_755, b"1"), (b"b", 0o101_644, b"2")], Accepted),
+    ];
+    table.iter().map(|(name, list, fate)| (*name, raw(list).zip(), *fate)).collect()
+}
+
+type Change = fn(&mut Maker);
+
+/// Headers, sizes and places that lie.
+fn lies() -> Vec<(&'static str, Vec<u8>, Fate)> {
+    use Fate::{Accepted, Either, Refused};
+    let changes: &[(&'static str, Change)] = &[
+        ("same-place", |m| m.entries[1].header_offset = m.entries[0].header_offset),
+        ("overlap", |m| m.entries[0].compressed_size += 40),
+        ("far-away", |m| m.entries[1].header_offset = u64::MAX - 9),
+        ("other-name", |m| m.entries[0].name = b"zz"[..].into()),
+        ("other-method", |m| m.entries[0].method = Method::Deflate),
+        ("other-size", |m| m.entries[1].size += 1),
+        ("wrong-crc", |m| m.entries[0].crc32 ^= 1),
+        ("bomb-ratio", |m| m.entries[1].size = 40 << 30),
+        ("bomb-zip64", |m| m.entries[1].size = u64::MAX),
+        ("bomb-large", |m| m.entries[1].size = 3 << 30),
+    ];
+    let two = || raw(&[(b"a", FILE, &noise(900, 1)), (b"b", FILE, &noise(900, 2))]);
+    let mut list: Vec<_> = changes
+        .iter()
+        .map(|(name, change)| {
+            let mut maker = two();
+            change(&mut maker);
+            (*name, maker.zip(), Refused)
+        })
+        .collect();
+    let whole = two().zip();
+    list.push(("prefix", [b"#!/usr/bin/env python3\n".as_slice(), &whole].concat(), Accepted));
+    list.push(("suffix", [whole.as_slice(), b"junk behind"].concat(), Either));
+    list.push(("twice-over", [whole.as_slice(), &raw(&[(b"c", FILE, b"x")]).zip()].concat(), Either));
+    list.push(("end-in-comment", commented(&whole, &whole[whole.len() - 22..]), Either));
+    let nested = raw(&[(b"inner.zip", FILE, &whole)]).zip();
+    list.push(("nested", nested, Accepted));
+    let mut many = Maker::new(1 << 20);
+    (0..3000).for_each(|i| many.add_raw(format!("d{}/f{i}", i % 50).as_bytes(), FILE, b"", Method::Store, 0));
+    list.push(("many", many.zip(), Accepted));
+    let mut count = many.zip();
+    let end = count.len() - 22;
+    count[end + 8..end + 12].copy_from_slice(&[9, 0, 9, 0]);
+    list.push(("wrong-count", count, Refused));
+    list.push(("zip64-count", too_many(), Refused));
+    list
+}
+
+/// More entries than are allowed, of which only the directory is there.
+fn too_many() -> Vec<u8> {
+    let mut maker = Maker::new(1 << 20);
+    maker.add_raw(b"a", FILE, b"", Method::Store, 0);
+    let entry = maker.entries[0].clone();
+    maker.entries = vec![entry; 250_001];
+    maker.zip()
+}
+
+/// An archive with a comment.
+fn commented(zip: &[u8], comment: &[u8]) -> Vec<u8> {
+    let mut bytes = zip.to_vec();
+    let at = bytes.len() - 2;
+    bytes[at..].copy_from_slice(&u16::try_from(comment.len()).expect("small").to_le_bytes());
+    bytes.extend_from_slice(comment);
+    bytes
+}
+
+/// Contents by path, as this project or another reader sees them. Links have their targets.
+type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Extracts, and checks that nothing else happened. The error's chain where it is refused.
+fn extract(bytes: &[u8], scratch: &Path) -> Result<Contents, String> {
+    let (outer, into, file) = (scratch.join("outer"), scratch.join("outer/into"), scratch.join("zip"));
+    fs::create_dir_all(&into).expect("creates");
+    fs::write(&file, bytes).expect("writes");
+    let limits = Limits { threads: 2, ..Limits::default() };
+    let result = catch_unwind(AssertUnwindSafe(|| unzip(&file, &into, &limits, &AtomicBool::new(false))));
+    let result = result.unwrap_or_else(|_| panic!("panicked on {}", keep(bytes)));
+    let mut contents = Contents::new();
+    collect(&into, &into, &mut contents);
+    let strange = entries(scratch).into_iter().chain(entries(&outer)).find(|p| *p != outer && *p != into && *p != file);
+    assert_eq!(strange, None, "written outside by {}", keep(bytes));
+    assert!(!Path::new("/tmp/cpack-hostile").exists());
+    fs::remove_dir_all(&into).expect("removes");
+    match result {
+        Ok(_) => Ok(contents),
+        Err(failure) => {
+            let disk = failure.exit() == Exit::Disk;
+            assert!(failure.exit() == Exit::Artifact || disk, "{failure:?} by {}", keep(bytes));
+            let mut line = failure.to_string();
+            let mut source = std::error::Error::source(&failure);
+            while let Some(error) = source {
+                line = format!("{line}: {error}");
+                source = error.source();
+            }
+            Err(line)
+        }
+    }
+}
+
+fn collect(root: &Path, directory: &Path, contents: &mut Contents) {
+    for path in entries(directory) {
+        let metadata = fs::symlink_metadata(&path).expect("stat");
+        let kind = metadata.file_type();
+        let special = kind.is_fifo() || kind.is_socket() || kind.is_block_device() || kind.is_char_device();
+        assert!(!special && (metadata.is_symlink() || metadata.mode() & 0o7000 == 0), "{}", path.display());
+        let name = path.strip_prefix(root).expect("below").as_os_str().as_encoded_bytes().to_vec();
+        if metadata.is_dir() {
+            collect(root, &path, contents);
+        } else if metadata.is_symlink() {
+            contents.insert(name, fs::read_link(&path).expect("a link").as_os_str().as_encoded_bytes().to_vec());
+        } else {
+            contents.insert(name, fs::read(&path).expect("reads"));
+        }
+    }
+}
+
+/// Keeps an input that failed; where.
+fn keep(bytes: &[u8]) -> String {
+    let name = format!("cpack-hostile-{}.bin", &cpack_artifact::Digest::of(bytes).to_hex()[..16]);
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::write(&path, bytes);
+    path.display().to_string()
+}
+
+/// What CPython sees in each file of a directory: one line of JSON, sizes and CRCs by name, or null.
+const SEEN_BY_PYTHON: &str = r"
+import json, os, sys, zipfile, zlib
+out = {}
+for name in sorted(os.listdir(sys.argv[1])):
+    try:
+        with zipfile.ZipFile(os.path.join(sys.argv[1], name)) as z:
+            files = {}
+            for info in z.infolist():
+                if info.filename.endswith('/'):
+                    continue
+                data = z.read(info)
+                raw = info.filename.encode('utf-8' if info.flag_bits & 0x800 else 'cp437')
+                files[raw.hex()] = [len(data), zlib.crc32(data)]
+            out[name] = files
+    except Exception:
+        out[name] = None
+json.dump(out, sys.stdout)
+";
+
+/// Compares what was accepted here with what CPython sees; how many both accepted.
+fn compare(accepted: &[(String, Vec<u8>, Contents)]) -> usize {
+    let directory = tempfile::tempdir().expect("a directory");
+    for (i, (_, bytes, _)) in accepted.iter().enumerate() {
+        fs::write(directory.path().join(format!("{i:06}")), bytes).expect("writes");
+    }
+    let mut python = Command::new(&crate::world::python().path);
+    let output = python.args(["-I", "-c", SEEN_BY_PYTHON]).arg(directory.path()).output().expect("starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let seen: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let mut both = 0;
+    for (i, (what, bytes, contents)) in accepted.iter().enumerate() {
+        let Some(theirs) = seen[format!("{i:06}")].as_object() else { continue };
+        both += 1;
+        let hex = |name: &[u8]| name.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let ours: BTreeMap<String, serde_json::Value> = contents
+            .iter()
+            .map(|(name, data)| (hex(name), serde_json::json!([data.len(), crc32fast::hash(data)])))
+            .collect();
+        let theirs: BTreeMap<String, serde_json::Value> = theirs.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+        assert_eq!(ours, theirs, "{what}: {}", keep(bytes));
+    }
+    both
+}
+
+#[test]
+fn tricks_are_refused_and_what_is_accepted_is_what_cpython_sees() {
+    let _part = Part::new("a table of hostile archives", 1);
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut accepted = Vec::new();
+    for (name, bytes, fate) in tricks().into_iter().chain(lies()) {
+        match (extract(&bytes, directory.path()), fate) {
+            (Ok(contents), Fate::Accepted | Fate::Either) => accepted.push((name.to_owned(), bytes, contents)),
+            (Err(_), Fate::Refused | Fate::Either) => {}
+            (result, _) => panic!("{name} should be {fate:?}: {result:?}"),
+        }
+    }
+    let both = compare(&accepted);
+    assert!(both >= 12, "only {both} accepted by both");
+}
+
+/// Changes bytes as damage and malice do.
+fn mutate(bytes: &mut Vec<u8>, others: &[Vec<u8>], random: &mut Random) {
+    const WORDS: [u64; 8] = [0, 1, 0x7fff, 0xffff, 0x7fff_ffff, 0xffff_ffff, 0x7fff_ffff_ffff_ffff, u64::MAX];
+    for _ in 0..=random.below(3) {
+        let len = bytes.len();
+        let at = random.below(len);
+        match random.below(8) {
+            0 | 1 if len > 0 => bytes[at] ^= 1 << random.below(8),
+            2 if len > 0 => bytes[at] = random.next() as u8,
+            3 => bytes.truncate(at),
+            4 if len > 8 => {
+                let width = [1, 2, 4, 8][random.below(4)].min(len - at);
+                bytes[at..at + width].copy_from_slice(&random.pick(&WORDS).to_le_bytes()[..width]);
+            }
+            5 => {
+                let part = bytes[at..(at + random.below(60)).min(len)].to_vec();
+                let to = random.below(len);
+                bytes.splice(to..to, part);
+            }
+            6 if !others.is_empty() => {
+                let other = random.pick(others);
+                let from = random.below(other.len());
+                bytes.truncate(at);
+                bytes.extend_from_slice(&other[from..]);
+            }
+            _ => {
+                let end = (at + random.below(40)).min(len);
+                bytes.drain(at..end);
+            }
+        }
+    }
+}
+
+/// What a target says to an input: a short text, the same for outcomes of one kind.
+type Target = fn(&[u8]) -> String;
+
+fn outcome<T>(result: Result<T, impl std::fmt::Display>) -> String {
+    match result {
+        Ok(_) => "accepted".into(),
+        Err(error) => error.to_string().chars().filter(|c| c.is_ascii_alphabetic() || *c == ' ').take(60).collect(),
+    }
+}
+
+fn central_directory(bytes: &[u8]) -> String {
+    let tail = &bytes[bytes.len().saturating_sub(MAX_TAIL)..];
+    let end = match read_end(tail, bytes.len() as u64) {
+        Ok(end) => end,
+        Err(error) => return outcome::<()>(Err(error)),
+    };
+    let range = usize::try_from(end.directory_offset).ok().zip(usize::try_from(end.directory_size).ok());
+    let directory = range.and_then(|(at, len)| bytes.get(at..)?.get(..len)).expect("a directory inside the file");
+    let entries = read_directory(directory, end.entries, end.base);
+    for entry in entries.iter().flatten() {
+        let at = usize::try_from(entry.header_offset).unwrap_or(usize::MAX).min(bytes.len());
+        let _ = local_header_len(&bytes[at..], entry);
+    }
+    outcome(entries)
+}
+
+fn manifest(bytes: &[u8]) -> String {
+    let parsed = Manifest::parse(bytes);
+    if let Ok(manifest) = &parsed {
+        assert_eq!(Manifest::parse(&manifest.to_bytes()).as_ref(), Ok(manifest));
+    }
+    outcome(parsed)
+}
+
+fn job_file(bytes: &[u8]) -> String {
+    let parsed = Job::parse(bytes);
+    if let Ok(job) = &parsed {
+        assert_eq!(Job::parse(&job.to_bytes()).as_ref(), Ok(job));
+    }
+    outcome(parsed)
+}
+
+fn launcher(bytes: &[u8]) -> String {
+    let tail = &bytes[bytes.len().saturating_sub(TRAILER_SIZE)..];
+    match Trailer::read(tail, bytes.len() as u64) {
+        Ok(Some(trailer)) => {
+            let start = usize::try_from(trailer.start).expect("inside");
+            let appended = &bytes[start..][..usize::try_from(trailer.size).expect("inside")];
+            outcome(trailer.open(appended))
+        }
+        Ok(None) => "none".into(),
+        Err(error) => outcome::<()>(Err(error)),
+    }
+}
+
+fn pex_info(bytes: &[u8]) -> String {
+    outcome(PexInfo::parse(bytes))
+}
+
+fn record(bytes: &[u8]) -> String {
+    let rows = cluster_pack::content::record::parse(bytes);
+    let base = cpack_artifact::SafePath::new(b"lib/python3.11/site-packages").expect("safe");
+    for row in rows.iter().flatten() {
+        let located = cluster_pack::content::record::locate(&row.path, &base, &[b"/opt/env".to_vec()]);
+        assert!(located.is_none_or(|path| cpack_artifact::SafePath::new(path.as_bytes()).is_ok()));
+    }
+    match rows {
+        // Little is refused: a RECORD only says where files are.
+        Ok(rows) if rows.len() < 4 => format!("{} rows", rows.len()),
+        rows => outcome(rows),
+    }
+}
+
+const TARGETS: [(&str, Target); 6] = [
+    ("central-directory", central_directory),
+    ("manifest", manifest),
+    ("job", job_file),
+    ("launcher", launcher),
+    ("pex-info", pex_info),
+    ("record", record),
+];
+
+/// The inputs that are kept for a target.
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/faults/corpus").join(target);
+    if target == "launcher" {
+        // It ends in a digest, which is made here.
+        let job = corpus("job").remove(0);
+        let appended = appendix(40, &[(job::FILE_NAME, &job), (job::MANIFEST_NAME, &corpus("manifest").remove(0))]);
+        return vec![[&[0x7f; 40][..], &appended].concat()];
+    }
+    let found: Vec<_> = entries(&directory).iter().map(|path| fs::read(path).expect("reads")).collect();
+    assert!(!found.is_empty(), "{} is empty", directory.display());
+    found
+}
+
+#[test]
+fn mutants_of_what_is_parsed_never_panic() {
+    let part = Part::new("mutants of documents and directories, for each target", 20_000);
+    for (name, target) in TARGETS {
+        let mut random = part.random();
+        let mut inputs = corpus(name);
+        if name == "central-directory" {
+            inputs.extend(tricks().into_iter().map(|(_, bytes, _)| bytes));
+        }
+        let mut kinds = BTreeSet::new();
+        for bytes in &inputs {
+            kinds.insert(target(bytes));
+        }
+        let seeds = inputs.len();
+        for _ in 0..part.rounds {
+            let mut bytes = random.pick(&inputs).clone();
+            mutate(&mut bytes, &inputs, &mut random);
+            let kind = catch_unwind(AssertUnwindSafe(|| target(&bytes)));
+            let kind = kind.unwrap_or_else(|_| panic!("{name} panicked on {}", keep(&bytes)));
+            if kinds.insert(kind) {
+                inputs.push(bytes);
+            }
+        }
+        assert!(kinds.contains("accepted") && inputs.len() > seeds, "{name}: {kinds:?}");
+    }
+}
+
+#[test]
+fn mutants_of_archives_are_extracted_right_or_not_at_all() {
+    let part = Part::new("mutants of archives, extracted and compared with CPython", 3000);
+    let mut random = part.random();
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut inputs = corpus("central-directory");
+    let small = |(name, bytes, _): (&str, Vec<u8>, Fate)| (bytes.len() < 8000 && name != "plain").then_some(bytes);
+    inputs.extend(tricks().into_iter().chain(lies()).filter_map(small));
+    let (mut kinds, mut accepted) = (BTreeSet::new(), Vec::new());
+    for round in 0..part.rounds {
+        let mut bytes = random.pick(&inputs).clone();
+        mutate(&mut bytes, &inputs, &mut random);
+        let kind = match extract(&bytes, directory.path()) {
+            Ok(contents) => {
+                accepted.push((format!("mutant {round}"), bytes.clone(), contents));
+                format!("accepted {}", accepted.last().map_or(0, |(_, _, contents)| contents.len().min(5)))
+            }
+            Err(line) => outcome::<()>(Err(line.rsplit(": ").next().unwrap_or_default())),
+        };
+        if kinds.insert(kind) {
+            inputs.push(bytes);
+        }
+    }
+    let both = compare(&accepted);
+    assert!(kinds.len() > 10 && both > part.rounds / 100, "{} kinds, {both} accepted by both", kinds.len());
+}
