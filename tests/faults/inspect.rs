@@ -150,3 +150,38 @@ pub(crate) fn remove(path: &Path) {
     let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
     cpack_boot::cache::remove_tree(path, None).expect("removes");
 }
+
+/// An inspection that notices nothing would let everything pass.
+#[test]
+fn the_inspection_notices_what_is_torn() {
+    use crate::kills::{CODE, SEEN, packages};
+    let world = crate::world::World::with(&packages(), |_| {});
+    let site = |world: &crate::world::World| {
+        world.environment().join(format!("lib/python{}/site-packages", crate::world::python().minor))
+    };
+    let open = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
+    let damages: [(&str, &dyn Fn(&Path)); 5] = [
+        ("a changed byte", &|site| {
+            open(&site.join("beta.py"), 0o644);
+            fs::write(site.join("beta.py"), "NAME = 'BETA'\n").expect("writes");
+            open(&site.join("beta.py"), 0o444);
+        }),
+        ("a missing file", &|site| fs::remove_file(site.join("beta.py")).expect("removes")),
+        ("a strange file", &|site| fs::write(site.join("strange.py"), "").expect("writes")),
+        ("an open file", &|site| open(&site.join("beta.py"), 0o644)),
+        ("an open directory", &|_| {}),
+    ];
+    for (what, damage) in damages {
+        assert_eq!(crate::world::succeed(&mut world.command(&["-c", CODE])), SEEN);
+        check(&world.cache());
+        let site = site(&world);
+        open(&site, 0o755);
+        damage(&site);
+        if what != "an open directory" {
+            open(&site, 0o555);
+        }
+        let noticed = std::panic::catch_unwind(|| check(&world.cache())).is_err();
+        assert!(noticed, "{what} was not noticed");
+        entries(&world.path("cache")).iter().for_each(|path| remove(path));
+    }
+}

@@ -123,7 +123,7 @@ fn job_of(appended: &[u8], start: usize) -> Result<Job, String> {
 
 #[test]
 fn every_truncation_of_a_small_layer_and_launcher_is_refused() {
-    let part = Part::new("truncations", 1);
+    let _part = Part::new("truncations", 1);
     let shipped = ship("alpha", &packages()[0].1);
     let directory = tempfile::tempdir().expect("a directory");
     extract(&shipped, &shipped.bytes, directory.path()).expect("whole");
@@ -144,7 +144,6 @@ fn every_truncation_of_a_small_layer_and_launcher_is_refused() {
     for len in 0..manifest.len() {
         assert!(Manifest::parse(&manifest[..len]).is_err(), "{len} bytes of a manifest");
     }
-    assert_eq!(part.rounds, part.rounds.max(1));
 }
 
 /// A job that has everything: an overlay and a payload beside its environment.
