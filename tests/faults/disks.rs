@@ -67,8 +67,8 @@ fn a_disk_that_fills_up_anywhere_leaves_nothing_half() {
     let mut failed = 0;
     for round in 0..part.rounds {
         let limit = match round % 2 {
-            0 => format!("size={}k", 40 + random.below(2200)),
-            _ => format!("nr_inodes={}", 2 + random.below(170)),
+            0 => format!("size={}k", 40 + random.below(5000)),
+            _ => format!("nr_inodes={}", 2 + random.below(400)),
         };
         let (cache, copy) = (cache.display(), copy.display());
         // What is there after the failure is looked at, then there is room and the next start must go well.

@@ -160,7 +160,8 @@ fn the_inspection_notices_what_is_torn() {
         world.environment().join(format!("lib/python{}/site-packages", crate::world::python().minor))
     };
     let open = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
-    let damages: [(&str, &dyn Fn(&Path)); 5] = [
+    type Damage<'a> = &'a dyn Fn(&Path);
+    let damages: [(&str, Damage<'_>); 5] = [
         ("a changed byte", &|site| {
             open(&site.join("beta.py"), 0o644);
             fs::write(site.join("beta.py"), "NAME = 'BETA'\n").expect("writes");

@@ -143,7 +143,7 @@ fn nothing_that_is_killed_leaves_anything_torn() {
     let known: BTreeMap<Deed, BTreeMap<String, u64>> =
         DEEDS.map(|deed| (deed, steps(&mut node.command(deed), &log))).into();
     let cold = cold.elapsed() / 3;
-    let part = Part::new("kills of starts, repairs and clean-ups", USUAL_KILLS * 3 / 4);
+    let part = Part::new("kills of starts, repairs and clean-ups", USUAL_KILLS * 17 / 20);
     let mut random = part.random();
     let mut killed = 0;
     for round in 0..part.rounds {
@@ -295,7 +295,7 @@ fn uploads_and_packs_that_are_killed_leave_nothing_that_is_used() {
     let (launcher_text, pex) = (launcher.display().to_string(), site.path("home/my.pex").display().to_string());
     let deeds: [&[&str]; 3] =
         [&["upload", "--name", "mine"], &["launcher", "-o", &launcher_text], &["pack", "--format", "pex", "-o", &pex]];
-    let part = Part::new("kills of uploads, launchers and packs", USUAL_KILLS / 4);
+    let part = Part::new("kills of uploads, launchers and packs", USUAL_KILLS * 3 / 20);
     let known: Vec<BTreeMap<String, u64>> = deeds.iter().map(|deed| steps(&mut site.pack(deed), &log)).collect();
     let missed: Vec<_> = cpack_artifact::fault::STEPS
         .iter()

@@ -241,13 +241,13 @@ impl Loss {
     }
 }
 
-/// Runs `command` under `strace`; the changes that it made below `root`, in their order.
+/// Runs a start under `strace`, with one thread, since lines of several come in the order in which they were noticed; the changes that it made below `root`, in their order.
 fn record(world: &World, arguments: &[&str], faults: &str, root: &Path) -> Vec<Change> {
     let log = world.path("tmp/strace");
     let _ = fs::remove_file(&log);
     let mut command = world.command_of(Path::new("strace"), &["-f", "-qq", "-y", "-s", "4096", "-e", TRACED, "-o"]);
     command.arg(&log).arg(world.path("env-python")).args(arguments).env_remove("CPACK_METRICS");
-    let output = command.env("CPACK_FAULTS", faults).env("CPACK_THREADS", "2").output();
+    let output = command.env("CPACK_FAULTS", faults).env("CPACK_THREADS", "1").output();
     let output = output.unwrap_or_else(|error| panic!("strace cannot be started ({error}): install strace"));
     assert_eq!(String::from_utf8_lossy(&output.stdout), SEEN, "{}", String::from_utf8_lossy(&output.stderr));
     let mut unfinished: BTreeMap<String, String> = BTreeMap::new();
