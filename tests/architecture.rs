@@ -95,8 +95,8 @@ fn nothing_but_main_knows_the_command_line() {
 
 #[test]
 fn what_both_agree_on_has_no_habits() {
-    // Stores work; `fault.rs` is there for tests alone.
-    let pure = |file: &str| !file.starts_with("store") && file != "fault.rs";
+    // Stores work, `events.rs` appends to the file that its caller names, `fault.rs` is there for tests alone.
+    let pure = |file: &str| !file.starts_with("store") && !["events.rs", "fault.rs"].contains(&file);
     for (file, line) in lines("artifact/src", pure) {
         for habit in ["println!", "eprintln!", "env::var", "thread::spawn", "std::process", "std::fs", "File::open"] {
             assert!(!line.contains(habit), "artifact/src/{file} is pure, but has {habit}: {line}");

@@ -14,6 +14,7 @@
 pub mod file;
 pub mod finish;
 pub mod places;
+mod requirement;
 pub mod resolve;
 pub mod tags;
 

@@ -8,9 +8,10 @@ use std::fmt;
 use std::str::FromStr as _;
 
 use pep440_rs::{Version, VersionSpecifiers};
-use pep508_rs::{ExtraName, MarkerEnvironment, MarkerEnvironmentBuilder, PackageName, Requirement, VersionOrUrl};
+use pep508_rs::{ExtraName, MarkerEnvironment, MarkerEnvironmentBuilder, PackageName};
 
 use super::file::Metadata;
+use super::requirement::Requirement;
 use super::tags::{Rank, Target};
 use crate::pex_info::PexInfo;
 
@@ -157,7 +158,7 @@ pub fn resolve<'a>(
 }
 
 fn requirement(text: &str) -> Result<Requirement, ResolveError> {
-    Requirement::from_str(text).map_err(|_| unreadable(text))
+    Requirement::parse(text).ok_or_else(|| unreadable(text))
 }
 
 /// `project=requirement`, or a requirement that replaces those of its own project.
@@ -179,13 +180,6 @@ fn fields<'a>(metadata: &'a str, name: &'a str) -> impl Iterator<Item = &'a str>
         let (key, value) = line.split_once(':')?;
         key.eq_ignore_ascii_case(name).then(|| value.trim())
     })
-}
-
-fn meets(requirement: &Requirement, version: &Version) -> bool {
-    match &requirement.version_or_url {
-        Some(VersionOrUrl::VersionSpecifier(specifiers)) => specifiers.contains(version),
-        Some(VersionOrUrl::Url(_)) | None => true,
-    }
 }
 
 impl<'a> Resolution<'a> {
@@ -217,12 +211,12 @@ impl<'a> Resolution<'a> {
 
     fn is_excluded(&self, wanted: &Requirement) -> bool {
         // As upstream compares a requirement with an exclusion: without specifiers, by its name alone.
-        self.excluded.iter().any(|excluded| excluded.name == wanted.name && excluded.version_or_url.is_none())
+        self.excluded.iter().any(|excluded| excluded.name == wanted.name && !excluded.is_constrained)
     }
 
     /// Whether a requirement applies when these extras of its owner were asked for.
     fn applies(&self, wanted: &Requirement, extras: &[ExtraName]) -> bool {
-        wanted.evaluate_markers(&self.interpreter.markers, extras)
+        wanted.applies(&self.interpreter.markers, extras)
     }
 
     /// One requirement for each project that is asked for, with the extras of all.
@@ -241,7 +235,7 @@ impl<'a> Resolution<'a> {
         let mut roots = Vec::new();
         for (name, wanted) in projects {
             let candidates = self.available.get(&name).map(Vec::as_slice).unwrap_or_default();
-            let fits = |wanted: &&Requirement| candidates.iter().any(|c| meets(wanted, &c.version));
+            let fits = |wanted: &&Requirement| candidates.iter().any(|c| wanted.meets(&c.version));
             let fitting: Vec<&Requirement> = wanted.iter().filter(fits).collect();
             let Some(first) = fitting.first() else {
                 self.unmet = self.unmet.take().or_else(|| wanted.into_iter().next());
@@ -268,7 +262,7 @@ impl<'a> Resolution<'a> {
                 continue;
             }
             let candidates = self.available.get(&wanted.name).map(Vec::as_slice).unwrap_or_default();
-            let best = candidates.iter().filter(|candidate| meets(&wanted, &candidate.version)).min_by(|a, b| {
+            let best = candidates.iter().filter(|candidate| wanted.meets(&candidate.version)).min_by(|a, b| {
                 a.rank
                     .cmp(&b.rank)
                     .then_with(|| b.version.cmp(&a.version))
