@@ -1,6 +1,6 @@
 //! Events with a beginning and a duration, as Chrome's trace format has them: Perfetto and `chrome://tracing` open the file.
 //!
-//! A process says once where they go ([`record`]), marks what takes time ([`span`]), and writes at its end ([`write`]).
+//! A process says once where they go ([`record`]), marks what takes time ([`span`]), and writes at its end ([`write()`]).
 //! Where nothing is recorded a span costs one load from memory.
 //!
 //! **The file** is a JSON array with one event per line and without its closing bracket, as the format allows, so that the

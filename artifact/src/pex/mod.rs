@@ -2,7 +2,7 @@
 //!
 //! | module | does |
 //! | --- | --- |
-//! | [`file`] | reads `PEX-INFO`, and which files a zipapp, packed or loose PEX has |
+//! | [`mod@file`] | reads `PEX-INFO`, and which files a zipapp, packed or loose PEX has |
 //! | [`tags`] | which wheels an interpreter can use, and which of them it prefers |
 //! | [`resolve`] | which distributions are active for an interpreter, in the order of `sys.path` |
 //! | [`places`] | decides which entry of the PEX becomes which file of which layer |
