@@ -14,7 +14,8 @@ fn frameworks_start_their_workers_by_launchers() {
 
 #[test]
 fn services_run_on_yarn() {
-    let environment = with_client("skein", &["skein==0.8.2", "setuptools"]);
+    // `wheel`: what setuptools older than 70.1, as some interpreters bring it, installs a project with.
+    let environment = with_client("skein", &["skein==0.8.2", "setuptools", "wheel"]);
     let yarn = Yarn::start();
     let conf = yarn.path("conf").display().to_string();
     let path = std::env::var("PATH").unwrap_or_default();
