@@ -130,7 +130,7 @@ fn read_from_every_root(secure: &Path) {
     let executable = programs::boot();
     let seaweed = Seaweed::start();
     let s3 = publish(&seaweed.uri("foreign"), &seaweed.options(seaweed.port));
-    let options = StoreOptions::new(BTreeMap::new(), |name| std::env::var(name).ok());
+    let options = StoreOptions::of_process(BTreeMap::new());
     let uri: StoreUri = std::env::var("CPACK_TEST_URI").expect("set by the parent").parse().expect("a URI");
     let hdfs = publish(&uri, &options);
     assert_eq!(hdfs.cluster.get("hadoop.security.authentication").map(String::as_str), Some("kerberos"));

@@ -16,8 +16,8 @@
 //! | [`exit`] | the exit codes of both programs |
 //! | [`fault`] | steps at which tests kill or refuse something; nothing without the feature `faults` |
 //!
-//! Nothing here prints, reads an environment variable or starts a thread, but for the clients of the network stores
-//! (features `hdfs` and `s3`) and for tests (feature `faults`).
+//! Nothing here prints or starts a thread, but for the clients of the network stores (features `hdfs` and `s3`) and for
+//! tests (feature `faults`); environment variables are read where [`store::StoreOptions::of_process`] is asked for.
 
 pub mod content;
 pub mod digest;

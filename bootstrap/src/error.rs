@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use cpack_artifact::exit::Exit;
 use cpack_artifact::manifest::DocumentError;
 use cpack_artifact::pex::PexError;
-use cpack_artifact::store::{StoreError, UriError};
+use cpack_artifact::store::{ObjectUriError, StoreError, UriError};
 
 use crate::build::BuildError;
 use crate::entry::EntryError;
@@ -40,6 +40,9 @@ pub enum BootError {
     /// The store's URI.
     #[error("the job's store cannot be used")]
     Uri(#[from] UriError),
+    /// The URI of an artifact.
+    #[error(transparent)]
+    Object(#[from] ObjectUriError),
     /// The manifest.
     #[error("{location} cannot be used")]
     Manifest {
@@ -96,7 +99,7 @@ impl BootError {
     /// The exit code that fits.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Setting(_) | Self::Uri(_) | Self::Usage(_) | Self::Variable(_) => Exit::Usage,
+            Self::Setting(_) | Self::Uri(_) | Self::Object(_) | Self::Usage(_) | Self::Variable(_) => Exit::Usage,
             Self::Find(error) => error.exit(),
             Self::Interpreter(_) | Self::Exec { .. } => Exit::Interpreter,
             Self::Pex(error) => error.exit(),

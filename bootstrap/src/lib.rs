@@ -9,6 +9,7 @@
 //! | [`job`] | finds the job |
 //! | [`interpreter`] | finds the node's interpreter, by `stat` alone when warm |
 //! | [`cache`] | layers and environments that the next container uses too |
+//! | [`node`] | all its caches: looking, building where it fits, making room |
 //! | [`extract`] | archives to directories |
 //! | [`build`] | what is missing in a cache |
 //! | [`environment`] | the tree that Python sees |
@@ -36,6 +37,7 @@ pub mod extract;
 mod foreign;
 pub mod interpreter;
 pub mod job;
+pub mod node;
 pub mod path;
 pub mod pex;
 pub mod settings;
@@ -51,9 +53,11 @@ use std::process::ExitCode;
 use cpack_artifact::events;
 use cpack_artifact::exit::Exit;
 use cpack_artifact::fault::point;
+use cpack_artifact::job::Job;
 
-use boot::Boot;
+use boot::{Boot, Ready};
 use error::BootError;
+use exec::Exec;
 use settings::Settings;
 use trace::{Phase, Trace};
 
@@ -106,28 +110,38 @@ fn start(arguments: &[OsString]) -> Result<Infallible, BootError> {
         return if pex::is_pex(&path) {
             pex::start(&path, &settings, arguments, trace)
         } else {
-            become_python(&Boot::new(&job::from_path(&path)?, &settings, arguments), &settings, trace)
+            run(&Boot::new(&job::from_path(&path)?, &settings, arguments), &settings, trace)
         };
     }
     let found = job::find(&settings)?;
     trace.mark(Phase::Find);
-    become_python(&Boot::new(&found, &settings, arguments), &settings, trace)
+    run(&Boot::new(&found, &settings, arguments), &settings, trace)
 }
 
-/// Becomes the Python of a start.
-pub(crate) fn become_python(boot: &Boot<'_>, settings: &Settings, mut trace: Trace) -> Result<Infallible, BootError> {
-    let result = boot.prepare(&mut trace).and_then(|ready| Ok((boot.exec(&ready)?, ready)));
-    let outcome = result.as_ref().map_or_else(|error| format!("{:?}", error.exit()), |_| "started".into());
+/// Becomes the Python of a job.
+pub(crate) fn run(boot: &Boot<'_>, settings: &Settings, mut trace: Trace) -> Result<Infallible, BootError> {
+    let prepared = boot.prepare(&mut trace).and_then(|ready| Ok((boot.exec(&ready)?, ready)));
+    become_python(prepared, boot.job(), settings, &trace)
+}
+
+/// Becomes what was prepared; tells what that cost, or why there is nothing.
+pub(crate) fn become_python(
+    prepared: Result<(Exec, Ready), BootError>,
+    job: &Job,
+    settings: &Settings,
+    trace: &Trace,
+) -> Result<Infallible, BootError> {
+    let outcome = prepared.as_ref().map_or_else(|error| format!("{:?}", error.exit()), |_| "started".into());
     if settings.log {
         say(&trace.line());
     }
     if let Some(path) = &settings.metrics {
         // A start does not fail for want of figures.
-        let _ = trace.append(path, &boot.job().environment, &boot.job().name, &outcome);
+        let _ = trace.append(path, &job.environment, &job.name, &outcome);
     }
     // Nor for want of a trace.
     let _ = events::write();
-    let (exec, ready) = result?;
+    let (exec, ready) = prepared?;
     // A signal that came after the last look at it must not be lost.
     if let Some(signal) = sys::stop_signal() {
         return Err(BootError::Stopped(format!("signal {signal}")));

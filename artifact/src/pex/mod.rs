@@ -13,6 +13,7 @@
 
 pub mod file;
 pub mod finish;
+mod kept;
 pub mod places;
 mod requirement;
 pub mod resolve;
@@ -26,6 +27,7 @@ use crate::pex_info::PexInfoError;
 use crate::zip::ZipError;
 
 pub use file::{Files, Pex, is_pex, open};
+pub use kept::keep_youngest;
 
 /// Why a PEX cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -27,6 +27,7 @@ mod hdfs;
 mod key;
 #[cfg(any(feature = "hdfs", feature = "s3"))]
 mod network;
+mod object;
 mod open;
 mod options;
 #[cfg(any(test, feature = "hdfs", feature = "s3"))]
@@ -43,6 +44,7 @@ pub use file::FileStore;
 #[cfg(feature = "hdfs")]
 pub use hdfs::HdfsStore;
 pub use key::{Key, NameError};
+pub use object::{FileOrObject, ObjectUri, ObjectUriError};
 pub use open::{cluster_properties, open};
 pub use options::{Deadlines, FAN_OUT_REPLICATION, StoreOptions, USER_VARIABLES, VARIABLES};
 #[cfg(feature = "s3")]

@@ -131,6 +131,11 @@ impl StoreOptions {
         Self { cluster, user, environ, ..Self::default() }
     }
 
+    /// The options for a job's `cluster` properties by the variables of this process.
+    pub fn of_process(cluster: BTreeMap<String, String>) -> Self {
+        Self::new(cluster, |name| std::env::var(name).ok())
+    }
+
     /// A variable of [`VARIABLES`] that is set and not empty.
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.environ.get(name).map(String::as_str)

@@ -1,31 +1,17 @@
 //! A cold start: the manifest, an interpreter, a place, the layers, the tree.
 
-use std::time::Duration;
-
 use cpack_artifact::Digest;
-use cpack_artifact::manifest::{Layer, MAX_JSON, Manifest};
+use cpack_artifact::manifest::{MAX_JSON, Manifest};
 use cpack_artifact::store::{Key, Store, StoreOptions, StoreUri, open};
 
 use super::{Boot, Means, Phase, Ready, Trace, Tree};
 use crate::build::{ensure_tree, in_order, private_tree};
-use crate::cache::{
-    Cache, Cleaning, Description, Environment, Found as InCache, LayerState, Place, PlaceError, RECENT, clean, free_at,
-    unusable,
-};
+use crate::cache::{Cache, Description};
 use crate::environment::Python;
 use crate::error::BootError;
 use crate::interpreter::{Search, choose, environment_key, node_glibc, require_glibc, require_platform};
 use crate::settings::Settings;
 use crate::watch::{Stop, Watching};
-
-/// How long a start may clean up before Python runs.
-const CLEANING_TIME: Duration = Duration::from_secs(1);
-
-/// How long it may clean up where it cannot go on without.
-const ROOM_TIME: Duration = Duration::from_secs(30);
-
-/// Layers that this start, or one beside it, built a moment ago are not what is to go.
-const JUST_BUILT: Duration = Duration::from_secs(120);
 
 /// What is opened and started only when something is to be built.
 #[derive(Debug)]
@@ -60,7 +46,7 @@ impl Boot<'_> {
     /// Opens the job's store, and starts to watch whether anybody still wants this.
     pub fn materials(&self) -> Result<Materials, BootError> {
         let uri: StoreUri = self.job().store.parse()?;
-        let options = StoreOptions::new(self.job().cluster.clone(), |name| std::env::var(name).ok());
+        let options = StoreOptions::of_process(self.job().cluster.clone());
         let store = open(&uri, &options)?;
         let (stop, watching) = Stop::watch(self.arguments);
         Ok(Materials { store, stop, _watching: watching })
@@ -74,47 +60,12 @@ impl Boot<'_> {
         let means = materials.means(self.settings);
         if !self.settings.writable {
             // An interpreter behind a shim is known only now that it was asked.
-            if let Some((cache, environment)) = self.look_for(&plan.key) {
-                return self.add_overlays(cache, Some(plan.key), environment, trace);
+            if let Some((cache, key, environment)) = self.node.look([plan.key.clone()]) {
+                return self.add_overlays(cache, Some(key), environment, trace);
             }
         }
-        match self.build_somewhere(&plan, &means, trace) {
-            Err(BootError::Build(error)) if error.is_full() && self.make_room(trace) => {
-                self.build_somewhere(&plan, &means, trace)
-            }
-            result => result,
-        }
-    }
-
-    /// Builds in the first place that can take it.
-    fn build_somewhere(&self, plan: &Plan, means: &Means<'_>, trace: &mut Trace) -> Result<Ready, BootError> {
         let wanted = in_order(plan.manifest.layers.iter().chain(&self.job().overlays));
-        let mut refusals = Vec::new();
-        let mut failure = None;
-        for place in self.places_for(&wanted, &mut refusals) {
-            let cache = match Cache::create(place, &self.boot) {
-                Ok(cache) => cache,
-                Err(error) => {
-                    refusals.push(error.to_string());
-                    continue;
-                }
-            };
-            match self.build_in(cache, plan, means, trace) {
-                Err(BootError::Build(error)) if error.is_of_this_place() => failure = Some(error),
-                result => return result,
-            }
-        }
-        Err(failure.map_or_else(|| BootError::NoPlace(refusals.join("; ")), BootError::Build))
-    }
-
-    fn look_for(&self, key: &str) -> Option<(Cache, Environment)> {
-        self.places.iter().find_map(|place| {
-            let cache = Cache::open(place, &self.boot).ok()?;
-            match cache.find_environment(key) {
-                InCache::Ready(environment) => Some((cache, environment)),
-                InCache::Stale | InCache::Missing => None,
-            }
-        })
+        self.node.build(&wanted, trace, |cache, trace| self.build_in(cache, &plan, &means, trace))
     }
 
     fn build_in(&self, cache: Cache, plan: &Plan, means: &Means<'_>, trace: &mut Trace) -> Result<Ready, BootError> {
@@ -128,31 +79,14 @@ impl Boot<'_> {
         };
         if self.settings.writable {
             let environment = private_tree(&cache, &tree, means, trace)?;
-            self.clean(&cache, &plan.key, trace);
+            self.node.clean(&cache, &plan.key, trace);
             return self.add_overlays(cache, None, environment, trace);
         }
         let (environment, is_new) = ensure_tree(&cache, &tree, means, trace)?;
         if is_new {
-            self.clean(&cache, &plan.key, trace);
+            self.node.clean(&cache, &plan.key, trace);
         }
         self.add_overlays(cache, Some(plan.key.clone()), environment, trace)
-    }
-
-    fn clean(&self, cache: &Cache, key: &str, trace: &mut Trace) {
-        let limit = self.settings.cache_limit;
-        let cleaning = Cleaning { limit, recent: RECENT, time: CLEANING_TIME, keep: Some(key) };
-        // Nobody waits for it to succeed.
-        let _ = clean(cache, &cleaning);
-        trace.mark(Phase::Clean);
-    }
-
-    /// Removes what nobody uses from all caches, since no disk has room: slow, and better than not to start.
-    fn make_room(&self, trace: &mut Trace) -> bool {
-        let cleaning = Cleaning { limit: 0, recent: JUST_BUILT, time: ROOM_TIME, keep: None };
-        let caches = self.places.iter().filter_map(|place| Cache::open(place, &self.boot).ok());
-        let bytes: u64 = caches.filter_map(|cache| clean(&cache, &cleaning).ok()).map(|cleaned| cleaned.bytes).sum();
-        trace.mark(Phase::Clean);
-        bytes > 0
     }
 
     /// Reads the manifest and finds the interpreter.
@@ -201,35 +135,4 @@ impl Boot<'_> {
         let reason = format!("its digest is {found}, expected {expected}: upload the environment again with --repair");
         Err(BootError::WrongManifest { location, reason })
     }
-
-    /// The places to build in, best first: where most of the layers are already, then in their order, those without
-    /// enough space last.
-    fn places_for(&self, wanted: &[&Layer], refusals: &mut Vec<String>) -> Vec<&Place> {
-        let total: u64 = wanted.iter().map(|layer| layer.archive.unpacked).sum();
-        let mut ranked = Vec::new();
-        for place in &self.places {
-            if let Some(reason) = unusable(place) {
-                refusals.push(format!("{}: {reason}", place.path.display()));
-                continue;
-            }
-            let there = match Cache::open(place, &self.boot) {
-                Ok(cache) => size_there(&cache, wanted),
-                Err(PlaceError::Io { .. }) => 0,
-                Err(error) => {
-                    refusals.push(error.to_string());
-                    continue;
-                }
-            };
-            let lacks_space = free_at(&place.path) < total.saturating_sub(there);
-            ranked.push((lacks_space, std::cmp::Reverse(there), place));
-        }
-        ranked.sort_by_key(|(lacks_space, there, _)| (*lacks_space, *there));
-        ranked.into_iter().map(|(_, _, place)| place).collect()
-    }
-}
-
-/// How much of `wanted` is in a cache.
-fn size_there(cache: &Cache, wanted: &[&Layer]) -> u64 {
-    let there = wanted.iter().filter(|layer| cache.layer_state(&layer.content) != LayerState::Missing);
-    there.map(|layer| layer.archive.unpacked.max(1)).sum()
 }

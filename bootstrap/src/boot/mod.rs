@@ -9,12 +9,13 @@ use std::path::PathBuf;
 use cpack_artifact::job::{Entry, Job};
 
 use crate::build::{Means, Tree};
-use crate::cache::{BootId, Cache, Environment, Found as InCache, Lease, Place, places};
+use crate::cache::{Cache, Environment, Lease};
 use crate::entry::command_line;
 use crate::error::BootError;
 use crate::exec::Exec;
 use crate::interpreter::{Identity, Search, environment_key};
 use crate::job::{Found, Origin};
+use crate::node::Node;
 use crate::settings::{Settings, left};
 use crate::trace::{Phase, Trace};
 use crate::{path, sys};
@@ -27,8 +28,7 @@ pub struct Boot<'a> {
     found: &'a Found,
     settings: &'a Settings,
     arguments: &'a [OsString],
-    boot: BootId,
-    places: Vec<Place>,
+    node: Node,
 }
 
 /// An environment that is ready, with what the job adds.
@@ -51,9 +51,7 @@ pub struct Ready {
 impl<'a> Boot<'a> {
     /// A start of the job that was found, with the arguments of the process.
     pub fn new(found: &'a Found, settings: &'a Settings, arguments: &'a [OsString]) -> Self {
-        let working_directory = std::env::current_dir().ok();
-        let places = places(&settings.places, working_directory.as_deref());
-        Self { found, settings, arguments, boot: BootId::current(), places }
+        Self { found, settings, arguments, node: Node::new(settings) }
     }
 
     /// The job.
@@ -84,23 +82,14 @@ impl<'a> Boot<'a> {
 
     /// Looks for the environment in all caches: the warm path. Nothing is created, started or locked but the lease.
     pub fn look(&self) -> Option<(Cache, String, Environment)> {
-        let mut caches: Vec<_> = self.places.iter().filter_map(|place| Cache::open(place, &self.boot).ok()).collect();
-        let mut look_for = |key: String| {
-            let (at, environment) =
-                caches.iter().enumerate().find_map(|(at, cache)| match cache.find_environment(&key) {
-                    InCache::Ready(environment) => Some((at, environment)),
-                    InCache::Stale | InCache::Missing => None,
-                })?;
-            Some((caches.swap_remove(at), key, environment))
-        };
         let (id, wanted) = (&self.job().environment, &self.job().interpreter);
         let minor = crate::interpreter::minor(&wanted.version);
         let key = |identity: Option<&Identity>| environment_key(id, minor, &wanted.soabi, identity);
         if wanted.shipped {
-            return look_for(key(None));
+            return self.node.look([key(None)]);
         }
         // One name for each interpreter that it may have been built for; mostly the first is the one.
-        Search::new(self.job(), self.settings).identities().find_map(|identity| look_for(key(Some(&identity))))
+        self.node.look(Search::new(self.job(), self.settings).identities().map(|identity| key(Some(&identity))))
     }
 
     /// What is executed in an environment that is ready.

@@ -8,9 +8,10 @@ use serde_json::json;
 
 use super::{Report, manifest_of, size, usage};
 use crate::boot::Boot;
-use crate::cache::{BootId, Cache, Cleaned, Cleaning, RECENT, clean, places};
+use crate::cache::{Cleaned, Cleaning, RECENT, clean};
 use crate::error::BootError;
 use crate::job;
+use crate::node::Node;
 use crate::settings::{Settings, parse_size};
 use crate::trace::Trace;
 
@@ -41,11 +42,8 @@ pub(super) fn gc(settings: &Settings, arguments: &[OsString]) -> Result<Report, 
     let limit = limit(settings, arguments)?;
     // Who asks for all of it does not mean to spare what was used just now, and whoever builds begins again.
     let recent = if limit == 0 { Duration::ZERO } else { RECENT };
-    let working_directory = std::env::current_dir().ok();
-    let boot = BootId::current();
     let mut total = Cleaned::default();
-    for place in places(&settings.places, working_directory.as_deref()) {
-        let Ok(cache) = Cache::open(&place, &boot) else { continue };
+    for cache in Node::new(settings).caches() {
         let cleaned = clean(&cache, &Cleaning { limit, recent, time: NO_HURRY, keep: None })
             .map_err(|source| BootError::Io { path: cache.root().into(), source })?;
         total.environments += cleaned.environments;

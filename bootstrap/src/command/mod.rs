@@ -101,7 +101,7 @@ fn exec(arguments: &[OsString], settings: &Settings, mut trace: Trace) -> Result
     }
     let found = job::from_path(&path)?;
     trace.mark(Phase::Find);
-    crate::become_python(&Boot::new(&found, settings, rest), settings, trace).map(|never| match never {})
+    crate::run(&Boot::new(&found, settings, rest), settings, trace).map(|never| match never {})
 }
 
 /// The manifest of a job, from its launcher or its store.

@@ -6,19 +6,19 @@ use serde_json::{Value, json};
 
 use super::{Report, size, table};
 use crate::boot::Boot;
-use crate::cache::{BootId, Cache, Place, PlaceError, free_at, places, read_description, unusable};
+use crate::cache::{BootId, Cache, Place, PlaceError, free_at, read_description, unusable};
 use crate::error::BootError;
 use crate::job;
+use crate::node::Node;
 use crate::settings::Settings;
 
 pub(super) fn run(settings: &Settings) -> Result<Report, BootError> {
-    let working_directory = std::env::current_dir().ok();
-    let boot = BootId::current();
+    let node = Node::new(settings);
     let mut text = String::new();
     let mut found = Vec::new();
     let mut rows = vec![["place", "kind", "state", "free"].map(str::to_owned).to_vec()];
-    for place in places(&settings.places, working_directory.as_deref()) {
-        let (state, cache) = state(&place, &boot);
+    for place in &node.places {
+        let (state, cache) = state(place, &node.boot);
         let row =
             [place.path.display().to_string(), place.kind.word().into(), state.clone(), size(free_at(&place.path))];
         rows.push(row.to_vec());

@@ -17,12 +17,12 @@ use serde_json::json;
 use super::{Report, table};
 use crate::build::{Means, Tree, repair_tree};
 use crate::cache::{
-    BootId, Cache, Claim, Description, Staging, content_of, file_digest, places, read_description, read_manifest,
-    remove_tree,
+    Cache, Claim, Description, Staging, content_of, file_digest, read_description, read_manifest, remove_tree,
 };
 use crate::environment::{Python, is_own};
 use crate::error::BootError;
 use crate::job;
+use crate::node::Node;
 use crate::settings::Settings;
 use crate::trace::Trace;
 use crate::watch::Stop;
@@ -37,11 +37,8 @@ struct Findings {
 }
 
 pub(super) fn run(settings: &Settings) -> Result<Report, BootError> {
-    let working_directory = std::env::current_dir().ok();
-    let boot = BootId::current();
     let mut findings = Findings::default();
-    for place in places(&settings.places, working_directory.as_deref()) {
-        let Ok(cache) = Cache::open(&place, &boot) else { continue };
+    for cache in Node::new(settings).caches() {
         let failed = |source| BootError::Io { path: cache.root().into(), source };
         let staging = cache.staging().map_err(failed)?;
         let verifier = Verifier { cache: &cache, settings, staging: &staging };
@@ -129,7 +126,7 @@ impl Verifier<'_> {
     fn repair(&self, key: &str, description: &Description, bytes: &[u8], manifest: &Manifest) -> Result<(), BootError> {
         let uri: StoreUri = description.store.parse()?;
         let cluster = job::find(self.settings).map_or_else(|_| BTreeMap::new(), |found| found.job.cluster);
-        let store = open(&uri, &StoreOptions::new(cluster, |name| std::env::var(name).ok()))?;
+        let store = open(&uri, &StoreOptions::of_process(cluster))?;
         let python = python(description);
         let (stop, _watching) = Stop::watch(&[]);
         let means = Means {

@@ -13,9 +13,7 @@ use cpack_artifact::exit::Exit;
 use cpack_artifact::job::{self, Job};
 use cpack_artifact::launcher::{LauncherError, TRAILER_SIZE, Trailer};
 use cpack_artifact::manifest::{DocumentError, MAX_JSON};
-use cpack_artifact::store::{
-    Key, NameError, StoreError, StoreErrorKind, StoreOptions, StoreUri, UriError, open, redact,
-};
+use cpack_artifact::store::{FileOrObject, ObjectUri, ObjectUriError, StoreError, StoreErrorKind, StoreOptions, open};
 
 use crate::settings::Settings;
 use crate::sys;
@@ -95,15 +93,7 @@ pub enum FindError {
     NoJob(Origin),
     /// A URI that cannot be understood.
     #[error("CPACK_JOB: {0}")]
-    Uri(#[from] UriError),
-    /// A URI whose last part is no name of a file.
-    #[error("CPACK_JOB names {uri}: {source}")]
-    Name {
-        /// The URI, redacted.
-        uri: String,
-        /// What is wrong.
-        source: NameError,
-    },
+    Uri(#[from] ObjectUriError),
     /// A store that does not give the job.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -113,7 +103,7 @@ impl FindError {
     /// The exit code that fits.
     pub const fn exit(&self) -> Exit {
         match self {
-            Self::None(_) | Self::Uri(_) | Self::Name { .. } => Exit::Usage,
+            Self::None(_) | Self::Uri(_) => Exit::Usage,
             Self::Store(error) => error.exit(),
             Self::Read { .. } | Self::Launcher { .. } | Self::Job { .. } | Self::NoJob(_) => Exit::Artifact,
         }
@@ -176,25 +166,21 @@ fn from_json(size: u64, read: impl FnOnce() -> Result<Vec<u8>, FindError>, origi
 }
 
 /// The job that lies in a store: a launcher there, of which only the job is read, or a JSON file.
-fn from_uri(uri: &str) -> Result<Found, FindError> {
-    let shown = || redact(uri);
-    let (directory, name) = uri.rsplit_once('/').unwrap_or((uri, ""));
-    let directory: StoreUri = directory.parse()?;
-    let key = Key::beside(name).map_err(|source| FindError::Name { uri: shown(), source })?;
-    let store = open(&directory, &StoreOptions::new(BTreeMap::new(), |name| std::env::var(name).ok()))?;
+fn from_object(object: &ObjectUri) -> Result<Found, FindError> {
+    let store = open(&object.store, &StoreOptions::of_process(BTreeMap::new()))?;
     let missing = || StoreError {
         kind: StoreErrorKind::NotFound,
         operation: "cannot read",
-        location: shown(),
+        location: object.to_string(),
         reason: "there is no such job: check CPACK_JOB".into(),
     };
-    let size = store.stat(&key)?.ok_or_else(missing)?.size;
-    let origin = Origin::Store(shown());
-    let read = |offset, buffer: &mut [u8]| Ok(store.read_range(&key, offset, buffer)?);
+    let size = store.stat(&object.key)?.ok_or_else(missing)?.size;
+    let origin = Origin::Store(object.to_string());
+    let read = |offset, buffer: &mut [u8]| Ok(store.read_range(&object.key, offset, buffer)?);
     if let Some(found) = appended(&read, size, &origin)? {
         return Ok(found);
     }
-    from_json(size, || Ok(store.read(&key, MAX_JSON)?), origin)
+    from_json(size, || Ok(store.read(&object.key, MAX_JSON)?), origin)
 }
 
 fn from_variable(value: &OsStr) -> Result<Found, FindError> {
@@ -202,14 +188,9 @@ fn from_variable(value: &OsStr) -> Result<Found, FindError> {
     if bytes.first() == Some(&b'{') {
         return Ok(Found { job: parse(bytes, &Origin::Variable)?, manifest: None, origin: Origin::Variable });
     }
-    if let Some(path) = bytes.strip_prefix(b"file:") {
-        // file:/p and file:///p
-        let path = path.strip_prefix(b"//").unwrap_or(path);
-        return from_path(Path::new(OsStr::from_bytes(path)));
-    }
-    match value.to_str() {
-        Some(uri) if uri.contains("://") => from_uri(uri),
-        _ => from_path(Path::new(value)),
+    match FileOrObject::read(value)? {
+        FileOrObject::File(path) => from_path(&path),
+        FileOrObject::Object(object) => from_object(&object),
     }
 }
 

@@ -6,6 +6,8 @@
 //!
 //! The newest are kept; an environment that was made of one needs it no more.
 
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -13,12 +15,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use cpack_artifact::store::{Key, Store, StoreError, StoreOptions, StoreUri, open};
+use cpack_artifact::pex::keep_youngest;
+use cpack_artifact::store::{FileOrObject, Key, Store, StoreError, StoreErrorKind, StoreOptions, open};
 
-use super::build;
 use crate::build::BuildError;
 use crate::error::BootError;
+use crate::node::Node;
 use crate::settings::Settings;
+use crate::trace::Trace;
 
 /// Bytes that are fetched at once by one thread.
 const RANGE: u64 = 8 << 20;
@@ -27,48 +31,42 @@ const RANGE: u64 = 8 << 20;
 const KEPT: usize = 8;
 
 /// The local path of an artifact that is named by a path or URI.
-pub fn local(artifact: &Path, settings: &Settings) -> Result<PathBuf, BootError> {
-    let Some(text) = artifact.to_str() else { return Ok(artifact.to_owned()) };
-    if let Some(path) = text.strip_prefix("file:") {
-        // file:/p and file:///p
-        return Ok(PathBuf::from(path.strip_prefix("//").unwrap_or(path)));
-    }
-    if !text.contains("://") {
-        return Ok(artifact.to_owned());
-    }
-    let (parent, name) = text.rsplit_once('/').unwrap_or((text, ""));
-    let uri: StoreUri = parent.parse()?;
-    let key = Key::beside(name).map_err(|error| BootError::Usage(error.to_string()))?;
-    let options = StoreOptions::new(Default::default(), |name| std::env::var(name).ok());
-    let store = open(&uri, &options)?;
-    let Some(stat) = store.stat(&key)? else {
-        // In the store's words, which say what to do.
-        return Err(store
-            .read(&key, 1)
-            .err()
-            .map_or_else(|| BootError::Usage(format!("{name} is not there")), Into::into));
+pub fn local(artifact: &OsStr, settings: &Settings) -> Result<PathBuf, BootError> {
+    let object = match FileOrObject::read(artifact)? {
+        FileOrObject::File(path) => return Ok(path),
+        FileOrObject::Object(object) => object,
     };
+    let store = open(&object.store, &StoreOptions::of_process(BTreeMap::new()))?;
+    let missing = || StoreError {
+        kind: StoreErrorKind::NotFound,
+        operation: "cannot read",
+        location: object.to_string(),
+        reason: "there is no such artifact: check its URI".into(),
+    };
+    let stat = store.stat(&object.key)?.ok_or_else(missing)?;
     let modified = stat.modified.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-    let digest = blake3::hash(format!("{text}\n{}\n{modified}", stat.size).as_bytes()).to_hex();
-    let cache = build::cache(settings)?;
-    let all = cache.root().join("artifacts");
-    let place = all.join(&digest[..32]);
-    let path = place.join(name);
-    if path.is_file() {
-        return Ok(path);
-    }
-    let failed = |source| BuildError::Cache { path: all.clone(), source };
-    fs::create_dir_all(&all).map_err(failed)?;
-    prune(&all);
-    let staging = cache.staging().map_err(failed)?;
-    let staged = staging.subdirectory("artifact").map_err(failed)?;
-    download(&*store, &key, stat.size, &staged.join(name), settings.threads())?;
-    match fs::rename(&staged, &place) {
-        // Another process fetched it meanwhile.
-        Err(_) if path.is_file() => {}
-        result => result.map_err(failed)?,
-    }
-    Ok(path)
+    let digest = blake3::hash(format!("{object}\n{}\n{modified}", stat.size).as_bytes()).to_hex();
+    let name = object.key.as_str();
+    Node::new(settings).build(&[], &mut Trace::start(), |cache, _| {
+        let all = cache.root().join("artifacts");
+        let place = all.join(&digest[..32]);
+        let path = place.join(name);
+        if path.is_file() {
+            return Ok(path);
+        }
+        let failed = |source| BuildError::Cache { path: all.clone(), source };
+        fs::create_dir_all(&all).map_err(failed)?;
+        keep_youngest(&all, KEPT - 1);
+        let staging = cache.staging().map_err(failed)?;
+        let staged = staging.subdirectory("artifact").map_err(failed)?;
+        download(&*store, &object.key, stat.size, &staged.join(name), settings.threads())?;
+        match fs::rename(&staged, &place) {
+            // Another process fetched it meanwhile.
+            Err(_) if path.is_file() => {}
+            result => result.map_err(failed)?,
+        }
+        Ok(path)
+    })
 }
 
 /// Fetches an object in ranges, several at once.
@@ -99,16 +97,4 @@ fn download(store: &dyn Store, key: &Key, size: u64, path: &Path, threads: usize
     });
     let error = error.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     error.map_or(Ok(()), Err)
-}
-
-/// Removes all but the youngest artifacts.
-fn prune(all: &Path) {
-    let entries = fs::read_dir(all).into_iter().flatten().flatten();
-    let made = |entry: &fs::DirEntry| entry.metadata().and_then(|m| m.modified()).ok();
-    let mut found: Vec<_> = entries.filter_map(|entry| Some((made(&entry)?, entry.path()))).collect();
-    found.sort_by_key(|(made, _)| std::cmp::Reverse(*made));
-    for (_, path) in found.into_iter().skip(KEPT - 1) {
-        // Whoever extracts it has it open.
-        let _ = fs::remove_dir_all(path);
-    }
 }

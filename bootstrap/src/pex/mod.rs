@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | `setup` | its settings, and the variables of upstream's runtime |
 //! | `python` | the interpreter, and which distributions are active for it |
-//! | `build` | extracts what is missing and puts up the environment |
+//! | `build` | finds the environment, or puts it up |
+//! | `layers` | extracts what is missing |
 //! | `entry` | what runs: entry point, module, script, interpreter |
 //! | `fetch` | a PEX that lies in a store |
 //! | `reason` | why a PEX is handed over |
@@ -22,6 +23,7 @@
 mod build;
 mod entry;
 mod fetch;
+mod layers;
 mod python;
 mod reason;
 mod setup;
@@ -48,6 +50,9 @@ pub use fetch::local;
 /// The scripts of an environment and what each starts.
 const SCRIPTS: &str = "share/cluster-pack/scripts.json";
 
+/// Where Python keeps byte-code.
+const BYTE_CODE: &str = "__pycache__";
+
 /// Starts the PEX at `path` with `arguments`. Returns only if that fails.
 pub fn start(
     path: &Path,
@@ -67,31 +72,21 @@ pub fn start(
     trace.mark(Phase::Find);
     let found = build::look(&setup, &variables, settings);
     trace.mark(Phase::Look);
+    let job = build::job(&setup);
     let ready = match found {
-        Some(ready) => ready,
-        None => match build::build(&setup, &variables, settings, arguments, &mut trace)? {
-            Ok(ready) => ready,
-            Err(reason) => return hand_over(setup.pex(), &reason, arguments),
+        Some(ready) => Ok(ready),
+        None => match build::build(&setup, &variables, settings, arguments, &mut trace) {
+            Ok(Err(reason)) => return hand_over(setup.pex(), &reason, arguments),
+            Ok(Ok(ready)) => Ok(ready),
+            Err(error) => Err(error),
         },
     };
-    let found = build::job(&setup);
-    let start = entry::Start { setup: &setup, variables: &variables, arguments, prefix: &ready.prefix };
-    let exec = start.adapt(Boot::new(&found, settings, arguments).exec(&ready)?)?;
-    if settings.log {
-        crate::say(&trace.line());
-    }
-    if let Some(metrics) = &settings.metrics {
-        // A start does not fail for want of figures.
-        let _ = trace.append(metrics, &found.job.environment, &found.job.name, "started");
-    }
-    if let Some(signal) = sys::stop_signal() {
-        return Err(BootError::Stopped(format!("signal {signal}")));
-    }
-    for lease in &ready.leases {
-        let _ = lease.keep_across_exec();
-    }
-    let program = exec.program.clone();
-    Err(BootError::Exec { source: exec.run(), program })
+    let prepared = ready.and_then(|ready| {
+        let exec = Boot::new(&job, settings, arguments).exec(&ready)?;
+        let start = entry::Start { setup: &setup, variables: &variables, arguments, prefix: &ready.prefix };
+        Ok((start.adapt(exec)?, ready))
+    });
+    crate::become_python(prepared, &job.job, settings, &trace)
 }
 
 /// Runs the PEX by plain Python, saying why.

@@ -20,7 +20,7 @@ use cpack_artifact::pex::finish::finish;
 use cpack_artifact::pex::places::{Order, Part, Places, parts, places};
 use cpack_artifact::pex::resolve::{Interpreter, Machine, resolve};
 use cpack_artifact::pex::tags::Target;
-use cpack_artifact::pex::{self, Pex};
+use cpack_artifact::pex::{self, Pex, keep_youngest};
 use cpack_artifact::pex_info::{InheritPath, PexInfo};
 use rayon::prelude::*;
 use serde::Deserialize;
@@ -93,7 +93,7 @@ pub fn unpack(path: &Path, cache: &ClientCache, search: Option<&std::ffi::OsStr>
     if !prefix.join("pyvenv.cfg").is_file() {
         let failed = |source| PexError::Io { action: "write", path: all.clone(), source };
         fs::create_dir_all(&all).map_err(failed)?;
-        prune(&all);
+        keep_youngest(&all, KEPT - 1);
         let staging = tempfile::Builder::new().prefix(".new").tempdir_in(&all).map_err(failed)?;
         let staged = staging.path().join("environment");
         Unpacking { pexes: &pexes, info: &info, staging: staging.path(), search }.run(&staged)?;
@@ -104,18 +104,6 @@ pub fn unpack(path: &Path, cache: &ClientCache, search: Option<&std::ffi::OsStr>
         }
     }
     Ok(Unpacked { prefix, info, has_entry })
-}
-
-/// Removes all but the youngest environments.
-fn prune(all: &Path) {
-    let entries = fs::read_dir(all).into_iter().flatten().flatten();
-    let made = |entry: &fs::DirEntry| entry.metadata().and_then(|m| m.modified()).ok();
-    let mut found: Vec<_> = entries.filter_map(|entry| Some((made(&entry)?, entry.path()))).collect();
-    found.sort_by_key(|(made, _)| std::cmp::Reverse(*made));
-    for (_, path) in found.into_iter().skip(KEPT - 1) {
-        // Who still reads it packs again.
-        let _ = fs::remove_dir_all(path);
-    }
 }
 
 struct Unpacking<'a> {

@@ -71,7 +71,11 @@ impl Context {
 
     /// Opens the store at `text`, a URI or a directory.
     pub(super) fn open_store(&self, text: &str) -> Result<Box<dyn Store>, CommandError> {
-        let uri: StoreUri = text.parse()?;
+        self.open_uri(text.parse()?)
+    }
+
+    /// Opens the store at `uri`.
+    pub(super) fn open_uri(&self, uri: StoreUri) -> Result<Box<dyn Store>, CommandError> {
         let uri = match uri.as_directory() {
             Some(directory) => StoreUri::directory(&absolute(&directory)?),
             None => uri,
@@ -80,7 +84,7 @@ impl Context {
     }
 
     fn store_options(&self) -> StoreOptions {
-        let options = StoreOptions::new(BTreeMap::new(), |name| std::env::var(name).ok());
+        let options = StoreOptions::of_process(BTreeMap::new());
         let replication = self.common.replication.map_or(options.replication, |n| Some(n).filter(|n| *n > 0));
         StoreOptions { replication, ..options }
     }

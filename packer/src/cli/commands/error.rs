@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use cpack_artifact::exit::Exit;
 use cpack_artifact::manifest::DocumentError;
-use cpack_artifact::store::{StoreError, UriError};
+use cpack_artifact::store::{ObjectUriError, StoreError, UriError};
 
 use crate::cli::config::ConfigError;
 use crate::discover::DiscoverError;
@@ -27,6 +27,8 @@ pub(crate) enum CommandError {
     Config(#[from] ConfigError),
     #[error("--store {0}")]
     Uri(#[from] UriError),
+    #[error("{0}: write SCHEME://…/DIRECTORY/NAME")]
+    Object(#[from] ObjectUriError),
     #[error(transparent)]
     Discover(#[from] DiscoverError),
     #[error(transparent)]
@@ -63,6 +65,7 @@ impl CommandError {
             | Self::Selection(_)
             | Self::Config(_)
             | Self::Uri(_)
+            | Self::Object(_)
             | Self::Launcher(LauncherError::NoBoot { .. }) => Exit::Usage,
             Self::Discover(_) | Self::Requirements(_) => Exit::Environment,
             Self::Submit(error) => submit(error),

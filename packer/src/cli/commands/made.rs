@@ -149,7 +149,7 @@ pub(super) fn qualified(store: &StoreUri, key: &Key) -> Result<String, CommandEr
     if store.scheme == Scheme::File || !store.authority.is_empty() {
         return Ok(plain);
     }
-    let options = StoreOptions::new(BTreeMap::new(), |name| std::env::var(name).ok());
+    let options = StoreOptions::of_process(BTreeMap::new());
     let properties = cluster_properties(store, &options)?;
     let default = properties.get("fs.defaultFS").map(|uri| uri.trim_end_matches('/'));
     Ok(default.map_or(plain, |default| format!("{default}{}/{key}", store.path)))

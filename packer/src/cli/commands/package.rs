@@ -12,7 +12,7 @@ use std::path::Path;
 
 use cpack_artifact::Digest;
 use cpack_artifact::manifest::MAX_JSON;
-use cpack_artifact::store::{Key, Put, Source, Store, StoreUri};
+use cpack_artifact::store::{FileOrObject, Key, ObjectUri, Put, Source, Store};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -31,24 +31,19 @@ struct Report {
     unchanged: bool,
 }
 
-/// The directory and the name of a file at `uri`.
-fn split(uri: &str) -> Result<(String, String), CommandError> {
-    let place: StoreUri = uri.parse()?;
-    let whole = match place.as_directory() {
-        Some(path) => StoreUri::directory(&absolute(&path)?).to_string(),
-        None => place.to_string(),
-    };
-    match whole.rsplit_once('/') {
-        Some((directory, name)) if !name.is_empty() && !directory.ends_with('/') => Ok((directory.into(), name.into())),
-        _ => Err(CommandError::Usage(format!("{uri} names no file in a directory: write SCHEME://…/DIRECTORY/NAME"))),
+/// The object at `uri`; a path is made absolute.
+fn object(uri: &str) -> Result<ObjectUri, CommandError> {
+    match FileOrObject::read(uri.as_ref())? {
+        FileOrObject::Object(object) => Ok(object),
+        FileOrObject::File(path) => Ok(ObjectUri::of_file(&absolute(&path)?)?),
     }
 }
 
 /// Names the store beside the package, and the environment after it, where nothing else is said.
 pub(super) fn fill(common: &mut Common, package: &str) -> Result<(), CommandError> {
-    let (directory, name) = split(package)?;
-    common.store.get_or_insert_with(|| format!("{directory}/{STORE}"));
-    common.name.get_or_insert_with(|| name.trim_end_matches(".zip").trim_end_matches(".pex").to_owned());
+    let ObjectUri { store, key } = object(package)?;
+    common.store.get_or_insert_with(|| store.join(STORE));
+    common.name.get_or_insert_with(|| key.as_str().trim_end_matches(".zip").trim_end_matches(".pex").to_owned());
     Ok(())
 }
 
@@ -64,23 +59,20 @@ pub(super) fn publish(context: &Context, arguments: &Publish) -> Result<(), Comm
 
 /// Prints what lies beside the file at a URI.
 pub(super) fn metadata(context: &Context, uri: &str) -> Result<(), CommandError> {
-    let (directory, name) = split(uri)?;
-    let store = context.open_store(&directory)?;
-    let bytes = store.read(&beside(uri, &name)?, MAX_JSON)?;
+    let object = object(uri)?;
+    let store = context.open_uri(object.store.clone())?;
+    let bytes = store.read(&beside(&object)?, MAX_JSON)?;
     let found: Map<String, Value> =
         serde_json::from_slice(&bytes).map_err(|error| CommandError::Damaged(format!("beside {uri}: {error}")))?;
     context.voice.answer(serde_json::to_string_pretty(&found).unwrap_or_default(), &found);
     Ok(())
 }
 
-fn key(uri: &str, name: &str) -> Result<Key, CommandError> {
-    Key::beside(name).map_err(|error| CommandError::Usage(format!("{uri}: {error}")))
-}
-
-/// The metadata of the file `name`.
-fn beside(uri: &str, name: &str) -> Result<Key, CommandError> {
+/// The metadata of a file.
+fn beside(file: &ObjectUri) -> Result<Key, CommandError> {
+    let name = file.key.as_str();
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
-    key(uri, &format!("{stem}.json"))
+    Key::beside(&format!("{stem}.json")).map_err(|error| CommandError::Usage(format!("{file}: {error}")))
 }
 
 /// The metadata of an uploaded environment.
@@ -103,19 +95,19 @@ pub(super) fn lay(
     mut metadata: Map<String, Value>,
     force: bool,
 ) -> Result<bool, CommandError> {
-    let (directory, name) = split(uri)?;
-    let (file, beside) = (key(uri, &name)?, beside(uri, &name)?);
+    let object = object(uri)?;
+    let (file, beside) = (&object.key, beside(&object)?);
     let digest = digest_of(&source)?;
     let size = source.size().map_err(|source| io("read", Path::new(uri), source))?;
     metadata.insert("size".into(), size.into());
     metadata.insert("digest".into(), digest.to_hex().into());
-    let store = context.open_store(&directory)?;
-    if !force && is_there(store.as_ref(), &file, &beside, &metadata, size)? {
+    let store = context.open_uri(object.store.clone())?;
+    if !force && is_there(store.as_ref(), file, &beside, &metadata, size)? {
         return Ok(false);
     }
     store.delete(&beside)?;
-    store.put(&file, source, Put::Replace)?;
-    if let Some(path) = store.local_path(&file) {
+    store.put(file, source, Put::Replace)?;
+    if let Some(path) = store.local_path(file) {
         make_executable(&path).map_err(|source| io("write", &path, source))?;
     }
     let text = serde_json::to_vec_pretty(&metadata).unwrap_or_default();
@@ -165,22 +157,6 @@ fn io(verb: &'static str, path: &Path, source: std::io::Error) -> CommandError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_uri_is_a_directory_and_a_name() {
-        for (uri, directory, name) in [
-            ("hdfs:///user/me/envs/a.pex", "hdfs:///user/me/envs", "a.pex"),
-            ("s3://bucket/a.pex", "s3://bucket", "a.pex"),
-            ("file:///tmp/a.pex.zip", "file:///tmp", "a.pex.zip"),
-            ("/tmp/envs/a", "file:///tmp/envs", "a"),
-        ] {
-            let (found, file) = split(uri).expect(uri);
-            assert_eq!((found.replace("file:/t", "file:///t"), file.as_str()), (directory.into(), name), "{uri}");
-        }
-        for bad in ["s3://bucket", "gs://b/x", ""] {
-            assert!(split(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn the_store_is_beside_the_package_unless_one_is_named() {

@@ -1,0 +1,152 @@
+//! The node's caches taken together: looking in all of them, building in the first that can take it, making room.
+//!
+//! Jobs ([`crate::boot`]) and PEX files ([`crate::pex`]) come to an environment by the same three steps, which only differ
+//! in what is looked for and what is built.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use cpack_artifact::manifest::Layer;
+
+use crate::cache::{
+    BootId, Cache, Cleaning, Environment, Found, LayerState, Place, PlaceError, RECENT, clean, free_at, places,
+    unusable,
+};
+use crate::error::BootError;
+use crate::settings::Settings;
+use crate::trace::{Phase, Trace};
+
+/// How long a start may clean up before Python runs.
+const CLEANING_TIME: Duration = Duration::from_secs(1);
+
+/// How long it may clean up where it cannot go on without.
+const ROOM_TIME: Duration = Duration::from_secs(30);
+
+/// Layers that this start, or one beside it, built a moment ago are not what is to go.
+const JUST_BUILT: Duration = Duration::from_secs(120);
+
+/// The places of a process, best first.
+#[derive(Debug)]
+pub struct Node {
+    /// Where caches may be, whether there is one or not.
+    pub places: Vec<Place>,
+    /// Since when the machine runs.
+    pub boot: BootId,
+    /// Above how many bytes a cache is cleaned up.
+    limit: u64,
+}
+
+impl Node {
+    /// The places that the settings name. Nothing is looked at.
+    pub fn new(settings: &Settings) -> Self {
+        let working_directory = std::env::current_dir().ok();
+        let places = places(&settings.places, working_directory.as_deref());
+        Self { places, boot: BootId::current(), limit: settings.cache_limit }
+    }
+
+    /// The caches that there are.
+    pub fn caches(&self) -> impl Iterator<Item = Cache> {
+        self.places.iter().filter_map(|place| Cache::open(place, &self.boot).ok())
+    }
+
+    /// The first environment of those names that is in a cache. Nothing is created or locked but its lease.
+    pub fn look(&self, keys: impl IntoIterator<Item = String>) -> Option<(Cache, String, Environment)> {
+        let mut caches: Vec<Cache> = self.caches().collect();
+        keys.into_iter().find_map(|key| {
+            let (at, environment) =
+                caches.iter().enumerate().find_map(|(at, cache)| match cache.find_environment(&key) {
+                    Found::Ready(environment) => Some((at, environment)),
+                    Found::Stale | Found::Missing => None,
+                })?;
+            Some((caches.swap_remove(at), key, environment))
+        })
+    }
+
+    /// Builds in the best place that can take it, `layers` being what is needed there. Where all disks are full, and
+    /// something can go, it goes.
+    pub fn build<T>(
+        &self,
+        layers: &[&Layer],
+        trace: &mut Trace,
+        mut build: impl FnMut(Cache, &mut Trace) -> Result<T, BootError>,
+    ) -> Result<T, BootError> {
+        match self.build_somewhere(layers, trace, &mut build) {
+            Err(BootError::Build(error)) if error.is_full() && self.make_room(trace) => {
+                self.build_somewhere(layers, trace, &mut build)
+            }
+            result => result,
+        }
+    }
+
+    fn build_somewhere<T>(
+        &self,
+        layers: &[&Layer],
+        trace: &mut Trace,
+        build: &mut impl FnMut(Cache, &mut Trace) -> Result<T, BootError>,
+    ) -> Result<T, BootError> {
+        let mut refusals = Vec::new();
+        let mut failure = None;
+        for place in self.ranked(layers, &mut refusals) {
+            let cache = match Cache::create(place, &self.boot) {
+                Ok(cache) => cache,
+                Err(error) => {
+                    refusals.push(error.to_string());
+                    continue;
+                }
+            };
+            match build(cache, trace) {
+                Err(BootError::Build(error)) if error.is_of_this_place() => failure = Some(error),
+                result => return result,
+            }
+        }
+        Err(failure.map_or_else(|| BootError::NoPlace(refusals.join("; ")), BootError::Build))
+    }
+
+    /// The places to build in, best first: where most of the layers are already, then in their order, those without
+    /// enough space last.
+    fn ranked(&self, layers: &[&Layer], refusals: &mut Vec<String>) -> Vec<&Place> {
+        let total: u64 = layers.iter().map(|layer| layer.archive.unpacked).sum();
+        let mut ranked = Vec::new();
+        for place in &self.places {
+            if let Some(reason) = unusable(place) {
+                refusals.push(format!("{}: {reason}", place.path.display()));
+                continue;
+            }
+            let there = match Cache::open(place, &self.boot) {
+                Ok(cache) => size_there(&cache, layers),
+                Err(PlaceError::Io { .. }) => 0,
+                Err(error) => {
+                    refusals.push(error.to_string());
+                    continue;
+                }
+            };
+            let lacks_space = free_at(&place.path) < total.saturating_sub(there);
+            ranked.push((lacks_space, Reverse(there), place));
+        }
+        ranked.sort_by_key(|(lacks_space, there, _)| (*lacks_space, *there));
+        ranked.into_iter().map(|(_, _, place)| place).collect()
+    }
+
+    /// Cleans up the cache that something was built in, but for the environment `key`.
+    pub fn clean(&self, cache: &Cache, key: &str, trace: &mut Trace) {
+        let cleaning = Cleaning { limit: self.limit, recent: RECENT, time: CLEANING_TIME, keep: Some(key) };
+        // Nobody waits for it to succeed.
+        let _ = clean(cache, &cleaning);
+        trace.mark(Phase::Clean);
+    }
+
+    /// Removes what nobody uses from all caches, since no disk has room: slow, and better than not to start.
+    fn make_room(&self, trace: &mut Trace) -> bool {
+        let cleaning = Cleaning { limit: 0, recent: JUST_BUILT, time: ROOM_TIME, keep: None };
+        let bytes: u64 =
+            self.caches().filter_map(|cache| clean(&cache, &cleaning).ok()).map(|cleaned| cleaned.bytes).sum();
+        trace.mark(Phase::Clean);
+        bytes > 0
+    }
+}
+
+/// How much of `wanted` is in a cache.
+fn size_there(cache: &Cache, wanted: &[&Layer]) -> u64 {
+    let there = wanted.iter().filter(|layer| cache.layer_state(&layer.content) != LayerState::Missing);
+    there.map(|layer| layer.archive.unpacked.max(1)).sum()
+}
