@@ -426,7 +426,7 @@ def memory(context, environment):
     def take(_):
         context.need(context.ours.start_room * environment.size)
         node, seen = context.scratch.fresh("memory"), {}
-        run([artifact.path, "-c", PASS], env=context.ours.node(node), watch=lambda pid: watch_memory(pid, seen))
+        run([artifact.path, "-c", PASS], env=context.ours.node(node), watch=lambda pid: watch_memory(pid, artifact.path, seen))
         context.scratch.done(node)
         if not seen:
             raise Failed("the boot ended before it could be looked at")
@@ -435,9 +435,9 @@ def memory(context, environment):
     return [add_rows(result, *alternate(context.options.runs, {"this project": take}, context.say))]
 
 
-def watch_memory(pid, seen):
-    """Notes the maxima of process `pid` in kB until it becomes another program."""
-    program = None
+def watch_memory(pid, program, seen):
+    """Notes the maxima of process `pid` in kB while it is `program`: after this one's exec, before its own."""
+    name_of_program = os.path.basename(program)[:15]
     while True:
         try:
             with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
@@ -445,8 +445,9 @@ def watch_memory(pid, seen):
         except OSError:
             return
         name = status["Name"].strip()
-        program = program or name
-        if name != program or "VmHWM" not in status:
+        if name != name_of_program and not seen:
+            continue
+        if name != name_of_program or "VmHWM" not in status:
             return
         for key in ("VmHWM", "VmPeak"):
             # The largest: for a moment of exec, the new program's memory has the old one's name.

@@ -2,9 +2,9 @@
 //!
 //! | part | measures |
 //! | --- | --- |
-//! | `fetch-s3`, `fetch-hdfs` | a cold start that has 2 GB to fetch, beside `aws s3 cp` and `hdfs dfs -get` of the same object |
+//! | `fetch-s3`, `fetch-hdfs` | a cold start that has 2 GB to fetch, and its memory, beside `aws s3 cp` and `hdfs dfs -get` of the same object |
 //! | `pipeline` | a cold start through a network that takes as long as the extraction |
-//! | `memory`, `warm` | the most memory that the cold start had; a warm start beside bare python |
+//! | `warm` | a warm start beside bare python |
 //!
 //! Servers, clients and proxy share the machine. Each figure is the median of three, in alternating order. Start-up of a
 //! peer is that of its `--version`; both sides' CPU seconds are those of the client process alone.
@@ -43,12 +43,11 @@ fn size() -> u64 {
 
 const ROUNDS: usize = 3;
 
-/// Wall and CPU seconds of a process, and the most memory that any child had so far, in MiB.
+/// Wall and CPU seconds of a process.
 #[derive(Debug, Clone, Copy)]
 struct Cost {
     wall: f64,
     cpu: f64,
-    memory: i64,
 }
 
 fn cpu() -> f64 {
@@ -61,8 +60,29 @@ fn timed(command: &mut Command) -> Cost {
     let output = command.output().expect("starts");
     let wall = start.elapsed().as_secs_f64();
     assert!(output.status.success(), "{command:?}: {}", text(&output.stderr));
-    let memory = getrusage(UsageWho::RUSAGE_CHILDREN).expect("usage").max_rss() / 1024;
-    Cost { wall, cpu: cpu() - before, memory }
+    Cost { wall, cpu: cpu() - before }
+}
+
+/// The most memory that a start had until it became Python, in MiB: the kernel keeps the maximum, which is looked at every
+/// millisecond.
+fn most_memory(command: &mut Command) -> u64 {
+    let program = fs::canonicalize(command.get_program()).expect("a program");
+    let mut child = command.spawn().expect("starts");
+    let mut most: Option<u64> = None;
+    while child.try_wait().expect("waits").is_none() {
+        let process = PathBuf::from(format!("/proc/{}", child.id()));
+        let is_boot = fs::read_link(process.join("exe")).is_ok_and(|exe| exe == program);
+        if is_boot && let Ok(status) = fs::read_to_string(process.join("status")) {
+            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|text| text.trim().parse().ok());
+            most = most.max(kib);
+        } else if most.is_some() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(child.wait().expect("ends").success(), "{command:?}");
+    most.expect("a look at the boot") / 1024
 }
 
 fn median(mut costs: Vec<Cost>) -> Cost {
@@ -117,7 +137,9 @@ fn beside(name: &str, site: &Site, peer: &dyn Fn(&Path) -> Command, start_up: &d
             forget(&site.world.path(&node));
         }
     }
-    println!("most memory of the boot: {} MiB", own.iter().map(|cost| cost.memory).min().unwrap_or(0));
+    let node = format!("{name} memory");
+    println!("most memory of the boot: {} MiB", most_memory(site.on_node(&node, &launcher).args(["-c", ""])));
+    forget(&site.world.path(&node));
     let warm =
         median((0..ROUNDS).map(|_| timed(site.on_node(&format!("{name} 0"), &launcher).args(["-c", ""]))).collect());
     let idle = median((0..ROUNDS).map(|_| timed(&mut start_up())).collect());
@@ -195,7 +217,7 @@ fn pipeline() {
     let warm = median((0..ROUNDS).map(|_| cold(&site, &launcher, "s0".to_owned())).collect());
     println!("\npipeline: {packed} bytes packed, network shaped to {:.0} MB/s", rate / 1e6);
     show("extraction alone, from a directory", extraction);
-    show("transfer alone, by the rate", Cost { wall: packed as f64 / rate, cpu: 0.0, memory: 0 });
+    show("transfer alone, by the rate", Cost { wall: packed as f64 / rate, cpu: 0.0 });
     show("cold start from S3 without a limit", unlimited);
     show("cold start from S3, shaped", shaped);
     show("  of it a warm start", warm);

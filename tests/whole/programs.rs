@@ -9,6 +9,9 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
+#[path = "../support/interpreters.rs"]
+mod machine;
+
 /// The checkout.
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -133,33 +136,7 @@ pub(crate) fn utf8(path: &Path) -> &str {
 
 /// Every CPython from 3.9 on that this machine has, by version; at least one.
 pub(crate) fn interpreters() -> Vec<PathBuf> {
-    let mut places: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
-    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-    for versions in [home.join(".pyenv/versions"), home.join(".local/share/uv/python"), PathBuf::from("/opt/python")] {
-        places.extend(fs::read_dir(versions).into_iter().flatten().flatten().map(|entry| entry.path().join("bin")));
-    }
-    let mut found: Vec<(String, PathBuf)> = Vec::new();
-    for minor in 9..=14 {
-        for place in &places {
-            let python = place.join(format!("python3.{minor}"));
-            let version =
-                Command::new(&python).args(["-IS", "-c", "import sys; print(sys.prefix, sys.version)"]).output();
-            // A shim of a version manager that has no such version answers with an error.
-            let Some(output) = version.ok().filter(|o| o.status.success()) else { continue };
-            let key = format!("3.{minor:02}");
-            if !found.iter().any(|(k, _)| *k == key) && can_make_environments(&python) {
-                assert!(!output.stdout.is_empty());
-                found.push((key, python));
-            }
-        }
-    }
-    assert!(!found.is_empty(), "no python3.9 to python3.14 with venv on this machine: install python3-venv");
-    found.into_iter().map(|(_, python)| python).collect()
-}
-
-/// Debian's python3 comes without `ensurepip`.
-fn can_make_environments(python: &Path) -> bool {
-    Command::new(python).args(["-IS", "-c", "import venv, ensurepip"]).output().is_ok_and(|o| o.status.success())
+    machine::interpreters().iter().map(|(_, program)| program.clone()).collect()
 }
 
 /// The interpreter of most tests: the newest but one, which most packages have wheels for.

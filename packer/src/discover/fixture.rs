@@ -4,12 +4,14 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
 use super::{DiscoverOptions, Environment, FindingKind, PythonInfo, PythonKind, discover};
 use crate::content::record;
+
+#[path = "../../../tests/support/interpreters.rs"]
+mod machine;
 
 /// Where modules are in the environments made here.
 pub(super) const SITE: &str = "lib/python3.11/site-packages";
@@ -131,22 +133,7 @@ pub(super) fn not_utf8(folder: &Path) -> PathBuf {
     folder.join(std::ffi::OsStr::from_bytes(b"caf\xe9.txt"))
 }
 
-/// The interpreters of this machine that are supported, one per version. They are looked for once.
+/// The interpreters of this machine that are supported, one per version.
 pub(crate) fn interpreters() -> Vec<PathBuf> {
-    static FOUND: OnceLock<Vec<PathBuf>> = OnceLock::new();
-    FOUND.get_or_init(find_interpreters).clone()
-}
-
-fn find_interpreters() -> Vec<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
-    let versions = fs::read_dir(home.join(".pyenv/versions")).into_iter().flatten().flatten();
-    folders.extend(versions.map(|v| v.path().join("bin")));
-    let named = |minor| folders.iter().map(move |f| f.join(format!("python3.{minor}")));
-    let works = |path: &PathBuf| {
-        let output = std::process::Command::new(path).args(["-I", "-c", "import venv"]).output();
-        output.is_ok_and(|output| output.status.success())
-    };
-    (9..=14).filter_map(|minor| named(minor).find(works)).collect()
+    machine::interpreters().iter().map(|(_, program)| program.clone()).collect()
 }

@@ -6,6 +6,9 @@ use std::process::{Command, Stdio};
 
 use cluster_pack::content::pyc::Magic;
 
+#[path = "../../../tests/support/interpreters.rs"]
+mod machine;
+
 /// An interpreter.
 #[derive(Debug, Clone)]
 pub(crate) struct Python {
@@ -38,32 +41,10 @@ impl Python {
     }
 }
 
-/// One interpreter of each minor version from 3.9 to 3.14: those on `PATH`, and those of pyenv and uv. Says which.
+/// One interpreter of each minor version from 3.9 to 3.14.
 pub(crate) fn pythons() -> Vec<Python> {
-    let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
-    let mut places: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
-    for versions in [home.join(".pyenv/versions"), home.join(".local/share/uv/python")] {
-        let Ok(entries) = versions.read_dir() else { continue };
-        places.extend(entries.filter_map(|entry| Some(entry.ok()?.path().join("bin"))));
-    }
-    let mut found = Vec::new();
-    for minor in 9..=14_u8 {
-        let program = places.iter().find_map(|place| probe(&place.join(format!("python3.{minor}")), minor));
-        found.extend(program.map(|program| Python { minor, program }));
-    }
-    assert!(!found.is_empty(), "no CPython from 3.9 to 3.14 on PATH, in ~/.pyenv or ~/.local/share/uv");
-    for python in &found {
-        println!("CPython 3.{}: {}", python.minor, python.program.display());
-    }
-    found
-}
-
-/// The interpreter that `program` runs, if it is the one that is looked for: a file of that name may be a shim.
-fn probe(program: &Path, minor: u8) -> Option<PathBuf> {
-    let script = "import sys; print(sys.implementation.name, sys.version_info[1], sys.executable)";
-    let output = Command::new(program).args(["-I", "-S", "-c", script]).stderr(Stdio::null()).output().ok()?;
-    let found = String::from_utf8(output.stdout).ok()?;
-    found.trim_end().strip_prefix(&format!("cpython {minor} ")).map(PathBuf::from)
+    let found = machine::interpreters().iter();
+    found.map(|(minor, program)| Python { minor: *minor, program: program.clone() }).collect()
 }
 
 /// Joins chunks, each with its length before it; [`chunks`] and the scripts' `read` take them apart.
