@@ -1,90 +1,19 @@
-"""What is measured. Each function gives tables: rows with medians and spreads, and ratios to a baseline of the same run."""
+"""What is measured of creation, starts and extraction. Each function gives tables."""
 
 import base64
 import csv
 import hashlib
 import itertools
 import os
-import struct
 import subprocess
 import time
 import zipfile
 
-from clock import Failed, NotRun, alternate, environ, processors, read_into_page_cache, run, summary
+from clock import Failed, alternate, environ, processors, read_into_page_cache, run
 from environments import smallest_distribution
 from scratch import remove
 from subjects import boot_metrics
-
-PASS = "pass"
-
-
-class Context:
-    """What every measurement needs."""
-
-    def __init__(self, scratch, tools, programs, subjects, options, say):
-        self.scratch, self.tools, self.programs = scratch, tools, programs
-        self.subjects, self.options, self.say = subjects, options, say
-        self.artifacts = {}
-
-    @property
-    def ours(self):
-        """This project."""
-        return self.subjects[0]
-
-    def selected(self):
-        """The ways that were asked for."""
-        wanted = self.options.only
-        return [s for s in self.subjects if not wanted or any(w.lower() in s.name.lower() for w in wanted)]
-
-    def artifact(self, subject, environment):
-        """What `subject` makes of `environment`: made once, not timed here, in the page cache afterwards."""
-        key = subject.name, environment.name
-        if key not in self.artifacts:
-            self.need(subject.creation_room * environment.size)
-            made = subject.create(environment, self.scratch.fresh(f"{subject.name} {environment.name}"))
-            self.artifacts[key] = made
-        made = self.artifacts[key]
-        read_into_page_cache(made.extra.get("store") or made.path)
-        return made
-
-    def need(self, size):
-        """Refuses what the disk has no room for."""
-        if not self.scratch.room(size):
-            raise NotRun(f"needs {size / 2**30:.0f} GiB of disk, {self.scratch.free() / 2**30:.0f} are free")
-
-
-def table(name, title, environment, baseline, columns, note=""):
-    """An empty table. `columns`: key -> what people read."""
-    return {
-        "measurement": name,
-        "title": title,
-        "environment": environment.name if environment else None,
-        "baseline": baseline,
-        "columns": columns,
-        "rows": [],
-        "note": note,
-    }
-
-
-def add_rows(into, taken, reasons):
-    """Adds a row per name: each a list of dictionaries of numbers, one per run; ratios to the baseline's median."""
-    for name, samples in taken.items():
-        if not samples or name in reasons:
-            into["rows"].append({"name": name, "not_run": reasons.get(name, "not run")})
-            continue
-        keys = [key for key in into["columns"] if all(key in s and s[key] is not None for s in samples)]
-        values = {key: summary([s[key] for s in samples]) for key in keys}
-        into["rows"].append({"name": name, "values": values, "details": samples[-1].get("details", {})})
-    base = next((r.get("values") for r in into["rows"] if r["name"] == into["baseline"]), None) or {}
-    for row in into["rows"]:
-        ratio = {
-            key: round(found["median"] / base[key]["median"], 4)
-            for key, found in row.get("values", {}).items()
-            if base.get(key, {}).get("median")
-        }
-        if ratio:
-            row["ratio"] = ratio
-    return into
+from tables import PASS, add_rows, table
 
 
 def creation(context, environment):
@@ -408,121 +337,3 @@ def together(context, environment):
 
     samples = {"one alone": sample(1), many: sample(count)}
     return [add_rows(result, *alternate(context.options.runs, samples, context.say))]
-
-
-def memory(context, environment):
-    """The most memory that a cold boot has, until exec."""
-    result = table(
-        "memory",
-        "Memory of a cold boot, until exec",
-        environment,
-        None,
-        {"resident_mib": "most resident MiB", "address_mib": "most address space MiB", "samples": "looks"},
-        "VmHWM and VmPeak, mapped pages included: the kernel keeps the maxima, which are looked at every half millisecond "
-        "until exec.",
-    )
-    artifact = context.artifact(context.ours, environment)
-
-    def take(_):
-        context.need(context.ours.start_room * environment.size)
-        node, seen = context.scratch.fresh("memory"), {}
-        run([artifact.path, "-c", PASS], env=context.ours.node(node), watch=lambda pid: watch_memory(pid, artifact.path, seen))
-        context.scratch.done(node)
-        if not seen:
-            raise Failed("the boot ended before it could be looked at")
-        return {"resident_mib": seen["VmHWM"] / 1024, "address_mib": seen["VmPeak"] / 1024, "samples": seen["looks"]}
-
-    return [add_rows(result, *alternate(context.options.runs, {"this project": take}, context.say))]
-
-
-def watch_memory(pid, program, seen):
-    """Notes the maxima of process `pid` in kB while it is `program`: after this one's exec, before its own."""
-    name_of_program = os.path.basename(program)[:15]
-    while True:
-        try:
-            with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
-                status = dict(line.split(":", 1) for line in file if ":" in line)
-        except OSError:
-            return
-        name = status["Name"].strip()
-        if name != name_of_program and not seen:
-            continue
-        if name != name_of_program or "VmHWM" not in status:
-            return
-        for key in ("VmHWM", "VmPeak"):
-            # The largest: for a moment of exec, the new program's memory has the old one's name.
-            seen[key] = max(seen.get(key, 0), int(status[key].split()[0]))
-        seen["looks"] = seen.get("looks", 0) + 1
-        time.sleep(0.0005)
-
-
-def executables(context, _environment):
-    """Sizes of the programs."""
-    result = table("executables", "Executables", None, None, {"mb": "MB"})
-
-    def size(path):
-        return lambda _: {"mb": os.path.getsize(path) / 1e6, "details": {"static": is_static(path)}}
-
-    samples = {"cpack-boot": size(context.programs.boot), "cluster-pack": size(context.programs.pack)}
-    return [add_rows(result, *alternate(1, samples, context.say))]
-
-
-def is_static(path):
-    """Whether an ELF file names no interpreter: no program header of type PT_INTERP."""
-    with open(path, "rb") as file:
-        head = file.read(64)
-        offset, size, count = *struct.unpack_from("<Q", head, 32), *struct.unpack_from("<HH", head, 54)
-        file.seek(offset)
-        headers = file.read(size * count)
-    return all(struct.unpack_from("<I", headers, size * i)[0] != 3 for i in range(count))
-
-
-def budget(context, environment):
-    """The cold boot alone against its parts, each measured by itself on all cores."""
-    result = table(
-        "budget",
-        "Cold boot alone against the parts that it cannot do without",
-        environment,
-        "budget",
-        {"seconds": "seconds"},
-        "Each part by itself on all cores: decode every frame, digest archive and content, write decoded bytes to a fresh "
-        "directory. The budget is their sum.",
-    )
-    program = context.programs.bench("budget")
-    artifact = context.artifact(context.ours, environment)
-    threads = str(context.options.threads)
-
-    def parts(_):
-        context.need(context.ours.start_room * environment.size)
-        directory = context.scratch.fresh("budget")
-        child = run([program, artifact.extra["store"], directory, threads], env=environ())
-        context.scratch.done(directory)
-        found = {name: float(value) for name, value in (line.split() for line in child.output.splitlines() if line)}
-        total = found["decode"] + found["digest"] + found["write"]
-        return {"seconds": total, "details": found}
-
-    def boot(_):
-        context.need(context.ours.start_room * environment.size)
-        node = context.scratch.fresh("budget boot")
-        metrics = os.path.join(node, "metrics")
-        run([artifact.path, "-c", PASS], env=context.ours.node(node, metrics, CPACK_THREADS=threads))
-        context.scratch.done(node)
-        ready, phases, _ = boot_metrics(metrics)
-        return {"seconds": ready, "details": {"phases_s": phases}}
-
-    return [add_rows(result, *alternate(context.options.runs, {"this project": boot, "budget": parts}, context.say))]
-
-
-# In this order, so that what creation made is used by the others.
-ALL = {
-    "creation": creation,
-    "again": again,
-    "first-run": first_run,
-    "relink": relink,
-    "extraction": extraction,
-    "warm": warm,
-    "together": together,
-    "memory": memory,
-    "budget": budget,
-    "executables": executables,
-}

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures this project beside its peers, on the same environment, in the same run.
 
-    benches/peers/run.py                                    everything, on all four environments: hours, and 60 GB of disk
+    benches/peers/run.py                                    everything, on all five environments: hours, and 60 GB of disk
     benches/peers/run.py -e scientific -m first-run         one measurement on one environment
     benches/peers/run.py -e torch --venv torch=/path/venv   an environment that is there
     benches/peers/run.py --update-readme                    the README's table, from the newest results
@@ -19,14 +19,34 @@ import sys
 import environments
 import machine
 import measurements
+import pexes
 import report
+import resources
 import targets
 from clock import Failed, NotRun
 from scratch import Scratch
 from subjects import all_subjects
+from tables import Context
+from tables import table as empty_table
 from tools import Programs, Tools
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+# What can be measured, in this order, so that what creation made is used by the others.
+ALL = {
+    "creation": measurements.creation,
+    "again": measurements.again,
+    "first-run": measurements.first_run,
+    "relink": measurements.relink,
+    "extraction": measurements.extraction,
+    "warm": measurements.warm,
+    "together": measurements.together,
+    "memory": resources.memory,
+    "budget": resources.budget,
+    "executables": resources.executables,
+    "pex": pexes.starts,
+    "pex-writing": pexes.writing,
+}
 
 # What is measured where, unless -e or -m say otherwise.
 PLAN = {
@@ -40,6 +60,8 @@ PLAN = {
     "memory": ["scientific", "torch"],
     "budget": ["scientific", "torch"],
     "executables": ["small"],
+    "pex": ["pandas", "torch"],
+    "pex-writing": ["pandas", "torch"],
 }
 
 
@@ -48,7 +70,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("-e", "--environment", action="append", choices=list(environments.IMPORTS), help="only on this environment")
-    add("-m", "--measure", action="append", choices=list(measurements.ALL), help="only this measurement")
+    add("-m", "--measure", action="append", choices=list(ALL), help="only this measurement")
     add("-s", "--subject", dest="only", action="append", metavar="TEXT", help="only ways whose name has this text")
     add("--venv", action="append", default=[], metavar="NAME=PATH", help="use this virtual environment for NAME")
     add("--runs", type=int, default=3, metavar="N", help="samples of each [default: 3; cheap measurements take more]")
@@ -74,9 +96,9 @@ def say(text):
 def plan(options):
     """What to measure where, in the order of the measurements within an environment."""
     names = options.environment or list(environments.IMPORTS)
-    chosen = options.measure or list(measurements.ALL)
+    chosen = options.measure or list(ALL)
     asked = options.environment and options.measure
-    return [(e, m) for e in names for m in measurements.ALL if m in chosen and (asked or e in PLAN[m])]
+    return [(e, m) for e in names for m in ALL if m in chosen and (asked or e in PLAN[m])]
 
 
 def measure(options, scratch, save):
@@ -84,7 +106,7 @@ def measure(options, scratch, save):
     tools, programs = Tools(scratch, say), Programs(REPOSITORY, options.pack, options.boot, say)
     say("setting up")
     tools.install()
-    context = measurements.Context(scratch, tools, programs, all_subjects(tools, programs), options, say)
+    context = Context(scratch, tools, programs, all_subjects(tools, programs), options, say)
     given = dict(pair.split("=", 1) for pair in options.venv)
     facts = {
         "format": 1,
@@ -105,10 +127,10 @@ def measure(options, scratch, save):
         say(f"{measurement} of {name}")
         before, removals = machine.load(), scratch.removals
         try:
-            made = measurements.ALL[measurement](context, found[name])
+            made = ALL[measurement](context, found[name])
         except (NotRun, Failed) as reason:
             say(f"  {reason}")
-            made = [measurements.table(measurement, measurement, found[name], None, {}, f"Not run: {reason}")]
+            made = [empty_table(measurement, measurement, found[name], None, {}, f"Not run: {reason}")]
         for table in made:
             table.update(load_before=before, load_after=machine.load(), removals=scratch.removals - removals)
             say("\n".join(report.section(table)))

@@ -23,7 +23,18 @@ def over(row, key, other):
     return found
 
 
+def above(row, key, other):
+    """How many milliseconds the median of `row`, in seconds, is above that of `other`."""
+
+    def found(rows):
+        values = median(row, key)(rows), median(other, key)(rows)
+        return (values[0] - values[1]) * 1e3 if all(values) else None
+
+    return found
+
+
 OURS = "this project"
+OUR_START = "pex's, cpack-boot"
 
 # (measurement, environment, what, how it is found, at most, unit)
 TARGETS = [
@@ -40,6 +51,11 @@ TARGETS = [
     ("together", None, "16 cold starts at once, of one alone", ratio("16 at once", "exec"), 1.3, "×"),
     ("memory", None, "most resident memory", median(OURS, "resident_mib"), 256, "MiB"),
     ("memory", None, "most address space", median(OURS, "address_mib"), 2048, "MiB"),
+    ("pex", "pandas", "cold start of pex's file, of plain Python's", ratio(OUR_START, "cold"), 0.3, "×"),
+    ("pex", "pandas", "warm start of pex's file, of plain Python's", ratio(OUR_START, "warm"), 0.5, "×"),
+    ("pex", "torch", "cold start of pex's file, of plain Python's", ratio(OUR_START, "cold"), 0.25, "×"),
+    ("pex", "torch", "warm start of pex's file over the environment's", above(OUR_START, "warm", "the environment itself"), 10, "ms"),
+    ("pex-writing", "pandas", "writing a zipapp, of pex's time", ratio("this project, PEX", "seconds"), 0.2, "×"),
 ]
 
 

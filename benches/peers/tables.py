@@ -1,0 +1,75 @@
+"""Tables of results: rows with medians and spreads, and ratios to a baseline of the same run; and what measuring needs."""
+
+from clock import NotRun, read_into_page_cache, summary
+
+# The least that Python can do.
+PASS = "pass"
+
+
+class Context:
+    """What every measurement needs."""
+
+    def __init__(self, scratch, tools, programs, subjects, options, say):
+        self.scratch, self.tools, self.programs = scratch, tools, programs
+        self.subjects, self.options, self.say = subjects, options, say
+        self.artifacts = {}
+
+    @property
+    def ours(self):
+        """This project."""
+        return self.subjects[0]
+
+    def selected(self):
+        """The ways that were asked for."""
+        wanted = self.options.only
+        return [s for s in self.subjects if not wanted or any(w.lower() in s.name.lower() for w in wanted)]
+
+    def artifact(self, subject, environment):
+        """What `subject` makes of `environment`: made once, not timed here, in the page cache afterwards."""
+        key = subject.name, environment.name
+        if key not in self.artifacts:
+            self.need(subject.creation_room * environment.size)
+            made = subject.create(environment, self.scratch.fresh(f"{subject.name} {environment.name}"))
+            self.artifacts[key] = made
+        made = self.artifacts[key]
+        read_into_page_cache(made.extra.get("store") or made.path)
+        return made
+
+    def need(self, size):
+        """Refuses what the disk has no room for."""
+        if not self.scratch.room(size):
+            raise NotRun(f"needs {size / 2**30:.0f} GiB of disk, {self.scratch.free() / 2**30:.0f} are free")
+
+
+def table(name, title, environment, baseline, columns, note=""):
+    """An empty table. `columns`: key -> what people read."""
+    return {
+        "measurement": name,
+        "title": title,
+        "environment": environment.name if environment else None,
+        "baseline": baseline,
+        "columns": columns,
+        "rows": [],
+        "note": note,
+    }
+
+
+def add_rows(into, taken, reasons):
+    """Adds a row per name: each a list of dictionaries of numbers, one per run; ratios to the baseline's median."""
+    for name, samples in taken.items():
+        if not samples or name in reasons:
+            into["rows"].append({"name": name, "not_run": reasons.get(name, "not run")})
+            continue
+        keys = [key for key in into["columns"] if all(key in s and s[key] is not None for s in samples)]
+        values = {key: summary([s[key] for s in samples]) for key in keys}
+        into["rows"].append({"name": name, "values": values, "details": samples[-1].get("details", {})})
+    base = next((r.get("values") for r in into["rows"] if r["name"] == into["baseline"]), None) or {}
+    for row in into["rows"]:
+        ratio = {
+            key: round(found["median"] / base[key]["median"], 4)
+            for key, found in row.get("values", {}).items()
+            if base.get(key, {}).get("median")
+        }
+        if ratio:
+            row["ratio"] = ratio
+    return into
