@@ -65,8 +65,13 @@ impl Context {
     pub(super) fn store(&self) -> Result<Box<dyn Store>, CommandError> {
         match &self.common.store {
             Some(text) => self.open_store(text),
-            None => self.open_store(&self.cache.default_store().to_string_lossy()),
+            None => self.own_store(),
         }
+    }
+
+    /// The store in the client's cache.
+    pub(super) fn own_store(&self) -> Result<Box<dyn Store>, CommandError> {
+        self.open_store(&self.cache.default_store().to_string_lossy())
     }
 
     /// Opens the store at `text`, a URI or a directory.

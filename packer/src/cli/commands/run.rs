@@ -1,5 +1,6 @@
 //! `cluster-pack run`: pack, boot and run here, as an executor would.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
@@ -24,7 +25,13 @@ pub(super) fn run(context: &Context, arguments: &Run) -> Result<u8, CommandError
     let environment = context.environment()?;
     let discovered = start.elapsed();
     let job = context.job(&arguments.job, context.name(&environment)?);
-    let submission = context.submit(&environment, store.as_ref(), &job, false)?;
+    let mut submission = context.submit(&environment, store.as_ref(), &job, false)?;
+    if wants_tokens(&submission.job.cluster) {
+        context.voice.say(
+            "this machine has Kerberos and no delegation tokens, executors the reverse: starting from a copy here",
+        );
+        submission = context.submit(&environment, context.own_store()?.as_ref(), &job, false)?;
+    }
     let packed = start.elapsed();
     let directory = tempfile::tempdir().map_err(failed("write", &std::env::temp_dir()))?;
     let path = directory.path().join("env-python");
@@ -48,6 +55,12 @@ pub(super) fn run(context: &Context, arguments: &Run) -> Result<u8, CommandError
     }
     // As a shell reports a child that a signal ended.
     Ok(status.code().or_else(|| Some(128 + status.signal()?)).and_then(|c| u8::try_from(c).ok()).unwrap_or(1))
+}
+
+/// Whether an executable without Kerberos, which `cpack-boot` is, needs delegation tokens to read the store and has none.
+fn wants_tokens(cluster: &BTreeMap<String, String>) -> bool {
+    let is_secure = cluster.get("hadoop.security.authentication").is_some_and(|value| value == "kerberos");
+    is_secure && std::env::var_os("HADOOP_TOKEN_FILE_LOCATION").is_none()
 }
 
 /// The phases of a boot in its order, from the last line of its metrics: `phases_ms`, milliseconds by name.
