@@ -73,7 +73,7 @@ pub(super) fn compress(entries: &[Entry], unit: Unit, codec: Codec) -> Result<Pa
     let frame_size = usize::try_from(FRAME_SIZE).unwrap_or(usize::MAX);
     let parts = if let Some(offset) = offset {
         vec![frame(bytes, offset, last, codec).map_err(failed)?]
-    } else if bytes.len() > frame_size && codec != Codec::Store {
+    } else if bytes.len() as u64 > codec.frame_size(bytes.len() as u64) && codec != Codec::Store {
         let count = bytes.len().div_ceil(frame_size);
         let frames = bytes.chunks(frame_size).enumerate();
         let frames = frames.map(|(i, part)| frame(part, (i * frame_size) as u64, i + 1 == count, codec));

@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 
 use cpack_artifact::SafePath;
 use cpack_artifact::content::Kind;
-use cpack_artifact::zip::frames;
 
-use super::LayerError;
+use super::{Codec, LayerError};
 
 /// Makes the content of an entry when its turn comes, on any thread; none if there is to be no such entry.
 pub type Make = Box<dyn Fn() -> Result<Option<Vec<u8>>, String> + Send + Sync>;
@@ -84,10 +83,10 @@ pub(super) struct Frame {
 }
 
 /// The units of `entries`, in their order.
-pub(super) fn units(entries: &[Entry]) -> impl Iterator<Item = Unit> + '_ {
-    entries.iter().enumerate().flat_map(|(index, entry)| {
+pub(super) fn units(entries: &[Entry], codec: Codec) -> impl Iterator<Item = Unit> + '_ {
+    entries.iter().enumerate().flat_map(move |(index, entry)| {
         let size = entry.body.size_hint();
-        let frame_size = frames::frame_size(size);
+        let frame_size = codec.frame_size(size);
         let framed = matches!(entry.body, Body::File { .. }) && size > frame_size;
         let count = if framed { size.div_ceil(frame_size) } else { 1 };
         (0..count).map(move |i| {

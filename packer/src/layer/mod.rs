@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 use cpack_artifact::Digest;
 use cpack_artifact::manifest::Archive;
-use cpack_artifact::zip::Method;
+use cpack_artifact::zip::{Method, frames};
 
 pub use entry::{Body, Entry, Make};
 pub use write::{Form, write_layer, write_zip};
@@ -34,7 +34,7 @@ pub const DEFAULT_LEVEL: i32 = 1;
 pub enum Codec {
     /// Zstandard: layers.
     Zstd(i32),
-    /// Deflate, level 1 to 12 (libdeflate's; large entries use zlib's, up to 9): what plain Python must read.
+    /// Deflate, level 1 to 12 (libdeflate's; entries above [`WHOLE_DEFLATE`] use zlib's, up to 9): what plain Python must read.
     Deflate(u32),
     /// Not at all.
     Store,
@@ -49,10 +49,27 @@ impl Codec {
             Self::Store => Method::Store,
         }
     }
+
+    /// The size of the parts that an entry of `size` bytes is compressed in; a smaller entry is one.
+    fn frame_size(self, size: u64) -> u64 {
+        match self {
+            Self::Deflate(_) if size <= WHOLE_DEFLATE => WHOLE_DEFLATE,
+            _ => frames::frame_size(size),
+        }
+    }
+
+    /// Uncompressed bytes that are compressed by all threads before they are written.
+    const fn batch(self) -> u64 {
+        match self {
+            Self::Deflate(_) => 4 * WHOLE_DEFLATE,
+            Self::Zstd(_) | Self::Store => 16 << 20,
+        }
+    }
 }
 
-/// Uncompressed bytes that are compressed by all threads before they are written.
-const BATCH: u64 = 16 << 20;
+/// Entries up to this size are deflated as a whole: libdeflate, which cannot stop within a stream, is faster than zlib and
+/// packs better, and one thread is done with such an entry in half a second.
+const WHOLE_DEFLATE: u64 = 32 << 20;
 
 /// Pieces are cut at the first entry or frame after this many bytes: large enough that a request to a store pays,
 /// small enough that 16 of them fit a boot's memory.

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 
 use super::compress::{Hash, Packed, Part, compress};
 use super::entry::{Entry, Unit, batches, units};
-use super::{BATCH, Codec, LayerError, PIECE_TARGET, Written};
+use super::{Codec, LayerError, PIECE_TARGET, Written};
 
 /// Writes the layer `name` made of `entries` to the new file `path`, calling `progress` with the bytes of content done.
 ///
@@ -56,7 +56,7 @@ pub fn write_zip(
     let mode = if form.executable { 0o777 } else { 0o666 };
     let file = File::options().write(true).create_new(true).mode(mode).open(path).map_err(failed)?;
     let mut writer = Writer::new(file, &entries, form);
-    let batches = batches(units(&entries), BATCH);
+    let batches = batches(units(&entries, form.codec), form.codec.batch());
     let mut ready: Result<Vec<Packed>, LayerError> = Ok(Vec::new());
     for batch in &batches {
         let (written, next) = rayon::join(

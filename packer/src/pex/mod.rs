@@ -36,7 +36,7 @@ use crate::content::pyc::Magic;
 use crate::discover::Environment;
 use crate::layer::{Codec, LayerError};
 
-use chroot::{Chroot, Files};
+use chroot::Files;
 
 /// Deflate level by default. libdeflate's 6 packs scientific packages to 3.25×, zlib's 6, which upstream uses, to 3.22×.
 pub const DEFAULT_LEVEL: u32 = 6;
@@ -219,12 +219,21 @@ pub fn write_pex(
     cache: &ClientCache,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<WrittenPex, PexError> {
-    let runtime = runtime::find(environment, cache)?;
     let python = &environment.python;
     let compilers = Compilers::new(python.executable.clone(), Magic(python.magic), rayon::current_num_threads());
     let files = Files::new(environment, (!options.no_byte_code).then(|| compilers.into()));
-    let mut chroots: Vec<Chroot> =
-        environment.distributions.par_iter().map(|d| chroot::of_distribution(&files, d)).collect::<Result<_, _>>()?;
+    // Upstream's pex is a program of its own, and takes half a second where it is not known yet.
+    let (runtime, chroots) = rayon::join(
+        || runtime::find(environment, cache),
+        || {
+            environment
+                .distributions
+                .par_iter()
+                .map(|d| chroot::of_distribution(&files, d))
+                .collect::<Result<Vec<_>, _>>()
+        },
+    );
+    let (runtime, mut chroots) = (runtime?, chroots?);
     chroots.sort_unstable_by(|a, b| a.wheel.cmp(&b.wheel));
     let (code, mut warnings) = chroot::user_code(&files)?;
     let mut info = PexInfo {
