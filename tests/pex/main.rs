@@ -10,6 +10,7 @@ mod house;
 #[path = "../whole/programs.rs"]
 #[allow(dead_code, reason = "shared with the tests of whole runs, which need more of it")]
 mod programs;
+mod written;
 
 use std::collections::BTreeMap;
 use std::fs;

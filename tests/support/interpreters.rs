@@ -10,6 +10,7 @@ const PROBE: &str = "import sys, venv, ensurepip; print(sys.implementation.name,
 
 /// One CPython for each minor version from 3.9 to 3.14 that can make virtual environments, oldest first: those on `PATH`,
 /// and those that pyenv, uv and images of manylinux keep. At least one. They are looked for once.
+#[allow(clippy::print_stdout, reason = "tests say which interpreters they ran")]
 pub(crate) fn interpreters() -> &'static [(u8, PathBuf)] {
     static FOUND: OnceLock<Vec<(u8, PathBuf)>> = OnceLock::new();
     FOUND.get_or_init(|| {
