@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::programs::{install_by_hand, text, utf8};
+use super::programs::{boot, cluster_pack, install_by_hand, installed, text, utf8};
 use super::site::{PROBE, Site, environment, whole};
 use super::support::hadoop::{Hdfs, USER};
 use super::support::proxy::Proxy;
@@ -73,12 +73,40 @@ fn a_change_costs_its_layer_alone(site: &Site, env: &Path) {
     assert!(fetched >= 1 && fetched <= layer + BESIDE, "{metrics}");
 }
 
+/// A PEX that lies at a place of the user's choice: fetched once, and not by its length alone.
+fn a_pex_starts_from_the_store(site: &Site) {
+    let (env, pex) = (site.world.path("venv"), site.world.path("my.pex"));
+    let upstream = installed("pex", &["pex"]).join("bin");
+    let mut pack = site.world.command(cluster_pack());
+    pack.env("PATH", format!("{}:{}", upstream.display(), std::env::var("PATH").unwrap_or_default()));
+    let packed = pack.args(["pack", "--format", "pex", "--venv", utf8(&env), "-o", utf8(&pex)]).output();
+    let packed = packed.expect("starts");
+    assert!(packed.status.success(), "{}", text(&packed.stderr));
+    let uri = format!("{}/envs/my.pex", site.uri);
+    site.pack(&["publish", utf8(&pex), &uri]);
+    let start = |uri: &str| {
+        // A URI says nothing of the cluster: that comes from the node's configuration.
+        let mut command = site.world.command(boot());
+        command.envs(site.client.iter().map(|(name, value)| (*name, value))).env("CPACK_LOG", "1");
+        command.args(["--cpack", "exec", uri, "-c", "import two; print(two.VALUE)"]).output().expect("starts")
+    };
+    for word in ["cold start", "warm start"] {
+        let output = start(&uri);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert_eq!((text(&output.stdout).as_str(), text(&output.stderr).contains(word)), ("22\n", true));
+    }
+    let output = start(&format!("{}/envs/other.pex", site.uri));
+    let said = text(&output.stderr);
+    assert!(!output.status.success() && said.lines().count() == 1 && said.contains("other.pex"), "{said}");
+}
+
 #[test]
 fn from_s3() {
     let server = Seaweed::start();
     let proxy = Proxy::start(server.port);
     let site = Site::s3(&server, proxy.port);
     from_upload_to_python(&site);
+    a_pex_starts_from_the_store(&site);
     a_change_costs_little_on_the_wire(&site, &proxy);
     // What is in the node's cache needs no store.
     let launcher = site.world.path("env-python");
@@ -91,6 +119,7 @@ fn from_hdfs() {
     let mut server = Hdfs::start(&[]);
     let site = Site::hdfs(&server, "store");
     from_upload_to_python(&site);
+    a_pex_starts_from_the_store(&site);
     // As many copies as asked for, of what every executor reads; ten unless told otherwise.
     server.command(&format!("expect-replication /user/{USER}/store/layers 10"));
     server.command(&format!("expect-replication /user/{USER}/store/environments 10"));
