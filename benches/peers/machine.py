@@ -16,7 +16,8 @@ def describe(scratch):
         "memory_gib": round(int(_field("/proc/meminfo", "MemTotal").split()[0]) / 2**20, 1),
         "file_system": file_system(scratch),
         "tmpfs": file_system("/dev/shm"),
-        "kernel": platform.release(),
+        # Without the suffix by which its builder names it.
+        "kernel": re.match(r"[0-9.]+", platform.release()).group(),
         "harness_python": platform.python_version(),
     }
 
@@ -25,7 +26,7 @@ def slug(machine):
     """A short name for the kind of machine, for directories."""
     cpu = re.sub(r"\((R|TM)\)|CPU|Processor|@.*", "", machine["cpu"])
     words = re.sub(r"[^a-z0-9]+", "-", cpu.lower()).strip("-")
-    return f"{machine['cores']}x-{words or 'cpu'}-{machine['file_system'].split()[0]}"
+    return f"{machine['cores']}x-{words or 'cpu'}-{machine['file_system']}"
 
 
 def load():

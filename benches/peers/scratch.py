@@ -85,8 +85,6 @@ def size_of(path):
 
 
 def file_system(path):
-    """Type and options of the file system that `path` is on."""
-    done = subprocess.run(
-        ["findmnt", "-no", "FSTYPE,OPTIONS", "-T", path], capture_output=True, text=True, check=False
-    )
-    return " ".join(done.stdout.split()) or "unknown"
+    """Type of the file system that `path` is on."""
+    done = subprocess.run(["findmnt", "-no", "FSTYPE", "-T", path], capture_output=True, text=True, check=False)
+    return next(iter(done.stdout.split()), "unknown")

@@ -52,6 +52,7 @@ TARGETS = [
     ("memory", None, "most resident memory", median(OURS, "resident_mib"), 256, "MiB"),
     ("memory", None, "most address space", median(OURS, "address_mib"), 2048, "MiB"),
     ("pex", "pandas", "cold start of pex's file, of plain Python's", ratio(OUR_START, "cold"), 0.3, "×"),
+    ("pex", "pandas", "the same of a file written here", ratio("this project's, cpack-boot", "cold"), 0.3, "×"),
     ("pex", "pandas", "warm start of pex's file, of plain Python's", ratio(OUR_START, "warm"), 0.5, "×"),
     ("pex", "torch", "cold start of pex's file, of plain Python's", ratio(OUR_START, "cold"), 0.25, "×"),
     ("pex", "torch", "warm start of pex's file over the environment's", above(OUR_START, "warm", "the environment itself"), 10, "ms"),
