@@ -1,7 +1,8 @@
 //! Events with a beginning and a duration, as Chrome's trace format has them: Perfetto and `chrome://tracing` open the file.
 //!
 //! A process says once where they go ([`record`]), marks what takes time ([`span`]), and writes at its end ([`write()`]).
-//! Where nothing is recorded a span costs one load from memory.
+//! Where nothing is recorded a span costs one load from memory. The time of each kind of event is added up ([`sums`]):
+//! that needs no file.
 //!
 //! **The file** is a JSON array with one event per line and without its closing bracket, as the format allows, so that the
 //! processes of a node append to one file. Each appends everything in one write. Names are those of files, layers and
@@ -9,6 +10,8 @@
 //!
 //! The format: "Trace Event Format", complete events (`"ph": "X"`), times in microseconds since 1970.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -23,10 +26,16 @@ static RECORDER: OnceLock<Recorder> = OnceLock::new();
 #[derive(Debug)]
 struct Recorder {
     program: &'static str,
-    path: PathBuf,
+    path: Option<PathBuf>,
     /// The same moment by both clocks.
     origin: (Instant, Duration),
     events: Mutex<Vec<Event>>,
+    sums: Mutex<BTreeMap<&'static str, Duration>>,
+}
+
+thread_local! {
+    /// Time of this thread in events that ended within the one that is open.
+    static WITHIN: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
 #[derive(Debug, Serialize)]
@@ -49,12 +58,24 @@ struct Arguments {
     name: Option<&'static str>,
 }
 
-/// Records the events of this process, to be appended to `path`. Only the first call counts.
-pub fn record(program: &'static str, path: &Path) {
+/// Records the events of this process, to be appended to `path`; without one only their times are added up. Only the first
+/// call counts.
+pub fn record(program: &'static str, path: Option<&Path>) {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let recorder =
-        || Recorder { program, path: path.to_owned(), origin: (Instant::now(), since), events: Mutex::default() };
-    RECORDER.get_or_init(recorder);
+    RECORDER.get_or_init(|| Recorder {
+        program,
+        path: path.map(Path::to_owned),
+        origin: (Instant::now(), since),
+        events: Mutex::default(),
+        sums: Mutex::default(),
+    });
+}
+
+/// The time of each kind of event, of all threads together: without that of events within others, and without those that
+/// [`ended`] told.
+pub fn sums() -> BTreeMap<&'static str, Duration> {
+    let sums = |recorder: &Recorder| recorder.sums.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    RECORDER.get().map(sums).unwrap_or_default()
 }
 
 /// Something that takes time, until this is dropped.
@@ -69,18 +90,36 @@ struct Open {
     name: String,
     bytes: Option<u64>,
     since: Instant,
+    /// What [`WITHIN`] was when it began.
+    before: Duration,
 }
 
-/// Begins an event of this kind; `name` is asked for only where events are recorded.
+/// Begins an event of this kind; `name` is asked for only where events are written.
 pub fn span(category: &'static str, name: impl FnOnce() -> String) -> Span {
-    let open = |recorder| Open { recorder, category, name: name(), bytes: None, since: Instant::now() };
-    Span(RECORDER.get().map(open))
+    Span(RECORDER.get().map(|recorder| {
+        let name = if recorder.path.is_some() { name() } else { String::new() };
+        let before = WITHIN.replace(Duration::ZERO);
+        Open { recorder, category, name, bytes: None, since: Instant::now(), before }
+    }))
 }
 
 /// An event that ended now and began at `since`.
 pub fn ended(category: &'static str, name: impl FnOnce() -> String, since: Instant) {
-    let open = |recorder| Open { recorder, category, name: name(), bytes: None, since };
-    drop(Span(RECORDER.get().map(open)));
+    if let Some(recorder) = RECORDER.get().filter(|recorder| recorder.path.is_some()) {
+        recorder.push(category, name(), None, since, since.elapsed());
+    }
+}
+
+impl Recorder {
+    fn push(&self, category: &'static str, name: String, bytes: Option<u64>, since: Instant, took: Duration) {
+        let micros = |duration: Duration| duration.as_nanos() as f64 / 1e3;
+        let (origin, since_epoch) = self.origin;
+        let before = micros(origin.saturating_duration_since(since));
+        let ts = micros(since_epoch) + micros(since.saturating_duration_since(origin)) - before;
+        let (args, dur) = (Arguments { bytes, name: None }, micros(took));
+        let event = Event { name, cat: category, ph: "X", ts, dur, pid: std::process::id(), tid: thread(), args };
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+    }
 }
 
 impl Span {
@@ -95,15 +134,13 @@ impl Span {
 
 impl Drop for Span {
     fn drop(&mut self) {
-        let Some(Open { recorder, category, name, bytes, since }) = self.0.take() else { return };
-        let micros = |duration: Duration| duration.as_nanos() as f64 / 1e3;
-        let (origin, since_epoch) = recorder.origin;
-        let before = micros(origin.saturating_duration_since(since));
-        let ts = micros(since_epoch) + micros(since.saturating_duration_since(origin)) - before;
-        let args = Arguments { bytes, name: None };
-        let dur = micros(since.elapsed());
-        let event = Event { name, cat: category, ph: "X", ts, dur, pid: std::process::id(), tid: thread(), args };
-        recorder.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+        let Some(Open { recorder, category, name, bytes, since, before }) = self.0.take() else { return };
+        let took = since.elapsed();
+        let own = took.saturating_sub(WITHIN.replace(before + took));
+        *recorder.sums.lock().unwrap_or_else(PoisonError::into_inner).entry(category).or_default() += own;
+        if recorder.path.is_some() {
+            recorder.push(category, name, bytes, since, took);
+        }
     }
 }
 
@@ -116,7 +153,7 @@ fn thread() -> u32 {
 
 /// Appends what was recorded to the file. Nothing where nothing is recorded.
 pub fn write() -> io::Result<()> {
-    let Some(recorder) = RECORDER.get() else { return Ok(()) };
+    let Some((recorder, path)) = RECORDER.get().and_then(|r| Some((r, r.path.as_ref()?))) else { return Ok(()) };
     let events = std::mem::take(&mut *recorder.events.lock().unwrap_or_else(PoisonError::into_inner));
     let name = Arguments { name: Some(recorder.program), ..Arguments::default() };
     let process = Event {
@@ -129,7 +166,7 @@ pub fn write() -> io::Result<()> {
         tid: 0,
         args: name,
     };
-    let mut file = File::options().append(true).create(true).open(&recorder.path)?;
+    let mut file = File::options().append(true).create(true).open(path)?;
     let mut text = Vec::new();
     if file.metadata()?.len() == 0 {
         text.extend_from_slice(b"[\n");
@@ -150,8 +187,9 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("trace");
         drop(span("decode", || panic!("nothing is recorded yet")));
-        record("test", &path);
-        drop(span("decode", || "a \"layer\"".into()).of(7));
+        record("test", Some(&path));
+        let outer = span("decode", || "a \"layer\"".into()).of(7);
+        drop(outer);
         std::thread::spawn(|| drop(span("write", || "b".into()))).join().expect("ends");
         ended("plan", || "c".into(), Instant::now());
         write().expect("writes");
@@ -164,5 +202,15 @@ mod tests {
         assert_eq!((&events[1]["args"]["bytes"], &events[1]["cat"]), (&7.into(), &"decode".into()));
         assert_ne!(events[1]["tid"], events[2]["tid"]);
         assert!(events[1]["ts"].as_f64() <= events[2]["ts"].as_f64());
+        let (before, start) = (sums(), Instant::now());
+        assert!(before.keys().eq(["decode", "write"].iter()), "what was told afterwards is not added up: {before:?}");
+        let outer = span("outer", || "d".into());
+        let inner = span("inner", || "e".into());
+        std::thread::sleep(Duration::from_millis(20));
+        drop(inner);
+        drop(outer);
+        let (after, took) = (sums(), start.elapsed());
+        assert!(after["inner"] >= Duration::from_millis(20));
+        assert!(after["inner"] + after["outer"] <= took, "counted twice: {after:?} of {took:?}");
     }
 }

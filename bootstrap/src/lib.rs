@@ -155,10 +155,10 @@ pub(crate) fn become_python(
     Err(BootError::Exec { source: exec.run(), program })
 }
 
-/// Records the events of this process where that is asked for.
+/// Records the events of this process where their file is asked for, or the figures that come of them.
 pub(crate) fn record(settings: &Settings) {
-    if let Some(path) = &settings.trace {
-        events::record("cpack-boot", path);
+    if settings.trace.is_some() || settings.metrics.is_some() {
+        events::record("cpack-boot", settings.trace.as_deref());
     }
 }
 

@@ -136,11 +136,15 @@ impl Trace {
     }
 
     /// Appends one line of JSON to `path`: lines of processes that write at once do not mix.
+    ///
+    /// `phases_ms` follow each other; `work_ms` is the time of all threads together within them.
     pub fn append(&self, path: &Path, environment: &Digest, name: &str, outcome: &str) -> std::io::Result<()> {
         let milliseconds = |d: Duration| (d.as_secs_f64() * 1e6).round() / 1e3;
         let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
         let phases: serde_json::Map<_, _> =
             self.phases().map(|(name, spent)| (name.to_owned(), milliseconds(spent).into())).collect();
+        let work: serde_json::Map<_, _> =
+            events::sums().into_iter().map(|(name, spent)| (name.to_owned(), milliseconds(spent).into())).collect();
         let line = serde_json::json!({
             "format": 1,
             "time": time,
@@ -151,6 +155,7 @@ impl Trace {
             "start": if self.is_warm() { "warm" } else { "cold" },
             "total_ms": milliseconds(self.total()),
             "phases_ms": phases,
+            "work_ms": work,
             "layers": { "built": self.counts.built, "waited": self.counts.waited, "reused": self.counts.reused,
                 "checked": self.counts.checked },
             "bytes": { "fetched": self.counts.fetched, "written": self.counts.written },

@@ -31,7 +31,7 @@ fn both_programs_say_what_took_how_long() {
         *kinds.entry(event["cat"].as_str().expect("a category")).or_default() += 1;
         assert!(event["ts"].is_number() && event["pid"].is_number(), "{event}");
     }
-    for kind in ["discover", "pack", "compress", "send", "boot", "fetch", "decode", "write", "wait"] {
+    for kind in ["discover", "pack", "compress", "send", "boot", "fetch", "verify", "decode", "write", "wait"] {
         assert!(kinds.contains_key(kind), "{kind}: {kinds:?}");
     }
     let processes: Vec<_> = events.iter().filter(|e| e["ph"] == "M").map(|e| &e["args"]["name"]).collect();

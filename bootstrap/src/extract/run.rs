@@ -222,6 +222,7 @@ impl<'a> Run<'a> {
         let Check::Layer { archive, layout, .. } = &self.check else { return Ok(()) };
         let piece = layout.piece_at(span.offset).and_then(|piece| archive.pieces.get(piece));
         let piece = piece.ok_or_else(|| self.damaged("a piece", "is not in the manifest"))?;
+        let _event = events::span("verify", || format!("{} at {}", self.name, span.offset)).of(span.len.into());
         verify(&*self.source, &self.name, span.offset, &piece.digest, buffer)
     }
 
@@ -354,10 +355,12 @@ impl<'a> Run<'a> {
         let content = room(&mut worker.output, memory(size));
         let ends = part + 1 == parts.count;
         worker.codec.decode(file.method, bytes, len, ends, content).map_err(|e| self.damaged_file(file, &e))?;
+        let event = events::span("verify", || file.path.to_string()).of(size);
         let sum = match self.check {
             Check::Layer { .. } => Sum { hash: part_hash(offset, content), crc32: 0 },
             Check::Crc => Sum { crc32: libdeflater::crc32(content), ..Sum::default() },
         };
+        drop(event);
         if let Some(slot) = lock(&cut.sums).get_mut(part as usize) {
             *slot = sum;
         }
@@ -405,6 +408,7 @@ impl<'a> Run<'a> {
         file: &PlannedFile,
         content: &[u8],
     ) -> Result<(), ExtractError> {
+        let _event = events::span("verify", || file.path.to_string()).of(file.size);
         if matches!(self.check, Check::Layer { .. }) {
             worker.digests.push((index, Digest::of(content)));
             return Ok(());

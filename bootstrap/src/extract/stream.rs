@@ -211,10 +211,12 @@ fn drain(
         if len == 0 {
             break;
         }
+        let event = events::span("verify", || file.path.to_string()).of(len as u64);
         match &mut hasher {
             Some(hasher) => _ = hasher.update(bytes),
             None => crc.update(bytes),
         }
+        drop(event);
         let _event = events::span("write", || file.path.to_string()).of(len as u64);
         out.write_all_at(bytes, at).map_err(StreamError::Write)?;
         at = end;

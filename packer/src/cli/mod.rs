@@ -27,7 +27,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     if let Some(path) = std::env::var_os("CPACK_TRACE").filter(|path| !path.is_empty()) {
-        events::record("cluster-pack", path.as_ref());
+        events::record("cluster-pack", Some(path.as_ref()));
     }
     let result = commands::run(cli);
     // A command does not fail for want of a trace.
