@@ -12,7 +12,7 @@ use std::time::Duration;
 use cpack_artifact::fault::point;
 use cpack_artifact::job::{self, Job};
 use cpack_artifact::launcher::{STORES_MARK, TRAILER_SIZE, Trailer, appendix};
-use cpack_artifact::manifest::Manifest;
+use cpack_artifact::manifest::{DocumentError, Manifest};
 
 /// The name of the boot executable.
 pub const BOOT: &str = "cpack-boot";
@@ -150,6 +150,11 @@ impl Opened {
         let job = Job::parse(file(job::FILE_NAME)?).map_err(|e| damaged(e.to_string()))?;
         let manifest = file(job::MANIFEST_NAME)?.to_vec();
         Ok(Self { boot: bytes.get(..start).unwrap_or_default().to_vec(), manifest, job })
+    }
+
+    /// What the environment is made of.
+    pub fn manifest(&self) -> Result<Manifest, DocumentError> {
+        Manifest::parse(&self.manifest)
     }
 
     /// The same launcher with another job.

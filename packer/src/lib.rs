@@ -1,6 +1,7 @@
 //! Packs a Python environment into layers and publishes what changed.
 
 pub mod assemble;
+pub mod bench;
 pub mod cache;
 pub mod cli;
 pub mod content;

@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "tests report by panicking")]
 
+mod bench;
 mod equality;
 mod input;
 mod programs;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::bench_arguments::Bench;
+
 /// Ship a Python environment to a cluster.
 #[derive(Debug, Parser)]
 #[command(name = "cluster-pack", version, propagate_version = true, max_term_width = 100)]
@@ -108,6 +110,8 @@ pub enum Command {
     Run(Run),
     /// Show what an environment is made of and what changed
     Info(Info),
+    /// Measure what the first run costs here and where it goes
+    Bench(Bench),
     /// Lay a file at a URI, with metadata beside it, unless the same file is there already
     Publish(Publish),
     /// Print what lies beside a file that was uploaded or published

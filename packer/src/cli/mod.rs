@@ -4,6 +4,7 @@
 //! `uri=$(cluster-pack upload)` works. Progress bars are drawn on a terminal only.
 
 mod arguments;
+mod bench_arguments;
 mod commands;
 mod config;
 mod output;

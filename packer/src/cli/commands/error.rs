@@ -7,6 +7,7 @@ use cpack_artifact::exit::Exit;
 use cpack_artifact::manifest::DocumentError;
 use cpack_artifact::store::{ObjectUriError, StoreError, UriError};
 
+use crate::bench::BenchError;
 use crate::cli::config::ConfigError;
 use crate::discover::DiscoverError;
 use crate::discover::selection::UnknownName;
@@ -47,6 +48,8 @@ pub(crate) enum CommandError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Launcher(#[from] LauncherError),
+    #[error(transparent)]
+    Bench(#[from] BenchError),
     #[error("{what}: {error}")]
     Document { what: String, error: DocumentError },
     #[error("{0}")]
@@ -72,6 +75,7 @@ impl CommandError {
             Self::Publish(error) => publish(error),
             Self::Prune(error) => prune(error),
             Self::Pex(error) => pex(error),
+            Self::Bench(error) => bench(error),
             Self::Store(error) => error.exit(),
             Self::Launcher(LauncherError::NotBoot { .. } | LauncherError::NoStore { .. }) => Exit::Usage,
             Self::Document { .. } | Self::Damaged(_) | Self::Launcher(LauncherError::Damaged { .. }) => Exit::Artifact,
@@ -88,6 +92,16 @@ fn pex(error: &PexError) -> Exit {
         PexError::NoPython { .. } => Exit::Interpreter,
         PexError::Archive(_) | PexError::Runtime { .. } | PexError::Distribution { .. } => Exit::Environment,
         PexError::NoScript { .. } | PexError::TooLarge { .. } | PexError::Occupied(_) => Exit::Usage,
+    }
+}
+
+fn bench(error: &BenchError) -> Exit {
+    match error {
+        BenchError::Io { .. } | BenchError::Room { .. } => Exit::Disk,
+        // What is measured said itself what is wrong with it.
+        BenchError::Failed { .. } => Exit::Environment,
+        BenchError::Unexpected { .. } => Exit::Internal,
+        BenchError::Simulation { .. } => Exit::Usage,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The commands: each file one, this one what they share.
 
+mod bench;
 mod context;
 mod error;
 mod info;
@@ -39,6 +40,7 @@ pub(super) fn run(mut cli: Cli) -> Result<u8, CommandError> {
         Command::Launcher(arguments) => launcher::launcher(&context, &arguments).map(|()| 0),
         Command::Run(arguments) => run::run(&context, &arguments),
         Command::Info(arguments) => info::info(&context, &arguments).map(|()| 0),
+        Command::Bench(arguments) => bench::bench(&context, &arguments).map(|()| 0),
         Command::Publish(arguments) => package::publish(&context, &arguments).map(|()| 0),
         Command::Metadata { uri } => package::metadata(&context, &uri).map(|()| 0),
         Command::Spark(Spark::Conf(arguments)) => spark::conf(&context, &arguments).map(|()| 0),

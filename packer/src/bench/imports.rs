@@ -1,0 +1,147 @@
+//! What a run imported: Python's own account of it, and the distributions that the modules came from.
+//!
+//! `PYTHONPROFILEIMPORTTIME` (`-X importtime`) makes the interpreter write a line for each module when its import ends, so
+//! modules come before what imported them:
+//!
+//! ```text
+//! import time: self [us] | cumulative | imported package
+//! import time:       123 |        456 |   requests.adapters
+//! ```
+//!
+//! Nothing is put into the environment for that. It slows imports down, so such a run is not one of those that are timed.
+
+use std::collections::HashMap;
+
+use crate::discover::{Environment, FileStat};
+
+/// A module that was imported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Imported {
+    /// Its full name.
+    pub module: String,
+    /// Microseconds, without those of what it imported.
+    pub own_us: u64,
+    /// Microseconds with those.
+    pub total_us: u64,
+    /// How deep: 0 for what nothing else imported.
+    pub depth: usize,
+}
+
+/// The lines of standard error that are the interpreter's, in their order.
+pub fn parse(stderr: &str) -> Vec<Imported> {
+    let line = |line: &str| {
+        let mut parts = line.strip_prefix("import time:")?.splitn(3, '|');
+        let (own, total, name) = (parts.next()?, parts.next()?, parts.next()?);
+        // The heading has no numbers.
+        let (own_us, total_us) = (own.trim().parse().ok()?, total.trim().parse().ok()?);
+        let module = name.trim_start();
+        let depth = (name.len() - module.len()).saturating_sub(1) / 2;
+        Some(Imported { module: module.trim_end().to_owned(), own_us, total_us, depth })
+    };
+    stderr.lines().filter_map(line).collect()
+}
+
+/// What of a distribution was imported.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Modules.
+    pub modules: u64,
+    /// Bytes of their files.
+    pub bytes: u64,
+    /// Microseconds that they took, without those of modules of others.
+    pub own_us: u64,
+}
+
+/// What was imported of each distribution and editable project, by name.
+pub fn by_distribution(environment: &Environment, imported: &[Imported]) -> HashMap<String, Used> {
+    let site_packages = format!("{}/", environment.site_packages);
+    let distributions = environment.distributions.iter().map(|d| (d.name.as_str(), &d.files[..]));
+    let editables = environment.editables.iter().map(|e| (e.name.as_str(), &e.files[..]));
+    let mut owners: HashMap<String, (&str, u64)> = HashMap::new();
+    for (name, files) in distributions.chain(editables) {
+        for file in files {
+            let path = file.path.to_string();
+            if let Some(module) = module_of(path.strip_prefix(&site_packages).unwrap_or(&path)) {
+                add(&mut owners, module, name, file);
+            }
+        }
+    }
+    let mut used: HashMap<String, Used> = HashMap::new();
+    for each in imported {
+        if let Some((name, size)) = owners.get(&each.module) {
+            let sum = used.entry((*name).to_owned()).or_default();
+            *sum = Used { modules: sum.modules + 1, bytes: sum.bytes + size, own_us: sum.own_us + each.own_us };
+        }
+    }
+    used
+}
+
+/// Whether a requirement (PEP 508) is for the distribution with this normalised name.
+pub fn names(requirement: &str, name: &str) -> bool {
+    let end = requirement.find(|c: char| !c.is_ascii_alphanumeric() && !"._-".contains(c)).unwrap_or(requirement.len());
+    let plain = |c: char| if "._".contains(c) { '-' } else { c.to_ascii_lowercase() };
+    requirement.get(..end).is_some_and(|found| found.chars().map(plain).eq(name.chars()))
+}
+
+/// An extension module is taken before the source of the same name, as the import system does.
+fn add<'a>(owners: &mut HashMap<String, (&'a str, u64)>, module: String, name: &'a str, file: &FileStat) {
+    let is_extension = file.path.as_bytes().ends_with(b".so");
+    if is_extension || !owners.contains_key(&module) {
+        owners.insert(module, (name, file.size));
+    }
+}
+
+/// The module that a file below `site-packages` is: `a/b/__init__.py` is `a.b`, `a/c.cpython-311-x86_64-linux-gnu.so` is `a.c`.
+fn module_of(path: &str) -> Option<String> {
+    let stem = match path.strip_suffix(".py") {
+        Some(stem) => stem.strip_suffix("/__init__").unwrap_or(stem),
+        None => {
+            let (directory, file) =
+                path.strip_suffix(".so")?.rsplit_once('/').unwrap_or(("", path.strip_suffix(".so")?));
+            let name = file.split('.').next().unwrap_or(file);
+            path.get(..directory.len() + usize::from(!directory.is_empty()) + name.len())?
+        }
+    };
+    Some(stem.replace('/', "."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_interpreter_are_told_from_others() {
+        let said = "warning: x\nimport time: self [us] | cumulative | imported package\n\
+            import time:       191 |        191 |     _io\nimport time:        40 |       1231 | site\n";
+        let found = parse(said);
+        let told: Vec<_> = found.iter().map(|i| (i.module.as_str(), i.own_us, i.total_us, i.depth)).collect();
+        assert_eq!(told, [("_io", 191, 191, 2), ("site", 40, 1231, 0)]);
+    }
+
+    #[test]
+    fn requirements_name_distributions() {
+        for (requirement, name, expected) in [
+            ("numpy>=1.26; python_version < '3.12'", "numpy", true),
+            ("Typing_Extensions (>=4)", "typing-extensions", true),
+            ("numpydoc", "numpy", false),
+            ("pandas[all]", "pandas", true),
+        ] {
+            assert_eq!(names(requirement, name), expected, "{requirement}");
+        }
+    }
+
+    #[test]
+    fn files_are_modules() {
+        for (path, module) in [
+            ("six.py", Some("six")),
+            ("a/__init__.py", Some("a")),
+            ("a/b/c.py", Some("a.b.c")),
+            ("a/_x.cpython-311-x86_64-linux-gnu.so", Some("a._x")),
+            ("_y.abi3.so", Some("_y")),
+            ("a/data.json", None),
+            ("a/lib/libz.so.1", None),
+        ] {
+            assert_eq!(module_of(path).as_deref(), module, "{path}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! `cluster-pack bench`: what it measures, what it prints, and how its page looks in a browser.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::programs::{World, cluster_pack, install_by_hand, text, usual_interpreter, utf8, venv};
+
+/// An environment of two distributions, of which a run imports one, that imports the other's second module.
+fn environment(world: &World) -> PathBuf {
+    let env = world.path("venv");
+    venv(&usual_interpreter(), &env);
+    install_by_hand(&env, "wanted", "1.0", "import json, time\ntime.sleep(0.05)\nimport helper\n");
+    install_by_hand(&env, "helper", "2.0", &format!("DATA = {:?}\n", "x".repeat(200_000)));
+    install_by_hand(&env, "unused", "3.0", &format!("DATA = {:?}\n", "y".repeat(100_000)));
+    env
+}
+
+/// Measures once, and gives the JSON, the table and the page.
+fn measured(world: &World, env: &Path) -> (serde_json::Value, PathBuf) {
+    let page = world.path("page <of> it.html");
+    let arguments = ["--json", "bench", "--runs", "2", "--containers", "3", "--html", utf8(&page)];
+    let mut command = world.command(cluster_pack());
+    command.args(["--venv", utf8(env), "--store", utf8(&world.path("store"))]).args(arguments);
+    let output = command.args(["--", "-c", "import wanted"]).output().expect("runs");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    (serde_json::from_slice(&output.stdout).expect("JSON"), page)
+}
+
+#[test]
+fn a_report_tells_where_the_time_went_and_the_page_shows_it() {
+    let world = World::new();
+    let env = environment(&world);
+    let (report, page) = measured(&world, &env);
+    let number = |path: &str| report.pointer(path).and_then(serde_json::Value::as_f64).unwrap_or(-1.0);
+    for path in
+        ["/creation/seconds", "/creation/again", "/cold/seconds", "/second/seconds", "/warm/boot", "/together/last"]
+    {
+        let (median, min, max) = ("/median", "/min", "/max");
+        let [median, min, max] = [median, min, max].map(|part| number(&format!("{path}{part}")));
+        assert!(0.0 < min && min <= median && median <= max, "{path}: {min} {median} {max}");
+        assert_eq!(
+            report.pointer(&format!("{path}/values")).and_then(|v| v.as_array()).map(Vec::len),
+            Some(2),
+            "{path}"
+        );
+    }
+    let phases = |kind: &str| -> Vec<String> {
+        let all = report[kind]["phases"].as_array().expect("phases");
+        all.iter().map(|pair| pair[0].as_str().expect("a name").to_owned()).collect()
+    };
+    for phase in ["find", "plan", "extract", "link", "commit", "interpreter", "command"] {
+        assert!(phases("cold").iter().any(|found| found == phase), "{phase}: {:?}", phases("cold"));
+    }
+    assert!(!phases("warm").iter().any(|found| found == "extract"), "{:?}", phases("warm"));
+    let work: Vec<&str> =
+        report["cold"]["work"].as_array().expect("work").iter().filter_map(|w| w[0].as_str()).collect();
+    assert_eq!(work, ["fetch", "verify", "decode", "write"]);
+    // Three containers fetch what one does.
+    assert_eq!(number("/together/fetched"), number("/cold/fetched"));
+    let modules = |name: &str| {
+        let layers = report["environment"]["layers"].as_array().expect("layers");
+        layers.iter().find(|l| l["name"] == name).and_then(|l| l["modules"].as_u64())
+    };
+    assert_eq!((modules("wanted"), modules("helper"), modules("unused")), (Some(1), Some(1), Some(0)));
+    let worked = report["environment"]["layers"]
+        .as_array()
+        .expect("layers")
+        .iter()
+        .all(|l| l["work"][0][1].as_f64() > Some(0.0));
+    assert!(worked, "the trace tells what each layer cost: {}", report["environment"]["layers"]);
+    assert_eq!(report["store"], "file");
+    let left: Vec<_> = fs::read_dir(world.directory.path()).expect("reads").flatten().map(|e| e.file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().contains("bench")), "nothing stays in the store: {left:?}");
+    look_at(&world, &page);
+}
+
+/// Reads the page in a browser: light and dark, narrow and wide.
+fn look_at(world: &World, page: &Path) {
+    let html = fs::read_to_string(page).expect("a page");
+    assert!(!html.contains("http:") && !html.contains("https:") && !html.contains("<script"), "needs nothing else");
+    for (width, treemap) in [(360, "narrow"), (1280, "wide")] {
+        for (scheme, dark) in [(1, false), (0, true)] {
+            let seen = seen(world, &html, width, scheme);
+            let at = format!("{width} px, dark: {dark}: {seen}");
+            assert!(seen["background"].as_f64().is_some_and(|light| (light < 0.2) == dark), "{at}");
+            assert!(seen["contrast"].as_f64().is_some_and(|ratio| ratio >= 4.5), "text can be read; {at}");
+            assert_eq!(seen["overflow"], 0, "nothing is wider than the page; {at}");
+            assert_eq!(seen["treemap"], treemap, "{at}");
+            assert_eq!(seen["outside"], 0, "tiles and bars are where they belong; {at}");
+            assert!(seen["tiles"].as_u64() >= Some(3) && seen["bars"].as_u64() >= Some(5), "{at}");
+            assert_eq!(seen["fetched"], 0, "{at}");
+        }
+    }
+}
+
+/// What a browser makes of the page in a frame of this width. `scheme`: 0 for dark, 1 for light.
+fn seen(world: &World, html: &str, width: u32, scheme: u32) -> serde_json::Value {
+    let escaped = html.replace('&', "&amp;").replace('"', "&quot;");
+    let frame = world.path("frame.html");
+    let script = include_str!("page.js");
+    let style = format!("html{{color-scheme:light dark}}iframe{{border:0;width:{width}px;height:3000px}}");
+    let wrapped = format!(
+        "<!doctype html><meta charset=utf-8><style>{style}</style><iframe srcdoc=\"{escaped}\"></iframe>\
+         <script>onload = () => {{ {script} }}</script>"
+    );
+    fs::write(&frame, wrapped).expect("writes");
+    let browser = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| on_path(name));
+    let browser = browser.expect("no browser: install chromium");
+    let output = Command::new(browser)
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,3100", "--dump-dom"])
+        .arg(format!("--user-data-dir={}", world.path("browser").display()))
+        .arg(format!("--blink-settings=preferredColorScheme={scheme}"))
+        .arg(format!("file://{}", frame.display()))
+        .output()
+        .expect("a browser");
+    let dom = text(&output.stdout);
+    let told = dom.split("<pre>").nth(1).and_then(|rest| rest.split("</pre>").next());
+    assert!(told.is_some(), "the browser shows nothing: {dom} {}", text(&output.stderr));
+    serde_json::from_str(told.unwrap_or_default()).expect("JSON")
+}
+
+fn on_path(name: &str) -> bool {
+    std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|place| place.join(name).is_file())
+}
