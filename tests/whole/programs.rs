@@ -10,7 +10,6 @@ use std::sync::OnceLock;
 use tempfile::TempDir;
 
 #[path = "../support/interpreters.rs"]
-#[allow(clippy::print_stdout, reason = "a test says which interpreters it found")]
 mod machine;
 
 /// The checkout.

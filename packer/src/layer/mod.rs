@@ -8,7 +8,7 @@
 //! paths, and nothing depends on how many threads there are. An entry larger than one frame is cut into zstd frames that
 //! decode independently; cuts between pieces fall between entries or frames, so a piece can be decoded by itself.
 //!
-//! Work is done in batches ([`BATCH`]): one is compressed by all threads while the one before is hashed and written in
+//! Work is done in batches: one is compressed by all threads while the one before is hashed and written in
 //! order. Memory is two batches per layer in work, whatever the size of the files.
 
 mod compress;
