@@ -5,6 +5,7 @@ use super::least_squares::solve;
 use super::stores::Store;
 use crate::bench::BenchError;
 use crate::bench::report::{Layer, Report};
+use crate::bench::spread::Spread;
 use crate::bench::starts::WORK;
 
 /// What things cost on the machine that was measured, in seconds of one core unless said otherwise.
@@ -50,13 +51,14 @@ pub fn fit(reports: &[Report]) -> Result<Costs, BenchError> {
     let mut rows = Vec::new();
     let mut values = Vec::new();
     for report in reports {
-        let (told, scale) = (report.cold.work.iter().map(|(_, s)| s.median).sum::<f64>(), scale(report));
-        if told <= 0.0 || scale <= 0.0 {
+        let told: f64 = report.cold.work.iter().map(|(_, s)| s.median).sum();
+        let traced: f64 = report.environment.layers.iter().map(|layer| work(report, layer)).sum();
+        if told <= 0.0 || traced <= 0.0 {
             return Err(unusable(&report.environment.name, "it tells no work of threads: measure it again"));
         }
         for layer in &report.environment.layers {
             // Each layer counts as much as the part of the time that it takes, so that small ones are heard.
-            let work = work(layer) * scale;
+            let work = work(report, layer);
             let weight = 1.0 / work.max(told * 1e-3).sqrt();
             rows.push(features(layer).map(|feature| feature * weight));
             values.push(work * weight);
@@ -95,16 +97,18 @@ fn scaled(rows: &[[f64; 2]], values: &[f64]) -> [f64; 2] {
     [a / units[0], b / units[1]]
 }
 
-/// The work of a report's timed starts over that of its traced one.
-fn scale(report: &Report) -> f64 {
-    let traced: f64 = report.environment.layers.iter().map(work).sum();
-    let timed: f64 =
-        report.cold.work.iter().filter(|(kind, _)| WORK.contains(&kind.as_str())).map(|(_, s)| s.median).sum();
-    if traced > 0.0 { timed / traced } else { 0.0 }
-}
-
-fn work(layer: &Layer) -> f64 {
-    layer.work.iter().map(|(_, seconds)| seconds).sum()
+/// The work of a layer: what the traced start tells of it, each kind of work as much longer or shorter as the timed starts had
+/// of that kind altogether.
+fn work(report: &Report, layer: &Layer) -> f64 {
+    let sum = |layers: &[Layer], kind: &str| -> f64 {
+        layers.iter().flat_map(|l| &l.work).filter(|(found, _)| found == kind).map(|(_, seconds)| seconds).sum()
+    };
+    let timed = report.cold.work.iter().filter(|(kind, _)| WORK.contains(&kind.as_str()));
+    let of = |(kind, spread): &(String, Spread)| {
+        let traced = sum(&report.environment.layers, kind);
+        if traced > 0.0 { sum(std::slice::from_ref(layer), kind) * spread.median / traced } else { 0.0 }
+    };
+    timed.map(of).sum()
 }
 
 /// Files, and megabytes: numbers of one size.
@@ -185,4 +189,80 @@ pub fn check(costs: &Costs, report: &Report) -> Vec<Check> {
         row(format!("{crowd}, the last until Python"), many.ready, report.together.boot.median),
         row(format!("{crowd}, the last until the end"), many.last, report.together.last.median),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seconds of a file, an unpacked and a packed byte, of a boot, and of a file that is linked.
+    const TRUE: [f64; 5] = [1e-4, 1e-9, 2e-9, 0.02, 3e-5];
+
+    /// A report as a machine with two cores would give it on which everything costs what [`TRUE`] says.
+    fn report(layers: &[(u64, u64, u64)]) -> Report {
+        let work = |(files, unpacked, packed): &(u64, u64, u64)| {
+            TRUE[0] * *files as f64 + TRUE[1] * *unpacked as f64 + TRUE[2] * *packed as f64
+        };
+        let all: f64 = layers.iter().map(work).sum();
+        let files: u64 = layers.iter().map(|layer| layer.0).sum();
+        let spread = |value: f64| serde_json::to_value(Spread::of([value])).expect("JSON");
+        let (extract, link) = (all / 2.0, TRUE[4] * files as f64 / 2.0);
+        let boot = TRUE[3] + extract + link;
+        let starts = |boot: f64, extract: f64, python: f64, cpu: f64| {
+            serde_json::json!({
+                "seconds": spread(boot + python), "cpu": spread(cpu), "boot": spread(boot), "fetched": 0, "written": 0,
+                "phases": [["extract", spread(extract)], ["interpreter", spread(0.1)], ["command", spread(python - 0.1)]],
+                // Twice what the traced start had.
+                "work": [["decode", spread(extract * 2.0)]],
+            })
+        };
+        let layer = |layer: &(u64, u64, u64)| {
+            serde_json::json!({
+                "name": "l", "version": "1", "files": layer.0, "unpacked": layer.1, "packed": layer.2, "modules": 0,
+                "imported": 0, "import_seconds": 0.0, "work": [["decode", work(layer) / 2.0]],
+            })
+        };
+        let value = serde_json::json!({
+            "format": 1, "version": "1", "store": "file", "command": [],
+            "machine": {"cpu": "c", "cores": 2, "memory": 1, "load": [0.0, 0.0]},
+            "environment": {
+                "name": "e", "python": "3", "files": files, "modules": 0,
+                "unpacked": layers.iter().map(|l| l.1).sum::<u64>(), "packed": layers.iter().map(|l| l.2).sum::<u64>(),
+                "layers": layers.iter().map(layer).collect::<Vec<_>>(),
+            },
+            "method": {"runs": 1, "cold": "", "warm": "", "removed_between": false},
+            "creation": {"seconds": spread(0.0), "again": spread(0.0), "cpu": spread(0.0), "phases": [], "work": [], "sent": 0},
+            "modes": [], "cold": starts(boot, extract, 1.2, 9.0), "second": starts(0.0, 0.0, 1.0, 1.0),
+            "warm": starts(0.0, 0.0, 1.0, 1.0), "waterfall": {"seconds": 0.0, "lanes": []},
+            "together": {"containers": 8, "boot": spread(boot + 3.0 * TRUE[3]), "first": spread(0.0),
+                "last": spread(boot + 3.0 * TRUE[3] + 4.0 * 1.2), "cpu": spread(0.0), "fetched": 0},
+        });
+        serde_json::from_value(value).expect("a report")
+    }
+
+    #[test]
+    fn what_was_not_shown_is_predicted_where_costs_are_as_the_model_has_them() {
+        let shown = [
+            report(&[(200, 2_000_000, 900_000), (30, 500_000, 100_000)]),
+            report(&[
+                (10_000, 4_000_000_000, 900_000_000),
+                (50, 900_000_000, 850_000_000),
+                (3_000, 40_000_000, 9_000_000),
+            ]),
+        ];
+        let costs = fit(&shown).expect("fits");
+        assert!((costs.first_import - 1.2).abs() < 1e-6 && (costs.idleness - 1.0).abs() < 1e-6, "{costs:?}");
+        let other = report(&[(5_000, 300_000_000, 90_000_000), (700, 500_000_000, 480_000_000)]);
+        for check in check(&costs, &other) {
+            assert!(check.error().abs() < 0.02, "{check:?}");
+        }
+    }
+
+    #[test]
+    fn one_environment_is_not_enough() {
+        assert!(fit(&[report(&[(1, 1, 1)])]).is_err());
+        let mut silent = report(&[(1, 1, 1)]);
+        silent.cold.work.clear();
+        assert!(fit(&[silent.clone(), silent]).is_err());
+    }
 }
