@@ -9,8 +9,8 @@ use std::time::Duration;
 use cpack_artifact::manifest::Layer;
 
 use crate::cache::{
-    BootId, Cache, Cleaning, Environment, Found, LayerState, Place, PlaceError, RECENT, clean, free_at, places,
-    unusable,
+    BootId, Cache, Cleaning, Environment, Found, LayerState, Place, PlaceError, RECENT, clean, complain, free_at,
+    places, unusable,
 };
 use crate::error::BootError;
 use crate::settings::Settings;
@@ -34,6 +34,8 @@ pub struct Node {
     pub boot: BootId,
     /// Above how many bytes a cache is cleaned up.
     limit: u64,
+    /// Below how many free bytes of its disk, where people said so.
+    reserve: Option<u64>,
 }
 
 impl Node {
@@ -41,7 +43,7 @@ impl Node {
     pub fn new(settings: &Settings) -> Self {
         let working_directory = std::env::current_dir().ok();
         let places = places(&settings.places, working_directory.as_deref());
-        Self { places, boot: BootId::current(), limit: settings.cache_limit }
+        Self { places, boot: BootId::current(), limit: settings.cache_limit, reserve: settings.cache_reserve }
     }
 
     /// The caches that there are.
@@ -90,7 +92,7 @@ impl Node {
             let cache = match Cache::create(place, &self.boot) {
                 Ok(cache) => cache,
                 Err(error) => {
-                    refusals.push(error.to_string());
+                    refusals.push(complain(place, error.to_string()));
                     continue;
                 }
             };
@@ -109,7 +111,7 @@ impl Node {
         let mut ranked = Vec::new();
         for place in &self.places {
             if let Some(reason) = unusable(place) {
-                refusals.push(format!("{}: {reason}", place.path.display()));
+                refusals.push(complain(place, format!("{}: {reason}", place.path.display())));
                 continue;
             }
             let there = match Cache::open(place, &self.boot) {
@@ -129,7 +131,8 @@ impl Node {
 
     /// Cleans up the cache that something was built in, but for the environment `key`.
     pub fn clean(&self, cache: &Cache, key: &str, trace: &mut Trace) {
-        let cleaning = Cleaning { limit: self.limit, recent: RECENT, time: CLEANING_TIME, keep: Some(key) };
+        let (limit, reserve) = (self.limit, self.reserve);
+        let cleaning = Cleaning { limit, recent: RECENT, time: CLEANING_TIME, keep: Some(key), reserve };
         // Nobody waits for it to succeed.
         let _ = clean(cache, &cleaning);
         trace.mark(Phase::Clean);
@@ -137,7 +140,7 @@ impl Node {
 
     /// Removes what nobody uses from all caches, since no disk has room: slow, and better than not to start.
     fn make_room(&self, trace: &mut Trace) -> bool {
-        let cleaning = Cleaning { limit: 0, recent: JUST_BUILT, time: ROOM_TIME, keep: None };
+        let cleaning = Cleaning { limit: 0, recent: JUST_BUILT, time: ROOM_TIME, keep: None, reserve: None };
         let bytes: u64 =
             self.caches().filter_map(|cache| clean(&cache, &cleaning).ok()).map(|cleaned| cleaned.bytes).sum();
         trace.mark(Phase::Clean);

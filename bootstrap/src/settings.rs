@@ -21,6 +21,10 @@ pub const VARIABLES: &[Variable] = &[
     Variable { name: "CPACK_CACHE_DIR", help: "where to keep environments on this node, before all other places" },
     Variable { name: "CPACK_CACHE_LIMIT", help: "size above which unused environments go, e.g. 20G (default 50G)" },
     Variable {
+        name: "CPACK_CACHE_RESERVE",
+        help: "free space on the cache's disk below which unused environments go (default: a twentieth of the disk)",
+    },
+    Variable {
         name: "CPACK_THREADS",
         help: "threads that fetch and extract (default: the CPUs there are, at most 16)",
     },
@@ -73,6 +77,8 @@ pub struct Settings {
     pub artifact: Option<OsString>,
     /// `CPACK_CACHE_LIMIT`, in bytes.
     pub cache_limit: u64,
+    /// `CPACK_CACHE_RESERVE`, in bytes.
+    pub cache_reserve: Option<u64>,
     /// `CPACK_THREADS`.
     pub threads: Option<usize>,
     /// `CPACK_PYTHON`.
@@ -132,6 +138,9 @@ impl Settings {
             cache_limit: value("CPACK_CACHE_LIMIT").map_or(Ok(CACHE_LIMIT), |v| {
                 parse("CPACK_CACHE_LIMIT", &v, "a size such as 500M, 20G or 1T", parse_size)
             })?,
+            cache_reserve: value("CPACK_CACHE_RESERVE")
+                .map(|v| parse("CPACK_CACHE_RESERVE", &v, "a size such as 500M, 20G or 1T", parse_size))
+                .transpose()?,
             threads: value("CPACK_THREADS")
                 .map(|v| parse("CPACK_THREADS", &v, "a number from 1 to 256", parse_threads))
                 .transpose()?,
@@ -250,6 +259,7 @@ mod tests {
         for (name, value) in [
             ("CPACK_CACHE_LIMIT", "much"),
             ("CPACK_CACHE_LIMIT", "-1"),
+            ("CPACK_CACHE_RESERVE", "some"),
             ("CPACK_THREADS", "0"),
             ("CPACK_STALL_TIMEOUT", "nan"),
             ("CPACK_WRITABLE", "maybe"),

@@ -1,13 +1,14 @@
 //! Many at once: starts that share layers, a clean-up that never stops, holders that stand still, locks that lie, other
 //! users, and whoever prepared a cache to be found.
 
-use std::fs::{self, Permissions};
+use std::collections::BTreeSet;
+use std::fs::{self, File, FileTimes, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -16,11 +17,7 @@ use nix::unistd::Pid;
 use crate::inspect::{check, everything, let_time_pass, remove};
 use crate::kills::{CODE, SEEN, packages};
 use crate::random::{Part, say};
-use crate::world::{World, entries, file, is_root, nodes, succeed};
-
-fn spawn(command: &mut Command) -> Child {
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts")
-}
+use crate::world::{World, entries, file, is_root, nodes, spawn, succeed};
 
 fn all_see(children: Vec<Child>, what: &str) {
     for child in children {
@@ -51,14 +48,20 @@ fn relatives(count: usize) -> Vec<World> {
 
 #[test]
 fn sixty_four_starts_share_the_work() {
-    let world = World::with(&packages(), |_| {});
-    let _part = Part::new("64 starts at once", 1);
-    let children = (0..64).map(|_| spawn(&mut world.command(&["-c", CODE]))).collect();
-    all_see(children, "64 starts");
-    let built: u64 = world.metrics().iter().map(|m| m["layers"]["built"].as_u64().expect("a number")).sum();
-    assert_eq!((built, world.metrics().len()), (world.manifest.layers.len() as u64, 64), "each layer by one of them");
-    world.check_cache();
-    check(&world.cache());
+    let _part = Part::new("64 starts at once, of one environment and of four that share layers", 1);
+    for environments in [1, 4] {
+        let worlds = relatives(environments);
+        let cache = worlds[0].path("cache");
+        let start = |i: usize| spawn(worlds[i % environments].command(&["-c", CODE]).env("CPACK_CACHE_DIR", &cache));
+        all_see((0..64).map(start).collect(), "64 starts");
+        let metrics: Vec<_> = worlds.iter().flat_map(World::metrics).collect();
+        let built: u64 = metrics.iter().map(|m| m["layers"]["built"].as_u64().expect("a number")).sum();
+        let layers: BTreeSet<_> = worlds.iter().flat_map(|w| &w.manifest.layers).map(|l| l.content.to_hex()).collect();
+        assert_eq!((built, metrics.len()), (layers.len() as u64, 64), "each layer by one of them");
+        let seen = check(&worlds[0].cache());
+        assert_eq!((seen.environments, seen.layers), (environments, layers.len()));
+        assert_eq!(crate::inspect::left_over(&worlds[0].cache()), [] as [PathBuf; 0]);
+    }
 }
 
 #[test]
@@ -82,7 +85,9 @@ fn environments_share_layers_while_a_clean_up_never_stops() {
                 let mut command = worlds[i % 4].command(&["-c", CODE]);
                 spawn(command.env("CPACK_CACHE_DIR", &cache).env_remove("CPACK_METRICS"))
             };
-            all_see((0..8).map(start).collect(), &format!("round {round}"));
+            // Many at first, then those that find half of what they want.
+            let count = if round == 0 { 64 } else { 8 };
+            all_see((0..count).map(start).collect(), &format!("round {round}"));
         }
         drop(running);
         cleaner.join().expect("cleans")
@@ -103,6 +108,42 @@ fn locks_that_exclude_nobody_cost_work_alone() {
         all_see((0..16).map(start).collect(), fault);
         check(&world.cache());
         assert_eq!(crate::inspect::left_over(&world.cache()), [] as [PathBuf; 0], "{fault}");
+        entries(&world.path("cache")).iter().for_each(|path| remove(path));
+    }
+}
+
+/// A start that stands still in the last instant before Python, with nothing in `/proc` that names its environment and a
+/// lease that excludes nobody: clean-up must notice that locks prove nothing there.
+#[test]
+fn locks_that_exclude_nobody_let_clean_up_take_nothing() {
+    let world = World::with(&packages(), |_| {});
+    let _part = Part::new("clean-up where locks lie or are refused", 1);
+    for lie in ["flock=lie", "flock=E37"] {
+        for kind in ["cold", "warm"] {
+            let stopped = spawn(world.command(&["-c", CODE]).env("CPACK_FAULTS", format!("{lie},boot.exec=stop")));
+            wait_until_stopped(&stopped);
+            let_time_pass(&world.cache());
+            for arguments in [&["--cpack", "gc", "--all"][..], &["--cpack", "gc", "--limit", "1"], &["--cpack", "gc"]] {
+                let told = succeed(world.command(arguments).env("CPACK_FAULTS", lie));
+                assert!(told.starts_with("removed 0 environments, 0 layers"), "{lie}, {kind}: {told}");
+            }
+            kill(Pid::from_raw(stopped.id().cast_signed()), Signal::SIGCONT).expect("signals");
+            all_see(vec![stopped], lie);
+            check(&world.cache());
+        }
+        // A builder is not taken for dead either, however long it stands still.
+        entries(&world.path("cache")).iter().for_each(|path| remove(path));
+        let faults = format!("{lie},layer.sealed=stop@1");
+        let stopped = spawn(world.command(&["-c", CODE]).env("CPACK_FAULTS", faults));
+        wait_until_stopped(&stopped);
+        let hours = SystemTime::now() - Duration::from_secs(3 * 3600);
+        for path in crate::inspect::left_over(&world.cache()) {
+            File::open(path).and_then(|f| f.set_times(FileTimes::new().set_modified(hours))).expect("sets the time");
+        }
+        succeed(world.command(&["--cpack", "gc", "--all"]).env("CPACK_FAULTS", lie));
+        kill(Pid::from_raw(stopped.id().cast_signed()), Signal::SIGCONT).expect("signals");
+        all_see(vec![stopped], lie);
+        check(&world.cache());
         entries(&world.path("cache")).iter().for_each(|path| remove(path));
     }
 }

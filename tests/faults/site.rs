@@ -17,6 +17,11 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn new() -> Self {
+        Self::with(&[("alpha", 300), ("beta", 3000), ("large", 900_000)])
+    }
+
+    /// A client whose environment has these distributions, with a data file of so many bytes each.
+    pub(crate) fn with(distributions: &[(&str, usize)]) -> Self {
         let directory = tempfile::Builder::new().prefix("cpack-site-").tempdir().expect("a directory");
         let site = Self { directory };
         crate::world::own(site.path(""));
@@ -27,8 +32,8 @@ impl Site {
         let venv = site.path("venv");
         succeed(site.command(&python().path).args(["-m", "venv", "--without-pip"]).arg(&venv));
         site.install_pex();
-        for (name, size) in [("alpha", 300), ("beta", 3000), ("large", 900_000)] {
-            site.install(name, "1.0", size);
+        for (name, size) in distributions {
+            site.install(name, "1.0", *size);
         }
         site
     }
@@ -78,6 +83,7 @@ impl Site {
             .env("TMPDIR", self.path("tmp"))
             .env("CPACK_BOOT", crate::boot())
             .env("CPACK_CACHE_DIR", self.path("home/node"))
+            .env("CPACK_CACHE_RESERVE", "0")
             .current_dir(self.path("home"))
             .stdin(std::process::Stdio::null());
         as_nobody(&mut command);
@@ -95,6 +101,11 @@ impl Site {
             .arg("--venv")
             .arg(self.path("venv"));
         command
+    }
+
+    /// The node cache of what is started here.
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.path("home/node").join(crate::world::cache_name())
     }
 
     pub(crate) fn store(&self) -> PathBuf {

@@ -76,6 +76,8 @@ impl World {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.path("home"))
             .env("CPACK_CACHE_DIR", self.path("node"))
+            // What is cleaned up does not depend on how full this machine's disk is.
+            .env("CPACK_CACHE_RESERVE", "0")
             .env("CPACK_BOOT", boot())
             .current_dir(self.directory.path())
             .stdin(Stdio::null());

@@ -6,8 +6,12 @@
 //! environments that were started the longest ago. What never goes: what somebody has a lease on, what a live process
 //! of this user maps or names, what was used in the last hour.
 //!
-//! Everything is renamed into a staging directory first and unlinked there until the time is up: what is left then has
-//! no living owner, and goes the next time.
+//! Environments and layers are renamed into a staging directory first and unlinked there until the time is up: what is
+//! left then has no owner, and goes the next time.
+//!
+//! **Locks that lie take nothing**: a lease is believed to be free only where a lock that was just taken keeps a second
+//! descriptor out, and not on network file systems. Elsewhere no environment and no layer is removed, and a builder is
+//! dead only after a day.
 
 use std::collections::HashSet;
 use std::fs::{self, File, Permissions, TryLockError};
@@ -19,9 +23,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use cpack_artifact::Digest;
 use cpack_artifact::fault::point;
+use nix::sys::statvfs::{Statvfs, statvfs};
 
 use super::environments::{layers_of, lease_path};
-use super::staging::unique_name;
+use super::staging::{disown, unique_name};
 use super::{Cache, ENVIRONMENTS, LAYERS, LOCKS, PRIVATE, STAGING, Staging, commit, flock, lease, remove_tree};
 
 /// A directory without a living owner is left alone this long: its owner may not have locked it yet.
@@ -48,6 +53,8 @@ pub struct Cleaning<'a> {
     pub time: Duration,
     /// The environment that was just put up.
     pub keep: Option<&'a str>,
+    /// Free bytes of the disk below which unused environments go, too. None: one part in [`NEARLY_FULL`] of it.
+    pub reserve: Option<u64>,
 }
 
 /// What went.
@@ -68,12 +75,13 @@ pub struct Cleaned {
 /// Cleans up. What cannot be removed is left, and no error: nobody waits for it.
 pub fn clean(cache: &Cache, cleaning: &Cleaning<'_>) -> io::Result<Cleaned> {
     let deadline = Instant::now().checked_add(cleaning.time);
-    let (staging, recent) = (cache.staging()?, cleaning.recent);
+    let (staging, recent) = (cache.bin(deadline)?, cleaning.recent);
     let mut cleaner = Cleaner { cache, recent, staging, deadline, in_use: None, cleaned: Cleaned::default() };
     cleaner.abandoned()?;
     let mut size = cleaner.size()?;
     // Environments whose layers are gone count nothing, and take their space.
-    let is_over = |size: u64| size > cleaning.limit || cleaning.limit == 0 || is_nearly_full(cache.root());
+    let is_over =
+        |size: u64| size > cleaning.limit || cleaning.limit == 0 || is_nearly_full(cache.root(), cleaning.reserve);
     if is_over(size) {
         size = size.saturating_sub(cleaner.unlinked_layers(cleaning.keep)?);
     }
@@ -120,10 +128,14 @@ impl Cleaner<'_> {
                 if path == self.staging.path() || self.is_late() {
                     continue;
                 }
-                if is_abandoned(&path, lease) {
+                // The lock keeps others who clean up out meanwhile.
+                if let Some(_lock) = abandoned(&path, lease) {
                     point("clean.abandoned")?;
-                    remove_tree(&path, self.deadline)?;
-                    self.cleaned.abandoned += 1;
+                    if remove_tree(&path, self.deadline)? {
+                        self.cleaned.abandoned += 1;
+                    } else {
+                        disown(&path);
+                    }
                 } else if parent == STAGING {
                     self.recent = self.recent.max(RECENT);
                 }
@@ -220,17 +232,17 @@ fn age(time: SystemTime) -> Duration {
     time.elapsed().unwrap_or_default()
 }
 
-/// Whether the owner of a directory under `staging/` or `private/` is dead.
-fn is_abandoned(path: &Path, leased: bool) -> bool {
-    let Ok(directory) = File::open(path) else { return false };
-    let Ok(modified) = directory.metadata().and_then(|m| m.modified()) else { return false };
+/// A directory under `staging/` or `private/` whose owner is dead, locked where locks are to be had.
+fn abandoned(path: &Path, leased: bool) -> Option<File> {
     if leased && lease_path(path).exists() {
-        return lease::exclusive(&lease_path(path)).is_some();
+        return lease::exclusive(&lease_path(path));
     }
-    match flock::exclusive(&directory) {
-        Ok(()) => age(modified) > YOUNG,
-        Err(TryLockError::WouldBlock) => false,
-        Err(TryLockError::Error(_)) => age(modified) > ABANDONED,
+    let directory = File::open(path).ok()?;
+    let age = age(directory.metadata().and_then(|m| m.modified()).ok()?);
+    match flock::to_remove(path) {
+        Ok(lock) => (age > YOUNG).then_some(lock),
+        Err(TryLockError::WouldBlock) => None,
+        Err(TryLockError::Error(_)) => (age > ABANDONED).then_some(directory),
     }
 }
 
@@ -242,8 +254,9 @@ fn is_same(locked: Option<&File>, path: &Path) -> bool {
     }
 }
 
-fn is_nearly_full(path: &Path) -> bool {
-    nix::sys::statvfs::statvfs(path).is_ok_and(|s| s.blocks_available() < s.blocks() / NEARLY_FULL)
+fn is_nearly_full(path: &Path, reserve: Option<u64>) -> bool {
+    let reserved = |s: &Statvfs| reserve.unwrap_or(s.blocks().saturating_mul(s.fragment_size()) / NEARLY_FULL);
+    statvfs(path).is_ok_and(|s| s.blocks_available().saturating_mul(s.fragment_size()) < reserved(&s))
 }
 
 /// The names of environments and layers below `root` that this user's processes map, were started with, or have in
@@ -345,8 +358,13 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
+    /// On a disk with room, whatever the disk of the tests has.
+    fn cleaning(limit: u64, keep: Option<&str>) -> Cleaning<'_> {
+        Cleaning { limit, recent: RECENT, time: Duration::from_secs(60), keep, reserve: Some(0) }
+    }
+
     fn run(cache: &Cache, limit: u64, keep: Option<&str>) -> Cleaned {
-        clean(cache, &Cleaning { limit, recent: RECENT, time: Duration::from_secs(60), keep }).expect("cleans")
+        clean(cache, &cleaning(limit, keep)).expect("cleans")
     }
 
     #[test]
@@ -364,6 +382,32 @@ mod tests {
         assert_eq!(cache.layer_state(&shared), LayerState::Ready);
         assert_eq!((cache.layer_state(&old), cache.layer_state(&loose)), (LayerState::Missing, LayerState::Missing));
         assert_eq!(run(&cache, 0, Some("new")), Cleaned::default());
+    }
+
+    #[test]
+    fn on_a_full_disk_all_that_is_unused_goes_whatever_the_limit() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let cache = cache(directory.path());
+        let content = layer(&cache, "text", 10);
+        environment(&cache, "old", &[content], 3 * HOUR);
+        let cleaned = clean(&cache, &Cleaning { reserve: Some(u64::MAX), ..cleaning(1000, None) }).expect("cleans");
+        assert_eq!(cleaned, Cleaned { environments: 1, layers: 1, bytes: 10, ..Cleaned::default() });
+    }
+
+    #[test]
+    fn what_there_was_no_time_for_goes_the_next_time() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let cache = cache(directory.path());
+        let dead = cache.directory(STAGING).join("dead");
+        fs::create_dir_all(dead.join("inside")).expect("creates");
+        // As a removal that was interrupted leaves it: just changed, and nobody's.
+        disown(&dead);
+        let hurried = clean(&cache, &Cleaning { time: Duration::ZERO, ..cleaning(u64::MAX, None) }).expect("cleans");
+        assert_eq!((hurried.abandoned, dead.exists()), (0, true));
+        // Its own directory stays behind then, and is nobody's as well.
+        assert_eq!(fs::read_dir(cache.directory(STAGING)).expect("lists").count(), 2);
+        assert_eq!(run(&cache, u64::MAX, None).abandoned, 2);
+        assert_eq!(fs::read_dir(cache.directory(STAGING)).expect("lists").count(), 0);
     }
 
     #[test]

@@ -35,7 +35,8 @@ pub struct Lease {
 impl Lease {
     /// Takes a lease by the file at `path`, and reads the mark in it. None: it is gone, or going.
     ///
-    /// Where the file system refuses locks, the lease protects from nothing, and nobody cleans up.
+    /// Where the file system refuses locks, or they exclude nobody, the lease protects from nothing, and nobody cleans up
+    /// what could be leased.
     pub(super) fn take(path: &Path) -> Option<(Self, io::Result<Mark>)> {
         let file = File::open(path).ok()?;
         let mut attempts = PATIENCE;
@@ -60,10 +61,9 @@ impl Lease {
     }
 }
 
-/// The lock that whoever cleans up needs. None: somebody has a lease, or locks are refused.
+/// The lock that whoever cleans up needs. None: somebody has a lease, or locks are refused or prove nothing.
 pub(super) fn exclusive(path: &Path) -> Option<File> {
-    let file = File::open(path).ok()?;
-    flock::exclusive(&file).ok().map(|()| file)
+    flock::to_remove(path).ok()
 }
 
 /// When it was last used.

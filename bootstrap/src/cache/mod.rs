@@ -38,7 +38,7 @@ mod staging;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use cpack_artifact::fault::point;
@@ -54,8 +54,8 @@ pub(crate) use environments::RECORDS;
 pub use environments::{Description, Environment, Found, lease_tree, read_description, read_manifest, write_records};
 pub use layers::{LayerState, StagedLayer, seal_directories};
 pub use lease::Lease;
-pub(crate) use places::unusable;
 pub use places::{Kind, Place, places};
+pub(crate) use places::{complain, unusable};
 pub use reboot::BootId;
 pub use remove::remove_tree;
 pub use share::{Claim, Claimed, Watched};
@@ -118,7 +118,8 @@ impl Cache {
     pub fn create(place: &Place, boot: &BootId) -> Result<Self, PlaceError> {
         let io = |path: &Path, source| PlaceError::Io { path: path.into(), source };
         if place.kind.may_be_created() {
-            fs::create_dir_all(&place.path).map_err(|e| io(&place.path, e))?;
+            let mut directories = fs::DirBuilder::new();
+            directories.recursive(true).mode(0o700).create(&place.path).map_err(|e| io(&place.path, e))?;
         }
         let parent = File::open(&place.path).map_err(|e| io(&place.path, e))?;
         match mkdirat(&parent, directory_name().as_str(), Mode::S_IRWXU) {

@@ -7,10 +7,12 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Once;
 
 use nix::sys::statfs::statfs;
 use nix::sys::statvfs::{FsFlags, statvfs};
 
+use crate::error::one_line;
 use crate::settings::Places;
 
 /// What kind of place it is.
@@ -109,6 +111,16 @@ pub(crate) fn unusable(place: &Place) -> Option<String> {
     None
 }
 
+/// A reason for not using a place. Who chose one that is not there, and cannot be made, is told, once: the next place
+/// serves, and it may be a typing error.
+pub(crate) fn complain(place: &Place, reason: String) -> String {
+    static TOLD: Once = Once::new();
+    if place.kind == Kind::Chosen && !place.path.exists() {
+        TOLD.call_once(|| crate::say(&one_line(&format!("cpack-boot: CPACK_CACHE_DIR is not used: {reason}"))));
+    }
+    reason
+}
+
 /// Who could put another directory in the place of a cache that is its user's own: whoever owns a directory above it, or
 /// may write to one. None: nobody could.
 ///
@@ -160,7 +172,8 @@ const NETWORK: &[u32] = &[
     0xaad7_aaea, // PanFS
 ];
 
-fn is_network(path: &Path) -> bool {
+/// Whether `path` is on a file system that other nodes may have mounted, too.
+pub(super) fn is_network(path: &Path) -> bool {
     // f_type is a signed word on some architectures: its low 32 bits are what the constants are.
     statfs(path).is_ok_and(|stat| NETWORK.contains(&(stat.filesystem_type().0 as u32)))
 }

@@ -29,8 +29,10 @@ fn remove_directory(path: &Path, deadline: Option<Instant>) -> io::Result<bool> 
         let entry = entry?;
         let inside = entry.path();
         if entry.file_type()?.is_dir() {
-            if !remove_directory(&inside, deadline)? {
-                return Ok(false);
+            match remove_directory(&inside, deadline) {
+                Ok(true) => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                result => return result,
             }
         } else {
             ignore_missing(fs::remove_file(&inside))?;

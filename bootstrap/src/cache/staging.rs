@@ -1,12 +1,12 @@
 //! The directory in which a process builds, locked while the process lives.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, FileTimes};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use cpack_artifact::fault::point;
 
@@ -18,6 +18,8 @@ use super::{Cache, PRIVATE, STAGING, flock, remove_tree};
 #[derive(Debug)]
 pub struct Staging {
     path: PathBuf,
+    /// Until when it may take to remove it.
+    until: Option<Instant>,
     _lock: Option<File>,
 }
 
@@ -26,7 +28,14 @@ impl Cache {
     pub fn staging(&self) -> io::Result<Staging> {
         let (path, lock) = self.new_directory(STAGING)?;
         own().push(path.clone());
-        Ok(Staging { path, _lock: lock })
+        Ok(Staging { path, until: None, _lock: lock })
+    }
+
+    /// A new directory for what is to be removed, until `deadline`; what is left then is for the next who cleans up.
+    pub(super) fn bin(&self, deadline: Option<Instant>) -> io::Result<Staging> {
+        let mut staging = self.staging()?;
+        staging.until = deadline;
+        Ok(staging)
     }
 
     /// A new directory for a private copy, and the lock that protects it until the lease of what is put there does.
@@ -90,8 +99,17 @@ impl Drop for Staging {
     fn drop(&mut self) {
         own().retain(|path| *path != self.path);
         // What cannot be removed now is removed by a later clean-up.
-        let _ = remove_tree(&self.path, None);
+        if !matches!(remove_tree(&self.path, self.until), Ok(true)) {
+            disown(&self.path);
+        }
     }
+}
+
+/// Makes a directory look old: removing half of what is in it made it look as if somebody had just begun to build there,
+/// and the next who cleans up would wait.
+pub(super) fn disown(path: &Path) {
+    let old = FileTimes::new().set_modified(SystemTime::UNIX_EPOCH);
+    let _ = File::open(path).and_then(|directory| directory.set_times(old));
 }
 
 /// A name that no other process on this or another node takes.

@@ -44,7 +44,8 @@ pub(super) fn gc(settings: &Settings, arguments: &[OsString]) -> Result<Report, 
     let recent = if limit == 0 { Duration::ZERO } else { RECENT };
     let mut total = Cleaned::default();
     for cache in Node::new(settings).caches() {
-        let cleaned = clean(&cache, &Cleaning { limit, recent, time: NO_HURRY, keep: None })
+        let reserve = settings.cache_reserve;
+        let cleaned = clean(&cache, &Cleaning { limit, recent, time: NO_HURRY, keep: None, reserve })
             .map_err(|source| BootError::Io { path: cache.root().into(), source })?;
         total.environments += cleaned.environments;
         total.layers += cleaned.layers;

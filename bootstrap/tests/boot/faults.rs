@@ -115,6 +115,25 @@ fn without_a_place_to_write_to_it_says_so() {
     assert_eq!(succeed(command.env("TMPDIR", world.path("tmp"))), SEEN);
 }
 
+#[test]
+fn a_chosen_directory_that_is_not_there_is_made_or_named() {
+    let world = World::new();
+    let chosen = world.path("home/not/yet");
+    assert_eq!(succeed(world.command(&["-c", CODE]).env("CPACK_CACHE_DIR", &chosen)), SEEN);
+    for made in [chosen.clone(), world.path("home/not"), chosen.join(world.cache().file_name().expect("a name"))] {
+        assert_eq!(fs::metadata(&made).expect("made").permissions().mode() & 0o7777, 0o700, "{}", made.display());
+    }
+    // Where it cannot be made the next place serves, and whoever chose it is told.
+    for nowhere in ["/nowhere/at/all", "/etc/not/allowed"] {
+        let output = world.command(&["-c", CODE]).env("CPACK_CACHE_DIR", nowhere).output().expect("starts");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), SEEN);
+        assert!(error.starts_with("cpack-boot: CPACK_CACHE_DIR is not used: ") && error.contains(nowhere), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+        cpack_boot::cache::remove_tree(&world.path("home/.cache"), None).expect("removes");
+    }
+}
+
 /// Runs a shell script with mounts of its own, as the user of the tests.
 fn with_mounts(world: &World, prepare: &str) -> Command {
     let launcher = world.path("env-python").display().to_string();

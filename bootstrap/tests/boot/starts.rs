@@ -182,6 +182,7 @@ fn a_new_environment_reuses_the_layers_that_it_shares() {
     assert_eq!(output, "gamma\n");
     let layers = &changed.metrics().pop().expect("a start")["layers"];
     assert_eq!((&layers["built"], &layers["reused"]), (&1.into(), &3.into()));
+    assert_eq!(entries(&world.cache().join("environments")).len(), 2);
 }
 
 #[test]

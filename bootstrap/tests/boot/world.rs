@@ -7,7 +7,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 
 use cpack_artifact::job::{self, Entry, Interpreter, Job};
@@ -72,6 +72,11 @@ pub(crate) fn own(path: PathBuf) {
     if is_root() {
         chown(path, Some(NOBODY), Some(NOBODY)).expect("chown");
     }
+}
+
+/// The name of the cache of the user of the tests, in whatever place.
+pub(crate) fn cache_name() -> String {
+    format!("cpack-{}", if is_root() { NOBODY } else { nix::unistd::geteuid().as_raw() })
 }
 
 /// A world, removed with everything in it.
@@ -171,8 +176,7 @@ impl World {
 
     /// The cache that launchers use unless told otherwise.
     pub(crate) fn cache(&self) -> PathBuf {
-        let uid = if is_root() { NOBODY } else { nix::unistd::geteuid().as_raw() };
-        self.path("cache").join(format!("cpack-{uid}"))
+        self.path("cache").join(cache_name())
     }
 
     /// The launcher, unprivileged, in an environment that holds nothing of the machine's.
@@ -190,6 +194,8 @@ impl World {
             .env("HOME", self.path("home"))
             .env("TMPDIR", self.path("tmp"))
             .env("CPACK_CACHE_DIR", self.path("cache"))
+            // What is cleaned up does not depend on how full this machine's disk is.
+            .env("CPACK_CACHE_RESERVE", "0")
             .env("CPACK_METRICS", self.path("tmp/metrics"))
             .stdin(Stdio::null());
         as_nobody(&mut command);
@@ -231,6 +237,11 @@ impl World {
             assert_eq!(found, layer.content, "{}", layer.name);
         }
     }
+}
+
+/// Starts a command whose output is read at its end.
+pub(crate) fn spawn(command: &mut Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts")
 }
 
 /// Runs a command that must succeed in silence.
