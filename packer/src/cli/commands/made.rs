@@ -12,6 +12,7 @@ use cpack_artifact::store::{Key, Scheme, StoreOptions, StoreUri, cluster_propert
 
 use super::CommandError;
 use super::context::Context;
+use super::upload::LayerReport;
 use crate::cli::arguments::JobArguments;
 use crate::launcher::{self, Opened};
 use crate::publish::publish_launcher;
@@ -32,6 +33,8 @@ pub(super) struct Made {
     pub(super) job: Job,
     /// The interpreter here that has the same distributions: of the virtual environment, or the launcher itself.
     pub(super) python: PathBuf,
+    /// What it is made of; nothing, where it was not made from an environment.
+    pub(super) layers: Vec<LayerReport>,
     /// Where it came from, where it was not made from an environment.
     forwarded: Option<PathBuf>,
 }
@@ -58,7 +61,8 @@ impl Context {
         let submission = self.submit(&environment, store.as_ref(), &job, false)?;
         let bytes = self.launcher(&submission, &boot);
         let python = environment.prefix.join("bin/python");
-        Ok(Made { bytes, job: submission.job, python, forwarded: None })
+        let layers = LayerReport::all(&submission);
+        Ok(Made { bytes, job: submission.job, python, layers, forwarded: None })
     }
 
     fn forward(&self, arguments: &JobArguments, path: PathBuf) -> Result<Made, CommandError> {
@@ -80,7 +84,7 @@ impl Context {
         job.environ.extend(request.environ);
         job.pass.extend(request.pass.into_iter().filter(|name| !opened.job.pass.contains(name)));
         self.voice.detail(format!("forwarding the environment of {}", path.display()));
-        Ok(Made { bytes: opened.with_job(&job), job, python: path.clone(), forwarded: Some(path) })
+        Ok(Made { bytes: opened.with_job(&job), job, python: path.clone(), layers: Vec::new(), forwarded: Some(path) })
     }
 
     /// Where frameworks can fetch the launcher: its immutable copy in a store on the network, else a file of this machine,

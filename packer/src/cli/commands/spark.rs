@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::CommandError;
 use super::context::Context;
 use super::made::{Made, NAME, Shipped, link_into};
+use super::upload::LayerReport;
 use crate::cli::arguments::{DeployMode, JobArguments, SparkConf, SparkSubmit};
 use crate::spark::{Launcher, arguments, properties};
 
@@ -26,6 +27,7 @@ struct Report {
     launcher: String,
     /// Its file on this machine.
     local: String,
+    layers: Vec<LayerReport>,
 }
 
 /// Prints the properties.
@@ -41,6 +43,7 @@ pub(super) fn conf(context: &Context, given: &SparkConf) -> Result<(), CommandEr
         environment: made.job.environment.to_hex(),
         local: shipped.local.display().to_string(),
         launcher: shipped.remote.clone().unwrap_or_else(|| shipped.local_uri()),
+        layers: made.layers,
     };
     context.voice.answer(lines.join("\n"), &report);
     Ok(())

@@ -33,9 +33,9 @@ struct Report {
     layers: Vec<LayerReport>,
 }
 
-/// One layer of it.
+/// One layer of a submission.
 #[derive(Debug, Serialize)]
-struct LayerReport {
+pub(super) struct LayerReport {
     kind: cpack_artifact::manifest::LayerKind,
     name: String,
     version: String,
@@ -58,11 +58,16 @@ impl LayerReport {
             sent: outcome.sent.is_some(),
         }
     }
+
+    /// Those of the environment, then those of the job.
+    pub(super) fn all(submission: &Submission) -> Vec<Self> {
+        submission.layers.iter().chain(&submission.overlays).map(Self::new).collect()
+    }
 }
 
 impl Report {
     fn new(submission: &Submission, store: String, uri: String, unchanged: bool) -> Self {
-        let layers: Vec<_> = submission.layers.iter().chain(&submission.overlays).map(LayerReport::new).collect();
+        let layers = LayerReport::all(submission);
         let sent = submission.layers.iter().chain(&submission.overlays).filter_map(|o| o.sent).sum();
         Self {
             uri,
