@@ -10,7 +10,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Callable, Dict, List, Mapping, Optional, Protocol, Sequence
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Protocol, Sequence
 
 import cloudpickle
 
@@ -40,6 +40,7 @@ def run(
     :param where: where to run; by default in a process here, booted as an executor would (see also `Shell`)
     :param package_path: a launcher or PEX on this machine; by default the environment in which this runs
     """
+    check(package_path)
     with tempfile.TemporaryDirectory(prefix="cluster-pack-") as directory:
         payload = os.path.join(directory, "function.dat")
         dump(func, args, payload, kwargs)
@@ -73,23 +74,36 @@ def dump(func: Callable[..., Any], args: Sequence[Any], path: str, kwargs: Optio
 
 def check(package_path: Optional[str]) -> None:
     """Refuses an environment in which a function pickled here cannot be called, before anything is submitted."""
-    if package_path is None or binary.booted():
+    if binary.booted():
         return
+    if package_path is None:
+        _check_cloudpickle("the environment in which this runs", packaging.get_non_editable_requirements())
+        return
+    beside = check_python(package_path)
+    packages = [str(line).split("==")[0] for line in beside.get(uploader.PACKAGE_INSTALLED_KEY, [])]
+    if packages:
+        _check_cloudpickle(package_path, packages)
+
+
+def check_python(package_path: str) -> Dict[str, Any]:
+    """Refuses an environment of another Python than this; what lies beside it."""
     try:
         beside = uploader.metadata(package_path)
     except ClusterPackError:
         # Whoever starts containers may reach what this machine does not.
-        return
+        return {}
     version = str(beside.get(uploader.PYTHON_VERSION_KEY, ""))
-    here = platform.python_version_tuple()[:2]
-    if version and tuple(version.split(".")[:2]) != here:
+    if version and tuple(version.split(".")[:2]) != platform.python_version_tuple()[:2]:
         raise ClusterPackError(
             f"{package_path} has Python {version}, and functions pickled by {platform.python_version()} cannot be called "
             "there: upload the environment again from this Python"
         )
-    packages = [str(line).split("==")[0].lower() for line in beside.get(uploader.PACKAGE_INSTALLED_KEY, [])]
-    if packages and "cloudpickle" not in packages:
-        raise ClusterPackError(f"{package_path} has no cloudpickle, which functions need: install it and upload again")
+    return beside
+
+
+def _check_cloudpickle(environment: str, packages: Iterable[str]) -> None:
+    if "cloudpickle" not in map(str.lower, packages):
+        raise ClusterPackError(f"{environment} has no cloudpickle, which functions need: install it and upload again")
 
 
 def _launcher(directory: str) -> str:

@@ -51,7 +51,7 @@ class PythonEnvDescription(NamedTuple):
 
 
 class Packer(object):
-    """Makes one file of an environment. Subclasses may pack in their own way."""
+    """Makes one file of an environment: a PEX, unless a subclass packs in its own way."""
 
     def env_name(self) -> str:
         """The name of the environment."""
@@ -74,40 +74,6 @@ class Packer(object):
         additional_indexes: Optional[List[str]] = None,
     ) -> str:
         """Packs requirements into `output` and returns its path."""
-        raise NotImplementedError
-
-    def pack_from_spec(
-        self,
-        spec_file: str,
-        output: str,
-        allow_large_pex: bool = False,
-        include_pex_tools: bool = False,
-    ) -> str:
-        """Packs a requirements file into `output` and returns its path."""
-        raise NotImplementedError
-
-
-class PexPacker(Packer):
-    """The packer of this library: launchers, and PEX files where one is asked for."""
-
-    def env_name(self) -> str:
-        return get_env_name("VIRTUAL_ENV")
-
-    def extension(self) -> str:
-        return "pex"
-
-    def pack(
-        self,
-        output: str,
-        reqs: List[str],
-        additional_packages: Dict[str, str],
-        ignored_packages: Collection[str],
-        editable_requirements: Dict[str, str],
-        allow_large_pex: bool = False,
-        include_pex_tools: bool = False,
-        additional_repo: Optional[Union[str, List[str]]] = None,
-        additional_indexes: Optional[List[str]] = None,
-    ) -> str:
         return pack_in_pex(
             reqs,
             output,
@@ -126,9 +92,20 @@ class PexPacker(Packer):
         allow_large_pex: bool = False,
         include_pex_tools: bool = False,
     ) -> str:
+        """Packs a requirements file into `output` and returns its path."""
         return pack_spec_in_pex(
             spec_file, output, allow_large_pex=allow_large_pex, include_pex_tools=include_pex_tools
         )
+
+
+class PexPacker(Packer):
+    """The packer of this library: launchers, and PEX files where one is asked for."""
+
+    def env_name(self) -> str:
+        return get_env_name("VIRTUAL_ENV")
+
+    def extension(self) -> str:
+        return "pex"
 
 
 PEX_PACKER = PexPacker()

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Optional
 
-from cluster_pack import binary, get_pyenv_usage_from_archive, packaging, uploader
+from cluster_pack import binary, filesystem, functions, get_pyenv_usage_from_archive, packaging, uploader
 from cluster_pack.errors import ClusterPackError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ _logger = logging.getLogger(__name__)
 
 def add_packaged_environment(ssb: SparkSession.Builder, archive: str) -> None:
     """Makes executors start their Python in an uploaded environment. Before the session is made."""
+    functions.check_python(archive)
     usage = get_pyenv_usage_from_archive(archive)
     _set_python(ssb, usage.interpreter_cmd)
     source = _make_path_hadoop_compatible(archive)
@@ -67,7 +68,7 @@ def add_editable_requirements(ssb: SparkSession.Builder) -> None:
 
 
 def add_s3_params(ssb: SparkSession.Builder, fs_args: Dict[str, Any] = {}) -> None:
-    """Tells Hadoop's S3 client what fsspec's is told."""
+    """Tells Hadoop's S3 client what fsspec's is told, and executors that fetch their environment from S3."""
     ssb.config("spark.hadoop.fs.s3a.impl", "org.apache.hadoop.fs.s3a.S3AFileSystem")
     ssb.config("spark.hadoop.fs.s3a.path.style.access", "true")
     endpoint = (fs_args.get("client_kwargs") or {}).get("endpoint_url") or fs_args.get("endpoint_url")
@@ -75,6 +76,9 @@ def add_s3_params(ssb: SparkSession.Builder, fs_args: Dict[str, Any] = {}) -> No
     for name, value in values.items():
         if value:
             ssb.config(f"spark.hadoop.fs.s3a.{name}", value)
+    for name, value in filesystem.variables(fs_args).items():
+        if name.startswith("AWS_"):
+            ssb.config(f"spark.executorEnv.{name}", value)
 
 
 def _set_python(ssb: SparkSession.Builder, interpreter: str) -> None:
