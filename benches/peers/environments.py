@@ -13,7 +13,14 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 PINS = os.path.join(os.path.dirname(HERE), "environments")
 
 # What a user's first line would be.
-IMPORTS = {"small": "requests", "pandas": "pandas", "scientific": "pandas", "torch": "torch", "many": "rich"}
+IMPORTS = {
+    "small": "requests",
+    "pandas": "pandas",
+    "scientific": "pandas",
+    "torch": "torch",
+    "many": "rich",
+    "spark": "pyspark",
+}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures this project beside its peers, on the same environment, in the same run.
 
-    benches/peers/run.py                                    everything, on all five environments: hours, and 60 GB of disk
+    benches/peers/run.py                                    everything, on all six environments: hours, and 60 GB of disk
     benches/peers/run.py -e scientific -m first-run         one measurement on one environment
     benches/peers/run.py -e torch --venv torch=/path/venv   an environment that is there
     benches/peers/run.py --update-readme                    the README's table, from the newest results
@@ -17,6 +17,7 @@ import os
 import sys
 
 import environments
+import executors
 import machine
 import measurements
 import pexes
@@ -46,6 +47,7 @@ ALL = {
     "executables": resources.executables,
     "pex": pexes.starts,
     "pex-writing": pexes.writing,
+    "executors": executors.starts,
 }
 
 # What is measured where, unless -e or -m say otherwise.
@@ -62,6 +64,7 @@ PLAN = {
     "executables": ["small"],
     "pex": ["pandas", "torch"],
     "pex-writing": ["pandas", "torch"],
+    "executors": ["spark"],
 }
 
 

@@ -57,6 +57,9 @@ TARGETS = [
     ("pex", "torch", "cold start of pex's file, of plain Python's", ratio(OUR_START, "cold"), 0.25, "×"),
     ("pex", "torch", "warm start of pex's file over the environment's", above(OUR_START, "warm", "the environment itself"), 10, "ms"),
     ("pex-writing", "pandas", "writing a zipapp, of pex's time", ratio("this project, PEX", "seconds"), 0.2, "×"),
+    ("executors", "spark", "cold executors, of a PEX's", ratio(OURS, "cold"), 0.25, "×"),
+    ("executors", "spark", "cold executors, of an archive's that each unpacks", over(OURS, "cold", "venv-pack2"), 0.25, "×"),
+    ("executors", "spark", "warm executors over the environment's", above(OURS, "warm", "the environment itself"), 50, "ms"),
 ]
 
 
