@@ -1,0 +1,72 @@
+"""Sessions of the Python client on a standalone cluster, with environments in a directory and in S3.
+
+SPARK_MASTER is the cluster, S3_BUCKET a bucket of the server that AWS_ENDPOINT_URL names, with its credentials in the
+usual variables, and S3_JARS the directory of what Spark needs for it.
+"""
+
+import os
+import tempfile
+import unittest
+from pathlib import Path
+
+import pandas as pd
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from cluster_pack.spark import spark_config_builder
+from examples import EXAMPLES, run, spark_defaults
+from project import installed
+
+MASTER = os.environ["SPARK_MASTER"]
+
+
+def look(_):
+    import sys
+
+    import shipped
+
+    return shipped.ANSWER, sys.prefix
+
+
+class Sessions(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        own = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(own.cleanup)
+        cls.directory = Path(own.name)
+        cls.shipped = installed(cls, own.name, "shipped", "--editable")
+        # A session leaves a link in the working directory.
+        cls.addClassCleanup(os.chdir, os.getcwd())
+        os.chdir(own.name)
+
+    def test_a_changed_editable_is_seen_by_the_next_session(self):
+        os.environ["CPACK_STORE"] = str(self.directory / "store")
+        self.addCleanup(os.environ.pop, "CPACK_STORE")
+        for answer in (1, 2):
+            self.shipped.change(answer)
+            builder = SparkSession.builder.master(MASTER).config("spark.ui.enabled", "false")
+            spark_config_builder.add_current_environment(builder)
+            with builder.getOrCreate() as spark:
+                seen = spark.sparkContext.parallelize(range(8), 8).map(look).distinct().collect()
+                self.assertEqual({found for found, _ in seen}, {answer})
+                for _, prefix in seen:
+                    self.assertTrue(prefix.startswith(os.environ["CPACK_CACHE_DIR"]), prefix)
+
+                @F.pandas_udf("double")
+                def half(values: pd.Series) -> pd.Series:
+                    return values / 2.0
+
+                self.assertEqual(spark.range(100).select(F.sum(half("id"))).first()[0], 2475.0)
+
+    def test_the_example_with_s3(self):
+        classpath = f"{os.environ['S3_JARS']}/*"
+        settings = {"spark.driver.extraClassPath": classpath, "spark.executor.extraClassPath": classpath}
+        conf = spark_defaults(self.directory, {**settings, "spark.ui.enabled": "false"})
+        said = run(
+            self, EXAMPLES / "spark_standalone_s3.py", MASTER, f"s3://{os.environ['S3_BUCKET']}/example", SPARK_CONF_DIR=conf
+        )
+        self.assertIn("sum of halves: 2475.0", said)
+
+
+if __name__ == "__main__":
+    unittest.main()
