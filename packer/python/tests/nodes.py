@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 
-def until(happens, what, seconds=300):
+def until(happens, what, seconds=900):
     """Waits for what `happens` returns to be true, and returns it."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -20,14 +20,6 @@ from project import installed
 MASTER = os.environ["SPARK_MASTER"]
 
 
-def look(_):
-    import sys
-
-    import shipped
-
-    return shipped.ANSWER, sys.prefix
-
-
 class Sessions(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -40,6 +32,14 @@ class Sessions(unittest.TestCase):
         os.chdir(own.name)
 
     def test_a_changed_editable_is_seen_by_the_next_session(self):
+        # A function of this module's would be looked for there.
+        def look(_):
+            import sys
+
+            import shipped
+
+            return shipped.ANSWER, sys.prefix
+
         os.environ["CPACK_STORE"] = str(self.directory / "store")
         self.addCleanup(os.environ.pop, "CPACK_STORE")
         for answer in (1, 2):
