@@ -13,4 +13,3 @@ mod frameworks;
 mod library;
 mod spark;
 mod wheel;
-mod yarn;

@@ -4,14 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::library::unittest;
 use super::programs::{World, cluster_pack, installed, text, utf8};
+use super::support::free_port;
 use super::support::process::Server;
-use super::support::seaweed::{BUCKET, Seaweed, credentials};
-use super::support::{cached, free_port, hadoop};
-use super::wheel::{PYTHON, with_client};
+use super::wheel::{PYTHON, install_client};
 
 const JAVA: &str = "a JDK of 17 or later (Debian: default-jdk-headless)";
 
@@ -20,17 +17,6 @@ const INTERPRETER: &str = "interpreter of executors";
 
 /// What a job of pandas needs, beside Spark.
 const PACKAGES: [&str; 4] = ["pandas", "numpy", "pyarrow", "cloudpickle"];
-
-/// What the client's tests of Spark need beside: Skein; what executes notebooks; what builds projects where no
-/// environment is made for it. `wheel`: what setuptools older than 70.1, as some interpreters bring it, installs them with.
-const CLIENT: [&str; 5] = ["skein==0.8.2", "nbclient", "ipykernel", "setuptools", "wheel"];
-
-/// An environment with Spark and the client, for one test at a time: they install projects into it.
-pub(super) fn with_spark() -> (MutexGuard<'static, ()>, PathBuf) {
-    static ALONE: Mutex<()> = Mutex::new(());
-    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    (alone, with_client("spark-client", &[&["pyspark==4.*"][..], &PACKAGES[..3], &CLIENT].concat()))
-}
 
 fn environment(spark: &str) -> PathBuf {
     installed(&format!("spark-{spark}"), &[&[&*format!("pyspark=={spark}.*")][..], &PACKAGES].concat())
@@ -81,15 +67,10 @@ fn same(mut booted: BTreeMap<String, serde_json::Value>, mut plain: BTreeMap<Str
 
 const LOCAL_CLUSTER: [&str; 2] = ["--master", "local-cluster[2,1,1024]"];
 
-/// Each task starts an interpreter of its own.
-const NO_DAEMON: [&str; 2] = ["--conf", "spark.python.use.daemon=false"];
-
 fn whole_suite(spark: &str) {
     let world = World::new();
     let environment = environment(spark);
-    let plain = plain(&world, &environment, &LOCAL_CLUSTER);
-    same(submit(&world, &environment, &LOCAL_CLUSTER), plain.clone());
-    same(submit(&world, &environment, &[LOCAL_CLUSTER, NO_DAEMON].concat()), plain);
+    same(submit(&world, &environment, &LOCAL_CLUSTER), plain(&world, &environment, &LOCAL_CLUSTER));
 }
 
 #[test]
@@ -139,27 +120,40 @@ fn site(environment: &Path) -> PathBuf {
 }
 
 #[test]
-fn sessions_of_the_client_run_on_a_standalone_cluster() {
-    let (_alone, environment) = with_spark();
+fn a_session_of_the_client_runs_on_a_standalone_cluster() {
     let world = World::new();
-    let s3 = Seaweed::start();
-    let credentials = credentials();
+    let environment = environment("4");
+    install_client(&environment);
     let cluster = Standalone::start(&world, &environment);
-    let (endpoint, jars) = (format!("http://127.0.0.1:{}", s3.port), jars());
-    let mut variables = vec![
-        ("SPARK_MASTER", cluster.url.as_str()),
-        ("SPARK_LOCAL_IP", "127.0.0.1"),
-        ("AWS_ENDPOINT_URL", &endpoint),
-        ("AWS_REGION", "us-east-1"),
-        ("S3_BUCKET", BUCKET),
-        ("S3_JARS", utf8(&jars)),
-    ];
-    variables.extend(credentials.iter().map(|(name, value)| (*name, value.as_str())));
-    unittest(&environment, "test_spark_session.py", &variables);
+    let project = world.path("project");
+    fs::create_dir_all(project.join("src/shipped")).expect("creates");
+    fs::write(project.join("pyproject.toml"), PROJECT).expect("writes");
+    let module = project.join("src/shipped/__init__.py");
+    let mut command = Command::new(environment.join("bin/python"));
+    command.args(["-m", "pip", "install", "--quiet", "--no-deps", "-e"]).arg(&project);
+    fs::write(&module, "ANSWER = 1\n").expect("writes");
+    super::wheel::succeed(&mut command);
+    for answer in [1, 2] {
+        fs::write(&module, format!("ANSWER = {answer}\n")).expect("writes");
+        let mut command = world.command(environment.join("bin/python"));
+        command.arg(format!("{PYTHON}/tests/spark_session.py")).arg(&cluster.url).arg(world.path("result.json"));
+        command.env("CPACK_STORE", world.path("store")).env_remove("CPACK_BOOT");
+        let found = results(&world, &mut command);
+        // What was changed here is seen there, and nothing else was sent.
+        assert_eq!(found["answers"], serde_json::json!([answer]));
+        assert_eq!(found["half"], serde_json::json!(2475.0));
+        let prefix = found["prefix"].as_str().expect("a path");
+        assert!(prefix.starts_with(utf8(&world.path("node"))), "{prefix}");
+    }
 }
 
-/// What Spark reads S3 with.
-fn jars() -> PathBuf {
-    const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/spark/pom.xml");
-    cached("spark-s3-jars-1", |place| hadoop::copy_jars(Path::new(SOURCE), place))
-}
+const PROJECT: &str = r#"
+[build-system]
+requires = ["setuptools"]
+build-backend = "setuptools.build_meta"
+[project]
+name = "shipped"
+version = "1.0"
+[tool.setuptools.packages.find]
+where = ["src"]
+"#;
