@@ -1,7 +1,8 @@
 //! Chance that can be repeated, and the clock of a part.
 
+use std::cell::Cell;
 use std::io::Write as _;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// SplitMix64 (Steele, Lea and Flood, 2014): a few lines, and the same everywhere.
 #[derive(Debug, Clone)]
@@ -40,6 +41,9 @@ impl Random {
 pub(crate) struct Part {
     name: &'static str,
     pub(crate) rounds: usize,
+    /// As long as rounds go on, where they are many and short.
+    time: Option<Duration>,
+    done: Cell<usize>,
     pub(crate) seed: u64,
     started: Instant,
 }
@@ -47,22 +51,42 @@ pub(crate) struct Part {
 impl Part {
     /// `usual` rounds, or the same multiple of them that `CPACK_FAULT_ROUNDS` is of 200.
     pub(crate) fn new(name: &'static str, usual: usize) -> Self {
-        let number = |name: &str| -> Option<u64> {
-            let text = std::env::var(name).ok()?;
-            Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}: expected a number")))
-        };
         let asked = number("CPACK_FAULT_ROUNDS").map(|n| usize::try_from(n).expect("a number of rounds"));
         let rounds = asked.map_or(usual, |asked| (asked * usual).div_ceil(USUAL_KILLS));
+        Self::begin(name, rounds, None, &format!("{rounds} rounds"))
+    }
+
+    /// As many rounds as fit into [`FUZZ_SECONDS`], or `CPACK_FUZZ_SECONDS`; at least this many.
+    pub(crate) fn timed(name: &'static str, least: usize) -> Self {
+        let seconds = number("CPACK_FUZZ_SECONDS").unwrap_or(FUZZ_SECONDS);
+        Self::begin(name, least, Some(Duration::from_secs(seconds)), &format!("{seconds} s"))
+    }
+
+    fn begin(name: &'static str, rounds: usize, time: Option<Duration>, length: &str) -> Self {
         let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.subsec_nanos().into());
         let seed = number("CPACK_FAULT_SEED").unwrap_or_else(now);
-        say(&format!("faults: {name}: {rounds} rounds, CPACK_FAULT_SEED={seed}"));
-        Self { name, rounds, seed, started: Instant::now() }
+        say(&format!("faults: {name}: {length}, CPACK_FAULT_SEED={seed}"));
+        Self { name, rounds, time, done: Cell::new(0), seed, started: Instant::now() }
+    }
+
+    /// The rounds, by number.
+    pub(crate) fn each(&self) -> impl Iterator<Item = usize> + '_ {
+        let goes_on = |round: &usize| *round < self.rounds || self.time.is_some_and(|t| self.started.elapsed() < t);
+        (0..).take_while(goes_on).inspect(|round| self.done.set(round + 1))
     }
 
     pub(crate) fn random(&self) -> Random {
         Random::new(self.seed)
     }
 }
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}: expected a number")))
+}
+
+/// How long each fuzz target runs in an ordinary run.
+const FUZZ_SECONDS: u64 = 20;
 
 /// Rounds of kills in an ordinary run: what `CPACK_FAULT_ROUNDS` counts.
 pub(crate) const USUAL_KILLS: usize = 200;
@@ -74,7 +98,7 @@ impl Drop for Part {
             "faults: {}: {outcome} in {:.0} s, {} rounds, CPACK_FAULT_SEED={}",
             self.name,
             self.started.elapsed().as_secs_f64(),
-            self.rounds,
+            self.done.get().max(self.rounds),
             self.seed
         ));
     }
