@@ -18,22 +18,10 @@ use cpack_artifact::store::{
 use support::hadoop::{self, Hdfs};
 use support::proxy::{Fault, Proxy};
 use support::seaweed::{self, Seaweed};
-use support::{http, inside};
+use support::{http, inside, noise};
 
 fn variables(pairs: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
     pairs.iter().map(|(name, value)| (*name, (*value).to_owned())).collect()
-}
-
-/// `len` bytes that are the same nowhere.
-fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut bytes = Vec::with_capacity(len + 8);
-    while bytes.len() < len {
-        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        bytes.extend_from_slice(&(state >> 16).to_le_bytes());
-    }
-    bytes.truncate(len);
-    bytes
 }
 
 fn layer(bytes: &[u8]) -> Key {

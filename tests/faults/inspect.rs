@@ -105,7 +105,7 @@ fn closed_directories(path: &Path) {
 }
 
 /// Digests of files and targets of links, by path.
-fn collect(root: &Path, directory: &Path, found: &mut BTreeMap<PathBuf, (bool, Digest)>) {
+pub(crate) fn collect(root: &Path, directory: &Path, found: &mut BTreeMap<PathBuf, (bool, Digest)>) {
     for path in entries(directory) {
         let metadata = fs::symlink_metadata(&path).expect("stat");
         let relative = path.strip_prefix(root).expect("below").to_owned();

@@ -4,23 +4,28 @@
 //! Most of it in process, where ten thousand cases take seconds: what decides is the library that the boot is made of.
 //! Samples go through real processes, whose Python would leave a mark if it ran.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use cpack_artifact::Digest;
 use cpack_artifact::exit::Exit;
 use cpack_artifact::job::{self, Job};
 use cpack_artifact::launcher::{TRAILER_SIZE, Trailer, appendix};
 use cpack_artifact::manifest::{LayerKind, Manifest};
+use cpack_artifact::zip::{MAX_TAIL, read_end};
 use cpack_boot::extract::{BytesSource, Failure, LayerTask, Limits, extract_layers};
 
 use crate::inspect::remove;
 use crate::kills::{CODE, SEEN, packages};
 use crate::make::{Maker, Nodes};
-use crate::random::Part;
-use crate::world::{World, assert_fails, entries, nodes, succeed, write_executable};
+use crate::random::{Part, say};
+use crate::site::Site;
+use crate::world::{World, assert_fails, entries, nodes, spawn, succeed, write_executable};
 
 /// Bits flipped in an ordinary run, over all objects.
 const FLIPS: usize = 10_000;
@@ -206,4 +211,122 @@ fn real_starts_refuse_flipped_and_cut_objects_before_python_runs() {
     }
     assert_eq!(succeed(&mut world.command(&["-c", &code])), SEEN);
     assert!(world.path("tmp/ran").exists(), "the mark is none");
+}
+
+/// Runs a command that a flipped bit may make stand still. None: it did, and was killed.
+fn output_in_time(command: &mut Command) -> Option<Output> {
+    let mut child = spawn(command);
+    let until = Instant::now() + Duration::from_secs(20);
+    while child.try_wait().expect("a state").is_none() {
+        if Instant::now() > until {
+            child.kill().expect("kills");
+            child.wait().expect("ends");
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Some(child.wait_with_output().expect("ends"))
+}
+
+/// The executable before the job is what the kernel runs: nobody can refuse it. What it may not do is to leave something
+/// that the next start trusts, or to say that all is well where it is not.
+#[test]
+fn a_launcher_whose_executable_is_damaged_leaves_nothing_wrong() {
+    let part = Part::new("flipped bits of a launcher's executable", 16);
+    let mut random = part.random();
+    let world = World::with(&packages(), |_| {});
+    let whole = fs::read(world.path("env-python")).expect("reads");
+    let end = usize::try_from(fs::metadata(crate::boot()).expect("stat").len()).expect("small");
+    let bad = world.path("bad-python");
+    let (mut well, mut refused) = (0, 0);
+    for _ in 0..part.rounds {
+        entries(&world.path("cache")).iter().for_each(|path| remove(path));
+        let mut bytes = whole.clone();
+        // What the kernel and the loader read is at the beginning: half of the flips are there.
+        let region = if random.once_in(2) { 8192 } else { end };
+        let at = random.below(region);
+        bytes[at] ^= 1 << random.below(8);
+        write_executable(&bad, &bytes);
+        let script = format!("ulimit -v 8000000; exec {} -c '{CODE}'", bad.display());
+        let output = output_in_time(&mut world.command_of(Path::new("/bin/sh"), &["-c", &script]));
+        match output {
+            Some(output) if output.status.success() => {
+                assert_eq!(String::from_utf8_lossy(&output.stdout), SEEN, "at {at}");
+                well += 1;
+            }
+            _ => refused += 1,
+        }
+        assert_eq!(succeed(&mut world.command(&["-c", CODE])), SEEN, "after a flip at {at}");
+        crate::inspect::check(&world.cache());
+    }
+    say(&format!("faults: {well} started as if nothing were, {refused} did not start"));
+}
+
+/// The files of the one environment in a cache, without the records of the boot.
+fn files_of(cache: &Path) -> BTreeMap<PathBuf, Digest> {
+    let environments = entries(&cache.join("environments"));
+    let [tree] = &environments[..] else { panic!("{environments:?}") };
+    let mut found = BTreeMap::new();
+    crate::inspect::collect(tree, tree, &mut found);
+    let all = found.into_iter().filter(|(path, _)| !path.starts_with(".cpack"));
+    all.map(|(path, (_, digest))| (path, digest)).collect()
+}
+
+/// A PEX that lies on this machine has no digests but its entries' CRC-32: one flipped bit of it is refused, or lies where
+/// it changes nothing of what is extracted.
+#[test]
+fn a_flipped_local_pex_is_refused_or_extracted_as_it_was() {
+    let part = Part::new("flipped bits of a local PEX", 120);
+    let mut random = part.random();
+    let site = Site::with(&[("alpha", 300), ("beta", 30_000)]);
+    let pex = site.path("home/my.pex");
+    succeed(&mut site.pack(&["pack", "--format", "pex", "-o", &pex.display().to_string()]));
+    let (cache, mark) = (site.cache(), site.path("tmp/ran"));
+    let code = format!(
+        "open({:?}, 'w').write('ran')\nimport alpha, beta; print(alpha.NAME, beta.NAME)",
+        mark.display().to_string()
+    );
+    let start = || {
+        entries(&site.path("home/node")).iter().for_each(|path| remove(path));
+        let _ = fs::remove_file(&mark);
+        let mut command = site.command(crate::boot());
+        command
+            .args(["--cpack", "exec"])
+            .arg(&pex)
+            .args(["-c", &code])
+            .env_remove("CPACK_BOOT")
+            .output()
+            .expect("starts")
+    };
+    let output = start();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), SEEN, "{}", String::from_utf8_lossy(&output.stderr));
+    let whole = fs::read(&pex).expect("reads");
+    let expected = files_of(&cache);
+    assert!(mark.exists() && expected.len() > 8, "{expected:?}");
+    let end = read_end(&whole[whole.len().saturating_sub(MAX_TAIL)..], whole.len() as u64).expect("a zip");
+    let directory = usize::try_from(end.directory_offset).expect("small");
+    let (mut refused, mut same) = (0, 0);
+    for _ in 0..part.rounds {
+        let mut bytes = whole.clone();
+        // The directory is small, and what lies there decides most.
+        let from = if random.once_in(2) { directory } else { 0 };
+        let at = from + random.below(bytes.len() - from);
+        let bit = random.below(8);
+        bytes[at] ^= 1 << bit;
+        fs::write(&pex, &bytes).expect("writes");
+        let output = start();
+        let error = String::from_utf8_lossy(&output.stderr);
+        if output.status.success() {
+            assert_eq!(String::from_utf8_lossy(&output.stdout), SEEN, "bit {bit} of byte {at}");
+            assert_eq!(files_of(&cache), expected, "bit {bit} of byte {at}");
+            same += 1;
+        } else {
+            assert_fails(&output, output.status.code().unwrap_or_default(), "my.pex");
+            assert!(matches!(output.status.code(), Some(82 | 83)), "bit {bit} of byte {at}: {error}");
+            assert!(!mark.exists(), "bit {bit} of byte {at}: Python ran");
+            refused += 1;
+        }
+    }
+    say(&format!("faults: {refused} flipped PEX files were refused, {same} extracted as they were"));
+    assert!(refused > same, "{refused} refused");
 }

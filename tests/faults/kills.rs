@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant, SystemTime};
 
 use cpack_artifact::store::{FileStore, Store as _};
@@ -14,7 +14,7 @@ use crate::inspect::{check, everything, left_over, let_time_pass, remove};
 use crate::make::{Node, Nodes};
 use crate::random::{Part, Random, USUAL_KILLS};
 use crate::site::Site;
-use crate::world::{World, entries, file, nodes, noise, succeed};
+use crate::world::{World, entries, file, nodes, noise, spawn, succeed, write_executable};
 
 pub(crate) const CODE: &str = "import alpha, beta, data; print(alpha.NAME, beta.NAME)";
 pub(crate) const SEEN: &str = "alpha beta\n";
@@ -103,10 +103,6 @@ impl Bed<'_> {
             _ => {}
         }
     }
-}
-
-fn spawn(command: &mut Command) -> Child {
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts")
 }
 
 /// Kills at these times after now, where there is one; then what became of them.
@@ -304,6 +300,7 @@ fn uploads_and_packs_that_are_killed_leave_nothing_that_is_used() {
         .collect();
     assert_eq!(missed, [] as [&&str; 0], "declared, and passed by nothing");
     let mut random = part.random();
+    kill_a_writer(&site, deeds[0]);
     let mut killed = 0;
     for round in 0..part.rounds {
         let version = format!("1.{round}");
@@ -333,8 +330,7 @@ fn uploads_and_packs_that_are_killed_leave_nothing_that_is_used() {
         match which {
             0 => {
                 let copy = site.path("home/copy");
-                fs::copy(site.store().join("names/mine"), &copy).expect("copies");
-                fs::set_permissions(&copy, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
+                write_executable(&copy, &fs::read(site.store().join("names/mine")).expect("reads"));
                 assert_eq!(version_seen(&site, &copy), version, "round {round}: under the name");
             }
             1 => assert_eq!(version_seen(&site, &launcher), version, "round {round}: the launcher"),
@@ -350,6 +346,13 @@ fn uploads_and_packs_that_are_killed_leave_nothing_that_is_used() {
     let swept = FileStore::new(&site.store()).sweep(SystemTime::now() + Duration::from_secs(3600)).expect("sweeps");
     assert!(swept > 0, "nobody was killed while it wrote");
     assert_eq!(entries(&site.store().join("tmp")), [] as [std::path::PathBuf; 0]);
+}
+
+/// Whatever chance does: somebody is killed while he writes to the store.
+fn kill_a_writer(site: &Site, deed: &[&str]) {
+    site.install("beta", "0.9", 2999);
+    let mut writer = site.pack(deed);
+    assert_eq!(writer.env("CPACK_FAULTS", "store.filled=kill").status().expect("starts").signal(), Some(9));
 }
 
 fn succeed_loudly(command: &mut Command) {

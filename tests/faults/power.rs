@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::inspect::{check, remove};
 use crate::kills::{CODE, SEEN, packages};
-use crate::random::{Part, Random};
+use crate::random::{Part, Random, say};
 use crate::world::{World, entries, is_root, succeed};
 
 /// What changes a file system, or its data.
@@ -352,9 +352,14 @@ fn whatever_a_power_loss_leaves_is_used_right_or_built_again() {
             let near = changes.get(i.saturating_sub(1)..(i + 1).min(changes.len())).unwrap_or_default();
             near.iter().any(|c| matches!(c, Change::Rename(..) | Change::Exchange(..)))
         });
-        let mut prefixes: Vec<usize> = (0..part.rounds / 2).map(|_| random.below(changes.len() + 1)).collect();
+        // As many as rounds allow, one in each stretch: all of them in a soak.
+        let (states, wanted) = (changes.len() + 1, (part.rounds / 2).min(changes.len() + 1));
+        let stretch = |i: usize| states * i / wanted;
+        let chosen = (0..wanted).map(|i| stretch(i) + random.below(stretch(i + 1) - stretch(i)));
+        let mut prefixes: std::collections::BTreeSet<usize> = chosen.collect();
         prefixes.extend(renames);
-        prefixes.push(changes.len());
+        prefixes.insert(changes.len());
+        say(&format!("faults: power loss, from {from}: {} of {states} states", prefixes.len()));
         for (round, prefix) in prefixes.into_iter().enumerate() {
             let mut disk = before.clone();
             changes[..prefix].iter().for_each(|change| disk.apply(change));

@@ -12,5 +12,6 @@ mod support;
 mod faults;
 mod input;
 mod publishing;
+mod secrets;
 mod site;
 mod starting;

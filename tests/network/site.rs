@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::programs::{World, cluster_pack, install_by_hand, text, usual_interpreter, utf8, venv};
 use super::support::hadoop::{self, Hdfs};
+pub(crate) use super::support::noise;
 use super::support::seaweed::{self, Seaweed};
 
 /// Variables of a process.
@@ -144,16 +145,4 @@ pub(crate) const PROBE: &str = "import one, two, large; print(one.VALUE + two.VA
 /// What [`PROBE`] prints.
 pub(crate) fn whole() -> String {
     format!("3 {LARGE}\n")
-}
-
-/// `len` bytes that are the same nowhere.
-pub(crate) fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut bytes = Vec::with_capacity(len + 8);
-    while bytes.len() < len {
-        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        bytes.extend_from_slice(&(state >> 16).to_le_bytes());
-    }
-    bytes.truncate(len);
-    bytes
 }

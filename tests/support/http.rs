@@ -1,9 +1,9 @@
-//! An HTTP server that gives one answer to everything: endpoints that are not what they should be.
+//! HTTP servers that have one answer to everything: endpoints that are not what they should be.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 /// Serves `answer` (status line, headers and body) to every request, for as long as the process lives. Gives the port.
@@ -15,36 +15,63 @@ pub fn always(answer: &str) -> u16 {
 pub fn counted(answer: &str) -> (u16, Arc<AtomicU64>) {
     let requests = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&requests);
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket on loopback");
-    let port = listener.local_addr().expect("its address").port();
-    let answer = answer.replace('\n', "\r\n");
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let answer = answer.clone();
-            counter.fetch_add(1, Ordering::SeqCst);
-            thread::spawn(move || serve(stream, &answer));
-        }
+    let answer = answer.to_owned();
+    let port = listen(move |_| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        answer.clone()
     });
     (port, requests)
 }
 
-fn serve(mut stream: TcpStream, answer: &str) {
+/// Serves an S3 error called `code` that repeats the whole head of the request, as that of a signature which does not
+/// match repeats what was signed. Gives the heads so far, too.
+pub fn echoing(status: u16, code: &str) -> (u16, Arc<Mutex<Vec<String>>>) {
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&heads);
+    let code = code.to_owned();
+    let port = listen(move |head| {
+        seen.lock().expect("no panic").push(head.to_owned());
+        let said = head.replace(['<', '>', '&', '\r'], " ");
+        let body = format!(
+            "<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>{said}</Message><StringToSign>{said}</StringToSign></Error>"
+        );
+        format!("HTTP/1.1 {status} No\nContent-Type: application/xml\nx-amz-request-id: {code}\n\n{body}")
+    });
+    (port, heads)
+}
+
+fn listen(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket on loopback");
+    let port = listener.local_addr().expect("its address").port();
+    let answer = Arc::new(answer);
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let answer = Arc::clone(&answer);
+            thread::spawn(move || serve(stream, &*answer));
+        }
+    });
+    port
+}
+
+fn serve(mut stream: TcpStream, answer: &dyn Fn(&str) -> String) {
     let Ok(copy) = stream.try_clone() else { return };
     let mut reader = BufReader::new(copy);
-    let (mut line, mut length, mut head) = (String::new(), 0u64, false);
-    while reader.read_line(&mut line).is_ok_and(|count| count > 0) {
-        head |= line.starts_with("HEAD ");
-        let lower = line.to_ascii_lowercase();
-        if let Some(value) = lower.strip_prefix("content-length:") {
+    let (mut head, mut length) = (String::new(), 0u64);
+    let mut from = 0;
+    while reader.read_line(&mut head).is_ok_and(|count| count > 0) {
+        let line = head[from..].to_ascii_lowercase();
+        if let Some(value) = line.strip_prefix("content-length:") {
             length = value.trim().parse().unwrap_or_default();
         }
         if line.trim().is_empty() {
             break;
         }
-        line.clear();
+        from = head.len();
     }
     let _ = std::io::copy(&mut reader.take(length), &mut std::io::sink());
-    let (headers, body) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
-    let body = if head { "" } else { body };
+    let answer = answer(&head);
+    let (headers, body) = answer.split_once("\n\n").unwrap_or((&answer, ""));
+    let body = if head.starts_with("HEAD ") { "" } else { body };
+    let headers = headers.replace('\n', "\r\n");
     let _ = write!(stream, "{headers}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
 }

@@ -56,6 +56,18 @@ pub fn cached(name: &str, fill: impl FnOnce(&Path)) -> PathBuf {
     place
 }
 
+/// `len` bytes that are the same nowhere.
+pub fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        bytes.extend_from_slice(&(state >> 16).to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
 /// Runs a tool to its end. Panics with `install` where it is missing, and with what it printed where it fails.
 pub fn run(command: &mut Command, install: &str) {
     let name = command.get_program().to_string_lossy().into_owned();
