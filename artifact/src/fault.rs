@@ -34,6 +34,8 @@ pub const STEPS: &[&str] = &[
     "private.created",
     "private.filled",
     "clean.abandoned",
+    "clean.looked",
+    "clean.unused",
     "clean.layer",
     "clean.environment",
     "clean.removed",

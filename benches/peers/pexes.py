@@ -65,12 +65,10 @@ def writing(context, environment):
 
     def sample(subject):
         def take(_):
-            context.need(subject.creation_room * environment.size)
-            directory = context.scratch.fresh(f"write {subject.name}")
-            made = subject.create(environment, directory)
+            made, row, done = context.create(subject, environment)
             code = byte_code(made.path) / 2**20
-            context.scratch.done(directory)
-            return {"seconds": made.seconds, "mib": made.size / 2**20, "byte_code_mib": code}
+            done()
+            return row | {"byte_code_mib": code}
 
         return take
 

@@ -76,6 +76,13 @@ def is_static(path):
     return all(struct.unpack_from("<I", headers, size * i)[0] != 3 for i in range(count))
 
 
+def budget_parts(context, archives, directory, threads):
+    """Seconds of each part of extracting `archives`, a store or a zip file, below `directory`, and their sum."""
+    child = run([context.programs.bench("budget"), archives, directory, str(threads)], env=environ())
+    found = {name: float(value) for name, value in (line.split() for line in child.output.splitlines() if line)}
+    return {"total": found["decode"] + found["digest"] + found["write"], **found}
+
+
 def budget(context, environment):
     """The cold boot alone against its parts, each measured by itself on all cores."""
     result = table(
@@ -87,18 +94,15 @@ def budget(context, environment):
         "Each part by itself on all cores: decode every frame, digest archive and content, write decoded bytes to a fresh "
         "directory. The budget is their sum.",
     )
-    program = context.programs.bench("budget")
     artifact = context.artifact(context.ours, environment)
     threads = str(context.options.threads)
 
     def parts(_):
         context.need(context.ours.start_room * environment.size)
         directory = context.scratch.fresh("budget")
-        child = run([program, artifact.extra["store"], directory, threads], env=environ())
+        found = budget_parts(context, artifact.extra["store"], directory, threads)
         context.scratch.done(directory)
-        found = {name: float(value) for name, value in (line.split() for line in child.output.splitlines() if line)}
-        total = found["decode"] + found["digest"] + found["write"]
-        return {"seconds": total, "details": found}
+        return {"seconds": found["total"], "details": found}
 
     def boot(_):
         context.need(context.ours.start_room * environment.size)

@@ -35,6 +35,13 @@ class Context:
         read_into_page_cache(made.extra.get("store") or made.path)
         return made
 
+    def create(self, subject, environment):
+        """What `subject` makes of `environment`, timed, and what a row about that says. `done` when it is not kept."""
+        self.need(subject.creation_room * environment.size)
+        directory = self.scratch.fresh(f"create {subject.name}")
+        made = subject.create(environment, directory)
+        return made, {"seconds": made.seconds, "mib": made.size / 2**20}, lambda: self.scratch.done(directory)
+
     def need(self, size):
         """Refuses what the disk has no room for."""
         if not self.scratch.room(size):

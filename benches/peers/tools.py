@@ -1,5 +1,6 @@
 """The peers, each installed by name from its registry into the scratch directory."""
 
+import functools
 import os
 import shutil
 import subprocess
@@ -128,6 +129,7 @@ class Programs:
             self._boot = os.path.join(self.target, "x86_64-unknown-linux-gnu", "boot", "cpack-boot")
         return os.path.abspath(self._boot)
 
+    @functools.cache
     def bench(self, name):
         """The executable of the benchmark `name` of this repository."""
         arguments = ["bench", "-p", "cpack-suite", "--bench", name, "--no-run", "--message-format=json"]

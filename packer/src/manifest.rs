@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cpack_artifact::manifest::{EntryPoint, FORMAT, LayerKind, Manifest, Python};
 
-use crate::discover::{Environment, PythonInfo};
+use crate::discover::{Environment, PythonInfo, normalise};
 use crate::publish::Outcome;
 
 /// The manifest of `environment`, made of the layers in `outcomes`.
@@ -99,7 +99,7 @@ fn needs(
 }
 
 /// The name that a requirement starts with (PEP 508).
-fn requirement_name(requirement: &str) -> &str {
+pub(crate) fn requirement_name(requirement: &str) -> &str {
     let end = requirement.find(|c: char| !(c.is_ascii_alphanumeric() || "._-".contains(c)));
     requirement.get(..end.unwrap_or(requirement.len())).unwrap_or_default()
 }
@@ -107,19 +107,6 @@ fn requirement_name(requirement: &str) -> &str {
 /// Whether a requirement holds only with an extra: what is installed says whether somebody asked for it, but not who.
 fn is_extra(requirement: &str) -> bool {
     requirement.split_once(';').is_some_and(|(_, marker)| marker.contains("extra"))
-}
-
-/// PEP 503.
-fn normalise(name: &str) -> String {
-    let mut out = String::with_capacity(name.len());
-    for c in name.chars() {
-        match c {
-            '-' | '_' | '.' if out.ends_with('-') => {}
-            '-' | '_' | '.' => out.push('-'),
-            c => out.push(c.to_ascii_lowercase()),
-        }
-    }
-    out
 }
 
 /// For each name the length of the longest chain of needs below it.

@@ -200,6 +200,29 @@ fn a_holder_that_stands_still_anywhere_is_overtaken() {
     }
 }
 
+/// Whoever cleans up and whoever builds stand still where the other does not see them: an environment keeps its layers.
+#[test]
+fn clean_up_leaves_what_is_linked_behind_its_back() {
+    let world = World::with(&packages(), |_| {});
+    let _part = Part::new("clean-ups and starts stopped between their looks", 1);
+    let (clean, start) = (&["--cpack", "gc", "--all"][..], &["-c", CODE][..]);
+    for (stops, step, meanwhile) in
+        [(clean, "clean.looked", start), (clean, "clean.unused", start), (start, "tree.claimed", clean)]
+    {
+        succeed(&mut world.command(start));
+        entries(&world.cache().join("environments")).iter().for_each(|path| remove(path));
+        let_time_pass(&world.cache());
+        let stopped = spawn(world.command(stops).env("CPACK_FAULTS", format!("{step}=stop@1")));
+        wait_until_stopped(&stopped);
+        succeed(&mut world.command(meanwhile));
+        kill(Pid::from_raw(stopped.id().cast_signed()), Signal::SIGCONT).expect("signals");
+        assert!(stopped.wait_with_output().expect("ends").status.success(), "{step}");
+        let seen = check(&world.cache());
+        assert_eq!((seen.environments, seen.layers), (1, world.manifest.layers.len()), "{step}");
+        assert_eq!(crate::inspect::left_over(&world.cache()), [] as [PathBuf; 0], "{step}");
+    }
+}
+
 #[test]
 fn two_users_of_one_node_never_meet() {
     let world = World::with(&packages(), |_| {});

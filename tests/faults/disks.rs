@@ -66,9 +66,11 @@ fn a_disk_that_fills_up_anywhere_leaves_nothing_half() {
     let (cache, copy) = (world.path("cache"), world.user_directory("copy"));
     let mut failed = 0;
     for round in 0..part.rounds {
+        // Spread evenly over all that may be too little, so that chance does not decide how many starts fail.
+        let mut between = |least: usize, range: usize| least + (round * range + random.below(range)) / part.rounds;
         let limit = match round % 2 {
-            0 => format!("size={}k", 40 + random.below(5000)),
-            _ => format!("nr_inodes={}", 2 + random.below(400)),
+            0 => format!("size={}k", between(40, 5000)),
+            _ => format!("nr_inodes={}", between(2, 400)),
         };
         let (cache, copy) = (cache.display(), copy.display());
         // What is there after the failure is looked at, then there is room and the next start must go well.
@@ -89,7 +91,7 @@ fn a_disk_that_fills_up_anywhere_leaves_nothing_half() {
         assert!(output.status.success() || seen.environments == 0, "{limit}: {seen:?}");
         entries(&world.path("copy")).iter().for_each(|path| remove(path));
     }
-    assert!(failed * 8 > part.rounds && failed < part.rounds, "{failed} of {} failed", part.rounds);
+    assert!(failed * 4 > part.rounds && failed < part.rounds, "{failed} of {} failed", part.rounds);
 }
 
 #[test]

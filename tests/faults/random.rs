@@ -86,7 +86,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// How long each fuzz target runs in an ordinary run.
-const FUZZ_SECONDS: u64 = 20;
+const FUZZ_SECONDS: u64 = 60;
 
 /// Rounds of kills in an ordinary run: what `CPACK_FAULT_ROUNDS` counts.
 pub(crate) const USUAL_KILLS: usize = 200;

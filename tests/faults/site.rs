@@ -103,6 +103,11 @@ impl Site {
         command
     }
 
+    /// The node cache of what is started here.
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.path("home/node").join(crate::world::cache_name())
+    }
+
     pub(crate) fn store(&self) -> PathBuf {
         self.path("home/store")
     }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::{Key, NameError, StoreUri, UriError, redact};
+use super::{Key, NameError, StoreError, StoreErrorKind, StoreUri, UriError, redact};
 
 /// The directory that an object lies in, as a store, and its name there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +64,12 @@ impl ObjectUri {
     pub fn of_file(path: &Path) -> Result<Self, ObjectUriError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         Self::new(StoreUri::directory(path.parent().unwrap_or(Path::new("/"))), &name)
+    }
+
+    /// The error for an object that is not there. `reason` says what to check.
+    pub fn not_found(&self, reason: &str) -> StoreError {
+        let (kind, operation) = (StoreErrorKind::NotFound, "cannot read");
+        StoreError { kind, operation, location: self.to_string(), reason: reason.to_owned() }
     }
 
     fn new(store: StoreUri, name: &str) -> Result<Self, ObjectUriError> {

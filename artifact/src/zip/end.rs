@@ -41,8 +41,9 @@ pub fn read_end(tail: &[u8], file_size: u64) -> Result<End, ZipError> {
     let short = ZipError::Short { what: "end record", offset: tail_offset + at as u64 };
     let field16 = |offset| u16_at(tail, at + offset).ok_or_else(|| short.clone());
     let field32 = |offset| u32_at(tail, at + offset).ok_or_else(|| short.clone());
+    let several = || ZipError::Unsupported { what: "several disks".into(), name: String::new() };
     if field16(4)? != 0 && field16(4)? != u16::MAX {
-        return Err(ZipError::Unsupported { what: "several disks".into(), name: String::new() });
+        return Err(several());
     }
     let (entries, size, offset) = (u64::from(field16(10)?), u64::from(field32(12)?), u64::from(field32(16)?));
     let end_offset = tail_offset + at as u64;
@@ -55,7 +56,18 @@ pub fn read_end(tail: &[u8], file_size: u64) -> Result<End, ZipError> {
         .filter(|at| u32_at(tail, *at) == Some(END64_SIGNATURE))
         .ok_or(ZipError::Signature { what: "zip64 end record", offset: end_offset })?;
     let field64 = |offset| u64_at(tail, at64 + offset).ok_or_else(|| short.clone());
-    place(field64(32)?, field64(40)?, field64(48)?, tail_offset + at64 as u64, end_offset)
+    // Two numbers of disks: this one's and the directory's. The locator counts them, from one or from none.
+    if field64(16)? != 0 || u32_at(tail, at - 4).ok_or_else(|| short.clone())? > 1 {
+        return Err(several());
+    }
+    let end64_offset = tail_offset + at64 as u64;
+    let end = place(field64(32)?, field64(40)?, field64(48)?, end64_offset, end_offset)?;
+    let located = u64_at(tail, at - LOCATOR64_SIZE + 8).ok_or_else(|| short.clone())?;
+    if located.checked_add(end.base) != Some(end64_offset) {
+        let detail = format!("claims to be at {located}, but is at {}", end64_offset - end.base);
+        return Err(ZipError::Disagreement { what: "zip64 end record", name: String::new(), detail });
+    }
+    Ok(end)
 }
 
 /// The directory ends where the (first) end record starts: what its stated offset lacks is the base.

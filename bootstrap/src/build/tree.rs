@@ -152,6 +152,8 @@ fn fill(
     progress: &(dyn Fn() + Sync),
 ) -> Result<Linked, BuildError> {
     let contents: Vec<Digest> = tree.manifest.layers.iter().map(|layer| layer.content).collect();
+    // Whoever cleans up since the layers were looked at must know.
+    contents.iter().for_each(|content| cache.touch_layer(content));
     let layers: Vec<PathBuf> = contents.iter().map(|content| cache.layer_files(content)).collect();
     let records = |root: &Path| write_records(root, cache, tree.description, tree.manifest_bytes, &contents);
     Ok(build_tree(place, &layers, tree.python, how, means.threads, progress, records)?)

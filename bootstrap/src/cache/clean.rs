@@ -9,6 +9,12 @@
 //! Environments and layers are renamed into a staging directory first and unlinked there until the time is up: what is
 //! left then has no owner, and goes the next time.
 //!
+//! **A layer does not go while an environment is made of it.** Whoever builds one first has a staging directory, then
+//! notes in its layers that they are used, then links them, then publishes, and only then is without a staging directory.
+//! Clean-up looks the other way round: at the layers, then at who builds, then at the environments. So a builder is seen,
+//! or its environment is, or it noted its use after the clean-up began, which keeps a layer whatever its age. One that is
+//! used between that look and the rename is put back.
+//!
 //! **Locks that lie take nothing**: a lease is believed to be free only where a lock that was just taken keeps a second
 //! descriptor out, and not on network file systems. Elsewhere no environment and no layer is removed, and a builder is
 //! dead only after a day.
@@ -47,7 +53,7 @@ pub struct Cleaning<'a> {
     /// Bytes of layers above which unused environments go.
     pub limit: u64,
     /// Layers that no environment links stay if they were used this recently, mostly [`RECENT`]; that recently in any
-    /// case while somebody builds beside.
+    /// case while somebody builds beside. What was used since the clean-up began stays always.
     pub recent: Duration,
     /// How long it may take.
     pub time: Duration,
@@ -75,8 +81,9 @@ pub struct Cleaned {
 /// Cleans up. What cannot be removed is left, and no error: nobody waits for it.
 pub fn clean(cache: &Cache, cleaning: &Cleaning<'_>) -> io::Result<Cleaned> {
     let deadline = Instant::now().checked_add(cleaning.time);
-    let (staging, recent) = (cache.bin(deadline)?, cleaning.recent);
-    let mut cleaner = Cleaner { cache, recent, staging, deadline, in_use: None, cleaned: Cleaned::default() };
+    let (started, recent) = (SystemTime::now(), cleaning.recent);
+    let (staging, in_use, cleaned) = (cache.bin(deadline)?, None, Cleaned::default());
+    let mut cleaner = Cleaner { cache, started, recent, staging, deadline, in_use, cleaned };
     cleaner.abandoned()?;
     let mut size = cleaner.size()?;
     // Environments whose layers are gone count nothing, and take their space.
@@ -90,7 +97,8 @@ pub fn clean(cache: &Cache, cleaning: &Cleaning<'_>) -> io::Result<Cleaned> {
             if !is_over(size) || cleaner.is_late() {
                 break;
             }
-            if cleaning.keep != Some(key.as_str()) && cleaner.remove_environment(&key)? {
+            let is_new = cache.last_used(&key).is_some_and(|used| used >= started);
+            if !is_new && cleaning.keep != Some(key.as_str()) && cleaner.remove_environment(&key)? {
                 size = size.saturating_sub(cleaner.unlinked_layers(cleaning.keep)?);
             }
         }
@@ -103,6 +111,7 @@ pub fn clean(cache: &Cache, cleaning: &Cleaning<'_>) -> io::Result<Cleaned> {
 
 struct Cleaner<'a> {
     cache: &'a Cache,
+    started: SystemTime,
     recent: Duration,
     staging: Staging,
     deadline: Option<Instant>,
@@ -136,12 +145,16 @@ impl Cleaner<'_> {
                     } else {
                         disown(&path);
                     }
-                } else if parent == STAGING {
-                    self.recent = self.recent.max(RECENT);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Whether there is a staging directory of somebody who lives.
+    fn somebody_builds(&self) -> io::Result<bool> {
+        let paths = self.cache.list(STAGING)?.into_iter().map(|entry| entry.path());
+        Ok(paths.filter(|path| path != self.staging.path()).any(|path| abandoned(&path, false).is_none()))
     }
 
     /// Removes locks of what is not there: who took them was killed. Without its file a lock excludes nobody, which costs
@@ -160,13 +173,18 @@ impl Cleaner<'_> {
 
     /// Removes layers that no environment links and that were not used lately. The bytes that went.
     fn unlinked_layers(&mut self, keep: Option<&str>) -> io::Result<u64> {
+        let layers = self.cache.layers()?;
+        if self.recent < RECENT && self.somebody_builds()? {
+            self.recent = RECENT;
+        }
         let mut linked = HashSet::new();
         for key in self.cache.environments()? {
             linked.extend(layers_of(&self.cache.environment_path(&key)).unwrap_or_default());
         }
         linked.extend(keep.and_then(|key| layers_of(&self.cache.environment_path(key)).ok()).into_iter().flatten());
+        point("clean.looked")?;
         let mut bytes = 0;
-        for content in self.cache.layers()? {
+        for content in layers {
             if !linked.contains(&content) && !self.is_late() {
                 bytes += self.remove_layer(&content)?;
             }
@@ -175,14 +193,22 @@ impl Cleaner<'_> {
     }
 
     fn remove_layer(&mut self, content: &Digest) -> io::Result<u64> {
-        let state = self.cache.layer_state_file(content);
-        let is_recent = lease::last_used(&state).is_some_and(|used| age(used) < self.recent);
-        let Some(_lock) = lease::exclusive(&state).filter(|_| !is_recent) else { return Ok(0) };
         if self.is_in_use(content.to_hex().as_bytes()) {
             return Ok(0);
         }
-        let size = self.cache.layer_size(content);
-        self.cache.discard_layer(content, &self.staging)?;
+        let (state, size) = (self.cache.layer_state_file(content), self.cache.layer_size(content));
+        let Some(_lock) = lease::exclusive(&state) else { return Ok(0) };
+        let used = lease::last_used(&state);
+        if used.is_some_and(|used| used >= self.started || age(used) < self.recent) {
+            return Ok(0);
+        }
+        point("clean.unused")?;
+        let Some(aside) = self.cache.discard_layer(content, &self.staging)? else { return Ok(0) };
+        if lease::last_used(&Cache::state_file(&aside)) != used {
+            // Where there is one again, it was built by whoever found this one gone.
+            let _ = commit::publish(&aside, &self.cache.layer(content));
+            return Ok(0);
+        }
         point("clean.layer")?;
         let _ = fs::remove_file(self.cache.lock_path(&content.to_hex()));
         self.cleaned.layers += 1;

@@ -40,7 +40,12 @@ impl Cache {
     }
 
     pub(super) fn layer_state_file(&self, content: &Digest) -> PathBuf {
-        self.layer(content).join(STATE)
+        Self::state_file(&self.layer(content))
+    }
+
+    /// Where a layer's state is, wherever the layer is.
+    pub(super) fn state_file(layer: &Path) -> PathBuf {
+        layer.join(STATE)
     }
 
     /// Looks at a layer: two system calls.
@@ -121,12 +126,15 @@ impl Cache {
         Mark::Boot(self.boot().clone()).overwrite(&state)
     }
 
-    /// Moves a layer out of its place. Trees that link its files keep them.
-    pub fn discard_layer(&self, content: &Digest, staging: &Staging) -> io::Result<()> {
-        match fs::rename(self.layer(content), staging.path().join(format!("bad-{}", unique_name()))) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            result => result.and_then(|()| point("layer.discarded")),
+    /// Moves a layer out of its place, to where it says. None: it was gone. Trees that link its files keep them.
+    pub fn discard_layer(&self, content: &Digest, staging: &Staging) -> io::Result<Option<PathBuf>> {
+        let aside = staging.path().join(format!("layer-{}", unique_name()));
+        match fs::rename(self.layer(content), &aside) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            result => result?,
         }
+        point("layer.discarded")?;
+        Ok(Some(aside))
     }
 
     /// Marks a layer that was synced to disk.

@@ -180,3 +180,11 @@ impl Error for Failure {
         self.0.first.source()
     }
 }
+
+pub(super) fn zip_error(archive: &str, source: ZipError) -> ExtractError {
+    ExtractError::Zip { archive: archive.to_owned(), source }
+}
+
+pub(super) fn refused(archive: &str, source: PlanError) -> ExtractError {
+    ExtractError::Refused { archive: archive.to_owned(), source }
+}

@@ -12,9 +12,10 @@ use cpack_artifact::store::StoreError;
 use cpack_artifact::zip::{Entry, LOCAL_HEADER_SIZE, MAX_TAIL, local_header_len, read_directory, read_end};
 
 use super::error::{ExtractError, Failure};
+use super::error::{refused, zip_error};
 use super::plan::{WHOLE, cut_entries, plan_zip};
 use super::pool::{Crew, Jobs, work};
-use super::run::{Check, Run, lock, refused, zip_error};
+use super::run::{Check, Run, lock};
 use super::source::{FileSource, PieceSource};
 use super::{Limits, Stats, Totals, check_directory_size};
 
@@ -86,11 +87,17 @@ fn start_zip<'a>(task: ZipTask<'a>, select: Select<'_>, limits: &Limits) -> Resu
     let entries = read_directory(&directory, end.entries, end.base).map_err(|e| zip_error(&name, e))?;
     drop(directory);
     let mut data = HashMap::new();
-    for entry in cut_entries(&entries).filter(|entry| select(entry).is_some()) {
+    let header_len = |entry: &Entry| {
         let mut header = vec![0; LOCAL_HEADER_SIZE + entry.name.len()];
         source.read(entry.header_offset, &mut header).map_err(unreadable)?;
-        let len = local_header_len(&header, entry).map_err(|e| zip_error(&name, e))?;
-        data.insert(entry.header_offset, entry.header_offset + len as u64);
+        local_header_len(&header, entry).map_err(|e| zip_error(&name, e))
+    };
+    for entry in cut_entries(&entries).filter(|entry| select(entry).is_some()) {
+        data.insert(entry.header_offset, entry.header_offset + header_len(entry)? as u64);
+    }
+    // What is left out is so by its name: one that was damaged in the directory would be missed by nobody.
+    for entry in entries.iter().filter(|entry| select(entry).is_none()) {
+        header_len(entry)?;
     }
     let plan = plan_zip(entries, end.directory_offset, &data, select, limits).map_err(|e| refused(&name, e))?;
     Ok(Run::new(0, name, plan, source, into, Check::Crc))

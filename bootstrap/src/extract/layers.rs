@@ -9,9 +9,11 @@ use cpack_artifact::manifest::{Archive, MAX_PIECE};
 use cpack_artifact::zip::{read_directory, read_end};
 
 use super::error::{ExtractError, Failure};
+use super::error::{refused, zip_error};
 use super::plan::{Layout, PlanError, WHOLE, plan_layer};
 use super::pool::{Crew, Jobs, work};
-use super::run::{Check, Run, lock, refused, verify, zip_error};
+use super::run::{Check, Run, lock};
+use super::source::verify;
 use super::source::{BytesSource, PieceSource};
 use super::{CallerError, Limits, Stats, Totals, check_directory_size};
 

@@ -27,6 +27,7 @@
 //! fit [`Limits::memory`]. Entries of foreign zips that are larger than [`plan::WHOLE`] and cannot be cut are decoded
 //! to memory as one while that fits what is left of the limit, else in small pieces, which is slower by a third.
 
+mod cut;
 mod decode;
 mod error;
 mod foreign;

@@ -5,19 +5,18 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cpack_artifact::content::{Item, Kind, content_digest};
-use cpack_artifact::digest::{PartHash, merge_parts, part_hash};
 use cpack_artifact::manifest::Archive;
-use cpack_artifact::zip::ZipError;
 use cpack_artifact::{Digest, events};
 
+use super::cut::CutFile;
 use super::decode::{Codec, SPARE};
-use super::error::ExtractError;
-use super::plan::{Layout, Plan, PlanError, PlannedFile, Span, Unit, WHOLE};
-use super::source::PieceSource;
+use super::error::{ExtractError, zip_error};
+use super::plan::{Layout, Plan, PlannedFile, Span, Unit, WHOLE};
+use super::source::{PieceSource, verify};
 use super::stream;
 use super::tree::{Cursor, Tree};
 
@@ -48,25 +47,10 @@ pub(super) struct Run<'a> {
     serial: u64,
     source: Box<dyn PieceSource + 'a>,
     into: OwnedFd,
-    check: Check<'a>,
-    cut: Vec<CutFile>,
+    pub(super) check: Check<'a>,
+    pub(super) cut: Vec<CutFile>,
     found: Mutex<Found>,
     left: AtomicUsize,
-}
-
-/// A file whose parts are decoded by several threads.
-#[derive(Debug)]
-struct CutFile {
-    file: Mutex<Option<Arc<File>>>,
-    sums: Mutex<Vec<Sum>>,
-    left: AtomicU32,
-}
-
-/// What checks one part.
-#[derive(Debug, Clone, Copy, Default)]
-struct Sum {
-    hash: PartHash,
-    crc32: u32,
 }
 
 /// What was found in the data.
@@ -81,10 +65,10 @@ struct Found {
 /// What one worker uses again and again.
 #[derive(Debug)]
 pub(super) struct Worker {
-    codec: Codec,
-    cursor: Cursor,
-    output: Vec<u8>,
-    digests: Vec<(u32, Digest)>,
+    pub(super) codec: Codec,
+    pub(super) cursor: Cursor,
+    pub(super) output: Vec<u8>,
+    pub(super) digests: Vec<(u32, Digest)>,
     pub(super) large: stream::Large,
     budget: Arc<stream::Budget>,
 }
@@ -107,7 +91,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// `len` bytes of `buffer`, which grows where it must and keeps what it has.
-fn room(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
+pub(super) fn room(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
     if buffer.len() < len {
         // Not `resize`: the old bytes need not be copied.
         *buffer = vec![0; len];
@@ -116,7 +100,7 @@ fn room(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
 }
 
 /// Lengths within one span, which is in memory.
-fn memory(len: u64) -> usize {
+pub(super) fn memory(len: u64) -> usize {
     usize::try_from(len).unwrap_or(usize::MAX)
 }
 
@@ -131,11 +115,7 @@ impl<'a> Run<'a> {
     ) -> Self {
         static SERIAL: AtomicUsize = AtomicUsize::new(0);
         let parts = plan.files.iter().filter_map(|file| file.parts);
-        let cut = parts.map(|parts| CutFile {
-            file: Mutex::new(None),
-            sums: Mutex::new(vec![Sum::default(); parts.count as usize]),
-            left: AtomicU32::new(parts.count),
-        });
+        let cut = parts.map(|parts| CutFile::new(parts.count));
         let digests = if matches!(check, Check::Crc) { Vec::new() } else { vec![None; plan.files.len()] };
         Self {
             id,
@@ -151,7 +131,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn tree(&self) -> Tree<'_> {
+    pub(super) fn tree(&self) -> Tree<'_> {
         Tree { root: self.into.as_fd(), serial: self.serial, directories: &self.plan.directories }
     }
 
@@ -344,63 +324,6 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// One part of a cut file.
-    fn part(&self, worker: &mut Worker, index: u32, part: u32, bytes: &mut [u8]) -> Result<(), ExtractError> {
-        let file = self.file(index)?;
-        let no_parts = || self.damaged_file(file, "has no parts");
-        let parts = file.parts.ok_or_else(no_parts)?;
-        let cut = self.cut.get(parts.index as usize).ok_or_else(no_parts)?;
-        let (offset, size) = file.part(part);
-        let len = bytes.len() - SPARE;
-        let content = room(&mut worker.output, memory(size));
-        let ends = part + 1 == parts.count;
-        worker.codec.decode(file.method, bytes, len, ends, content).map_err(|e| self.damaged_file(file, &e))?;
-        let event = events::span("verify", || file.path.to_string()).of(size);
-        let sum = match self.check {
-            Check::Layer { .. } => Sum { hash: part_hash(offset, content), crc32: 0 },
-            Check::Crc => Sum { crc32: libdeflater::crc32(content), ..Sum::default() },
-        };
-        drop(event);
-        if let Some(slot) = lock(&cut.sums).get_mut(part as usize) {
-            *slot = sum;
-        }
-        let _event = events::span("write", || file.path.to_string()).of(size);
-        let out = self.cut_file(cut, &mut worker.cursor, file)?;
-        out.write_all_at(content, offset).map_err(|e| self.unwritable(file, e))?;
-        if cut.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            *lock(&cut.file) = None;
-            self.check_cut(worker, index, file, &lock(&cut.sums))?;
-        }
-        Ok(())
-    }
-
-    /// The file of a cut entry, created by whoever comes first.
-    fn cut_file(&self, cut: &CutFile, cursor: &mut Cursor, file: &PlannedFile) -> Result<Arc<File>, ExtractError> {
-        let mut slot = lock(&cut.file);
-        if let Some(open) = &*slot {
-            return Ok(Arc::clone(open));
-        }
-        let created = self.tree().create(cursor, file, file.kind == Kind::Executable);
-        let created = Arc::new(created.map_err(|e| self.unwritable(file, e))?);
-        *slot = Some(Arc::clone(&created));
-        Ok(created)
-    }
-
-    fn check_cut(&self, worker: &mut Worker, index: u32, file: &PlannedFile, sums: &[Sum]) -> Result<(), ExtractError> {
-        if matches!(self.check, Check::Layer { .. }) {
-            let hashes: Vec<PartHash> = sums.iter().map(|sum| sum.hash).collect();
-            let digest = merge_parts(&hashes).ok_or_else(|| self.damaged_file(file, "has a single part"))?;
-            worker.digests.push((index, digest));
-            return Ok(());
-        }
-        let mut crc = crc32fast::Hasher::new();
-        for (part, sum) in (0..).zip(sums) {
-            crc.combine(&crc32fast::Hasher::new_with_initial_len(sum.crc32, file.part(part).1));
-        }
-        let found = crc.finalize();
-        if found == file.crc32 { Ok(()) } else { Err(self.wrong_crc(file, found)) }
-    }
-
     fn check_whole(
         &self,
         worker: &mut Worker,
@@ -469,7 +392,7 @@ impl<'a> Run<'a> {
         Err(ExtractError::Digest { archive: self.name.clone(), found: digest, expected: *content })
     }
 
-    fn file(&self, index: u32) -> Result<&PlannedFile, ExtractError> {
+    pub(super) fn file(&self, index: u32) -> Result<&PlannedFile, ExtractError> {
         self.plan.files.get(index as usize).ok_or_else(|| self.damaged("an entry", "is not in the plan"))
     }
 
@@ -481,11 +404,11 @@ impl<'a> Run<'a> {
         ExtractError::Entry { archive: self.name.clone(), entry: entry.to_owned(), reason: reason.to_owned() }
     }
 
-    fn damaged_file(&self, file: &PlannedFile, reason: &str) -> ExtractError {
+    pub(super) fn damaged_file(&self, file: &PlannedFile, reason: &str) -> ExtractError {
         self.damaged(&file.path.to_string(), reason)
     }
 
-    fn wrong_crc(&self, file: &PlannedFile, found: u32) -> ExtractError {
+    pub(super) fn wrong_crc(&self, file: &PlannedFile, found: u32) -> ExtractError {
         self.damaged_file(file, &format!("has CRC-32 {found:08x}, expected {:08x}", file.crc32))
     }
 
@@ -493,7 +416,7 @@ impl<'a> Run<'a> {
         ExtractError::Read { archive: self.name.clone(), source }
     }
 
-    fn unwritable(&self, file: &PlannedFile, source: io::Error) -> ExtractError {
+    pub(super) fn unwritable(&self, file: &PlannedFile, source: io::Error) -> ExtractError {
         ExtractError::Write { archive: self.name.clone(), path: file.path.to_string(), source }
     }
 }
@@ -506,39 +429,4 @@ fn write_summed(out: &File, content: &[u8]) -> io::Result<u32> {
         out.write_all_at(chunk, (i * stream::CHUNK) as u64)?;
     }
     Ok(crc.sum())
-}
-
-/// How often a piece is read whose bytes are wrong: networks damage some, now and then.
-const READS: u32 = 3;
-
-/// Compares what was read from `offset` with its digest. It is read again where the two differ: what is wrong each time is
-/// wrong in the store.
-pub(super) fn verify(
-    source: &dyn PieceSource,
-    archive: &str,
-    offset: u64,
-    expected: &Digest,
-    buffer: &mut [u8],
-) -> Result<(), ExtractError> {
-    let mut found = Digest::of(buffer);
-    for _ in 1..READS {
-        if found == *expected {
-            return Ok(());
-        }
-        source.read(offset, buffer).map_err(|source| ExtractError::Read { archive: archive.to_owned(), source })?;
-        found = Digest::of(buffer);
-    }
-    if found == *expected {
-        return Ok(());
-    }
-    let (archive, location) = (archive.to_owned(), source.location());
-    Err(ExtractError::Piece { archive, location, offset, found, expected: *expected })
-}
-
-pub(super) fn zip_error(archive: &str, source: ZipError) -> ExtractError {
-    ExtractError::Zip { archive: archive.to_owned(), source }
-}
-
-pub(super) fn refused(archive: &str, source: PlanError) -> ExtractError {
-    ExtractError::Refused { archive: archive.to_owned(), source }
 }

@@ -6,7 +6,10 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use cpack_artifact::Digest;
 use cpack_artifact::store::{Key, Store, StoreError, StoreErrorKind};
+
+use super::error::ExtractError;
 
 /// The bytes of one archive.
 ///
@@ -122,4 +125,31 @@ impl<B: AsRef<[u8]> + Send + Sync> PieceSource for BytesSource<B> {
     fn location(&self) -> String {
         "memory".to_owned()
     }
+}
+
+/// How often a piece is read whose bytes are wrong: networks damage some, now and then.
+const READS: u32 = 3;
+
+/// Compares what was read from `offset` with its digest. It is read again where the two differ: what is wrong each time is
+/// wrong in the store.
+pub(super) fn verify(
+    source: &dyn PieceSource,
+    archive: &str,
+    offset: u64,
+    expected: &Digest,
+    buffer: &mut [u8],
+) -> Result<(), ExtractError> {
+    let mut found = Digest::of(buffer);
+    for _ in 1..READS {
+        if found == *expected {
+            return Ok(());
+        }
+        source.read(offset, buffer).map_err(|source| ExtractError::Read { archive: archive.to_owned(), source })?;
+        found = Digest::of(buffer);
+    }
+    if found == *expected {
+        return Ok(());
+    }
+    let (archive, location) = (archive.to_owned(), source.location());
+    Err(ExtractError::Piece { archive, location, offset, found, expected: *expected })
 }

@@ -13,7 +13,7 @@ use cpack_artifact::exit::Exit;
 use cpack_artifact::job::{self, Job};
 use cpack_artifact::launcher::{LauncherError, TRAILER_SIZE, Trailer};
 use cpack_artifact::manifest::{DocumentError, MAX_JSON};
-use cpack_artifact::store::{FileOrObject, ObjectUri, ObjectUriError, StoreError, StoreErrorKind, StoreOptions, open};
+use cpack_artifact::store::{FileOrObject, ObjectUri, ObjectUriError, StoreError, StoreOptions, open};
 
 use crate::settings::Settings;
 use crate::sys;
@@ -168,12 +168,7 @@ fn from_json(size: u64, read: impl FnOnce() -> Result<Vec<u8>, FindError>, origi
 /// The job that lies in a store: a launcher there, of which only the job is read, or a JSON file.
 fn from_object(object: &ObjectUri) -> Result<Found, FindError> {
     let store = open(&object.store, &StoreOptions::of_process(BTreeMap::new()))?;
-    let missing = || StoreError {
-        kind: StoreErrorKind::NotFound,
-        operation: "cannot read",
-        location: object.to_string(),
-        reason: "there is no such job: check CPACK_JOB".into(),
-    };
+    let missing = || object.not_found("there is no such job: check CPACK_JOB");
     let size = store.stat(&object.key)?.ok_or_else(missing)?.size;
     let origin = Origin::Store(object.to_string());
     let read = |offset, buffer: &mut [u8]| Ok(store.read_range(&object.key, offset, buffer)?);

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use cpack_artifact::pex::keep_youngest;
-use cpack_artifact::store::{FileOrObject, Key, Store, StoreError, StoreErrorKind, StoreOptions, open};
+use cpack_artifact::store::{FileOrObject, Key, Store, StoreError, StoreOptions, open};
 
 use crate::build::BuildError;
 use crate::error::BootError;
@@ -37,12 +37,7 @@ pub fn local(artifact: &OsStr, settings: &Settings) -> Result<PathBuf, BootError
         FileOrObject::Object(object) => object,
     };
     let store = open(&object.store, &StoreOptions::of_process(BTreeMap::new()))?;
-    let missing = || StoreError {
-        kind: StoreErrorKind::NotFound,
-        operation: "cannot read",
-        location: object.to_string(),
-        reason: "there is no such artifact: check its URI".into(),
-    };
+    let missing = || object.not_found("there is no such artifact: check its URI");
     let stat = store.stat(&object.key)?.ok_or_else(missing)?;
     let modified = stat.modified.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     let digest = blake3::hash(format!("{object}\n{}\n{modified}", stat.size).as_bytes()).to_hex();

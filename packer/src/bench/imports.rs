@@ -12,7 +12,7 @@
 
 use std::collections::HashMap;
 
-use crate::discover::{Environment, FileStat};
+use crate::discover::{Environment, FileStat, module_name};
 
 /// A module that was imported.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,13 +76,6 @@ pub fn by_distribution(environment: &Environment, imported: &[Imported]) -> Hash
     used
 }
 
-/// Whether a requirement (PEP 508) is for the distribution with this normalised name.
-pub fn names(requirement: &str, name: &str) -> bool {
-    let end = requirement.find(|c: char| !c.is_ascii_alphanumeric() && !"._-".contains(c)).unwrap_or(requirement.len());
-    let plain = |c: char| if "._".contains(c) { '-' } else { c.to_ascii_lowercase() };
-    requirement.get(..end).is_some_and(|found| found.chars().map(plain).eq(name.chars()))
-}
-
 /// An extension module is taken before the source of the same name, as the import system does.
 fn add<'a>(owners: &mut HashMap<String, (&'a str, u64)>, module: String, name: &'a str, file: &FileStat) {
     let is_extension = file.path.as_bytes().ends_with(b".so");
@@ -93,16 +86,10 @@ fn add<'a>(owners: &mut HashMap<String, (&'a str, u64)>, module: String, name: &
 
 /// The module that a file below `site-packages` is: `a/b/__init__.py` is `a.b`, `a/c.cpython-311-x86_64-linux-gnu.so` is `a.c`.
 fn module_of(path: &str) -> Option<String> {
-    let stem = match path.strip_suffix(".py") {
-        Some(stem) => stem.strip_suffix("/__init__").unwrap_or(stem),
-        None => {
-            let (directory, file) =
-                path.strip_suffix(".so")?.rsplit_once('/').unwrap_or(("", path.strip_suffix(".so")?));
-            let name = file.split('.').next().unwrap_or(file);
-            path.get(..directory.len() + usize::from(!directory.is_empty()) + name.len())?
-        }
-    };
-    Some(stem.replace('/', "."))
+    let (directory, file) = path.rsplit_once('/').unwrap_or(("", path));
+    let name = module_name(file.as_bytes()).filter(|_| !file.ends_with(".pyc"))?;
+    let parts = directory.split('/').filter(|part| !part.is_empty()).chain((name != "__init__").then_some(name));
+    Some(parts.collect::<Vec<_>>().join("."))
 }
 
 #[cfg(test)]
@@ -116,18 +103,6 @@ mod tests {
         let found = parse(said);
         let told: Vec<_> = found.iter().map(|i| (i.module.as_str(), i.own_us, i.total_us, i.depth)).collect();
         assert_eq!(told, [("_io", 191, 191, 2), ("site", 40, 1231, 0)]);
-    }
-
-    #[test]
-    fn requirements_name_distributions() {
-        for (requirement, name, expected) in [
-            ("numpy>=1.26; python_version < '3.12'", "numpy", true),
-            ("Typing_Extensions (>=4)", "typing-extensions", true),
-            ("numpydoc", "numpy", false),
-            ("pandas[all]", "pandas", true),
-        ] {
-            assert_eq!(names(requirement, name), expected, "{requirement}");
-        }
     }
 
     #[test]

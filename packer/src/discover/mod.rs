@@ -59,6 +59,7 @@ pub use model::{
     Contested, DirectUrl, Distribution, Editable, EditableForm, EntryPoint, Environment, FileKind, FileStat, Finding,
     FindingKind, ImportSource, PythonInfo, PythonKind, Suspect,
 };
+pub(crate) use names::module_name;
 pub use prefix::{ActiveVariables, active_prefix};
 pub use selection::{Selection, UnknownName};
 pub use walk::walk_tree;

@@ -36,7 +36,7 @@ pub(super) fn is_module(name: &[u8]) -> bool {
 }
 
 /// The name of a module without its extension, which may have dots: `x.cpython-311-x86_64-linux-gnu.so`.
-pub(super) fn module_name(file: &[u8]) -> Option<&str> {
+pub(crate) fn module_name(file: &[u8]) -> Option<&str> {
     let name = std::str::from_utf8(file).ok()?;
     if name.ends_with(".so") {
         return name.split('.').next();

@@ -16,8 +16,9 @@ use crate::bench::creation::Packer;
 use crate::bench::scratch::Scratch;
 use crate::bench::{Subject, measure, page};
 use crate::cli::bench_arguments::{Bench, Form, Instead, Measure};
-use crate::discover::{Distribution, Environment};
+use crate::discover::{Distribution, Environment, normalise};
 use crate::launcher;
+use crate::manifest::requirement_name;
 
 /// Directories of a store's layout.
 const LAYOUT: [&str; 8] =
@@ -148,7 +149,7 @@ fn command(environment: &Environment, given: &[OsString]) -> Result<Vec<OsString
     }
     let needed = |name: &str| {
         let all = environment.distributions.iter().flat_map(|d| &d.requires);
-        all.into_iter().any(|requirement| crate::bench::imports::names(requirement, name))
+        all.into_iter().any(|requirement| normalise(requirement_name(requirement)) == name)
     };
     let size = |d: &&Distribution| d.files.iter().map(|f| f.size).sum::<u64>();
     let candidates = environment.distributions.iter().filter(|d| d.import_names.iter().any(|n| !n.starts_with('_')));
