@@ -337,7 +337,7 @@ fn split(text: &str) -> Vec<String> {
 fn whatever_a_power_loss_leaves_is_used_right_or_built_again() {
     let world = World::with(&packages(), |_| {});
     let place = world.path("cache");
-    let part = Part::new("power loss at any change, during a cold start and the start after another loss", 60);
+    let part = Part::new("power loss at any change, during a cold start and the start after another loss", 600);
     let mut random = part.random();
     let arguments = ["-c", CODE];
     for (from, faults) in [("nothing", "boot-id=before"), ("another boot", "boot-id=between")] {
