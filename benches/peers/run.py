@@ -74,7 +74,7 @@ def arguments():
     add = parser.add_argument
     add("-e", "--environment", action="append", choices=list(environments.IMPORTS), help="only on this environment")
     add("-m", "--measure", action="append", choices=list(ALL), help="only this measurement")
-    add("-s", "--subject", dest="only", action="append", metavar="TEXT", help="only ways whose name has this text")
+    add("-s", "--subject", dest="only", action="append", metavar="TEXT", help="only the way of this name, or ways whose name has this text")
     add("--venv", action="append", default=[], metavar="NAME=PATH", help="use this virtual environment for NAME")
     add("--runs", type=int, default=3, metavar="N", help="samples of each [default: 3; cheap measurements take more]")
     add("--warm-runs", type=int, default=40, metavar="N", help="samples of a warm start [default: 40]")

@@ -197,7 +197,7 @@ class ClusterPackMode(Pex):
     Its own checks before and after (`pip list`, metadata) are left out, in its favour.
     """
 
-    creation_room = 5.0
+    creation_room = 3.5
 
     def __init__(self, tools, programs, mode, layout, level):
         super().__init__(tools, programs, layout, name=f"cluster-pack {mode}")

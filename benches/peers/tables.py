@@ -20,9 +20,14 @@ class Context:
         return self.subjects[0]
 
     def selected(self):
-        """The ways that were asked for."""
-        wanted = self.options.only
-        return [s for s in self.subjects if not wanted or any(w.lower() in s.name.lower() for w in wanted)]
+        """The ways that were asked for: of that name, else those whose name has the text."""
+        names = {s.name.lower() for s in self.subjects}
+
+        def is_meant(name, text):
+            return name == text if text in names else text in name
+
+        wanted = [text.lower() for text in self.options.only or []]
+        return [s for s in self.subjects if not wanted or any(is_meant(s.name.lower(), text) for text in wanted)]
 
     def artifact(self, subject, environment):
         """What `subject` makes of `environment`: made once, not timed here, in the page cache afterwards."""
