@@ -23,7 +23,7 @@ use cpack_artifact::manifest::Archive;
 use cpack_artifact::zip::{Method, frames};
 
 pub use entry::{Body, Entry, Make};
-pub use write::{Form, write_layer, write_zip};
+pub use write::{Form, ZipWriter, write_layer, write_zip};
 
 /// zstd level by default. Level 1 packs at 330 MB/s a core to 2.98×, level 3 at 220 MB/s to 3.27× (325 MB of scientific
 /// packages): most environments are packed more often than they are fetched over a slow network.

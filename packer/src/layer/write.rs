@@ -1,5 +1,6 @@
 //! The ordered half: archive bytes, pieces and digests, as compressed units arrive.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -9,7 +10,7 @@ use cpack_artifact::content::{Item, content_digest};
 use cpack_artifact::digest::merge_parts;
 use cpack_artifact::manifest::{Archive, MAX_PIECE, Piece};
 use cpack_artifact::zip::{self, FRAME_SIZE, Frames, frames};
-use cpack_artifact::{Digest, events};
+use cpack_artifact::{Digest, SafePath, events};
 use rayon::prelude::*;
 
 use super::compress::{Hash, Packed, Part, compress};
@@ -43,40 +44,78 @@ pub struct Form<'a> {
 /// Writes the archive `name` made of `entries` to the new file `path`, as [`write_layer`] does.
 pub fn write_zip(
     name: &str,
-    mut entries: Vec<Entry>,
+    entries: Vec<Entry>,
     path: &Path,
     form: Form<'_>,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Written, LayerError> {
-    entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-    if let Some([_, twice]) = entries.array_windows().find(|[a, b]: &&[Entry; 2]| a.path == b.path) {
-        return Err(LayerError::Twice { layer: name.to_owned(), path: twice.path.to_string() });
+    let mut writer = ZipWriter::create(name, path, form)?;
+    writer.add(entries, progress)?;
+    writer.finish()
+}
+
+/// An archive that is written in sections: what comes later need not be known when the first is compressed.
+#[derive(Debug)]
+pub struct ZipWriter<'a> {
+    name: &'a str,
+    path: &'a Path,
+    writer: Writer,
+}
+
+impl<'a> ZipWriter<'a> {
+    /// Begins the archive `name` in the new file `path`.
+    pub fn create(name: &'a str, path: &'a Path, form: Form<'_>) -> Result<Self, LayerError> {
+        let mode = if form.executable { 0o777 } else { 0o666 };
+        let file = File::options().write(true).create_new(true).mode(mode).open(path);
+        let file = file.map_err(|source| LayerError::Write { path: path.to_owned(), source })?;
+        Ok(Self { name, path, writer: Writer::new(file, form) })
     }
-    let failed = |source| LayerError::Write { path: path.to_owned(), source };
-    let mode = if form.executable { 0o777 } else { 0o666 };
-    let file = File::options().write(true).create_new(true).mode(mode).open(path).map_err(failed)?;
-    let mut writer = Writer::new(file, &entries, form);
-    let batches = batches(units(&entries, form.codec), form.codec.batch());
-    let mut ready: Result<Vec<Packed>, LayerError> = Ok(Vec::new());
-    for batch in &batches {
-        let (written, next) = rayon::join(
-            || writer.write_batch(std::mem::replace(&mut ready, Ok(Vec::new()))?, progress).map_err(failed),
-            || compress_batch(&entries, batch, form.codec),
-        );
-        written?;
-        ready = next;
+
+    /// Adds a section, its entries in the byte order of their paths.
+    pub fn add(&mut self, mut entries: Vec<Entry>, progress: &(dyn Fn(u64) + Sync)) -> Result<(), LayerError> {
+        entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        self.refuse_twice(&entries)?;
+        let Self { path, writer, .. } = self;
+        let failed = |source| LayerError::Write { path: path.to_path_buf(), source };
+        let codec = writer.codec;
+        let batches = batches(units(&entries, codec), codec.batch());
+        let mut ready: Result<Vec<Packed>, LayerError> = Ok(Vec::new());
+        for batch in &batches {
+            let (written, next) = rayon::join(
+                || {
+                    let packed = std::mem::replace(&mut ready, Ok(Vec::new()))?;
+                    writer.write_batch(&entries, packed, progress).map_err(failed)
+                },
+                || compress_batch(&entries, batch, codec),
+            );
+            written?;
+            ready = next;
+        }
+        writer.write_batch(&entries, ready?, progress).map_err(failed)
     }
-    writer.write_batch(ready?, progress).map_err(failed)?;
-    writer.finish().map_err(failed)
+
+    fn refuse_twice(&self, entries: &[Entry]) -> Result<(), LayerError> {
+        let before: HashSet<&SafePath> = self.writer.items.iter().map(|item| &item.path).collect();
+        let within = entries.array_windows().find(|[a, b]: &&[Entry; 2]| a.path == b.path).map(|[_, twice]| twice);
+        match within.or_else(|| entries.iter().find(|entry| before.contains(&entry.path))) {
+            Some(twice) => Err(LayerError::Twice { layer: self.name.to_owned(), path: twice.path.to_string() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes the directory.
+    pub fn finish(self) -> Result<Written, LayerError> {
+        self.writer.finish().map_err(|source| LayerError::Write { path: self.path.to_owned(), source })
+    }
 }
 
 fn compress_batch(entries: &[Entry], batch: &[Unit], codec: Codec) -> Result<Vec<Packed>, LayerError> {
     batch.par_iter().with_max_len(8).map(|unit| compress(entries, *unit, codec)).collect()
 }
 
-struct Writer<'a> {
+#[derive(Debug)]
+struct Writer {
     file: File,
-    entries: &'a [Entry],
     codec: Codec,
     /// Bytes not yet written: always less than one piece and one part.
     buffer: Vec<u8>,
@@ -91,35 +130,41 @@ struct Writer<'a> {
 }
 
 /// The entry whose parts are arriving.
+#[derive(Debug)]
 struct Open {
     record: zip::Entry,
     crc32: crc32fast::Hasher,
     hashes: Vec<Hash>,
 }
 
-impl<'a> Writer<'a> {
-    fn new(file: File, entries: &'a [Entry], form: Form<'_>) -> Self {
+impl Writer {
+    fn new(file: File, form: Form<'_>) -> Self {
         let mut buffer = Vec::with_capacity(PIECE_TARGET + (2 << 20));
         buffer.extend_from_slice(form.head);
         Self {
             file,
-            entries,
             codec: form.codec,
             buffer,
             offset: form.head.len() as u64,
             digest: blake3::Hasher::new(),
             pieces: Vec::new(),
-            directory: Vec::with_capacity(entries.len()),
-            items: Vec::with_capacity(entries.len()),
+            directory: Vec::new(),
+            items: Vec::new(),
             open: None,
             unpacked: 0,
         }
     }
 
-    fn write_batch(&mut self, batch: Vec<Packed>, progress: &(dyn Fn(u64) + Sync)) -> io::Result<()> {
+    /// Writes what was made of some of `entries`.
+    fn write_batch(
+        &mut self,
+        entries: &[Entry],
+        batch: Vec<Packed>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> io::Result<()> {
         let _event = events::span("write", || format!("archive at {}", self.offset));
         for packed in batch {
-            let Some(entry) = self.entries.get(packed.entry) else { continue };
+            let Some(entry) = entries.get(packed.entry) else { continue };
             let framed = packed.parts.len() > 1 || !packed.last || self.open.is_some();
             progress(packed.parts.iter().map(|p| p.size).sum());
             for part in packed.parts {

@@ -222,26 +222,10 @@ pub fn write_pex(
     let python = &environment.python;
     let compilers = Compilers::new(python.executable.clone(), Magic(python.magic), rayon::current_num_threads());
     let files = Files::new(environment, (!options.no_byte_code).then(|| compilers.into()));
-    // Upstream's pex is a program of its own, and takes half a second where it is not known yet.
-    let (runtime, chroots) = rayon::join(
-        || runtime::find(environment, cache),
-        || {
-            environment
-                .distributions
-                .par_iter()
-                .map(|d| chroot::of_distribution(&files, d))
-                .collect::<Result<Vec<_>, _>>()
-        },
-    );
-    let (runtime, mut chroots) = (runtime?, chroots?);
-    chroots.sort_unstable_by(|a, b| a.wheel.cmp(&b.wheel));
     let (code, mut warnings) = chroot::user_code(&files)?;
     let mut info = PexInfo {
-        build_properties: runtime.info.build_properties.clone(),
-        bootstrap_hash: runtime.info.bootstrap_hash.clone(),
         includes_tools: Some(true),
         code_hash: Some(hash::sha1(&code)?),
-        distributions: chroots.iter().map(|c| (c.wheel.clone(), c.fingerprint.clone())).collect(),
         requirements: requirements::of(environment),
         pex_path: Some(options.settings.merged_paths().join(":")),
         pex_hash: None,
@@ -252,8 +236,28 @@ pub fn write_pex(
         info.ignore_errors = true;
         warnings.push(warning);
     }
-    info.pex_hash = Some(hash::of_bytes(&info.to_bytes()));
-    let parts = output::Parts { runtime: &runtime, chroots, code, info: &info, python: &environment.python.tag };
-    let size = output::write(parts, options.shape, output, progress)?;
+    // Upstream's pex is a program of its own, and takes half a second where it is not known yet.
+    let (size, info) = std::thread::scope(|scope| {
+        let runtime = scope.spawn(|| runtime::find(environment, cache));
+        let distributions = environment.distributions.par_iter();
+        let chroots: Result<Vec<_>, _> = distributions.map(|d| chroot::of_distribution(&files, d)).collect();
+        let mut chroots = chroots?;
+        chroots.sort_unstable_by(|a, b| a.wheel.cmp(&b.wheel));
+        info.distributions = chroots.iter().map(|c| (c.wheel.clone(), c.fingerprint.clone())).collect();
+        let python = environment.python.tag.clone();
+        let base = {
+            let python = python.clone();
+            Box::new(move || {
+                let runtime = runtime
+                    .join()
+                    .map_err(|_| PexError::Runtime { pex: "pex".into(), reason: "a thread panicked".into() })??;
+                info.build_properties.clone_from(&runtime.info.build_properties);
+                info.bootstrap_hash.clone_from(&runtime.info.bootstrap_hash);
+                info.pex_hash = Some(hash::of_bytes(&info.to_bytes()));
+                Ok(output::Base { runtime, info, python })
+            })
+        };
+        output::write(output::Parts { chroots, code, python, base }, options.shape, output, progress)
+    })?;
     Ok(WrittenPex { path: output.to_owned(), size, info, warnings })
 }

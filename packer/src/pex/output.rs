@@ -10,7 +10,7 @@ use cpack_artifact::content::Kind;
 use cpack_artifact::pex_info::{BOOTSTRAP, DEPS, PEX_INFO, PexInfo};
 use rayon::prelude::*;
 
-use crate::layer::{Body, Codec, Entry, Form, LayerError, write_zip};
+use crate::layer::{Body, Codec, Entry, Form, LayerError, ZipWriter, write_zip};
 
 use super::chroot::Chroot;
 use super::runtime::Runtime;
@@ -18,35 +18,57 @@ use super::{Layout, MAX_ENTRIES, MAX_ZIPAPP, PexError, Shape, start};
 
 /// What a PEX is put together from.
 pub(super) struct Parts<'a> {
-    pub(super) runtime: &'a Runtime,
     pub(super) chroots: Vec<Chroot>,
     pub(super) code: Vec<Entry>,
-    pub(super) info: &'a PexInfo,
     /// Version of Python, `3.11`.
-    pub(super) python: &'a str,
+    pub(super) python: String,
+    /// Gives the rest, which comes from upstream and may take as long as compressing all of this.
+    pub(super) base: Box<dyn FnOnce() -> Result<Base, PexError> + 'a>,
+}
+
+/// What a PEX has beside distributions and code.
+#[derive(Debug)]
+pub(super) struct Base {
+    pub(super) runtime: Runtime,
+    pub(super) info: PexInfo,
+    /// Version of Python, `3.11`.
+    pub(super) python: String,
 }
 
 type Progress<'a> = &'a (dyn Fn(u64) + Sync);
 
-/// Writes the PEX beside `output` and renames it there. Tells its size.
-pub(super) fn write(parts: Parts<'_>, shape: Shape, output: &Path, progress: Progress<'_>) -> Result<u64, PexError> {
+/// Writes the PEX beside `output` and renames it there. Tells its size, and what it says about itself.
+pub(super) fn write(
+    parts: Parts<'_>,
+    shape: Shape,
+    output: &Path,
+    progress: Progress<'_>,
+) -> Result<(u64, PexInfo), PexError> {
     check_place(output)?;
     let staging = Staging::beside(output)?;
     let path = staging.0.join("out");
-    let size = match (shape.layout, shape.zipped) {
+    let written = match (shape.layout, shape.zipped) {
         (Layout::Zipapp, _) => zipapp(parts, shape.codec, &path, output, progress)?,
         (Layout::Packed, false) => packed(parts, shape.codec, &path, progress)?,
-        (Layout::Loose, false) => loose(all(parts)?, &path, progress)?,
         (Layout::Packed, true) => {
             let inner = staging.0.join("in");
-            packed(parts, shape.codec, &inner, progress)?;
+            let (_, info) = packed(parts, shape.codec, &inner, progress)?;
             // What is in it is compressed already.
-            zip(directory_entries(&inner)?, Codec::Store, b"", &path, &|_| {})?
+            (zip(directory_entries(&inner)?, Codec::Store, b"", &path, &|_| {})?, info)
         }
-        (Layout::Loose, true) => zip(all(parts)?, shape.codec, b"", &path, progress)?,
+        (Layout::Loose, zipped) => {
+            let base = (parts.base)()?;
+            let mut entries = base.entries()?;
+            entries.extend(distributions_and_code(parts.chroots, parts.code)?);
+            let size = match zipped {
+                false => loose(entries, &path, progress)?,
+                true => zip(entries, shape.codec, b"", &path, progress)?,
+            };
+            (size, base.info)
+        }
     };
     replace(&path, output)?;
-    Ok(size)
+    Ok(written)
 }
 
 /// A directory beside the output, removed with all that is left in it.
@@ -97,32 +119,38 @@ fn safe(directory: &str, name: &[u8]) -> Result<SafePath, PexError> {
         .map_err(|e| LayerError::Make { path: e.path.clone(), reason: e.reason.into() }.into())
 }
 
-/// PEX-INFO, `__main__.py` and `__pex__/__init__.py`.
-fn own_files(parts: &Parts<'_>) -> Result<Vec<Entry>, PexError> {
-    let body = parts.runtime.main.split_once('\n').map_or("", |(_, body)| body);
-    let body = start::boot_script(body, parts.info).ok_or_else(|| PexError::Runtime {
-        pex: "the installed pex".into(),
-        reason: "its __main__.py does not end in a call of boot() as known".into(),
-    })?;
-    let main = format!("#!/usr/bin/env python{}\n{body}", parts.python);
-    let entry = |path: &str, kind, bytes| {
-        Ok::<_, PexError>(Entry { path: safe("", path.as_bytes())?, kind, body: Body::Bytes(bytes) })
-    };
-    Ok(vec![
-        entry(PEX_INFO, Kind::File, parts.info.to_bytes())?,
-        entry("__main__.py", Kind::Executable, main.into_bytes())?,
-        entry("__pex__/__init__.py", Kind::File, body.into_bytes())?,
-    ])
+impl Base {
+    /// PEX-INFO, `__main__.py` and `__pex__/__init__.py`.
+    fn own_files(&self) -> Result<Vec<Entry>, PexError> {
+        let body = self.runtime.main.split_once('\n').map_or("", |(_, body)| body);
+        let body = start::boot_script(body, &self.info).ok_or_else(|| PexError::Runtime {
+            pex: "the installed pex".into(),
+            reason: "its __main__.py does not end in a call of boot() as known".into(),
+        })?;
+        let main = format!("#!/usr/bin/env python{}\n{body}", self.python);
+        let entry = |path: &str, kind, bytes| {
+            Ok::<_, PexError>(Entry { path: safe("", path.as_bytes())?, kind, body: Body::Bytes(bytes) })
+        };
+        Ok(vec![
+            entry(PEX_INFO, Kind::File, self.info.to_bytes())?,
+            entry("__main__.py", Kind::Executable, main.into_bytes())?,
+            entry("__pex__/__init__.py", Kind::File, body.into_bytes())?,
+        ])
+    }
+
+    /// Its own files, and those of the runtime.
+    fn entries(&self) -> Result<Vec<Entry>, PexError> {
+        let mut entries = self.own_files()?;
+        entries.extend(below(BOOTSTRAP, self.runtime.bootstrap()?)?);
+        Ok(entries)
+    }
 }
 
-/// Every file.
-fn all(parts: Parts<'_>) -> Result<Vec<Entry>, PexError> {
-    let mut entries = own_files(&parts)?;
-    entries.extend(below(BOOTSTRAP, parts.runtime.bootstrap()?)?);
-    for chroot in parts.chroots {
+fn distributions_and_code(chroots: Vec<Chroot>, code: Vec<Entry>) -> Result<Vec<Entry>, PexError> {
+    let mut entries = code;
+    for chroot in chroots {
         entries.extend(below(&format!("{DEPS}/{}", chroot.wheel), chroot.entries)?);
     }
-    entries.extend(parts.code);
     Ok(entries)
 }
 
@@ -131,30 +159,40 @@ fn zip(entries: Vec<Entry>, codec: Codec, head: &[u8], path: &Path, progress: Pr
     Ok(write_zip("PEX", entries, path, form, progress)?.archive.size)
 }
 
-fn zipapp(parts: Parts<'_>, codec: Codec, path: &Path, output: &Path, progress: Progress<'_>) -> Result<u64, PexError> {
+fn zipapp(
+    parts: Parts<'_>,
+    codec: Codec,
+    path: &Path,
+    output: &Path,
+    progress: Progress<'_>,
+) -> Result<(u64, PexInfo), PexError> {
     let too_large = |found, limit| PexError::TooLarge { path: output.into(), found, limit };
-    let head = start::head(parts.python);
-    let entries = all(parts)?;
+    let head = start::head(&parts.python);
+    let entries = distributions_and_code(parts.chroots, parts.code)?;
     let certain = entries.iter().filter(|entry| !matches!(entry.body, Body::Made { .. })).count();
     if certain >= MAX_ENTRIES {
         return Err(too_large(format!("{certain} entries"), "65,535 entries"));
     }
-    let form = Form { codec, head: &head, executable: true };
-    let archive = write_zip("PEX", entries, path, form, progress)?.archive;
+    let mut writer = ZipWriter::create("PEX", path, Form { codec, head: &head, executable: true })?;
+    writer.add(entries, progress)?;
+    let base = (parts.base)()?;
+    writer.add(base.entries()?, progress)?;
+    let archive = writer.finish()?.archive;
     if archive.files >= MAX_ENTRIES as u64 {
         return Err(too_large(format!("{} entries", archive.files), "65,535 entries"));
     }
     if archive.size >= MAX_ZIPAPP {
         return Err(too_large(format!("{} bytes", archive.size), "4 GiB"));
     }
-    Ok(archive.size)
+    Ok((archive.size, base.info))
 }
 
-fn packed(mut parts: Parts<'_>, codec: Codec, path: &Path, progress: Progress<'_>) -> Result<u64, PexError> {
-    let mut plain = own_files(&parts)?;
-    plain.append(&mut parts.code);
+fn packed(parts: Parts<'_>, codec: Codec, path: &Path, progress: Progress<'_>) -> Result<(u64, PexInfo), PexError> {
+    let base = (parts.base)()?;
+    let mut plain = base.own_files()?;
+    plain.extend(parts.code);
     let mut size = loose(plain, path, progress)?;
-    size += zip(parts.runtime.bootstrap()?, codec, b"", &path.join(BOOTSTRAP), progress)?;
+    size += zip(base.runtime.bootstrap()?, codec, b"", &path.join(BOOTSTRAP), progress)?;
     let deps = path.join(DEPS);
     fs::create_dir_all(&deps).map_err(|source| PexError::Io { action: "create", path: deps.clone(), source })?;
     let mut chroots = parts.chroots;
@@ -163,7 +201,7 @@ fn packed(mut parts: Parts<'_>, codec: Codec, path: &Path, progress: Progress<'_
         .into_par_iter()
         .with_max_len(1)
         .map(|chroot| zip(chroot.entries, codec, b"", &deps.join(&chroot.wheel), progress));
-    Ok(size + sizes.sum::<Result<u64, PexError>>()?)
+    Ok((size + sizes.sum::<Result<u64, PexError>>()?, base.info))
 }
 
 /// Writes plain files below the new directory `root`.
