@@ -13,7 +13,9 @@ const MAX_NAME: usize = 200;
 
 /// A name that cannot be used under `names/`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no environment name: use letters, digits, '.', '_', '-', '+', '=' and '@', not starting with '.'")]
+#[error(
+    "{0:?} cannot be the name of an environment or a file in a store: use letters, digits, '.', '_', '-', '+', '=' and '@', not starting with '.'"
+)]
 pub struct NameError(String);
 
 impl Key {

@@ -118,7 +118,7 @@ mod tests {
     fn what_names_no_object_is_said() {
         for (bad, needle) in [
             ("s3://bucket", "bucket"),
-            ("s3://bucket/p/", "no environment name"),
+            ("s3://bucket/p/", "cannot be the name"),
             ("gs://b/x", "unknown scheme"),
             ("hdfs://me:secret@nn/p/x", "credentials"),
             ("s3://bucket/a?X-Amz-Signature=secret", "has a query"),
