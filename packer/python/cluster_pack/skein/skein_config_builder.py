@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from cluster_pack import functions, packaging, uploader
 
@@ -39,21 +39,10 @@ def build_with_func(
     :param log_level: level of the container's logging
     :param process_logs: called in the container with the path of its log, when the function has ended
     """
-    functions.check(package_path)
     directory = tmp_dir or packaging._get_tmp_dir()
-    payload = os.path.join(directory, f"function_{uuid.uuid4()}.dat")
-    functions.dump(func, args, payload)
-    runner = os.path.join(directory, _RUNNER)
-    shutil.copyfile(functions.RUNNER, runner)
-    return build(
-        _RUNNER,
-        [os.path.basename(payload), log_level],
-        package_path,
-        [*(additional_files or []), payload, runner],
-        directory,
-        process_logs,
-        allow_large_pex,
-    )
+    module_name, words, files = _function(func, args, package_path, directory, log_level)
+    files = [*(additional_files or []), *files]
+    return build(module_name, words, package_path, files, directory, process_logs, allow_large_pex)
 
 
 def build(
@@ -84,6 +73,18 @@ def build(
         logs = _script(usage.interpreter_cmd, _RUNNER, [os.path.basename(payload)])
         script = _with_logs(script, logs)
     return SkeinConfig(script, files, {"SKEIN_CONFIG": "./.skein", "GIT_PYTHON_REFRESH": "quiet"})
+
+
+def _function(
+    func: Callable, args: List[Any], package_path: Optional[str], directory: str, log_level: str = "INFO"
+) -> Tuple[str, List[str], List[str]]:
+    """A script that calls a function, its arguments, and the files that it needs, which are written to `directory`."""
+    functions.check(package_path)
+    payload = os.path.join(directory, f"function_{uuid.uuid4()}.dat")
+    functions.dump(func, args, payload)
+    runner = os.path.join(directory, _RUNNER)
+    shutil.copyfile(functions.RUNNER, runner)
+    return _RUNNER, [os.path.basename(payload), log_level], [payload, runner]
 
 
 def _script(interpreter: str, module_name: str, args: List[Any]) -> str:

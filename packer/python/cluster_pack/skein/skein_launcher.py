@@ -75,23 +75,36 @@ def submit(
         config = skein_config_builder.build(
             module_name, args or [], package_path, additional_files, directory, process_logs, allow_large_pex
         )
-        return _submit(
-            skein_client,
-            config,
-            name,
-            num_cores,
-            memory,
-            hadoop_file_systems,
-            queue,
-            env_vars,
-            node_label,
-            num_containers,
-            user,
-            acquire_map_reduce_delegation_token,
-            pre_script_hook,
-            max_attempts,
-            max_restarts,
+        skein = _skein()
+        env = {**(env_vars or {}), **config.env}
+        files = {name: _file(skein, name, source) for name, source in config.files.items()}
+        ticket = _get_kerberos_ticket_path()
+        if ticket:
+            env["KRB5CCNAME"] = f"FILE:{os.path.basename(ticket)}"
+            files[os.path.basename(ticket)] = skein.File(source=ticket, type="file")
+        service = skein.Service(
+            resources=skein.Resources(memory=memory, vcores=num_cores),
+            instances=num_containers,
+            files=files,
+            env=env,
+            script="\n".join(filter(None, [pre_script_hook, config.script])),
+            max_restarts=max_restarts,
+            node_label=node_label or "",
         )
+        spec = skein.ApplicationSpec(
+            name=name,
+            queue=queue or "default",
+            file_systems=hadoop_file_systems,
+            services={name: service},
+            acls=skein.ACLs(enable=True, ui_users=["*"], view_users=["*"]),
+            max_attempts=max_attempts,
+        )
+        if hasattr(skein.ApplicationSpec, "acquire_map_reduce_delegation_token"):
+            spec.acquire_map_reduce_delegation_token = acquire_map_reduce_delegation_token
+        # YARN refuses to impersonate whoever asks.
+        if user and user != _get_current_user():
+            spec.user = user
+        return skein_client.submit(spec)
 
 
 def submit_func(
@@ -118,24 +131,19 @@ def submit_func(
 ) -> str:
     """Calls a function in containers and returns the application's id. Parameters are those of `submit`."""
     with tempfile.TemporaryDirectory() as directory:
-        config = skein_config_builder.build_with_func(
-            func,
-            args,
-            package_path,
-            additional_files,
-            directory,
-            process_logs=process_logs,
-            allow_large_pex=allow_large_pex,
-        )
-        return _submit(
+        module_name, words, files = skein_config_builder._function(func, args, package_path, directory)
+        return submit(
             skein_client,
-            config,
+            module_name,
+            words,
             name,
             num_cores,
             memory,
+            package_path,
             hadoop_file_systems,
             queue,
             env_vars,
+            [*(additional_files or []), *files],
             node_label,
             num_containers,
             user,
@@ -143,56 +151,9 @@ def submit_func(
             pre_script_hook,
             max_attempts,
             max_restarts,
+            process_logs,
+            allow_large_pex,
         )
-
-
-def _submit(
-    skein_client: skein.Client,
-    config: skein_config_builder.SkeinConfig,
-    name: str,
-    num_cores: int,
-    memory: str,
-    hadoop_file_systems: Optional[List[str]],
-    queue: Optional[str],
-    env_vars: Optional[Dict[str, str]],
-    node_label: Optional[str],
-    num_containers: int,
-    user: Optional[str],
-    acquire_map_reduce_delegation_token: bool,
-    pre_script_hook: Optional[str],
-    max_attempts: int,
-    max_restarts: int,
-) -> str:
-    skein = _skein()
-    env = {**(env_vars or {}), **config.env}
-    files = {name: _file(skein, name, source) for name, source in config.files.items()}
-    ticket = _get_kerberos_ticket_path()
-    if ticket:
-        env["KRB5CCNAME"] = f"FILE:{os.path.basename(ticket)}"
-        files[os.path.basename(ticket)] = skein.File(source=ticket, type="file")
-    service = skein.Service(
-        resources=skein.Resources(memory=memory, vcores=num_cores),
-        instances=num_containers,
-        files=files,
-        env=env,
-        script="\n".join(filter(None, [pre_script_hook, config.script])),
-        max_restarts=max_restarts,
-        node_label=node_label or "",
-    )
-    spec = skein.ApplicationSpec(
-        name=name,
-        queue=queue or "default",
-        file_systems=hadoop_file_systems,
-        services={name: service},
-        acls=skein.ACLs(enable=True, ui_users=["*"], view_users=["*"]),
-        max_attempts=max_attempts,
-    )
-    if hasattr(skein.ApplicationSpec, "acquire_map_reduce_delegation_token"):
-        spec.acquire_map_reduce_delegation_token = acquire_map_reduce_delegation_token
-    # YARN refuses to impersonate whoever asks.
-    if user and user != _get_current_user():
-        spec.user = user
-    return skein_client.submit(spec)
 
 
 def _file(skein: Any, name: str, source: str) -> Any:
