@@ -1,7 +1,7 @@
 //! What the tests run: both programs, freshly built, interpreters of this machine, environments made of them.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -22,8 +22,21 @@ pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
 }
 
+/// Takes from a command that starts cargo what cargo tells these tests of their own package. Build scripts that watch it
+/// would run again, here and when the next tests are built, and all that is above them would be compiled with them.
+pub(crate) fn as_from_a_shell(command: &mut Command) -> &mut Command {
+    for (name, _) in std::env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 fn build(arguments: &[&str]) {
-    let status = Command::new(env!("CARGO")).args(["build", "--quiet"]).args(arguments).current_dir(root()).status();
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["build", "--quiet"]).args(arguments).current_dir(root());
+    let status = as_from_a_shell(&mut command).status();
     assert!(status.expect("cargo runs").success(), "cargo build {arguments:?}");
 }
 
@@ -171,8 +184,19 @@ pub(crate) fn install_by_hand(venv: &Path, name: &str, version: &str, body: &str
     site
 }
 
-/// An environment with these packages from the index, kept under `target/` for the next run.
+/// A lock among all that use the cached environments, for as long as the file is kept.
+pub(crate) fn alone(name: &str) -> File {
+    let directory = target().join("test-environments");
+    fs::create_dir_all(&directory).expect("creates");
+    let file = File::create(directory.join(format!("{name}.lock"))).expect("a lock file");
+    file.lock().expect("a lock");
+    file
+}
+
+/// An environment with these packages from the index, kept under `target/` for the next run. Tests that want it at once
+/// wait until one of them has made it.
 pub(crate) fn installed(name: &str, packages: &[&str]) -> PathBuf {
+    let _making = alone(&format!("{name}.making"));
     let path = target().join("test-environments").join(name);
     let done = path.join(".complete");
     let wanted = packages.join("\n");
