@@ -197,8 +197,6 @@ class ClusterPackMode(Pex):
     Its own checks before and after (`pip list`, metadata) are left out, in its favour.
     """
 
-    creation_room = 3.5
-
     def __init__(self, tools, programs, mode, layout, level):
         super().__init__(tools, programs, layout, name=f"cluster-pack {mode}")
         self.level = level
