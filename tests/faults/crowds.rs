@@ -223,6 +223,23 @@ fn clean_up_leaves_what_is_linked_behind_its_back() {
     }
 }
 
+/// A start with a private copy stands still when the copy is made and not leased yet.
+#[test]
+fn clean_up_leaves_a_private_copy_that_is_just_made() {
+    let world = World::with(&packages(), |_| {});
+    let _part = Part::new("a private copy and a clean-up", 1);
+    let mut start = world.command(&["-c", CODE]);
+    let stopped = spawn(start.env("CPACK_WRITABLE", "1").env("CPACK_FAULTS", "private.filled=stop"));
+    wait_until_stopped(&stopped);
+    let_time_pass(&world.cache());
+    succeed(&mut world.command(&["--cpack", "gc", "--all"]));
+    kill(Pid::from_raw(stopped.id().cast_signed()), Signal::SIGCONT).expect("signals");
+    all_see(vec![stopped], "a private copy");
+    let_time_pass(&world.cache());
+    succeed(&mut world.command(&["--cpack", "gc", "--all"]));
+    assert_eq!(everything(&world.cache()), [] as [PathBuf; 0]);
+}
+
 #[test]
 fn two_users_of_one_node_never_meet() {
     let world = World::with(&packages(), |_| {});

@@ -137,8 +137,8 @@ impl Cleaner<'_> {
                 if path == self.staging.path() || self.is_late() {
                     continue;
                 }
-                // The lock keeps others who clean up out meanwhile.
-                if let Some(_lock) = abandoned(&path, lease) {
+                // The locks keep others who clean up out meanwhile.
+                if let Some(_locks) = abandoned(&path, lease) {
                     point("clean.abandoned")?;
                     if remove_tree(&path, self.deadline)? {
                         self.cleaned.abandoned += 1;
@@ -259,17 +259,19 @@ fn age(time: SystemTime) -> Duration {
 }
 
 /// A directory under `staging/` or `private/` whose owner is dead, locked where locks are to be had.
-fn abandoned(path: &Path, leased: bool) -> Option<File> {
-    if leased && lease_path(path).exists() {
-        return lease::exclusive(&lease_path(path));
-    }
+///
+/// Whoever makes a private copy holds its directory until he has the lease in it, so they are looked at in that order.
+fn abandoned(path: &Path, leased: bool) -> Option<(File, Option<File>)> {
     let directory = File::open(path).ok()?;
     let age = age(directory.metadata().and_then(|m| m.modified()).ok()?);
-    match flock::to_remove(path) {
-        Ok(lock) => (age > YOUNG).then_some(lock),
+    let has_lease = || leased && lease_path(path).exists();
+    let lock = match flock::to_remove(path) {
+        Ok(lock) => (age > YOUNG || has_lease()).then_some(lock),
         Err(TryLockError::WouldBlock) => None,
         Err(TryLockError::Error(_)) => (age > ABANDONED).then_some(directory),
-    }
+    }?;
+    let lease = if has_lease() { Some(lease::exclusive(&lease_path(path))?) } else { None };
+    Some((lock, lease))
 }
 
 fn is_same(locked: Option<&File>, path: &Path) -> bool {
