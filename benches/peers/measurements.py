@@ -34,7 +34,7 @@ def creation(context, environment):
             kept = context.artifacts.setdefault((subject.name, environment.name), made)
             if kept is not made:
                 done()
-            return row | {"details": made.extra}
+            return row | {"details": made.parts}
 
         return take
 

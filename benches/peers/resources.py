@@ -100,7 +100,7 @@ def budget(context, environment):
     def parts(_):
         context.need(context.ours.start_room * environment.size)
         directory = context.scratch.fresh("budget")
-        found = budget_parts(context, artifact.extra["store"], directory, threads)
+        found = budget_parts(context, artifact.store, directory, threads)
         context.scratch.done(directory)
         return {"seconds": found["total"], "details": found}
 

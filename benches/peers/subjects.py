@@ -30,12 +30,14 @@ ZIP_SHUTIL = 'import shutil, sys; shutil.make_archive(sys.argv[2].removesuffix("
 
 @dataclass(frozen=True)
 class Artifact:
-    """What is shipped: its bytes, and the file or directory that a node gets."""
+    """What is shipped: its bytes, and the file or directory that a node gets. `parts`: seconds of what its making consists
+    of. `store`: where the bytes lie, where `path` only names them."""
 
     path: str
     size: int
     seconds: float
-    extra: dict
+    parts: dict
+    store: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class Ours(Subject):
     def create(self, environment, directory):
         report, seconds = self.upload(environment.venv, directory)
         path = self.launcher(environment.venv, directory, os.path.join(directory, "env-python"))
-        return Artifact(path, report["packed_bytes"], seconds, {"store": os.path.join(directory, "store")})
+        return Artifact(path, report["packed_bytes"], seconds, {}, os.path.join(directory, "store"))
 
     def start(self, environment, artifact, code, directory):
         metrics = os.path.join(directory, "metrics")

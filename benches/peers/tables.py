@@ -33,11 +33,9 @@ class Context:
         """What `subject` makes of `environment`: made once, not timed here, in the page cache afterwards."""
         key = subject.name, environment.name
         if key not in self.artifacts:
-            self.need(subject.creation_room * environment.size)
-            made = subject.create(environment, self.scratch.fresh(f"{subject.name} {environment.name}"))
-            self.artifacts[key] = made
+            self.artifacts[key], _, _ = self.create(subject, environment)
         made = self.artifacts[key]
-        read_into_page_cache(made.extra.get("store") or made.path)
+        read_into_page_cache(made.store or made.path)
         return made
 
     def create(self, subject, environment):
