@@ -85,6 +85,7 @@ fn extraction(criterion: &mut Criterion) {
                         source: Box::new(BytesSource(&archive)),
                         size: archive.len() as u64,
                         into: fresh(),
+                        links: true,
                     },
                     |task| extract_zip(task, &everything, &limits, &cancel).expect("extracts"),
                     BatchSize::PerIteration,

@@ -47,22 +47,20 @@ pub fn read_end(tail: &[u8], file_size: u64) -> Result<End, ZipError> {
     }
     let (entries, size, offset) = (u64::from(field16(10)?), u64::from(field32(12)?), u64::from(field32(16)?));
     let end_offset = tail_offset + at as u64;
-    let has_locator = at >= LOCATOR64_SIZE && u32_at(tail, at - LOCATOR64_SIZE) == Some(LOCATOR64_SIGNATURE);
-    if !has_locator {
-        return place(entries, size, offset, end_offset, end_offset);
-    }
-    let at64 = (at - LOCATOR64_SIZE)
+    let locator = at.checked_sub(LOCATOR64_SIZE).filter(|at| u32_at(tail, *at) == Some(LOCATOR64_SIGNATURE));
+    let Some(locator) = locator else { return place(entries, size, offset, end_offset, end_offset) };
+    let at64 = locator
         .checked_sub(END64_SIZE)
         .filter(|at| u32_at(tail, *at) == Some(END64_SIGNATURE))
         .ok_or(ZipError::Signature { what: "zip64 end record", offset: end_offset })?;
     let field64 = |offset| u64_at(tail, at64 + offset).ok_or_else(|| short.clone());
     // Two numbers of disks: this one's and the directory's. The locator counts them, from one or from none.
-    if field64(16)? != 0 || u32_at(tail, at - 4).ok_or_else(|| short.clone())? > 1 {
+    if field64(16)? != 0 || u32_at(tail, locator + 16).ok_or_else(|| short.clone())? > 1 {
         return Err(several());
     }
     let end64_offset = tail_offset + at64 as u64;
     let end = place(field64(32)?, field64(40)?, field64(48)?, end64_offset, end_offset)?;
-    let located = u64_at(tail, at - LOCATOR64_SIZE + 8).ok_or_else(|| short.clone())?;
+    let located = u64_at(tail, locator + 8).ok_or_else(|| short.clone())?;
     if located.checked_add(end.base) != Some(end64_offset) {
         let detail = format!("claims to be at {located}, but is at {}", end64_offset - end.base);
         return Err(ZipError::Disagreement { what: "zip64 end record", name: String::new(), detail });

@@ -24,7 +24,8 @@ pub(super) fn run(settings: &Settings, arguments: &[OsString]) -> Result<Report,
     let started = Instant::now();
     let into = empty_directory(&directory)?;
     let (source, length) = FileSource::open(&archive)?;
-    let task = ZipTask { name: archive.display().to_string(), source: Box::new(source), size: length, into };
+    let task =
+        ZipTask { name: archive.display().to_string(), source: Box::new(source), size: length, into, links: true };
     let (stop, _watching) = Stop::watch(&[]);
     let limits = Limits { threads: settings.threads(), ..Limits::default() };
     let stats = extract_zip(task, &everything, &limits, stop.flag())

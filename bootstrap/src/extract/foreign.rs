@@ -11,8 +11,7 @@ use std::sync::atomic::AtomicBool;
 use cpack_artifact::store::StoreError;
 use cpack_artifact::zip::{Entry, LOCAL_HEADER_SIZE, MAX_TAIL, local_header_len, read_directory, read_end};
 
-use super::error::{ExtractError, Failure};
-use super::error::{refused, zip_error};
+use super::error::{ExtractError, Failure, refused, zip_error};
 use super::plan::{WHOLE, cut_entries, plan_zip};
 use super::pool::{Crew, Jobs, work};
 use super::run::{Check, Run, lock};
@@ -30,6 +29,8 @@ pub struct ZipTask<'a> {
     pub size: u64,
     /// An empty directory that nobody else uses.
     pub into: OwnedFd,
+    /// Whether symbolic links are made. Else they are files that hold their target, as Python's `zipfile` extracts them.
+    pub links: bool,
 }
 
 /// The path below the directory at which an entry is extracted; none where it is not wanted.
@@ -76,7 +77,7 @@ impl<'a> Jobs<'a> for ZipJob<'a> {
 
 /// Reads the directory of a zip and plans.
 fn start_zip<'a>(task: ZipTask<'a>, select: Select<'_>, limits: &Limits) -> Result<Run<'a>, ExtractError> {
-    let ZipTask { name, source, size, into } = task;
+    let ZipTask { name, source, size, into, links } = task;
     let unreadable = |source| ExtractError::Read { archive: name.clone(), source };
     let mut tail = vec![0; usize::try_from(size).unwrap_or(usize::MAX).min(MAX_TAIL)];
     source.read(size - tail.len() as u64, &mut tail).map_err(unreadable)?;
@@ -84,8 +85,11 @@ fn start_zip<'a>(task: ZipTask<'a>, select: Select<'_>, limits: &Limits) -> Resu
     check_directory_size(end.directory_size).map_err(|e| refused(&name, e))?;
     let mut directory = vec![0; usize::try_from(end.directory_size).unwrap_or(usize::MAX)];
     source.read(end.directory_offset, &mut directory).map_err(unreadable)?;
-    let entries = read_directory(&directory, end.entries, end.base).map_err(|e| zip_error(&name, e))?;
+    let mut entries = read_directory(&directory, end.entries, end.base).map_err(|e| zip_error(&name, e))?;
     drop(directory);
+    for entry in entries.iter_mut().filter(|entry| !links && entry.is_link()) {
+        entry.mode = 0o100_000 | entry.mode & 0o777;
+    }
     let mut data = HashMap::new();
     let header_len = |entry: &Entry| {
         let mut header = vec![0; LOCAL_HEADER_SIZE + entry.name.len()];
@@ -110,7 +114,7 @@ pub fn unzip(file: &Path, into: &Path, limits: &Limits, cancel: &AtomicBool) -> 
     let (source, size) = FileSource::open(file).map_err(unreadable)?;
     let unwritable = |source| ExtractError::Write { archive: name.clone(), path: into.display().to_string(), source };
     let into = empty_directory(into).map_err(unwritable)?;
-    extract_zip(ZipTask { name, source: Box::new(source), size, into }, &everything, limits, cancel)
+    extract_zip(ZipTask { name, source: Box::new(source), size, into, links: true }, &everything, limits, cancel)
 }
 
 fn empty_directory(path: &Path) -> io::Result<OwnedFd> {

@@ -8,8 +8,7 @@ use cpack_artifact::Digest;
 use cpack_artifact::manifest::{Archive, MAX_PIECE};
 use cpack_artifact::zip::{read_directory, read_end};
 
-use super::error::{ExtractError, Failure};
-use super::error::{refused, zip_error};
+use super::error::{ExtractError, Failure, refused, zip_error};
 use super::plan::{Layout, PlanError, WHOLE, plan_layer};
 use super::pool::{Crew, Jobs, work};
 use super::run::{Check, Run, lock};

@@ -204,7 +204,7 @@ fn unzip(
     let source = FileSource::new(file, archive.path.clone(), archive.start);
     let into = File::open(into).map_err(|source| BuildError::Cache { path: into.into(), source })?;
     let name = archive.path.display().to_string();
-    let task = ZipTask { name, source: Box::new(source), size: archive.size, into: OwnedFd::from(into) };
+    let task = ZipTask { name, source: Box::new(source), size: archive.size, into: OwnedFd::from(into), links: false };
     let limits = Limits { threads: means.threads, ..Limits::default() };
     let select = |entry: &Entry| select(&entry.name).filter(|_| !entry.is_directory());
     let stats = extract_zip(task, &select, &limits, means.stop.flag());

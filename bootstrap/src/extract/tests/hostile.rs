@@ -110,6 +110,17 @@ fn links_that_lead_out_are_not_made() {
 }
 
 #[test]
+fn links_are_files_where_none_are_made() {
+    let bytes = raw(&[(b"a", LINK, b"../target"), (b"b", LINK | 0o111, b"x")]).zip();
+    let directory = tempfile::tempdir().expect("a directory");
+    let (source, into) = (Box::new(BytesSource(bytes.as_slice())), open_directory(directory.path()));
+    let task = ZipTask { name: "z".into(), source, size: bytes.len() as u64, into, links: false };
+    extract_zip(task, &everything, &Limits::default(), &AtomicBool::new(false)).expect("extracts");
+    let expected = [("a".into(), Node::File(b"../target".to_vec())), ("b".into(), Node::Executable(b"x".to_vec()))];
+    assert_eq!(read_tree(directory.path()), Nodes::from(expected));
+}
+
+#[test]
 fn special_bits_have_no_way_through() {
     let maker = raw(&[(b"a", 0o107_777, b"x"), (b"b", 0o102_644, b"y")]);
     let (found, result) = unzip_bytes(&maker.zip(), 1);
@@ -205,7 +216,7 @@ fn limits_hold() {
     let extract = |limits: Limits| {
         let directory = tempfile::tempdir().expect("a directory");
         let (source, into) = (Box::new(BytesSource(bytes.as_slice())), open_directory(directory.path()));
-        let task = ZipTask { name: "z".into(), source, size: bytes.len() as u64, into };
+        let task = ZipTask { name: "z".into(), source, size: bytes.len() as u64, into, links: true };
         extract_zip(task, &everything, &limits, &AtomicBool::new(false)).map_err(|e| line(&e))
     };
     let limits = Limits::default();

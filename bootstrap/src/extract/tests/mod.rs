@@ -399,7 +399,7 @@ fn large_entries_stream_where_memory_is_short() {
         let directory = tempfile::tempdir().expect("a directory");
         let bytes = maker(&nodes, 1, 0, methods).zip();
         let (source, into) = (Box::new(BytesSource(bytes.as_slice())), open_directory(directory.path()));
-        let task = ZipTask { name: "z".into(), source, size: bytes.len() as u64, into };
+        let task = ZipTask { name: "z".into(), source, size: bytes.len() as u64, into, links: true };
         let limits = Limits { memory: 3 << 20, threads: 4, ..Limits::default() };
         extract_zip(task, &everything, &limits, &AtomicBool::new(false)).expect("extracts");
         assert!(read_tree(directory.path()) == nodes);
@@ -411,7 +411,7 @@ fn entries_are_selected_and_moved() {
     let directory = tempfile::tempdir().expect("a directory");
     let bytes = maker(&nodes(), 1, 0, &METHODS).zip();
     let (source, into) = (Box::new(BytesSource(bytes.as_slice())), open_directory(directory.path()));
-    let task = ZipTask { name: "z".into(), source, size: bytes.len() as u64, into };
+    let task = ZipTask { name: "z".into(), source, size: bytes.len() as u64, into, links: true };
     let select = |entry: &Entry| entry.name.strip_prefix(b"lib/d3/").map(|rest| [b"moved/", rest].concat());
     extract_zip(task, &select, &Limits::default(), &AtomicBool::new(false)).expect("extracts");
     let moved = |(path, node): (String, Node)| Some((format!("moved/{}", path.strip_prefix("lib/d3/")?), node));
