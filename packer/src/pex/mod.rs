@@ -244,20 +244,15 @@ pub fn write_pex(
         let mut chroots = chroots?;
         chroots.sort_unstable_by(|a, b| a.wheel.cmp(&b.wheel));
         info.distributions = chroots.iter().map(|c| (c.wheel.clone(), c.fingerprint.clone())).collect();
-        let python = environment.python.tag.clone();
-        let base = {
-            let python = python.clone();
-            Box::new(move || {
-                let runtime = runtime
-                    .join()
-                    .map_err(|_| PexError::Runtime { pex: "pex".into(), reason: "a thread panicked".into() })??;
-                info.build_properties.clone_from(&runtime.info.build_properties);
-                info.bootstrap_hash.clone_from(&runtime.info.bootstrap_hash);
-                info.pex_hash = Some(hash::of_bytes(&info.to_bytes()));
-                Ok(output::Base { runtime, info, python })
-            })
-        };
-        output::write(output::Parts { chroots, code, python, base }, options.shape, output, progress)
+        let base = Box::new(move || {
+            let panicked = |_| PexError::Runtime { pex: "pex".into(), reason: "a thread panicked".into() };
+            let runtime = runtime.join().map_err(panicked)??;
+            info.build_properties.clone_from(&runtime.info.build_properties);
+            info.bootstrap_hash.clone_from(&runtime.info.bootstrap_hash);
+            info.pex_hash = Some(hash::of_bytes(&info.to_bytes()));
+            Ok(output::Base { runtime, info })
+        });
+        output::write(output::Parts { chroots, code, python: &python.tag, base }, options.shape, output, progress)
     })?;
     Ok(WrittenPex { path: output.to_owned(), size, info, warnings })
 }

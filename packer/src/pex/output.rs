@@ -21,7 +21,7 @@ pub(super) struct Parts<'a> {
     pub(super) chroots: Vec<Chroot>,
     pub(super) code: Vec<Entry>,
     /// Version of Python, `3.11`.
-    pub(super) python: String,
+    pub(super) python: &'a str,
     /// Gives the rest, which comes from upstream and may take as long as compressing all of this.
     pub(super) base: Box<dyn FnOnce() -> Result<Base, PexError> + 'a>,
 }
@@ -31,8 +31,6 @@ pub(super) struct Parts<'a> {
 pub(super) struct Base {
     pub(super) runtime: Runtime,
     pub(super) info: PexInfo,
-    /// Version of Python, `3.11`.
-    pub(super) python: String,
 }
 
 type Progress<'a> = &'a (dyn Fn(u64) + Sync);
@@ -58,7 +56,7 @@ pub(super) fn write(
         }
         (Layout::Loose, zipped) => {
             let base = (parts.base)()?;
-            let mut entries = base.entries()?;
+            let mut entries = base.entries(parts.python)?;
             entries.extend(distributions_and_code(parts.chroots, parts.code)?);
             let size = match zipped {
                 false => loose(entries, &path, progress)?,
@@ -121,13 +119,13 @@ fn safe(directory: &str, name: &[u8]) -> Result<SafePath, PexError> {
 
 impl Base {
     /// PEX-INFO, `__main__.py` and `__pex__/__init__.py`.
-    fn own_files(&self) -> Result<Vec<Entry>, PexError> {
+    fn own_files(&self, python: &str) -> Result<Vec<Entry>, PexError> {
         let body = self.runtime.main.split_once('\n').map_or("", |(_, body)| body);
         let body = start::boot_script(body, &self.info).ok_or_else(|| PexError::Runtime {
             pex: "the installed pex".into(),
             reason: "its __main__.py does not end in a call of boot() as known".into(),
         })?;
-        let main = format!("#!/usr/bin/env python{}\n{body}", self.python);
+        let main = format!("#!/usr/bin/env python{python}\n{body}");
         let entry = |path: &str, kind, bytes| {
             Ok::<_, PexError>(Entry { path: safe("", path.as_bytes())?, kind, body: Body::Bytes(bytes) })
         };
@@ -139,8 +137,8 @@ impl Base {
     }
 
     /// Its own files, and those of the runtime.
-    fn entries(&self) -> Result<Vec<Entry>, PexError> {
-        let mut entries = self.own_files()?;
+    fn entries(&self, python: &str) -> Result<Vec<Entry>, PexError> {
+        let mut entries = self.own_files(python)?;
         entries.extend(below(BOOTSTRAP, self.runtime.bootstrap()?)?);
         Ok(entries)
     }
@@ -167,7 +165,7 @@ fn zipapp(
     progress: Progress<'_>,
 ) -> Result<(u64, PexInfo), PexError> {
     let too_large = |found, limit| PexError::TooLarge { path: output.into(), found, limit };
-    let head = start::head(&parts.python);
+    let head = start::head(parts.python);
     let entries = distributions_and_code(parts.chroots, parts.code)?;
     let certain = entries.iter().filter(|entry| !matches!(entry.body, Body::Made { .. })).count();
     if certain >= MAX_ENTRIES {
@@ -176,7 +174,7 @@ fn zipapp(
     let mut writer = ZipWriter::create("PEX", path, Form { codec, head: &head, executable: true })?;
     writer.add(entries, progress)?;
     let base = (parts.base)()?;
-    writer.add(base.entries()?, progress)?;
+    writer.add(base.entries(parts.python)?, progress)?;
     let archive = writer.finish()?.archive;
     if archive.files >= MAX_ENTRIES as u64 {
         return Err(too_large(format!("{} entries", archive.files), "65,535 entries"));
@@ -189,7 +187,7 @@ fn zipapp(
 
 fn packed(parts: Parts<'_>, codec: Codec, path: &Path, progress: Progress<'_>) -> Result<(u64, PexInfo), PexError> {
     let base = (parts.base)()?;
-    let mut plain = base.own_files()?;
+    let mut plain = base.own_files(parts.python)?;
     plain.extend(parts.code);
     let mut size = loose(plain, path, progress)?;
     size += zip(base.runtime.bootstrap()?, codec, b"", &path.join(BOOTSTRAP), progress)?;
