@@ -48,7 +48,7 @@ fn relatives(count: usize) -> Vec<World> {
 
 #[test]
 fn sixty_four_starts_share_the_work() {
-    let _part = Part::new("64 starts at once, of one environment and of four that share layers", 1);
+    let _part = Part::once("64 starts at once, of one environment and of four that share layers");
     for environments in [1, 4] {
         let worlds = relatives(environments);
         let cache = worlds[0].path("cache");
@@ -102,7 +102,7 @@ fn environments_share_layers_while_a_clean_up_never_stops() {
 #[test]
 fn locks_that_exclude_nobody_cost_work_alone() {
     let world = World::with(&packages(), |_| {});
-    let _part = Part::new("locks that lie or are refused, 16 starts each", 1);
+    let _part = Part::once("locks that lie or are refused, 16 starts each");
     for fault in ["flock=lie", "flock=E37"] {
         let start = |_| spawn(world.command(&["-c", CODE]).env("CPACK_FAULTS", fault));
         all_see((0..16).map(start).collect(), fault);
@@ -117,7 +117,7 @@ fn locks_that_exclude_nobody_cost_work_alone() {
 #[test]
 fn locks_that_exclude_nobody_let_clean_up_take_nothing() {
     let world = World::with(&packages(), |_| {});
-    let _part = Part::new("clean-up where locks lie or are refused", 1);
+    let _part = Part::once("clean-up where locks lie or are refused");
     for lie in ["flock=lie", "flock=E37"] {
         for kind in ["cold", "warm"] {
             let stopped = spawn(world.command(&["-c", CODE]).env("CPACK_FAULTS", format!("{lie},boot.exec=stop")));
@@ -163,7 +163,7 @@ const BOUND: Duration = Duration::from_secs(60);
 #[test]
 fn a_holder_that_stands_still_anywhere_is_overtaken() {
     let world = World::with(&packages(), |_| {});
-    let _part = Part::new("holders stopped by SIGSTOP at every step", 1);
+    let _part = Part::once("holders stopped by SIGSTOP at every step");
     let steps = [
         "staging.created",
         "layer.claimed",
@@ -204,7 +204,7 @@ fn a_holder_that_stands_still_anywhere_is_overtaken() {
 #[test]
 fn clean_up_leaves_what_is_linked_behind_its_back() {
     let world = World::with(&packages(), |_| {});
-    let _part = Part::new("clean-ups and starts stopped between their looks", 1);
+    let _part = Part::once("clean-ups and starts stopped between their looks");
     let (clean, start) = (&["--cpack", "gc", "--all"][..], &["-c", CODE][..]);
     for (stops, step, meanwhile) in
         [(clean, "clean.looked", start), (clean, "clean.unused", start), (start, "tree.claimed", clean)]
@@ -227,7 +227,7 @@ fn clean_up_leaves_what_is_linked_behind_its_back() {
 #[test]
 fn clean_up_leaves_a_private_copy_that_is_just_made() {
     let world = World::with(&packages(), |_| {});
-    let _part = Part::new("a private copy and a clean-up", 1);
+    let _part = Part::once("a private copy and a clean-up");
     let mut start = world.command(&["-c", CODE]);
     let stopped = spawn(start.env("CPACK_WRITABLE", "1").env("CPACK_FAULTS", "private.filled=stop"));
     wait_until_stopped(&stopped);
@@ -243,7 +243,7 @@ fn clean_up_leaves_a_private_copy_that_is_just_made() {
 #[test]
 fn two_users_of_one_node_never_meet() {
     let world = World::with(&packages(), |_| {});
-    let _part = Part::new("two users on one node", 1);
+    let _part = Part::once("two users on one node");
     if !is_root() {
         say("faults: two users: needs root to be two, so this part checks one user's cache alone");
     }
@@ -279,7 +279,7 @@ fn in_shared(world: &World) -> Command {
 #[test]
 fn a_cache_that_an_attacker_prepared_is_bypassed() {
     let world = World::with(&packages(), |_| {});
-    let _part = Part::new("caches that an attacker prepared", 1);
+    let _part = Part::once("caches that an attacker prepared");
     let name = world.cache().file_name().expect("a name").to_owned();
     let (shared, outside) = (world.path("shared"), world.user_directory("outside"));
     let place = shared.join(&name);

@@ -97,7 +97,7 @@ fn a_disk_that_fills_up_anywhere_leaves_nothing_half() {
 #[test]
 fn mounts_of_all_kinds_are_used_or_left() {
     let world = World::with(&packages(), |_| {});
-    let _part = Part::new("mounts", 1);
+    let _part = Part::once("mounts");
     let name = world.cache().file_name().expect("a name").to_string_lossy().into_owned();
     let cache = world.path("cache").display().to_string();
     let home = world.path("home/.cache");
@@ -132,7 +132,7 @@ fn mounts_of_all_kinds_are_used_or_left() {
 #[test]
 fn an_error_at_any_step_is_survived() {
     let world = narrow();
-    let part = Part::new("errors of file systems at every step", 1);
+    let part = Part::once("errors of file systems at every step");
     let mut random = part.random();
     let log = world.path("tmp/steps");
     // EPERM, EIO, EACCES, EXDEV, EMFILE, ENOSPC, EROFS, ENAMETOOLONG, EOPNOTSUPP, EDQUOT
@@ -164,7 +164,7 @@ fn an_error_at_any_step_is_survived() {
 #[test]
 fn without_hard_links_or_locks_everything_is_copied_and_works() {
     let world = narrow();
-    let _part = Part::new("file systems without hard links or locks", 1);
+    let _part = Part::once("file systems without hard links or locks");
     // EPERM (FAT), EXDEV (bind mounts), EOPNOTSUPP, EMLINK (ext4 after 65,000); ENOLCK (NFS), EOPNOTSUPP
     for fault in ["linkat=E1", "linkat=E18", "linkat=E95", "linkat=E31", "flock=E37", "flock=E95", "flock=lie"] {
         for start in ["cold", "warm"] {
@@ -187,7 +187,7 @@ fn a_directory_that_ignores_case_is_refused_in_one_line() {
     let mut all = packages();
     all[1].1.extend(nodes(&[("site/Beta.py", crate::world::file("NAME = 'Beta'\n"))]));
     let world = World::with(&all, |_| {});
-    let _part = Part::new("directories that ignore case", 1);
+    let _part = Part::once("directories that ignore case");
     // In the layer itself, and between two layers in the tree.
     for fault in ["layer.file=E17@3", "linkat=E17@3"] {
         let output = world.command(&["-c", CODE]).env("CPACK_FAULTS", fault).output().expect("starts");
@@ -202,7 +202,7 @@ fn a_directory_that_ignores_case_is_refused_in_one_line() {
 #[test]
 fn few_descriptors_long_names_and_odd_homes_stop_nobody_for_good() {
     let world = World::with(&packages(), |_| {});
-    let _part = Part::new("descriptors, names and homes", 1);
+    let _part = Part::once("descriptors, names and homes");
     for limit in [4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20] {
         let script = format!("ulimit -n {limit}; exec \"$0\" -c '{CODE}'");
         let mut command = world.command_of(Path::new("/bin/sh"), &["-c", &script]);
@@ -240,7 +240,7 @@ fn few_descriptors_long_names_and_odd_homes_stop_nobody_for_good() {
 #[test]
 fn clocks_that_jump_confuse_nobody() {
     let world = World::with(&packages(), |_| {});
-    let _part = Part::new("clocks that jump", 1);
+    let _part = Part::once("clocks that jump");
     let year = Duration::from_secs(365 * 24 * 3600);
     assert_eq!(succeed(&mut world.command(&["-c", CODE])), SEEN);
     for time in [SystemTime::now() + 50 * year, SystemTime::UNIX_EPOCH, SystemTime::now() - year] {
@@ -265,7 +265,7 @@ fn clocks_that_jump_confuse_nobody() {
 #[test]
 fn a_cache_that_was_just_begun_can_be_looked_after() {
     let world = narrow();
-    let _part = Part::new("caches that were just begun", 1);
+    let _part = Part::once("caches that were just begun");
     for step in ["cache.created", "layer.claimed"] {
         let mut command = world.command(&["-c", CODE]);
         let killed = only_the_cache(&world, &mut command).env("CPACK_FAULTS", format!("{step}=kill")).status();

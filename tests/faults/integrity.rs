@@ -128,7 +128,7 @@ fn job_of(appended: &[u8], start: usize) -> Result<Job, String> {
 
 #[test]
 fn every_truncation_of_a_small_layer_and_launcher_is_refused() {
-    let _part = Part::new("truncations", 1);
+    let _part = Part::once("truncations");
     let shipped = ship("alpha", &packages()[0].1);
     let directory = tempfile::tempdir().expect("a directory");
     extract(&shipped, &shipped.bytes, directory.path()).expect("whole");

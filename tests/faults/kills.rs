@@ -246,7 +246,7 @@ impl Bed<'_> {
 fn every_named_step_is_passed_and_survived() {
     let world = World::with(&packages(), |_| {});
     let mut bed = Bed { world: &world, boot: 0 };
-    let _part = Part::new("a kill at every named step", 1);
+    let _part = Part::once("a kill at every named step");
     let log = world.path("tmp/steps");
     let mut passed: BTreeSet<String> = BTreeSet::new();
     for (way, deed) in WAYS {

@@ -56,6 +56,11 @@ impl Part {
         Self::begin(name, rounds, None, &format!("{rounds} rounds"))
     }
 
+    /// Done once, however many rounds are asked for: a table, or every step.
+    pub(crate) fn once(name: &'static str) -> Self {
+        Self::begin(name, 1, None, "once")
+    }
+
     /// As many rounds as fit into [`FUZZ_SECONDS`], or `CPACK_FUZZ_SECONDS`; at least this many.
     pub(crate) fn timed(name: &'static str, least: usize) -> Self {
         let seconds = number("CPACK_FUZZ_SECONDS").unwrap_or(FUZZ_SECONDS);

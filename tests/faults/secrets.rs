@@ -70,7 +70,7 @@ fn nothing_that_is_said_or_kept_has_a_planted_secret() {
     let world = World::with(&packages(), |job| {
         job.environ = BTreeMap::from([("GIVEN".into(), format!("{MARK}-given"))]);
     });
-    let _part = Part::new("planted secrets", 1);
+    let _part = Part::once("planted secrets");
     let commands: [&[&str]; 9] = [
         &["-c", CODE],
         &["-c", CODE],
@@ -133,7 +133,7 @@ fn nothing_that_is_said_or_kept_has_a_planted_secret() {
 #[test]
 fn clients_neither_tell_nor_send_secrets() {
     let site = Site::new();
-    let _part = Part::new("planted secrets of clients", 1);
+    let _part = Part::once("planted secrets of clients");
     let launcher = site.path("home/env-python").display().to_string();
     let commands: [&[&str]; 5] = [
         &["upload", "--name", "mine", "-v"],
@@ -165,7 +165,7 @@ fn payload(mark: &Path) -> Vec<u8> {
 #[test]
 fn a_payload_runs_only_if_it_is_the_one_that_the_job_names() {
     let world = World::with(&packages(), |_| {});
-    let _part = Part::new("payloads of another digest", 1);
+    let _part = Part::once("payloads of another digest");
     let (good, evil) = (world.path("tmp/good"), world.path("tmp/evil"));
     let put = |name: &str, mark: &Path| {
         let nodes = nodes(&[(PAYLOAD_NAME, Node::File(payload(mark)))]);
@@ -203,7 +203,7 @@ type ChangeJob<'a> = &'a dyn Fn(&mut Job);
 #[test]
 fn no_job_makes_the_boot_write_outside_its_cache() {
     let world = World::with(&packages(), |_| {});
-    let _part = Part::new("jobs that aim elsewhere", 1);
+    let _part = Part::once("jobs that aim elsewhere");
     let evil = world.user_directory("evil");
     let variables = [
         "CPACK_CACHE_DIR",
