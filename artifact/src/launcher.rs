@@ -84,7 +84,7 @@ impl Trailer {
         let end = zip::read_end(&with_comment, self.start + with_comment.len() as u64)?;
         let offset = end.directory_offset.checked_sub(self.start).ok_or(LauncherError::Trailer)?;
         let directory = slice(appended, offset, end.directory_size).ok_or(LauncherError::Trailer)?;
-        let entries = zip::read_directory(directory, end.entries, end.base)?;
+        let entries = zip::read_directory(directory, &end)?;
         Ok(Appended { start: self.start, bytes: appended, entries })
     }
 }

@@ -226,7 +226,7 @@ fn read_archive(path: &Path, work: &mut Work) -> Result<()> {
     let mut directory = vec![0; usize::try_from(end.directory_size)?];
     file.read_exact_at(&mut directory, end.directory_offset)?;
     let archive = work.archives.len();
-    for entry in zip::read_directory(&directory, end.entries, end.base)? {
+    for entry in zip::read_directory(&directory, &end)? {
         if entry.is_directory() || entry.is_link() {
             continue;
         }

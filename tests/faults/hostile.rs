@@ -216,6 +216,7 @@ fn zip64_edges() -> Vec<(&'static str, Vec<u8>, Fate)> {
         ("zip64-large-sizes", extra(ALL, 0, &[1 << 40, 5]), Refused),
         ("zip64-largest-sizes", extra(ALL, 0, &[u64::MAX, u64::MAX]), Refused),
         ("zip64-offset-outside", extra(5, ALL, &[1 << 60]), Refused),
+        ("zip64-offset-no-file-has", extra(ALL, ALL, &[16 << 20, 16 << 20, 1 << 63]), Refused),
         ("zip64-offset-wraps", extra(5, ALL, &[u64::MAX]), Refused),
         ("zip64-end", end(1, 0, 1, None), Accepted),
         ("zip64-end-not-needed", Zip64 { sentinels: false, ..end(1, 0, 1, None) }, Either),
@@ -420,7 +421,7 @@ fn central_directory(bytes: &[u8]) -> String {
     };
     let range = usize::try_from(end.directory_offset).ok().zip(usize::try_from(end.directory_size).ok());
     let directory = range.and_then(|(at, len)| bytes.get(at..)?.get(..len)).expect("a directory inside the file");
-    let entries = read_directory(directory, end.entries, end.base);
+    let entries = read_directory(directory, &end);
     for entry in entries.iter().flatten() {
         let at = usize::try_from(entry.header_offset).unwrap_or(usize::MAX).min(bytes.len());
         let _ = local_header_len(&bytes[at..], entry);

@@ -379,7 +379,7 @@ fn read_zip(file: &File, path: &Path, start: u64, size: u64) -> Result<Vec<Entry
         return Err(PexError::Missing { path: path.into(), what: "directory of less than 32 MiB".into() });
     }
     let directory = within.read(end.directory_offset, end.directory_size)?;
-    let mut entries = read_directory(&directory, end.entries, end.base).map_err(damaged)?;
+    let mut entries = read_directory(&directory, &end).map_err(damaged)?;
     entries.retain(|entry| !entry.is_directory());
     Ok(entries)
 }

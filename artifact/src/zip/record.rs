@@ -1,7 +1,7 @@
 //! The central directory and local headers, as read.
 
 use super::frames::{self, Frames, find_extra};
-use super::{ZipError, u16_at, u32_at, u64_at};
+use super::{End, ZipError, u16_at, u32_at, u64_at};
 
 pub(super) const CENTRAL_SIGNATURE: u32 = 0x0201_4b50;
 pub(super) const LOCAL_SIGNATURE: u32 = 0x0403_4b50;
@@ -87,12 +87,13 @@ impl Entry {
     }
 }
 
-/// Reads a central directory of `count` entries, adding `base` to each offset.
-pub fn read_directory(bytes: &[u8], count: u64, base: u64) -> Result<Vec<Entry>, ZipError> {
+/// Reads the central directory that `end` speaks of. Each entry claims to lie before it.
+pub fn read_directory(bytes: &[u8], end: &End) -> Result<Vec<Entry>, ZipError> {
+    let count = end.entries;
     let mut entries = Vec::with_capacity(usize::try_from(count).unwrap_or(0).min(bytes.len() / CENTRAL_SIZE));
     let mut at = 0;
     while at < bytes.len() {
-        let (entry, len) = read_central(bytes.get(at..).unwrap_or_default(), at as u64, base)?;
+        let (entry, len) = read_central(bytes.get(at..).unwrap_or_default(), at as u64, end)?;
         entries.push(entry);
         at += len;
     }
@@ -103,7 +104,7 @@ pub fn read_directory(bytes: &[u8], count: u64, base: u64) -> Result<Vec<Entry>,
     Ok(entries)
 }
 
-fn read_central(bytes: &[u8], offset: u64, base: u64) -> Result<(Entry, usize), ZipError> {
+fn read_central(bytes: &[u8], offset: u64, end: &End) -> Result<(Entry, usize), ZipError> {
     if u32_at(bytes, 0) != Some(CENTRAL_SIGNATURE) {
         return Err(ZipError::Signature { what: "directory entry", offset });
     }
@@ -128,7 +129,13 @@ fn read_central(bytes: &[u8], offset: u64, base: u64) -> Result<(Entry, usize), 
     let mut sizes = Zip64 { extra: find_extra(extra, 1).unwrap_or_default(), at: 0 };
     let size = sizes.widen(word(24)?).ok_or_else(short)?;
     let compressed_size = sizes.widen(word(20)?).ok_or_else(short)?;
-    let header_offset = sizes.widen(word(42)?).ok_or_else(short)?.checked_add(base).ok_or_else(short)?;
+    let claimed = sizes.widen(word(42)?).ok_or_else(short)?;
+    let header_offset = claimed.saturating_add(end.base);
+    let least = header_offset.saturating_add((LOCAL_HEADER_SIZE + name_len) as u64).saturating_add(compressed_size);
+    if least > end.directory_offset {
+        let detail = format!("ends at {least} and overlaps the directory at {}", end.directory_offset);
+        return Err(ZipError::Disagreement { what: "data", name: display(), detail });
+    }
     let made_on_unix = half(4)? >> 8 == 3;
     let mode = if made_on_unix { word(38)? >> 16 } else { 0 };
     let frames = find_extra(extra, frames::EXTRA_ID).and_then(|data| Frames::from_extra(data, compressed_size, size));

@@ -43,7 +43,13 @@ fn crc(bytes: &[u8]) -> u32 {
 fn read(file: &[u8]) -> Result<Vec<Entry>, ZipError> {
     let end = read_end(&file[file.len().saturating_sub(MAX_TAIL)..], file.len() as u64)?;
     let (start, len) = (end.directory_offset as usize, end.directory_size as usize);
-    read_directory(&file[start..start + len], end.entries, end.base)
+    read_directory(&file[start..start + len], &end)
+}
+
+/// The end of a large archive of `entry`.
+fn far(entry: &Entry) -> End {
+    let directory_size = central_record(entry).len() as u64;
+    End { directory_offset: 1 << 40, directory_size, entries: 1, base: 0, end_offset: (1 << 40) + directory_size }
 }
 
 #[test]
@@ -94,7 +100,20 @@ fn wide_values_go_through_zip64() {
         mode: 0o100_755,
         frames: None,
     };
-    assert_eq!(read_directory(&central_record(&entry), 1, 0), Ok(vec![entry]));
+    assert_eq!(read_directory(&central_record(&entry), &far(&entry)), Ok(vec![entry]));
+}
+
+#[test]
+fn an_entry_behind_the_directory_is_refused() {
+    let [mut late, mut long] =
+        ["late", "long"].map(|name| read(&archive(&[(name, b"x")], b"")).expect("reads").remove(0));
+    (late.header_offset, long.compressed_size) = (u64::MAX, 1 << 40);
+    for entry in [late, long] {
+        assert!(matches!(
+            read_directory(&central_record(&entry), &far(&entry)),
+            Err(ZipError::Disagreement { what: "data", .. })
+        ));
+    }
 }
 
 proptest! {
@@ -110,7 +129,7 @@ proptest! {
             mode: 0o100_644,
             frames: Some(Frames { size: FRAME_SIZE, lengths }),
         };
-        prop_assert_eq!(read_directory(&central_record(&entry), 1, 0), Ok(vec![entry]));
+        prop_assert_eq!(read_directory(&central_record(&entry), &far(&entry)), Ok(vec![entry]));
     }
 
     #[test]

@@ -85,7 +85,7 @@ fn start_zip<'a>(task: ZipTask<'a>, select: Select<'_>, limits: &Limits) -> Resu
     check_directory_size(end.directory_size).map_err(|e| refused(&name, e))?;
     let mut directory = vec![0; usize::try_from(end.directory_size).unwrap_or(usize::MAX)];
     source.read(end.directory_offset, &mut directory).map_err(unreadable)?;
-    let mut entries = read_directory(&directory, end.entries, end.base).map_err(|e| zip_error(&name, e))?;
+    let mut entries = read_directory(&directory, &end).map_err(|e| zip_error(&name, e))?;
     drop(directory);
     for entry in entries.iter_mut().filter(|entry| !links && entry.is_link()) {
         entry.mode = 0o100_000 | entry.mode & 0o777;

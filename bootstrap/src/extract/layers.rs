@@ -131,7 +131,7 @@ fn start_layer<'a>(task: LayerTask<'a>, limits: &Limits) -> Result<Run<'a>, Extr
         return Err(refuse(PlanError::Manifest { what: "as the offset of the directory", expected, found }));
     }
     let records = tail.get(..usize::try_from(end.directory_size).unwrap_or(usize::MAX)).unwrap_or_default();
-    let entries = read_directory(records, end.entries, end.base).map_err(|e| zip_error(&name, e))?;
+    let entries = read_directory(records, &end).map_err(|e| zip_error(&name, e))?;
     drop(tail);
     let plan = plan_layer(entries, &layout, limits).map_err(refuse)?;
     Ok(Run::new(id, name, plan, source, into, Check::Layer { archive, layout, content }))

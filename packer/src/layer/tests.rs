@@ -112,8 +112,7 @@ fn pieces_are_cut_between_entries_or_frames() {
         .collect();
     assert!(cuts.len() > 2 && cuts.contains(&written.archive.directory), "{cuts:?}");
     let end = read_end(&bytes[bytes.len().saturating_sub(MAX_TAIL)..], bytes.len() as u64).expect("an end");
-    let records =
-        read_directory(&bytes[end.directory_offset as usize..][..end.directory_size as usize], end.entries, 0);
+    let records = read_directory(&bytes[end.directory_offset as usize..][..end.directory_size as usize], &end);
     let mut allowed = vec![written.archive.directory, bytes.len() as u64];
     for record in records.expect("a directory") {
         let data = record.header_offset
