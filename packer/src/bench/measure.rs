@@ -67,8 +67,9 @@ pub fn measure(subject: &Subject<'_>, scratch: &mut Scratch, say: &dyn Fn(&str))
     let shipped = Shipped { launcher, arguments: subject.command.clone() };
     let removing = must_remove(subject, scratch, &layers)?;
     let mut bench = Bench { subject, scratch, say, shipped, layers, removing };
+    let formats = bench.formats()?;
     let found = bench.starts()?;
-    let modes = bench.modes(&creation, &found.cold.seconds)?;
+    let modes = bench.modes(&creation, &found.cold.seconds, formats);
     Ok(Report {
         format: FORMAT,
         version: env!("CARGO_PKG_VERSION").into(),
@@ -199,18 +200,20 @@ impl Bench<'_> {
     }
 
     /// The lines of the table: layers, then each other format.
-    fn modes(&mut self, creation: &Creation, first: &Spread) -> Result<Vec<Mode>, BenchError> {
+    fn modes(&self, creation: &Creation, first: &Spread, formats: Vec<Mode>) -> Vec<Mode> {
         let size = self.layers.iter().map(|layer| layer.packed).sum();
         let layers = Mode { name: "layers".into(), creation: creation.seconds.clone(), first: first.clone(), size };
-        let mut modes = vec![layers];
-        for format in &self.subject.formats {
-            (self.say)(&format!("the same as {format}"));
-            modes.push(self.mode(format)?);
-        }
-        Ok(modes)
+        std::iter::once(layers).chain(formats).collect()
     }
 
-    fn mode(&mut self, format: &str) -> Result<Mode, BenchError> {
+    /// The other formats. They come before the many starts of layers: what they need and this machine lacks is told soon.
+    fn formats(&mut self) -> Result<Vec<Mode>, BenchError> {
+        let formats = &self.subject.formats;
+        formats.iter().map(|format| self.format(format)).collect()
+    }
+
+    fn format(&mut self, format: &str) -> Result<Mode, BenchError> {
+        (self.say)(&format!("packing and starting it as {format}, {} times", self.subject.runs));
         let (mut creation, mut first, mut size) = (Vec::new(), Vec::new(), 0);
         for _ in 0..self.subject.runs {
             let (client, node, container) =
