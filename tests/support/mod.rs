@@ -56,13 +56,15 @@ pub fn cached(name: &str, fill: impl FnOnce(&Path)) -> PathBuf {
     place
 }
 
-/// `len` bytes that are the same nowhere.
+/// `len` bytes that are the same nowhere and cannot be compressed: SplitMix64.
 pub fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut state = 0_u64;
     let mut bytes = Vec::with_capacity(len + 8);
     while bytes.len() < len {
-        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        bytes.extend_from_slice(&(state >> 16).to_le_bytes());
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bytes.extend_from_slice(&(mixed ^ mixed >> 31).to_le_bytes());
     }
     bytes.truncate(len);
     bytes

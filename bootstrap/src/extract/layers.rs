@@ -20,6 +20,10 @@ use super::{CallerError, Limits, Stats, Totals, check_directory_size};
 /// each request has its latency.
 const SMALL: u64 = 512 << 10;
 
+/// Bytes that may be fetched and not yet decoded, however much memory there is: twice what eight reads have in flight. What
+/// waits beyond them makes nothing faster, and memory that nobody used before is slow to touch.
+const AHEAD: u64 = 64 << 20;
+
 /// A layer to be extracted.
 #[derive(Debug)]
 pub struct LayerTask<'a> {
@@ -61,7 +65,7 @@ pub fn extract<'a>(layers: &dyn Layers<'a>, limits: &Limits, cancel: &AtomicBool
         Crew { threads: limits.workers(MAX_PIECE + WHOLE), fetchers: 0, fetched: 0, large: 0 }
     } else {
         let threads = limits.workers(2 * WHOLE);
-        let fetched = limits.memory.saturating_sub(2 * WHOLE * threads as u64);
+        let fetched = limits.memory.saturating_sub(2 * WHOLE * threads as u64).min(AHEAD);
         Crew { threads, fetchers: limits.fetches, fetched, large: 0 }
     };
     let packed = work(&jobs, crew, cancel)?;
