@@ -1,13 +1,17 @@
-//! How fast environments come from S3 and HDFS: `cargo test --test speed [PART…]`, on a machine that does nothing else.
+//! How fast environments come from S3 and HDFS: `cargo test --release --test speed -- [PART…]`, on a machine that does nothing else.
 //!
 //! | part | measures |
 //! | --- | --- |
-//! | `fetch-s3`, `fetch-hdfs` | a cold start that has 2 GB to fetch, and its memory, beside `aws s3 cp` and `hdfs dfs -get` of the same object |
+//! | `fetch-s3`, `fetch-hdfs` | fetching 2 GB into a file, verified, and a cold start that has to, with its memory, beside `aws s3 cp` and `hdfs dfs -get` of the same object |
 //! | `pipeline` | a cold start through a network that takes as long as the extraction |
 //! | `warm` | a warm start beside bare python |
 //!
 //! Servers, clients and proxy share the machine. Each figure is the median of three, in alternating order. Start-up of a
-//! peer is that of its `--version`; both sides' CPU seconds are those of the client process alone.
+//! peer is that of its `--version`; both sides' CPU seconds are those of the client process alone. Fetching alone is this
+//! program, started again: it reads as `cpack-boot` does, which writes no archives.
+//!
+//! Before each sample memory is used and given back: the first touch of what a virtual machine has not used for long takes
+//! its host up to a second for a gigabyte, and hits whoever comes first. `TMPDIR` names where servers and nodes are.
 
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a program for people who measure")]
 
@@ -22,12 +26,21 @@ mod support;
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
+use cluster_pack::launcher::Opened;
+use cpack_artifact::Digest;
+use cpack_artifact::store::{Key, StoreOptions, open};
+use cpack_boot::build::FETCHES;
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
+use nix::unistd::Pid;
 
 use programs::{install_by_hand, text, usual_interpreter, utf8, venv};
 use site::Site;
@@ -55,7 +68,16 @@ fn cpu() -> f64 {
     (usage.user_time().num_microseconds() + usage.system_time().num_microseconds()) as f64 / 1e6
 }
 
+/// Memory that a sample may use is used already.
+fn settle() {
+    const PAGE: usize = 4096;
+    let mut memory = vec![0_u8; (size() + (2 << 30)) as usize];
+    memory.iter_mut().step_by(PAGE).for_each(|byte| *byte = 1);
+    std::hint::black_box(memory);
+}
+
 fn timed(command: &mut Command) -> Cost {
+    settle();
     let (start, before) = (Instant::now(), cpu());
     let output = command.output().expect("starts");
     let wall = start.elapsed().as_secs_f64();
@@ -119,20 +141,62 @@ fn forget(cache: &Path) {
     fs::remove_dir_all(cache).expect("removes");
 }
 
-/// Fetches by a cold start and by a peer, in turn. Start-up is a warm start, and the peer's without work.
+/// Fetches the layers of a launcher into files as `cpack-boot` fetches them into memory: so many reads at once, each piece
+/// verified.
+fn fetch(launcher: &Path, into: &Path) {
+    let opened = Opened::read(launcher).expect("a launcher");
+    let job = &opened.job;
+    let uri = job.store.parse().expect("a URI");
+    let store = open(&uri, &StoreOptions::of_process(job.cluster.clone())).expect("opens");
+    for layer in opened.manifest().expect("a manifest").layers {
+        let file = fs::File::create(into.join(layer.archive.digest.to_string())).expect("creates");
+        let key = Key::layer(&layer.archive.digest);
+        let pieces = layer.archive.pieces.iter().scan(0, |at, piece| {
+            *at += u64::from(piece.size);
+            Some((*at - u64::from(piece.size), piece))
+        });
+        let pieces = Mutex::new(pieces);
+        std::thread::scope(|scope| {
+            for _ in 0..FETCHES {
+                scope.spawn(|| {
+                    let mut buffer = Vec::new();
+                    loop {
+                        let Some((offset, piece)) = pieces.lock().expect("no panic").next() else { break };
+                        buffer.resize(piece.size as usize, 0);
+                        store.read_range(&key, offset, &mut buffer).expect("reads");
+                        assert_eq!(Digest::of(&buffer), piece.digest, "at {offset}");
+                        file.write_all_at(&buffer, offset).expect("writes");
+                    }
+                });
+            }
+        });
+    }
+}
+
+/// This program, to [`fetch`].
+fn fetching(site: &Site, launcher: &Path, into: &Path) -> Command {
+    let mut command = site.on_node("none", &std::env::current_exe().expect("this program"));
+    command.arg("fetch").arg(launcher).arg(into);
+    command
+}
+
+/// Fetches by itself, by a cold start and by a peer, in turn. Start-up is a warm start, and the peer's without work.
 fn beside(name: &str, site: &Site, peer: &dyn Fn(&Path) -> Command, start_up: &dyn Fn() -> Command) {
     let env = large(site);
     let report = site.pack(&["upload", "--venv", utf8(&env)]);
     let launcher = site.launcher(&env);
     println!("\n{name}: {} bytes packed", report["packed_bytes"]);
-    let (mut own, mut theirs) = (Vec::new(), Vec::new());
+    let (mut alone, mut own, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
+    let place = site.world.path("downloads");
     for round in 0..ROUNDS {
         let node = format!("{name} {round}");
         own.push(timed(site.on_node(&node, &launcher).args(["-c", ""])));
-        let place = site.world.path("peer");
-        fs::create_dir_all(&place).expect("a directory");
+        fs::create_dir(&place).expect("a directory");
+        alone.push(timed(&mut fetching(site, &launcher, &place)));
+        fs::remove_dir_all(&place).expect("removes");
+        fs::create_dir(&place).expect("a directory");
         theirs.push(timed(&mut peer(&place)));
-        fs::remove_dir_all(place).expect("removes");
+        fs::remove_dir_all(&place).expect("removes");
         if round > 0 {
             forget(&site.world.path(&node));
         }
@@ -143,14 +207,17 @@ fn beside(name: &str, site: &Site, peer: &dyn Fn(&Path) -> Command, start_up: &d
     let warm =
         median((0..ROUNDS).map(|_| timed(site.on_node(&format!("{name} 0"), &launcher).args(["-c", ""]))).collect());
     let idle = median((0..ROUNDS).map(|_| timed(&mut start_up())).collect());
-    let (own, theirs) = (median(own), median(theirs));
+    let (alone, own, theirs) = (median(alone), median(own), median(theirs));
+    show("fetch and verify, into a file", alone);
     show("cold start: fetch, verify, extract, python", own);
     show("  of it a warm start", warm);
     show(&format!("{name}: the peer's download"), theirs);
     show("  of it its start-up", idle);
-    let [own_wall, own_cpu] = [own.wall - warm.wall, own.cpu - warm.cpu];
     let [wall, cpu] = [theirs.wall - idle.wall, theirs.cpu - idle.cpu];
-    println!("without start-up: {:.2} times as fast, {:.2} of the CPU seconds", wall / own_wall, own_cpu / cpu);
+    for (what, own, start_up) in [("fetching alone", alone, 0.0), ("a cold start", own, 1.0)] {
+        let [own_wall, own_cpu] = [own.wall - start_up * warm.wall, own.cpu - start_up * warm.cpu];
+        println!("{what}: {:.2} times as fast, {:.2} of the CPU seconds", wall / own_wall, own_cpu / cpu);
+    }
 }
 
 fn fetch_s3() {
@@ -191,8 +258,19 @@ fn fetch_hdfs() {
     beside("hdfs dfs -get", &site, &peer, &start_up);
 }
 
-/// Extraction alone, from a directory; then the same through a network that takes as long.
+/// Lets this thread, and what it starts, run on these cores alone.
+fn keep_to(cores: impl IntoIterator<Item = usize>) {
+    let mut set = CpuSet::new();
+    cores.into_iter().for_each(|core| set.set(core).expect("a core"));
+    sched_setaffinity(Pid::from_raw(0), &set).expect("these cores");
+}
+
+/// Extraction alone, from a directory; then the same through a network that takes as long. Nodes have half the cores, server
+/// and proxy the others: extraction takes all that it can get, and a server on another machine takes none of it.
 fn pipeline() {
+    let cores = available_parallelism().map_or(1, usize::from);
+    let of_nodes = (cores / 2).max(1);
+    keep_to(of_nodes.min(cores - 1)..cores);
     let server = Seaweed::start();
     let proxy = Proxy::start(server.port);
     let site = Site::s3(&server, proxy.port);
@@ -208,20 +286,39 @@ fn pipeline() {
     let launcher = site.launcher(&env);
     let report = site.pack(&["upload", "--venv", utf8(&env)]);
     let packed = report["packed_bytes"].as_u64().expect("bytes");
+    keep_to(0..of_nodes);
     let cold = |site: &Site, launcher: &Path, node: String| timed(site.on_node(&node, launcher).args(["-c", ""]));
     let extraction = median((0..ROUNDS).map(|i| cold(&local, &from_directory, format!("x{i}"))).collect());
-    let rate = packed as f64 / extraction.wall;
+    let mut rate = packed as f64 / extraction.wall;
     let unlimited = median((0..ROUNDS).map(|i| cold(&site, &launcher, format!("u{i}"))).collect());
-    proxy.limit(rate as u64);
+    let mut places = (0..).map(|i| site.world.path(&format!("downloads {i}"))).inspect(|place| {
+        fs::create_dir(place).expect("a directory");
+    });
+    let mut transfers =
+        || median(places.by_ref().take(ROUNDS).map(|place| timed(&mut fetching(&site, &launcher, &place))).collect());
+    // What the proxy lets through is less than the limit, since it sleeps too long.
+    let mut transfer = (0..5).map(|_| {
+        proxy.limit(rate as u64);
+        let transfer = transfers();
+        rate *= transfer.wall / extraction.wall;
+        transfer
+    });
+    let transfer = transfer
+        .find(|transfer| (transfer.wall / extraction.wall - 1.0).abs() < 0.1)
+        .expect("a rate at which both take equally long");
     let shaped = median((0..ROUNDS).map(|i| cold(&site, &launcher, format!("s{i}"))).collect());
     let warm = median((0..ROUNDS).map(|_| cold(&site, &launcher, "s0".to_owned())).collect());
-    println!("\npipeline: {packed} bytes packed, network shaped to {:.0} MB/s", rate / 1e6);
+    println!(
+        "\npipeline: {packed} bytes packed, {of_nodes} of {cores} cores, transfer of {:.0} MB/s",
+        packed as f64 / transfer.wall / 1e6
+    );
+    keep_to(0..cores);
     show("extraction alone, from a directory", extraction);
-    show("transfer alone, by the rate", Cost { wall: packed as f64 / rate, cpu: 0.0 });
+    show("transfer alone, shaped, into files", transfer);
     show("cold start from S3 without a limit", unlimited);
     show("cold start from S3, shaped", shaped);
     show("  of it a warm start", warm);
-    println!("cold start over the longer of the two: {:.2}", shaped.wall / extraction.wall);
+    println!("cold start over the longer of the two: {:.2}", shaped.wall / extraction.wall.max(transfer.wall));
 }
 
 /// A warm start beside bare python, in turn: the medians of many.
@@ -243,6 +340,12 @@ fn warm() {
 }
 
 fn main() {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    if let [_, word, launcher, into] = arguments.as_slice()
+        && word == "fetch"
+    {
+        return fetch(launcher.as_ref(), into.as_ref());
+    }
     let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let parts: [(&str, fn()); 4] =
         [("warm", warm), ("pipeline", pipeline), ("fetch-s3", fetch_s3), ("fetch-hdfs", fetch_hdfs)];

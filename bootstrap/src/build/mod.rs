@@ -28,7 +28,7 @@ const GLANCES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_
 
 /// Ranges of a store on the network that are fetched at once. With pieces of up to 8 MiB this fills a fast network at
 /// a latency of tens of milliseconds; memory is bounded by the budget for what was fetched and not yet decoded.
-const FETCHES: usize = 8;
+pub const FETCHES: usize = 8;
 
 /// What building needs beside a cache.
 #[derive(Debug)]
