@@ -1,8 +1,8 @@
 //! Events with a beginning and a duration, as Chrome's trace format has them: Perfetto and `chrome://tracing` open the file.
 //!
 //! A process says once where they go ([`record`]), marks what takes time ([`span`]), and writes at its end ([`write()`]).
-//! Where nothing is recorded a span costs one load from memory. The time of each kind of event is added up ([`sums`]):
-//! that needs no file.
+//! Where nothing is recorded a span costs one load from memory. Events of each kind are counted and their time is added up
+//! ([`sums`]): that needs no file.
 //!
 //! **The file** is a JSON array with one event per line and without its closing bracket, as the format allows, so that the
 //! processes of a node append to one file. Each appends everything in one write. Names are those of files, layers and
@@ -30,7 +30,16 @@ struct Recorder {
     /// The same moment by both clocks.
     origin: (Instant, Duration),
     events: Mutex<Vec<Event>>,
-    sums: Mutex<BTreeMap<&'static str, Duration>>,
+    sums: Mutex<BTreeMap<&'static str, Sum>>,
+}
+
+/// All events of a kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sum {
+    /// How many.
+    pub count: u64,
+    /// Their time, of all threads together, without that of events within them.
+    pub time: Duration,
 }
 
 thread_local! {
@@ -71,9 +80,8 @@ pub fn record(program: &'static str, path: Option<&Path>) {
     });
 }
 
-/// The time of each kind of event, of all threads together: without that of events within others, and without those that
-/// [`ended`] told.
-pub fn sums() -> BTreeMap<&'static str, Duration> {
+/// Each kind of event, without those that [`ended`] told.
+pub fn sums() -> BTreeMap<&'static str, Sum> {
     let sums = |recorder: &Recorder| recorder.sums.lock().unwrap_or_else(PoisonError::into_inner).clone();
     RECORDER.get().map(sums).unwrap_or_default()
 }
@@ -137,7 +145,10 @@ impl Drop for Span {
         let Some(Open { recorder, category, name, bytes, since, before }) = self.0.take() else { return };
         let took = since.elapsed();
         let own = took.saturating_sub(WITHIN.replace(before + took));
-        *recorder.sums.lock().unwrap_or_else(PoisonError::into_inner).entry(category).or_default() += own;
+        let mut sums = recorder.sums.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum = sums.entry(category).or_default();
+        (sum.count, sum.time) = (sum.count + 1, sum.time + own);
+        drop(sums);
         if recorder.path.is_some() {
             recorder.push(category, name, bytes, since, took);
         }
@@ -210,7 +221,8 @@ mod tests {
         drop(inner);
         drop(outer);
         let (after, took) = (sums(), start.elapsed());
-        assert!(after["inner"] >= Duration::from_millis(20));
-        assert!(after["inner"] + after["outer"] <= took, "counted twice: {after:?} of {took:?}");
+        assert_eq!((after["decode"].count, after["inner"].count), (1, 1));
+        assert!(after["inner"].time >= Duration::from_millis(20));
+        assert!(after["inner"].time + after["outer"].time <= took, "counted twice: {after:?} of {took:?}");
     }
 }

@@ -69,6 +69,9 @@ pub struct Counts {
     pub fetched: u64,
     /// Bytes of files that were written.
     pub written: u64,
+    /// Bytes of archives that were looked for and need not be fetched: their layers were there, or another process built
+    /// them. A warm start looks for none.
+    pub saved: u64,
     /// Files in the tree that was linked.
     pub files: u64,
     /// Layers that this process built.
@@ -143,8 +146,9 @@ impl Trace {
         let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
         let phases: serde_json::Map<_, _> =
             self.phases().map(|(name, spent)| (name.to_owned(), milliseconds(spent).into())).collect();
+        let sums = events::sums();
         let work: serde_json::Map<_, _> =
-            events::sums().into_iter().map(|(name, spent)| (name.to_owned(), milliseconds(spent).into())).collect();
+            sums.iter().map(|(name, sum)| ((*name).to_owned(), milliseconds(sum.time).into())).collect();
         let line = serde_json::json!({
             "format": 1,
             "time": time,
@@ -158,7 +162,8 @@ impl Trace {
             "work_ms": work,
             "layers": { "built": self.counts.built, "waited": self.counts.waited, "reused": self.counts.reused,
                 "checked": self.counts.checked },
-            "bytes": { "fetched": self.counts.fetched, "written": self.counts.written },
+            "bytes": { "fetched": self.counts.fetched, "written": self.counts.written, "saved": self.counts.saved },
+            "retries": sums.get("retry").map_or(0, |sum| sum.count),
             "files": self.counts.files,
         });
         File::options().append(true).create(true).open(path)?.write_all(format!("{line}\n").as_bytes())

@@ -59,6 +59,9 @@ fn what_passes_is_waited_out() {
         proxy.inject(fault, connections);
         assert_eq!(site.run(&format!("{fault:?}"), &launcher, PROBE), whole(), "{fault:?}");
         assert!(proxy.faulty() > 0, "{fault:?} did not happen");
+        let retries = site.metrics(&format!("{fault:?}"))["retries"].as_u64().expect("a number");
+        // What is slow or comes in parts is waited for.
+        assert!(retries > 0 || matches!(fault, Fault::Slow(_) | Fault::Shuffle(_)), "{fault:?}: {retries} retries");
         if matches!(fault, Fault::Flip(_)) {
             let fetched = proxy.bytes()[1] - before;
             assert!(fetched > LARGE as u64 + (4 << 20), "a damaged piece was not fetched again: {fetched} bytes");

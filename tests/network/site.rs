@@ -90,8 +90,15 @@ impl Site {
         let cache = self.world.path(name);
         fs::create_dir_all(&cache).expect("a directory");
         let mut command = self.world.command(launcher);
-        command.env("CPACK_CACHE_DIR", cache).envs(self.node.iter().map(|(name, value)| (*name, value)));
+        command.env("CPACK_CACHE_DIR", cache).env("CPACK_METRICS", self.world.path(&format!("{name}.metrics")));
+        command.envs(self.node.iter().map(|(name, value)| (*name, value)));
         command
+    }
+
+    /// What the last start on the node `name` tells of itself.
+    pub(crate) fn metrics(&self, name: &str) -> Value {
+        let lines = fs::read_to_string(self.world.path(&format!("{name}.metrics"))).expect("metrics");
+        serde_json::from_str(lines.lines().last().expect("a line")).expect("JSON")
     }
 
     /// Starts on the node `name`. Standard output, which must be all that there is.

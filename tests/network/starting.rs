@@ -64,13 +64,13 @@ fn a_change_costs_its_layer_alone(site: &Site, env: &Path) {
     assert!(report["sent_bytes"].as_u64().expect("bytes") <= layer + BESIDE, "{report}");
 
     let launcher = site.launcher(env);
-    let metrics = site.world.path("metrics");
-    let output = site.on_node("cold", &launcher).env("CPACK_METRICS", &metrics).args(["-c", PROBE]).output();
-    assert!(output.expect("starts").status.success());
-    let line = fs::read_to_string(metrics).expect("metrics");
-    let metrics: serde_json::Value = serde_json::from_str(line.lines().last().expect("a line")).expect("JSON");
+    assert!(site.on_node("cold", &launcher).args(["-c", PROBE]).output().expect("starts").status.success());
+    let metrics = site.metrics("cold");
     let fetched = metrics["bytes"]["fetched"].as_u64().expect("bytes");
     assert!(fetched >= 1 && fetched <= layer + BESIDE, "{metrics}");
+    let layers = report["layers"].as_array().expect("layers").iter();
+    let packed: u64 = layers.map(|layer| layer["packed_bytes"].as_u64().expect("bytes")).sum();
+    assert_eq!((&metrics["bytes"]["saved"], &metrics["retries"]), (&(packed - layer).into(), &0.into()));
 }
 
 /// A PEX that lies at a place of the user's choice: fetched once, and not by its length alone.

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::StoreError;
+use crate::events;
 
 /// The bound of the first pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -101,7 +102,9 @@ pub(super) fn retry<T>(
         if clock.now() + pause >= start + patience {
             return Err(spent(failure.error, tries, clock.now() - start));
         }
+        let event = events::span("retry", || failure.error.to_string());
         clock.sleep(pause);
+        drop(event);
         bound = (bound * 2).min(LONGEST_PAUSE);
         tries += 1;
     }

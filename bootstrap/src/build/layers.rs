@@ -26,6 +26,7 @@ pub fn ensure_layers(cache: &Cache, layers: &[&Layer], means: &Means<'_>, trace:
     let (ready, missing): (Vec<&Layer>, Vec<&Layer>) = layers.iter().partition(is_ready);
     ready.iter().for_each(|layer| cache.touch_layer(&layer.content));
     trace.counts.reused += ready.len() as u64;
+    trace.counts.saved += layers.iter().map(|layer| layer.archive.size).sum::<u64>();
     if missing.is_empty() {
         return Ok(());
     }
@@ -39,7 +40,8 @@ pub fn ensure_layers(cache: &Cache, layers: &[&Layer], means: &Means<'_>, trace:
         state: Mutex::new(State { queue, ..State::default() }),
     };
     let result = building.run(trace);
-    let counts = building.lock().counts;
+    let State { counts, built, .. } = &*building.lock();
+    trace.counts.saved -= built;
     trace.counts.waited += counts.waited;
     trace.counts.built += counts.built;
     trace.counts.checked += counts.checked;
@@ -67,6 +69,8 @@ struct State {
     taken_over: HashSet<usize>,
     /// Why a layer could not be begun or published.
     error: Option<BuildError>,
+    /// Archive bytes of what was built here.
+    built: u64,
     counts: Counts,
 }
 
@@ -182,7 +186,9 @@ impl<'a> Building<'a> {
         // Another process may have published it: this one's is then discarded with the staging directory.
         self.cache.publish_layer(&staged, stats.unpacked)?;
         drop(claimed);
-        self.lock().counts.built += 1;
+        let mut state = self.lock();
+        state.counts.built += 1;
+        state.built += self.layers.get(id).map_or(0, |layer| layer.archive.size);
         Ok(())
     }
 }

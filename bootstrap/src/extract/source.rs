@@ -6,8 +6,8 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use cpack_artifact::Digest;
 use cpack_artifact::store::{Key, Store, StoreError, StoreErrorKind};
+use cpack_artifact::{Digest, events};
 
 use super::error::ExtractError;
 
@@ -144,6 +144,7 @@ pub(super) fn verify(
         if found == *expected {
             return Ok(());
         }
+        let _event = events::span("retry", || format!("{archive} at {offset}")).of(buffer.len() as u64);
         source.read(offset, buffer).map_err(|source| ExtractError::Read { archive: archive.to_owned(), source })?;
         found = Digest::of(buffer);
     }
