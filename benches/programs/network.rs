@@ -63,6 +63,12 @@ struct Cost {
     cpu: f64,
 }
 
+impl Cost {
+    fn without(self, start_up: Self) -> Self {
+        Self { wall: self.wall - start_up.wall, cpu: self.cpu - start_up.cpu }
+    }
+}
+
 fn cpu() -> f64 {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).expect("usage");
     (usage.user_time().num_microseconds() + usage.system_time().num_microseconds()) as f64 / 1e6
@@ -76,8 +82,13 @@ fn settle() {
     std::hint::black_box(memory);
 }
 
-fn timed(command: &mut Command) -> Cost {
+/// As [`timed`], after [`settle`]: for what moves much.
+fn settled(command: &mut Command) -> Cost {
     settle();
+    timed(command)
+}
+
+fn timed(command: &mut Command) -> Cost {
     let (start, before) = (Instant::now(), cpu());
     let output = command.output().expect("starts");
     let wall = start.elapsed().as_secs_f64();
@@ -190,13 +201,12 @@ fn beside(name: &str, site: &Site, peer: &dyn Fn(&Path) -> Command, start_up: &d
     let place = site.world.path("downloads");
     for round in 0..ROUNDS {
         let node = format!("{name} {round}");
-        own.push(timed(site.on_node(&node, &launcher).args(["-c", ""])));
-        fs::create_dir(&place).expect("a directory");
-        alone.push(timed(&mut fetching(site, &launcher, &place)));
-        fs::remove_dir_all(&place).expect("removes");
-        fs::create_dir(&place).expect("a directory");
-        theirs.push(timed(&mut peer(&place)));
-        fs::remove_dir_all(&place).expect("removes");
+        own.push(settled(site.on_node(&node, &launcher).args(["-c", ""])));
+        for (costs, mut command) in [(&mut alone, fetching(site, &launcher, &place)), (&mut theirs, peer(&place))] {
+            fs::create_dir(&place).expect("a directory");
+            costs.push(settled(&mut command));
+            fs::remove_dir_all(&place).expect("removes");
+        }
         if round > 0 {
             forget(&site.world.path(&node));
         }
@@ -213,10 +223,9 @@ fn beside(name: &str, site: &Site, peer: &dyn Fn(&Path) -> Command, start_up: &d
     show("  of it a warm start", warm);
     show(&format!("{name}: the peer's download"), theirs);
     show("  of it its start-up", idle);
-    let [wall, cpu] = [theirs.wall - idle.wall, theirs.cpu - idle.cpu];
-    for (what, own, start_up) in [("fetching alone", alone, 0.0), ("a cold start", own, 1.0)] {
-        let [own_wall, own_cpu] = [own.wall - start_up * warm.wall, own.cpu - start_up * warm.cpu];
-        println!("{what}: {:.2} times as fast, {:.2} of the CPU seconds", wall / own_wall, own_cpu / cpu);
+    let theirs = theirs.without(idle);
+    for (what, own) in [("fetching alone", alone), ("a cold start", own.without(warm))] {
+        println!("{what}: {:.2} times as fast, {:.2} of the CPU seconds", theirs.wall / own.wall, own.cpu / theirs.cpu);
     }
 }
 
@@ -287,7 +296,7 @@ fn pipeline() {
     let report = site.pack(&["upload", "--venv", utf8(&env)]);
     let packed = report["packed_bytes"].as_u64().expect("bytes");
     keep_to(0..of_nodes);
-    let cold = |site: &Site, launcher: &Path, node: String| timed(site.on_node(&node, launcher).args(["-c", ""]));
+    let cold = |site: &Site, launcher: &Path, node: String| settled(site.on_node(&node, launcher).args(["-c", ""]));
     let extraction = median((0..ROUNDS).map(|i| cold(&local, &from_directory, format!("x{i}"))).collect());
     let mut rate = packed as f64 / extraction.wall;
     let unlimited = median((0..ROUNDS).map(|i| cold(&site, &launcher, format!("u{i}"))).collect());
@@ -295,7 +304,7 @@ fn pipeline() {
         fs::create_dir(place).expect("a directory");
     });
     let mut transfers =
-        || median(places.by_ref().take(ROUNDS).map(|place| timed(&mut fetching(&site, &launcher, &place))).collect());
+        || median(places.by_ref().take(ROUNDS).map(|place| settled(&mut fetching(&site, &launcher, &place))).collect());
     // What the proxy lets through is less than the limit, since it sleeps too long.
     let mut transfer = (0..5).map(|_| {
         proxy.limit(rate as u64);
@@ -336,7 +345,6 @@ fn warm() {
     }
     let difference = median(own).wall - median(bare).wall;
     println!("\nwarm start: {:.2} ms over bare python", difference * 1e3);
-    std::thread::sleep(Duration::from_millis(1));
 }
 
 fn main() {

@@ -102,7 +102,7 @@ pub(super) fn retry<T>(
         if clock.now() + pause >= start + patience {
             return Err(spent(failure.error, tries, clock.now() - start));
         }
-        let event = events::span("retry", || failure.error.to_string());
+        let event = events::span("retry", || failure.error.location.clone());
         clock.sleep(pause);
         drop(event);
         bound = (bound * 2).min(LONGEST_PAUSE);
