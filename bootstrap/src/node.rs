@@ -9,7 +9,7 @@ use std::time::Duration;
 use cpack_artifact::manifest::Layer;
 
 use crate::cache::{
-    BootId, Cache, Cleaning, Environment, Found, LayerState, Place, PlaceError, RECENT, clean, complain, free_at,
+    BootId, Cache, Cleaning, Environment, Found, Kind, LayerState, Place, PlaceError, RECENT, clean, complain, free_at,
     places, unusable,
 };
 use crate::error::BootError;
@@ -104,8 +104,8 @@ impl Node {
         Err(failure.map_or_else(|| BootError::NoPlace(refusals.join("; ")), BootError::Build))
     }
 
-    /// The places to build in, best first: where most of the layers are already, then in their order, those without
-    /// enough space last.
+    /// The places to build in, best first: the one that somebody chose, then where most of the layers are already, then in
+    /// their order, those without enough space last.
     fn ranked(&self, layers: &[&Layer], refusals: &mut Vec<String>) -> Vec<&Place> {
         let total: u64 = layers.iter().map(|layer| layer.archive.unpacked).sum();
         let mut ranked = Vec::new();
@@ -123,10 +123,10 @@ impl Node {
                 }
             };
             let lacks_space = free_at(&place.path) < total.saturating_sub(there);
-            ranked.push((lacks_space, Reverse(there), place));
+            ranked.push((lacks_space, place.kind != Kind::Chosen, Reverse(there), place));
         }
-        ranked.sort_by_key(|(lacks_space, there, _)| (*lacks_space, *there));
-        ranked.into_iter().map(|(_, _, place)| place).collect()
+        ranked.sort_by_key(|(lacks_space, other, there, _)| (*lacks_space, *other, *there));
+        ranked.into_iter().map(|(.., place)| place).collect()
     }
 
     /// Cleans up the cache that something was built in, but for the environment `key`.

@@ -7,7 +7,9 @@ use std::process::Command;
 
 use cpack_artifact::store::Key;
 
-use crate::world::{World, as_nobody, assert_fails, entries, is_root, python, standard_packages, succeed};
+use crate::world::{
+    World, as_nobody, assert_fails, cache_name, entries, file, is_root, nodes, python, standard_packages, succeed,
+};
 
 const CODE: &str = "import alpha, beta; print(alpha.NAME, beta.NAME)";
 const SEEN: &str = "alpha beta\n";
@@ -132,6 +134,20 @@ fn a_chosen_directory_that_is_not_there_is_made_or_named() {
         assert_eq!(error.lines().count(), 1, "{error}");
         cpack_boot::cache::remove_tree(&world.path("home/.cache"), None).expect("removes");
     }
+}
+
+#[test]
+fn a_chosen_directory_comes_before_one_that_has_layers() {
+    let world = World::new();
+    let mut packages = standard_packages();
+    packages[0].1.extend(nodes(&[("site/more.py", file(""))]));
+    let other = World::with(&packages, |_| {});
+    succeed(other.command(&["-c", "import more"]).env("HOME", world.path("home")).env_remove("CPACK_CACHE_DIR"));
+    let environments = |cache: PathBuf| entries(&cache.join("environments")).len();
+    let home = world.path("home/.cache").join(cache_name());
+    assert_eq!((environments(home.clone()), entries(&world.path("cache")).len()), (1, 0));
+    assert_eq!(world.run(&["-c", CODE]), SEEN);
+    assert_eq!((environments(home), environments(world.cache())), (1, 1));
 }
 
 /// Runs a shell script with mounts of its own, as the user of the tests.
