@@ -25,6 +25,7 @@ use hdfs_native::Client;
 use hdfs_native::client::FileStatus;
 
 use self::error::verdict;
+use self::probe::Peer;
 use self::read::Readers;
 use self::target::Target;
 use super::content::Content;
@@ -43,8 +44,8 @@ pub struct HdfsStore {
     network: Network,
     session: Mutex<Session>,
     readers: Readers,
-    /// Whether the cluster wants Kerberos, once there was reason to ask.
-    wants_proof: OnceLock<bool>,
+    /// What the name nodes turned out to be, once there was reason to ask.
+    peers: OnceLock<Vec<Peer>>,
 }
 
 /// The client in use.
@@ -77,7 +78,7 @@ impl HdfsStore {
             network: Network::new(options.threads),
             session: Mutex::default(),
             readers: Readers::default(),
-            wants_proof: OnceLock::new(),
+            peers: OnceLock::new(),
         })
     }
 
@@ -151,14 +152,14 @@ impl HdfsStore {
 
     /// What an error of the client means.
     fn failed(&self, call: Call<'_>, error: &hdfs_native::HdfsError) -> Failure {
-        if error::is_hang_up(error) && !client::is_secure(&self.configuration) {
+        if error::is_hang_up(error) {
             return self.hung_up(call);
         }
         let verdict = verdict(error);
         Failure { error: self.error(call, verdict.kind, verdict.reason), unreachable: verdict.unreachable }
     }
 
-    /// What it means that the name node hangs up on a client that does not prove who it is.
+    /// What it means that the name node hangs up.
     fn hung_up(&self, call: Call<'_>) -> Failure {
         let addresses = match &self.target.authority {
             target::Authority::Address { host, port } => vec![format!("{host}:{port}")],
@@ -167,13 +168,20 @@ impl HdfsStore {
                 nodes.iter().filter_map(address).map(str::to_owned).collect()
             }
         };
-        if *self.wants_proof.get_or_init(|| addresses.iter().any(|address| probe::wants_proof(address))) {
+        let peers = self.peers.get_or_init(|| addresses.iter().map(|address| probe::ask(address)).collect());
+        let (kind, reason) = if peers.contains(&Peer::WebServer) {
+            let reason =
+                "a web server answers: the address must be that of the name node's RPC port, mostly 8020 or 9000";
+            (StoreErrorKind::Misconfigured, reason)
+        } else if peers.contains(&Peer::WantsProof) && !client::is_secure(&self.configuration) {
             let reason =
                 "the cluster wants Kerberos, and hadoop.security.authentication is not set: set HADOOP_CONF_DIR";
-            return self.error(call, StoreErrorKind::Denied, reason.to_owned()).into();
-        }
-        let reason = "the name node closes the connection: check that the address is that of its RPC port";
-        self.error(call, StoreErrorKind::Transient, reason.to_owned()).into()
+            (StoreErrorKind::Denied, reason)
+        } else {
+            let reason = "the name node closes the connection: check that the address is that of its RPC port";
+            (StoreErrorKind::Transient, reason)
+        };
+        self.error(call, kind, reason.to_owned()).into()
     }
 
     fn error(&self, call: Call<'_>, kind: StoreErrorKind, reason: String) -> StoreError {
