@@ -13,3 +13,4 @@ mod frameworks;
 mod library;
 mod spark;
 mod wheel;
+mod yarn;

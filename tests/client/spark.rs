@@ -5,18 +5,32 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::library::unittest;
 use super::programs::{World, cluster_pack, installed, text, utf8};
-use super::support::free_port;
 use super::support::process::Server;
-use super::wheel::{PYTHON, install_client};
+use super::support::seaweed::{BUCKET, Seaweed, credentials};
+use super::support::{cached, free_port, hadoop};
+use super::wheel::{Environment, PYTHON, with_client};
 
 const JAVA: &str = "a JDK of 17 or later (Debian: default-jdk-headless)";
 
 /// The result that tells which interpreter executors were given.
 const INTERPRETER: &str = "interpreter of executors";
 
+/// What each job found.
+type Results = BTreeMap<String, serde_json::Value>;
+
 /// What a job of pandas needs, beside Spark.
 const PACKAGES: [&str; 4] = ["pandas", "numpy", "pyarrow", "cloudpickle"];
+
+/// What builds projects where no environment is made for it. `wheel`: what setuptools older than 70.1, as some interpreters
+/// bring it, installs them with.
+const BUILD: [&str; 2] = ["setuptools", "wheel"];
+
+/// An environment with Spark and the client.
+pub(super) fn with_spark() -> Environment {
+    with_client("spark-client", &[&["pyspark==4.*"][..], &PACKAGES[..3], &BUILD].concat())
+}
 
 fn environment(spark: &str) -> PathBuf {
     installed(&format!("spark-{spark}"), &[&[&*format!("pyspark=={spark}.*")][..], &PACKAGES].concat())
@@ -27,7 +41,7 @@ fn jobs() -> String {
 }
 
 /// Runs `command` as a driver and returns the results that it left.
-fn results(world: &World, command: &mut Command) -> BTreeMap<String, serde_json::Value> {
+fn results(world: &World, command: &mut Command) -> Results {
     let log = world.path("driver.log");
     let file = fs::File::create(&log).expect("a log");
     command.env("SPARK_LOCAL_IP", "127.0.0.1").env("SPARK_LOCAL_DIRS", world.path("local"));
@@ -43,22 +57,24 @@ fn results(world: &World, command: &mut Command) -> BTreeMap<String, serde_json:
     found
 }
 
-fn submit(world: &World, environment: &Path, options: &[&str]) -> BTreeMap<String, serde_json::Value> {
+/// The jobs with a launcher from `store`.
+fn submit(world: &World, store: &Path, environment: &Path, options: &[&str]) -> Command {
     let mut command = world.command(cluster_pack());
-    command.arg("--store").arg(world.path("store")).arg("--venv").arg(environment).arg("spark-submit");
-    command.args(options).arg(self::jobs()).arg(world.path("result.json"));
-    results(world, &mut command)
+    command.arg("--store").arg(store).arg("--venv").arg(environment).arg("spark-submit");
+    command.args(options).arg(jobs()).arg(world.path("result.json"));
+    command
 }
 
-fn plain(world: &World, environment: &Path, options: &[&str]) -> BTreeMap<String, serde_json::Value> {
+/// The jobs with the plain environment.
+fn plain(world: &World, environment: &Path, options: &[&str]) -> Command {
     let python = environment.join("bin/python");
     let mut command = world.command(environment.join("bin/spark-submit"));
-    command.env("PYSPARK_PYTHON", &python).args(options).arg(self::jobs()).arg(world.path("result.json"));
-    results(world, &mut command)
+    command.env("PYSPARK_PYTHON", &python).args(options).arg(jobs()).arg(world.path("result.json"));
+    command
 }
 
 /// Compares all results but the path of the interpreter, which must be the launcher's.
-fn same(mut booted: BTreeMap<String, serde_json::Value>, mut plain: BTreeMap<String, serde_json::Value>) {
+fn same(mut booted: Results, mut plain: Results) {
     assert_eq!(booted.remove(INTERPRETER), Some("./env-python".into()));
     assert_ne!(plain.remove(INTERPRETER), Some("./env-python".into()));
     assert!(!booted.is_empty());
@@ -67,10 +83,31 @@ fn same(mut booted: BTreeMap<String, serde_json::Value>, mut plain: BTreeMap<Str
 
 const LOCAL_CLUSTER: [&str; 2] = ["--master", "local-cluster[2,1,1024]"];
 
+/// Each task starts an interpreter of its own.
+const NO_DAEMON: [&str; 2] = ["--conf", "spark.python.use.daemon=false"];
+
 fn whole_suite(spark: &str) {
     let world = World::new();
+    let (environment, store) = (environment(spark), world.path("store"));
+    let plain = results(&world, &mut plain(&world, &environment, &LOCAL_CLUSTER));
+    for options in [&LOCAL_CLUSTER[..], &[LOCAL_CLUSTER, NO_DAEMON].concat()] {
+        same(results(&world, &mut submit(&world, &store, &environment, options)), plain.clone());
+    }
+}
+
+/// Some of the jobs on the YARN that `variables` lead to, which need its nodes' own places and file system.
+pub(super) fn some_jobs_run_on_yarn(spark: &str, variables: &[(&str, String)], store: &str) {
+    const SOME: [&str; 4] = ["rdd", "interpreter", "pandas_udf", "broadcast_and_accumulator"];
+    let world = World::new();
     let environment = environment(spark);
-    same(submit(&world, &environment, &LOCAL_CLUSTER), plain(&world, &environment, &LOCAL_CLUSTER));
+    let plain = results(&world, plain(&world, &environment, &LOCAL_CLUSTER).args(SOME));
+    let jars = format!("spark.yarn.jars=local:{}/pyspark/jars/*", site(&environment).display());
+    let sizes = ["spark.executor.memory=1g", "spark.driver.memory=640m", "spark.yarn.am.memory=384m"];
+    let properties = [&sizes[..], &[&jars, "spark.driver.host=127.0.0.1"]].concat();
+    let options: Vec<&str> = properties.into_iter().flat_map(|property| ["--conf", property]).collect();
+    let options = [&["--master", "yarn", "--num-executors", "2"][..], &options].concat();
+    let mut command = submit(&world, Path::new(store), &environment, &options);
+    same(results(&world, command.args(SOME).envs(variables.iter().cloned())), plain);
 }
 
 #[test]
@@ -120,40 +157,29 @@ fn site(environment: &Path) -> PathBuf {
 }
 
 #[test]
-fn a_session_of_the_client_runs_on_a_standalone_cluster() {
+fn sessions_of_the_client_run_on_a_standalone_cluster() {
+    let environment = with_spark();
     let world = World::new();
-    let environment = environment("4");
-    install_client(&environment);
+    let s3 = Seaweed::start();
+    let credentials = credentials();
     let cluster = Standalone::start(&world, &environment);
-    let project = world.path("project");
-    fs::create_dir_all(project.join("src/shipped")).expect("creates");
-    fs::write(project.join("pyproject.toml"), PROJECT).expect("writes");
-    let module = project.join("src/shipped/__init__.py");
-    let mut command = Command::new(environment.join("bin/python"));
-    command.args(["-m", "pip", "install", "--quiet", "--no-deps", "-e"]).arg(&project);
-    fs::write(&module, "ANSWER = 1\n").expect("writes");
-    super::wheel::succeed(&mut command);
-    for answer in [1, 2] {
-        fs::write(&module, format!("ANSWER = {answer}\n")).expect("writes");
-        let mut command = world.command(environment.join("bin/python"));
-        command.arg(format!("{PYTHON}/tests/spark_session.py")).arg(&cluster.url).arg(world.path("result.json"));
-        command.env("CPACK_STORE", world.path("store")).env_remove("CPACK_BOOT");
-        let found = results(&world, &mut command);
-        // What was changed here is seen there, and nothing else was sent.
-        assert_eq!(found["answers"], serde_json::json!([answer]));
-        assert_eq!(found["half"], serde_json::json!(2475.0));
-        let prefix = found["prefix"].as_str().expect("a path");
-        assert!(prefix.starts_with(utf8(&world.path("node"))), "{prefix}");
-    }
+    let (endpoint, jars, node) = (format!("http://127.0.0.1:{}", s3.port), jars(), world.path("node"));
+    let mut variables = vec![
+        // The workers'.
+        ("CPACK_CACHE_DIR", utf8(&node)),
+        ("SPARK_MASTER", cluster.url.as_str()),
+        ("SPARK_LOCAL_IP", "127.0.0.1"),
+        ("AWS_ENDPOINT_URL", &endpoint),
+        ("AWS_REGION", "us-east-1"),
+        ("S3_BUCKET", BUCKET),
+        ("S3_JARS", utf8(&jars)),
+    ];
+    variables.extend(credentials.iter().map(|(name, value)| (*name, value.as_str())));
+    unittest(&environment, "test_spark_session.py", &variables);
 }
 
-const PROJECT: &str = r#"
-[build-system]
-requires = ["setuptools"]
-build-backend = "setuptools.build_meta"
-[project]
-name = "shipped"
-version = "1.0"
-[tool.setuptools.packages.find]
-where = ["src"]
-"#;
+/// What Spark reads S3 with.
+fn jars() -> PathBuf {
+    const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/spark/pom.xml");
+    cached("spark-s3-jars-1", |place| hadoop::copy_jars(Path::new(SOURCE), place))
+}

@@ -1,11 +1,12 @@
 //! The wheel, and environments that have it.
 
-use std::fs;
+use std::fs::{self, File};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use super::programs::{boot, cluster_pack, installed, target, text};
+use super::programs::{alone, as_from_a_shell, boot, cluster_pack, installed, target, text};
 
 /// The client's folder.
 pub(crate) const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packer/python");
@@ -30,22 +31,33 @@ pub(crate) fn wheel() -> &'static Path {
         let mut command = Command::new(builder.join("bin/python"));
         command.args(["-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir"]).arg(&directory).arg(PYTHON);
         command.env("CARGO_TARGET_DIR", target()).env("CPACK_WHEEL_PROFILE", "dev").env("CPACK_WHEEL_BOOT", boot());
-        succeed(&mut command);
+        succeed(as_from_a_shell(&mut command));
         let mut files = fs::read_dir(&directory).expect("a directory").flatten().map(|entry| entry.path());
         files.find(|path| path.extension().is_some_and(|e| e == "whl")).expect("a wheel")
     })
 }
 
-/// An environment with the wheel of now and these packages, which are kept for the next run.
-pub(crate) fn with_client(name: &str, packages: &[&str]) -> PathBuf {
-    let environment = installed(name, &[&["pip", "cloudpickle"], packages].concat());
-    install_client(&environment);
-    environment
+/// An environment with the client, for one test at a time: tests install projects into it.
+#[derive(Debug)]
+pub(crate) struct Environment {
+    path: PathBuf,
+    _alone: File,
 }
 
-/// Installs the wheel of now.
-pub(crate) fn install_client(environment: &Path) {
-    let mut command = Command::new(environment.join("bin/python"));
+impl Deref for Environment {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// An environment with the wheel of now and these packages, which are kept for the next run.
+pub(crate) fn with_client(name: &str, packages: &[&str]) -> Environment {
+    let alone = alone(name);
+    let path = installed(name, &[&["pip", "cloudpickle"], packages].concat());
+    let mut command = Command::new(path.join("bin/python"));
     command.args(["-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps"]).arg(wheel());
     succeed(&mut command);
+    Environment { path, _alone: alone }
 }

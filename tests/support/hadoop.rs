@@ -127,9 +127,12 @@ impl Hdfs {
 }
 
 pub(super) fn jars() -> PathBuf {
-    cached(JARS, |place| {
-        let mut command = Command::new("mvn");
-        command.args(["-q", "-B", "-f"]).arg(Path::new(SOURCES).join("pom.xml")).arg("dependency:copy-dependencies");
-        run(command.arg(format!("-DoutputDirectory={}", place.display())), INSTALL_MAVEN);
-    })
+    cached(JARS, |place| copy_jars(&Path::new(SOURCES).join("pom.xml"), place))
+}
+
+/// Copies what a Maven project depends on into a directory.
+pub fn copy_jars(project: &Path, place: &Path) {
+    let mut command = Command::new("mvn");
+    command.args(["-q", "-B", "-f"]).arg(project).arg("dependency:copy-dependencies");
+    run(command.arg(format!("-DoutputDirectory={}", place.display())), INSTALL_MAVEN);
 }

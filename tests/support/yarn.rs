@@ -17,8 +17,8 @@ pub struct Yarn {
 }
 
 impl Yarn {
-    /// Starts one and waits until it answers.
-    pub fn start() -> Self {
+    /// Starts one with the flags of `MiniYarn` (`secure`) and waits until it answers.
+    pub fn start(flags: &[&str]) -> Self {
         let jars = jars();
         let directory = tempfile::tempdir().expect("a directory");
         let log = File::create(directory.path().join("log")).expect("a log");
@@ -26,7 +26,8 @@ impl Yarn {
         command.arg("-Xmx900m").arg("-XX:+UseSerialGC").arg(format!("-Djars={}", jars.display()));
         command.args(OPENED.map(|package| format!("--add-opens={package}=ALL-UNNAMED")));
         command.arg("-cp").arg(format!("{SOURCES}:{}/*", jars.display()));
-        command.arg(Path::new(SOURCES).join("MiniYarn.java")).arg(directory.path()).current_dir(directory.path());
+        command.arg(Path::new(SOURCES).join("MiniYarn.java")).arg(directory.path()).args(flags);
+        command.current_dir(directory.path());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
         let mut server = Server::start(&mut command, INSTALL_JAVA);
         let commands = server.0.stdin.take();
@@ -38,9 +39,16 @@ impl Yarn {
         Self { directory, commands, server }
     }
 
-    /// A file that the server left: `conf`, `bin`.
+    /// A file that the server left: `conf`, `bin`, `krb5.conf`, `user.keytab`.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    /// What a client has set. It finds caches on nodes by what YARN says, not by a variable.
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        let file = |name| self.path(name).display().to_string();
+        let path = format!("{}:{}", file("bin"), std::env::var("PATH").unwrap_or_default());
+        vec![("HADOOP_CONF_DIR", file("conf")), ("PATH", path), ("CPACK_CACHE_DIR", String::new())]
     }
 }
 

@@ -5,7 +5,6 @@ HADOOP_CONF_DIR is the cluster's configuration, and `yarn` on PATH answers `yarn
 
 import json
 import logging
-import subprocess
 import sys
 import tempfile
 import threading
@@ -16,17 +15,7 @@ import skein
 
 import cluster_pack
 from cluster_pack import uploader, yarn_launcher
-
-PROJECT = """
-[build-system]
-requires = ["setuptools"]
-build-backend = "setuptools.build_meta"
-[project]
-name = "shipped"
-version = "1.0"
-[tool.setuptools.packages.find]
-where = ["src"]
-"""
+from project import installed
 
 
 def describe(path, wait=0):
@@ -71,21 +60,9 @@ class Services(unittest.TestCase):
         logging.basicConfig(level=logging.INFO)
         own = tempfile.TemporaryDirectory()
         cls.addClassCleanup(own.cleanup)
-        cls.directory = Path(own.name)
-        project = cls.directory / "project"
-        cls.module = project / "src/shipped/__init__.py"
-        cls.module.parent.mkdir(parents=True)
-        (project / "pyproject.toml").write_text(PROJECT)
-        cls.change(1)
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "-e", str(project)]
-        subprocess.run(pip, check=True)
-        cls.addClassCleanup(subprocess.run, [*pip[:3], "uninstall", "--quiet", "--yes", "shipped"])
+        cls.shipped = installed(cls, own.name, "shipped", "--editable")
         cls.client = skein.Client()
         cls.addClassCleanup(cls.client.close)
-
-    @classmethod
-    def change(cls, answer):
-        cls.module.write_text(f"ANSWER = {answer}\n")
 
     def application(self, function, containers=1, arguments=(), **more):
         """Runs a function in containers; returns what each left, and what its starts took."""
@@ -132,7 +109,7 @@ class Services(unittest.TestCase):
             reports.append(call(arguments, **more))
             return reports[-1]
 
-        self.change(2)
+        self.shipped.change(2)
         uploader.binary.call = watched
         self.addCleanup(setattr, uploader.binary, "call", call)
         _, found, _ = self.application(describe)
@@ -147,7 +124,7 @@ class Services(unittest.TestCase):
     def test_5_a_named_package_is_shipped_with_editables_beside_it(self):
         path, _ = cluster_pack.upload_env()
         self.assertRegex(path, "^hdfs://localhost:[0-9]+/user/.*[.]pex$")
-        self.change(3)
+        self.shipped.change(3)
         _, found, _ = self.application(describe, package_path=path)
         self.assertEqual([one["answer"] for one in found], [3])
 

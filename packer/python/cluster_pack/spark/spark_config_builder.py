@@ -68,7 +68,11 @@ def add_editable_requirements(ssb: SparkSession.Builder) -> None:
 
 
 def add_s3_params(ssb: SparkSession.Builder, fs_args: Dict[str, Any] = {}) -> None:
-    """Tells Hadoop's S3 client what fsspec's is told, and executors that fetch their environment from S3."""
+    """Tells Hadoop's S3 client what fsspec's is told, and executors that fetch their environment from S3.
+
+    Both are properties of the application: where Spark shows them, it hides keys, secrets and tokens by their names
+    (`spark.redaction.regex`), but not the id of a key. Executors with a role of their own need no key here.
+    """
     ssb.config("spark.hadoop.fs.s3a.impl", "org.apache.hadoop.fs.s3a.S3AFileSystem")
     ssb.config("spark.hadoop.fs.s3a.path.style.access", "true")
     endpoint = (fs_args.get("client_kwargs") or {}).get("endpoint_url") or fs_args.get("endpoint_url")
