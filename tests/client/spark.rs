@@ -23,13 +23,13 @@ type Results = BTreeMap<String, serde_json::Value>;
 /// What a job of pandas needs, beside Spark.
 const PACKAGES: [&str; 4] = ["pandas", "numpy", "pyarrow", "cloudpickle"];
 
-/// What builds projects where no environment is made for it. `wheel`: what setuptools older than 70.1, as some interpreters
-/// bring it, installs them with.
-const BUILD: [&str; 2] = ["setuptools", "wheel"];
+/// What the client's tests of Spark need beside: Skein; what executes notebooks; what builds projects where no
+/// environment is made for it. `wheel`: what setuptools older than 70.1, as some interpreters bring it, installs them with.
+const CLIENT: [&str; 5] = ["skein==0.8.2", "nbclient", "ipykernel", "setuptools", "wheel"];
 
 /// An environment with Spark and the client.
 pub(super) fn with_spark() -> Environment {
-    with_client("spark-client", &[&["pyspark==4.*"][..], &PACKAGES[..3], &BUILD].concat())
+    with_client("spark-client", &[&["pyspark==4.*"][..], &PACKAGES[..3], &CLIENT].concat())
 }
 
 fn environment(spark: &str) -> PathBuf {

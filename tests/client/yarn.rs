@@ -1,22 +1,32 @@
-//! Skein on a real YARN; Skein and Spark on a secure one.
+//! Skein and Spark on a real YARN, which they share, and Skein on a secure one.
+
+use std::panic::catch_unwind;
+use std::path::Path;
 
 use super::library::unittest;
-use super::spark::some_jobs_run_on_yarn;
+use super::spark::{some_jobs_run_on_yarn, with_spark};
 use super::support::yarn::Yarn;
-use super::wheel::with_client;
+use super::wheel::{Environment, with_client};
 
-/// Runs a file of the client's tests with Skein, whose environment is for it alone meanwhile.
-fn with_skein(file: &str, variables: &[(&str, String)]) {
+/// Runs files of the client's tests one after the other, whatever became of those before.
+fn all(environment: &Path, files: &[&str], variables: &[(&str, String)]) -> bool {
     let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    // `wheel`: what setuptools older than 70.1, as some interpreters bring it, installs projects with.
-    let environment = with_client("skein", &["skein==0.8.2", "setuptools", "wheel"]);
-    unittest(&environment, file, &variables);
+    // What fails says so by itself.
+    let outcomes: Vec<_> = files.iter().map(|file| catch_unwind(|| unittest(environment, file, &variables))).collect();
+    outcomes.iter().all(Result::is_ok)
 }
 
 #[test]
-fn services_run_on_yarn() {
+fn applications_run_on_yarn() {
     let yarn = Yarn::start(&[]);
-    with_skein("test_yarn.py", &yarn.variables());
+    let variables = yarn.variables();
+    // Each environment is for this test while it is used.
+    let services = all(&with_skein(), &["test_yarn.py"], &variables);
+    let files = ["test_spark_yarn.py", "test_spark_interrupted.py", "test_examples_yarn.py"];
+    let applications = all(&with_spark(), &files, &variables);
+    assert!(services && applications);
+    // The tests above have the other version.
+    some_jobs_run_on_yarn("3.5", &variables, "hdfs:///tmp/spark-3");
 }
 
 #[test]
@@ -30,6 +40,11 @@ fn applications_run_on_a_secure_yarn() {
         ("KRB5CCNAME", format!("FILE:{}", file("tickets"))),
         ("JAVA_TOOL_OPTIONS", format!("-Djava.security.krb5.conf={}", file("krb5.conf"))),
     ]);
-    with_skein("test_yarn_secure.py", &variables);
+    assert!(all(&with_skein(), &["test_yarn_secure.py"], &variables));
     some_jobs_run_on_yarn("4", &variables, "hdfs:///user/alice/spark");
+}
+
+/// `wheel`: what setuptools older than 70.1, as some interpreters bring it, installs projects with.
+fn with_skein() -> Environment {
+    with_client("skein", &["skein==0.8.2", "setuptools", "wheel"])
 }

@@ -1,0 +1,56 @@
+"""What tests see of nodes, which are on this machine: the processes of a job, and the caches."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def until(happens, what, seconds=900):
+    """Waits for what `happens` returns to be true, and returns it."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = happens()
+        if found:
+            return found
+        time.sleep(0.01)
+    raise TimeoutError(f"{what} did not happen in {seconds} s")
+
+
+class Node:
+    """A node cache at a place of its own. Whoever was started with that place in its variables belongs to it."""
+
+    def __init__(self, directory):
+        self.directory = Path(directory)
+        self.directory.mkdir()
+
+    def processes(self):
+        """All processes that use it, by number, with the names of their executables."""
+        mark = f"CPACK_CACHE_DIR={self.directory}".encode()
+        found = {}
+        for entry in Path("/proc").iterdir():
+            try:
+                if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
+                    found[int(entry.name)] = os.path.basename(os.readlink(entry / "exe"))
+            except OSError:
+                continue  # It has ended.
+        return found
+
+    def building(self):
+        """Those that are in the middle of a cold start: they have begun to write, and are not Python yet."""
+        staging = self.directory / f"cpack-{os.getuid()}" / "staging"
+        if not any(path.is_file() for path in staging.rglob("*")):
+            return []
+        # Their own names are those of launchers in a store: digests.
+        return [process for process, name in self.processes().items() if len(name.split()[0]) == 64]
+
+    def verify(self):
+        """What `--cpack verify` finds, and how many environments there are."""
+        boot = os.path.join(sys.prefix, "bin", "cpack-boot")
+        own = str(self.directory)
+        # Not the caches of this machine's user.
+        environ = {"PATH": os.environ["PATH"], "CPACK_CACHE_DIR": own, "HOME": own, "TMPDIR": own}
+        command = [os.environ.get("CPACK_BOOT") or boot, "--cpack", "verify", "--json"]
+        return json.loads(subprocess.run(command, env=environ, stdout=subprocess.PIPE, check=True).stdout)
