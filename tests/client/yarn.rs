@@ -21,9 +21,11 @@ fn applications_run_on_yarn() {
     let yarn = Yarn::start(&[]);
     let variables = yarn.variables();
     // Each environment is for this test while it is used.
+    // What is to be interrupted comes first: a start builds where most of its layers are, which would be where others left
+    // theirs, and not at the place that it is told.
+    let applications =
+        all(&with_spark(), &["test_spark_interrupted.py", "test_spark_yarn.py", "test_examples_yarn.py"], &variables);
     let services = all(&with_skein(), &["test_yarn.py"], &variables);
-    let files = ["test_spark_yarn.py", "test_spark_interrupted.py", "test_examples_yarn.py"];
-    let applications = all(&with_spark(), &files, &variables);
     assert!(services && applications);
     // The tests above have the other version.
     some_jobs_run_on_yarn("3.5", &variables, "hdfs:///tmp/spark-3");
