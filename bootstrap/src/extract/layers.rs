@@ -20,7 +20,7 @@ use super::{CallerError, Limits, Stats, Totals, check_directory_size};
 /// each request has its latency.
 const SMALL: u64 = 512 << 10;
 
-/// Bytes that may be fetched and not yet decoded, however much memory there is: twice what eight reads have in flight. What
+/// Bytes that may be fetched and not yet decoded, however much memory there is: more than eight reads have in flight. What
 /// waits beyond them makes nothing faster, and memory that nobody used before is slow to touch.
 const AHEAD: u64 = 64 << 20;
 
