@@ -4,9 +4,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
-use cpack_artifact::Digest;
 use cpack_artifact::manifest::{Archive, MAX_PIECE};
 use cpack_artifact::zip::{read_directory, read_end};
+use cpack_artifact::{Digest, events};
 
 use super::error::{ExtractError, Failure, refused, zip_error};
 use super::plan::{Layout, PlanError, WHOLE, plan_layer};
@@ -150,7 +150,10 @@ fn read_pieces(
     start: u64,
 ) -> Result<Vec<u8>, ExtractError> {
     let mut bytes = vec![0; usize::try_from(archive.size.saturating_sub(start)).unwrap_or(usize::MAX)];
+    let event = events::span("fetch", || format!("{name} at {start}")).of(bytes.len() as u64);
     source.read(start, &mut bytes).map_err(|source| ExtractError::Read { archive: name.to_owned(), source })?;
+    drop(event);
+    let _event = events::span("verify", || format!("{name} at {start}")).of(bytes.len() as u64);
     let (mut rest, mut offset) = (bytes.as_mut_slice(), start);
     for piece in archive.pieces.iter().skip(layout.piece_at(start).unwrap_or(archive.pieces.len())) {
         let (bytes, others) = rest.split_at_mut(rest.len().min(piece.size as usize));
