@@ -100,6 +100,24 @@ fn a_pex_starts_from_the_store(site: &Site) {
     assert!(!output.status.success() && said.lines().count() == 1 && said.contains("other.pex"), "{said}");
 }
 
+/// `bench` on the store: three containers fetch what one does, and each fetch is told.
+fn it_is_measured(site: &Site, kind: &str) {
+    let env = site.world.path("venv");
+    let report =
+        site.pack(&["bench", "--venv", utf8(&env), "--runs", "1", "--containers", "3", "--", "-c", "import two"]);
+    assert_eq!(report["store"], kind);
+    let packed = report["environment"]["packed"].as_u64().expect("bytes");
+    for start in ["cold", "together"] {
+        assert_eq!(report[start]["fetched"].as_u64(), Some(packed), "{start}: {}", report[start]);
+    }
+    let layers = report["environment"]["layers"].as_array().expect("layers");
+    let fetches = |layer: &serde_json::Value| {
+        let work = layer["work"].as_array().expect("work");
+        work.iter().any(|kind| kind[0] == "fetch" && kind[1].as_f64() > Some(0.0))
+    };
+    assert!(layers.len() > 2 && layers.iter().all(fetches), "{layers:?}");
+}
+
 #[test]
 fn from_s3() {
     let server = Seaweed::start();
@@ -108,6 +126,7 @@ fn from_s3() {
     from_upload_to_python(&site);
     a_pex_starts_from_the_store(&site);
     a_change_costs_little_on_the_wire(&site, &proxy);
+    it_is_measured(&site, "s3");
     // What is in the node's cache needs no store.
     let launcher = site.world.path("env-python");
     drop(server);
@@ -120,6 +139,7 @@ fn from_hdfs() {
     let site = Site::hdfs(&server, "store");
     from_upload_to_python(&site);
     a_pex_starts_from_the_store(&site);
+    it_is_measured(&site, "hdfs");
     // As many copies as asked for, of what every executor reads; ten unless told otherwise.
     server.command(&format!("expect-replication /user/{USER}/store/layers 10"));
     server.command(&format!("expect-replication /user/{USER}/store/environments 10"));

@@ -280,6 +280,7 @@ impl<'a> Pool<'_, 'a> {
             return Ok(());
         };
         state.planned += run.plan.files.len();
+        self.packed.fetch_add(run.read_before(), Ordering::Relaxed);
         if !run.is_empty() {
             state.ready.push_back((run, 0));
             return Ok(());

@@ -167,6 +167,14 @@ impl<'a> Run<'a> {
         Ok(self.left.fetch_sub(1, Ordering::AcqRel) == 1)
     }
 
+    /// Bytes of a layer that were read before its spans: its directory.
+    pub(super) fn read_before(&self) -> u64 {
+        match &self.check {
+            Check::Layer { archive, .. } => archive.size.saturating_sub(archive.directory),
+            Check::Crc => 0,
+        }
+    }
+
     /// Archive bytes and content bytes of a span, and whether it is a large entry.
     pub(super) fn weight(&self, index: usize) -> (u64, u64, bool) {
         let Some(span) = self.plan.spans.get(index) else { return (0, 0, false) };
