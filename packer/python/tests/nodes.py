@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 
-def until(happens, what, seconds=900):
+def until(happens, what, seconds=300):
     """Waits for what `happens` returns to be true, and returns it."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -17,6 +17,14 @@ def until(happens, what, seconds=900):
             return found
         time.sleep(0.01)
     raise TimeoutError(f"{what} did not happen in {seconds} s")
+
+
+def parent(process):
+    """Whose child a process is. None: it has ended."""
+    try:
+        return int(Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    except OSError:
+        return None
 
 
 class Node:
@@ -43,8 +51,10 @@ class Node:
         staging = self.directory / f"cpack-{os.getuid()}" / "staging"
         if not any(path.is_file() for path in staging.rglob("*")):
             return []
-        # Their own names are those of launchers in a store: digests.
-        return [process for process, name in self.processes().items() if len(name.split()[0]) == 64]
+        # Their own names are those of launchers in a store: digests. So is that of a child until it executes something,
+        # whose parent must not wait for it for ever.
+        found = {process for process, name in self.processes().items() if len(name.split()[0]) == 64}
+        return [process for process in found if parent(process) not in found]
 
     def verify(self):
         """What `--cpack verify` finds, and how many environments there are."""

@@ -18,7 +18,7 @@ from pyspark.sql import SparkSession
 
 from cluster_pack import binary, yarn_launcher
 from cluster_pack.spark import spark_config_builder
-from nodes import Node, until
+from nodes import Node, parent, until
 from spark_yarn import CLUSTER, prepare
 from spark_yarn_job import half_of_all
 
@@ -91,9 +91,9 @@ class Interruptions(unittest.TestCase):
     def test_a_lost_executor_is_replaced(self):
         building = self.interrupted()
         for process in building:
-            parent = int(Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[1])
-            self.assertEqual(self.node.processes()[parent], "java")
-            os.kill(parent, signal.SIGKILL)
+            executor = parent(process)
+            self.assertEqual(self.node.processes()[executor], "java")
+            os.kill(executor, signal.SIGKILL)
         # Nobody else tells those whose executor is gone.
         self.resume(building)
         self.job.join(600)
