@@ -9,8 +9,8 @@ mod programs;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod applications;
 mod frameworks;
 mod library;
 mod spark;
 mod wheel;
-mod yarn;

@@ -1,4 +1,5 @@
-//! Skein and Spark on a real YARN, which they share, and Skein on a secure one.
+//! Applications of Skein and Spark on a real YARN, which they share, and on a secure one. The longest tests of this suite:
+//! tests start in the order of their names, so these have the first.
 
 use std::panic::catch_unwind;
 use std::path::Path;
@@ -17,7 +18,7 @@ fn all(environment: &Path, files: &[&str], variables: &[(&str, String)]) -> bool
 }
 
 #[test]
-fn applications_run_on_yarn() {
+fn run_on_yarn() {
     let yarn = Yarn::start(&[]);
     let variables = yarn.variables();
     // Each environment is for this test while it is used.
@@ -32,7 +33,7 @@ fn applications_run_on_yarn() {
 }
 
 #[test]
-fn applications_run_on_a_secure_yarn() {
+fn run_on_a_secure_yarn() {
     let yarn = Yarn::start(&["secure"]);
     let file = |name| yarn.path(name).display().to_string();
     let mut variables = yarn.variables();
