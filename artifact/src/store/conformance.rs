@@ -21,6 +21,7 @@ pub fn check(store: &dyn Store) {
     torn(store);
     listing_and_deleting(store);
     removing_what_is_old(store);
+    erasing(store);
 }
 
 fn key(content: &[u8]) -> Key {
@@ -125,4 +126,14 @@ fn removing_what_is_old(store: &dyn Store) {
     assert_eq!(store.stat(&key).expect("stat"), None);
     assert!(!store.remove_old(&key, written + second).expect("looks"), "it is gone already");
     assert_eq!(store.sweep(SystemTime::now() + second * 3600).expect("sweeps"), 0, "nothing was left aside");
+}
+
+/// Objects of several directories are there until then.
+fn erasing(store: &dyn Store) {
+    assert!(!store.list("layers").expect("lists").is_empty());
+    store.erase().expect("removes everything");
+    for directory in ["layers", "names"] {
+        assert!(store.list(directory).expect("lists").is_empty(), "{directory}");
+    }
+    store.erase().expect("what is gone already is no error");
 }

@@ -223,6 +223,13 @@ impl Store for FileStore {
         Ok(swept)
     }
 
+    fn erase(&self) -> Result<(), StoreError> {
+        match fs::remove_dir_all(&self.root) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.error("cannot remove", "", &e)),
+            _ => Ok(()),
+        }
+    }
+
     fn local_path(&self, key: &Key) -> Option<PathBuf> {
         Some(self.path(key))
     }
@@ -236,7 +243,9 @@ mod tests {
     #[test]
     fn keeps_the_contract() {
         let directory = tempfile::tempdir().expect("a directory");
-        conformance::check(&FileStore::new(&directory.path().join("store")));
+        let place = directory.path().join("store");
+        conformance::check(&FileStore::new(&place));
+        assert!(!place.exists(), "the store was erased");
     }
 
     #[test]

@@ -8,6 +8,10 @@ use crate::Digest;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(String);
 
+/// The directories of the layout.
+pub(super) const DIRECTORIES: [&str; 7] =
+    ["layers", "contents", "environments", "overlays", "launchers", "boot", "names"];
+
 /// Longest name under `names/`, in bytes: a file name, with room for a suffix.
 const MAX_NAME: usize = 200;
 
@@ -71,10 +75,9 @@ impl Key {
 
     /// The key of a listed path. None if it has no shape of the layout's directories.
     pub fn from_listing(path: &str) -> Option<Self> {
-        let known = ["layers", "contents", "environments", "overlays", "launchers", "boot", "names"];
         let (directory, rest) = path.split_once('/')?;
         let plain = rest.split('/').all(|part| !part.is_empty() && !part.starts_with('.'));
-        (known.contains(&directory) && plain).then(|| Self(path.to_owned()))
+        (DIRECTORIES.contains(&directory) && plain).then(|| Self(path.to_owned()))
     }
 
     fn sharded(directory: &str, digest: &Digest) -> Self {

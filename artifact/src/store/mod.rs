@@ -98,6 +98,17 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Returns how many there were.
     fn sweep(&self, before: SystemTime) -> Result<usize, StoreError>;
 
+    /// Removes the store itself with all that is in it: for a place that was made to be used once. One that is gone
+    /// already is no error.
+    fn erase(&self) -> Result<(), StoreError> {
+        for directory in key::DIRECTORIES {
+            for listed in self.list(directory)? {
+                self.delete(&listed.key)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The path of an object on this machine's file system, where the store is a directory.
     fn local_path(&self, _key: &Key) -> Option<PathBuf> {
         None

@@ -279,6 +279,10 @@ impl Store for HdfsStore {
         self.readers.forget(key);
         self.remove(call, &self.path(key.as_str()))
     }
+
+    fn erase(&self) -> Result<(), StoreError> {
+        self.remove_root()
+    }
 }
 
 /// What a listing counts as, in bytes. It asks once for each directory, so its time is that of a transfer: 64 s more at

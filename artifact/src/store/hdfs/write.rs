@@ -159,9 +159,18 @@ impl HdfsStore {
 
     /// Removes a file. One that is gone already is no error.
     pub(super) fn remove(&self, call: Call<'_>, path: &str) -> Result<(), StoreError> {
+        self.unlink(call, path, false)
+    }
+
+    /// Removes the store's directory.
+    pub(super) fn remove_root(&self) -> Result<(), StoreError> {
+        self.unlink(Call { operation: "cannot remove", object: "", bytes: 0 }, &self.target.path, true)
+    }
+
+    fn unlink(&self, call: Call<'_>, path: &str, recursive: bool) -> Result<(), StoreError> {
         let result = self.call(call, |client| {
             let path = path.to_owned();
-            async move { client.delete(&path, false).await.map_err(|e| self.failed(call, &e)) }
+            async move { client.delete(&path, recursive).await.map_err(|e| self.failed(call, &e)) }
         });
         match result {
             Err(error) if !error.is_not_found() => Err(error),

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cpack_artifact::store::{Scheme, Store};
+use cpack_artifact::store::Scheme;
 
 use super::CommandError;
 use super::context::{Context, absolute};
@@ -19,10 +19,6 @@ use crate::cli::bench_arguments::{Bench, Form, Instead, Measure};
 use crate::discover::{Distribution, Environment, normalise};
 use crate::launcher;
 use crate::manifest::requirement_name;
-
-/// Directories of a store's layout.
-const LAYOUT: [&str; 8] =
-    ["layers", "contents", "environments", "overlays", "launchers", "launcher-uses", "boot", "names"];
 
 /// Measures, or simulates.
 pub(super) fn bench(context: &Context, arguments: &Bench) -> Result<(), CommandError> {
@@ -97,7 +93,7 @@ fn boot(context: &Context) -> Result<PathBuf, CommandError> {
     absolute(&launcher::find_boot(context.common.boot.as_deref(), program.as_deref())?)
 }
 
-/// Empty places in the store, emptied again at the end.
+/// Places in the store that are removed at the end.
 struct Places<'a> {
     context: &'a Context,
     stores: Vec<String>,
@@ -121,25 +117,11 @@ impl Drop for Places<'_> {
     fn drop(&mut self) {
         for place in &self.stores {
             let Ok(store) = self.context.open_store(place) else { continue };
-            match store.uri().as_directory() {
-                Some(directory) => crate::bench::scratch::remove(&directory),
-                None => {
-                    if let Err(error) = empty(store.as_ref()) {
-                        self.context.voice.warn(format!("{place} could not be emptied: {error}"));
-                    }
-                }
+            if let Err(error) = store.erase() {
+                self.context.voice.warn(format!("{place} could not be removed: {error}"));
             }
         }
     }
-}
-
-fn empty(store: &dyn Store) -> Result<(), CommandError> {
-    for directory in LAYOUT {
-        for listed in store.list(directory)? {
-            store.delete(&listed.key)?;
-        }
-    }
-    Ok(())
 }
 
 /// The arguments of Python: as given, else the import of the largest distribution that no other needs.
