@@ -113,17 +113,22 @@ impl BootError {
 
     /// The line for standard error: the error and its causes, without line breaks.
     pub fn line(&self) -> String {
-        let mut line = format!("cpack-boot: {self}");
-        let mut source = self.source();
-        while let Some(error) = source {
-            let text = error.to_string();
-            if !line.contains(&text) {
-                let _ = write!(line, ": {text}");
-            }
-            source = error.source();
-        }
-        one_line(&line)
+        one_line(&format!("cpack-boot: {}", with_causes(self)))
     }
+}
+
+/// The error and its causes, each that says something new.
+pub(crate) fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let cause = error.to_string();
+        if !text.contains(&cause) {
+            let _ = write!(text, ": {cause}");
+        }
+        source = error.source();
+    }
+    text
 }
 
 /// The text without control characters, cut to [`MAX_LINE`].

@@ -4,15 +4,17 @@
 //! in what is looked for and what is built.
 
 use std::cmp::Reverse;
+use std::sync::Once;
 use std::time::Duration;
 
 use cpack_artifact::manifest::Layer;
 
 use crate::cache::{
-    BootId, Cache, Cleaning, Environment, Found, Kind, LayerState, Place, PlaceError, RECENT, clean, complain, free_at,
-    places, unusable,
+    BootId, Cache, Cleaning, Environment, Found, Kind, LayerState, Place, PlaceError, RECENT, clean, free_at, places,
+    unusable,
 };
-use crate::error::BootError;
+use crate::error::{BootError, one_line, with_causes};
+use crate::say;
 use crate::settings::Settings;
 use crate::trace::{Phase, Trace};
 
@@ -24,6 +26,19 @@ const ROOM_TIME: Duration = Duration::from_secs(30);
 
 /// Layers that this start, or one beside it, built a moment ago are not what is to go.
 const JUST_BUILT: Duration = Duration::from_secs(120);
+
+/// Why a place is not built in.
+#[derive(Debug)]
+struct Refusal {
+    kind: Kind,
+    reason: String,
+}
+
+impl Refusal {
+    fn new(place: &Place, reason: String) -> Self {
+        Self { kind: place.kind, reason }
+    }
+}
 
 /// The places of a process, best first.
 #[derive(Debug)]
@@ -92,37 +107,52 @@ impl Node {
             let cache = match Cache::create(place, &self.boot) {
                 Ok(cache) => cache,
                 Err(error) => {
-                    refusals.push(complain(place, error.to_string()));
+                    refusals.push(Refusal::new(place, with_causes(&error)));
                     continue;
                 }
             };
             match build(cache, trace) {
-                Err(BootError::Build(error)) if error.is_of_this_place() => failure = Some(error),
-                result => return result,
+                Err(BootError::Build(error)) if error.is_of_this_place() => {
+                    refusals.push(Refusal::new(place, with_causes(&error)));
+                    failure = Some(error);
+                }
+                result => {
+                    if result.is_ok() {
+                        tell_who_chose_another(place, &refusals);
+                    }
+                    return result;
+                }
             }
         }
-        Err(failure.map_or_else(|| BootError::NoPlace(refusals.join("; ")), BootError::Build))
+        let reasons: Vec<String> = refusals.into_iter().map(|refusal| refusal.reason).collect();
+        Err(failure.map_or_else(|| BootError::NoPlace(reasons.join("; ")), BootError::Build))
     }
 
     /// The places to build in, best first: the one that somebody chose, then where most of the layers are already, then in
     /// their order, those without enough space last.
-    fn ranked(&self, layers: &[&Layer], refusals: &mut Vec<String>) -> Vec<&Place> {
+    fn ranked(&self, layers: &[&Layer], refusals: &mut Vec<Refusal>) -> Vec<&Place> {
         let total: u64 = layers.iter().map(|layer| layer.archive.unpacked).sum();
         let mut ranked = Vec::new();
         for place in &self.places {
             if let Some(reason) = unusable(place) {
-                refusals.push(complain(place, format!("{}: {reason}", place.path.display())));
+                refusals.push(Refusal::new(place, format!("{}: {reason}", place.path.display())));
                 continue;
             }
             let there = match Cache::open(place, &self.boot) {
                 Ok(cache) => size_there(&cache, layers),
                 Err(PlaceError::Io { .. }) => 0,
                 Err(error) => {
-                    refusals.push(error.to_string());
+                    refusals.push(Refusal::new(place, with_causes(&error)));
                     continue;
                 }
             };
-            let lacks_space = free_at(&place.path) < total.saturating_sub(there);
+            let (free, needed) = (free_at(&place.path), total.saturating_sub(there));
+            let lacks_space = free < needed;
+            if lacks_space && place.kind == Kind::Chosen {
+                let (path, free, needed) = (place.path.display(), free >> 20, needed.div_ceil(1 << 20));
+                let reason = format!("{path} has {free} MiB free, and the environment takes {needed} MiB");
+                refusals.push(Refusal::new(place, reason));
+            }
             ranked.push((lacks_space, place.kind != Kind::Chosen, Reverse(there), place));
         }
         ranked.sort_by_key(|(lacks_space, other, there, _)| (*lacks_space, *other, *there));
@@ -145,6 +175,17 @@ impl Node {
             self.caches().filter_map(|cache| clean(&cache, &cleaning).ok()).map(|cleaned| cleaned.bytes).sum();
         trace.mark(Phase::Clean);
         bytes > 0
+    }
+}
+
+/// Who chose a place learns, once, why the environment is somewhere else: it may be a typing error, or a full disk.
+fn tell_who_chose_another(used: &Place, refusals: &[Refusal]) {
+    static TOLD: Once = Once::new();
+    if used.kind == Kind::Chosen {
+        return;
+    }
+    if let Some(refusal) = refusals.iter().rev().find(|refusal| refusal.kind == Kind::Chosen) {
+        TOLD.call_once(|| say(&one_line(&format!("cpack-boot: CPACK_CACHE_DIR is not used: {}", refusal.reason))));
     }
 }
 

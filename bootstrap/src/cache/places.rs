@@ -7,12 +7,10 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Once;
 
 use nix::sys::statfs::statfs;
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-use crate::error::one_line;
 use crate::settings::Places;
 
 /// What kind of place it is.
@@ -109,16 +107,6 @@ pub(crate) fn unusable(place: &Place) -> Option<String> {
         return Some("it is on a network file system: set CPACK_CACHE_DIR to use it nevertheless".into());
     }
     None
-}
-
-/// A reason for not using a place. Who chose one that is not there, and cannot be made, is told, once: the next place
-/// serves, and it may be a typing error.
-pub(crate) fn complain(place: &Place, reason: String) -> String {
-    static TOLD: Once = Once::new();
-    if place.kind == Kind::Chosen && !place.path.exists() {
-        TOLD.call_once(|| crate::say(&one_line(&format!("cpack-boot: CPACK_CACHE_DIR is not used: {reason}"))));
-    }
-    reason
 }
 
 /// Who could put another directory in the place of a cache that is its user's own: whoever owns a directory above it, or

@@ -252,6 +252,18 @@ pub(crate) fn succeed(command: &mut Command) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
+/// How the line begins that tells who chose a place for the cache that it is not used.
+pub(crate) const NOT_USED: &str = "cpack-boot: CPACK_CACHE_DIR is not used: ";
+
+/// Checks that a start went well in another place than the chosen one, and said in one line why. Its standard output.
+pub(crate) fn succeed_elsewhere(command: &mut Command, reason: &str) -> String {
+    let output = command.output().expect("starts");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && error.lines().count() == 1, "{}: {error}", output.status);
+    assert!(error.starts_with(NOT_USED) && error.contains(reason), "{error}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
 /// Checks that a start failed as it should: this exit code, one line on standard error, nothing on standard output.
 pub(crate) fn assert_fails(output: &Output, code: i32, words: &str) {
     let error = String::from_utf8_lossy(&output.stderr);
