@@ -367,7 +367,7 @@ fn hdfs_says_in_one_line_what_is_wrong() {
         (forbidden.as_str(), StoreErrorKind::Denied, "user=alice"),
         (&refused, StoreErrorKind::Transient, "check the address"),
         ("hdfs://no-such-host.invalid/x", StoreErrorKind::Transient, "check the address"),
-        (&page, StoreErrorKind::Transient, ""),
+        (&page, StoreErrorKind::Misconfigured, "the name node's RPC port"),
     ] {
         let store = open(&uri.parse().expect("a URI"), &options).expect("opens");
         let error = store.put(&layer(b""), Source::Bytes(b""), Put::IfAbsent).expect_err("cannot be written");

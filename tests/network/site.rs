@@ -133,17 +133,18 @@ pub(crate) fn environment(site: &Site) -> PathBuf {
     venv(&usual_interpreter(), &path);
     install_by_hand(&path, "one", "1.0", "VALUE = 1\n");
     install_by_hand(&path, "two", "1.0", "VALUE = 2\n");
-    let packages = install_by_hand(
-        &path,
-        "large",
-        "1.0",
-        "import os\nSIZE = os.path.getsize(os.path.join(os.path.dirname(__file__), 'large.bin'))\n",
-    );
-    fs::write(packages.join("large.bin"), noise(LARGE)).expect("writes");
-    let record = packages.join("large-1.0.dist-info/RECORD");
-    let mut record = fs::OpenOptions::new().append(true).open(record).expect("opens");
-    record.write_all(b"large.bin,,\n").expect("writes");
+    install_with_noise(&path, "large", LARGE);
     path
+}
+
+/// A distribution with a file of `len` bytes that cannot be compressed.
+pub(crate) fn install_with_noise(venv: &Path, name: &str, len: usize) {
+    let body = format!("import os\nSIZE = os.path.getsize(os.path.join(os.path.dirname(__file__), '{name}.bin'))\n");
+    let packages = install_by_hand(venv, name, "1.0", &body);
+    fs::write(packages.join(format!("{name}.bin")), noise(len)).expect("writes");
+    let record = packages.join(format!("{name}-1.0.dist-info/RECORD"));
+    let mut record = fs::OpenOptions::new().append(true).open(record).expect("opens");
+    writeln!(record, "{name}.bin,,").expect("writes");
 }
 
 /// What says that the environment is whole.

@@ -4,13 +4,16 @@ use std::fs;
 use std::path::Path;
 
 use super::programs::{boot, cluster_pack, install_by_hand, installed, text, utf8};
-use super::site::{PROBE, Site, environment, whole};
+use super::site::{PROBE, Site, environment, install_with_noise, whole};
 use super::support::hadoop::{Hdfs, USER};
 use super::support::proxy::Proxy;
 use super::support::seaweed::Seaweed;
 
 /// Most bytes that a change costs beside the layer that changed.
 const BESIDE: u64 = 200 * 1000;
+
+/// Most memory that a start may have resident.
+const MOST_MEMORY: usize = 256 << 20;
 
 /// `upload`, `launcher` and `run`; a cold start, a warm one, and one after a change.
 fn from_upload_to_python(site: &Site) {
@@ -118,6 +121,24 @@ fn it_is_measured(site: &Site, kind: &str) {
     assert!(layers.len() > 2 && layers.iter().all(fetches), "{layers:?}");
 }
 
+/// A layer that is larger than the memory that a start may take.
+fn memory_is_bounded(site: &Site) {
+    let env = site.world.path("venv");
+    install_with_noise(&env, "larger", MOST_MEMORY + (64 << 20));
+    let launcher = site.launcher(&env);
+    // The kernel keeps the most that a process had through its execs. The shell forks: a child of this process begins with
+    // what this one has.
+    let code = "import resource, larger; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, larger.SIZE)";
+    let mut start = site.on_node("small", Path::new("sh"));
+    let output = start.args(["-c", "\"$@\"; exit $?", "sh", utf8(&launcher), "-c", code]).output().expect("starts");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let printed = text(&output.stdout);
+    let figures: Vec<usize> = printed.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let &[kibibytes, size] = figures.as_slice() else { panic!("{printed}") };
+    let fetched = site.metrics("small")["bytes"]["fetched"].as_u64().expect("bytes");
+    assert!(size > MOST_MEMORY && fetched > MOST_MEMORY as u64 && kibibytes << 10 <= MOST_MEMORY, "{printed}{fetched}");
+}
+
 #[test]
 fn from_s3() {
     let server = Seaweed::start();
@@ -127,10 +148,11 @@ fn from_s3() {
     a_pex_starts_from_the_store(&site);
     a_change_costs_little_on_the_wire(&site, &proxy);
     it_is_measured(&site, "s3");
+    memory_is_bounded(&site);
     // What is in the node's cache needs no store.
     let launcher = site.world.path("env-python");
     drop(server);
-    assert_eq!(site.run("cold", &launcher, "import two; print(two.VALUE)"), "22\n");
+    assert_eq!(site.run("small", &launcher, "import two; print(two.VALUE)"), "22\n");
 }
 
 #[test]
@@ -140,6 +162,7 @@ fn from_hdfs() {
     from_upload_to_python(&site);
     a_pex_starts_from_the_store(&site);
     it_is_measured(&site, "hdfs");
+    memory_is_bounded(&site);
     // As many copies as asked for, of what every executor reads; ten unless told otherwise.
     server.command(&format!("expect-replication /user/{USER}/store/layers 10"));
     server.command(&format!("expect-replication /user/{USER}/store/environments 10"));
