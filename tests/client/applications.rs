@@ -36,12 +36,13 @@ fn run_on_yarn() {
 fn run_on_a_secure_yarn() {
     let yarn = Yarn::start(&["secure"]);
     let file = |name| yarn.path(name).display().to_string();
+    let java = std::env::var("JAVA_TOOL_OPTIONS").unwrap_or_default();
     let mut variables = yarn.variables();
     variables.extend([
         ("KRB5_CONFIG", file("krb5.conf")),
         ("KRB5_CLIENT_KTNAME", file("user.keytab")),
         ("KRB5CCNAME", format!("FILE:{}", file("tickets"))),
-        ("JAVA_TOOL_OPTIONS", format!("-Djava.security.krb5.conf={}", file("krb5.conf"))),
+        ("JAVA_TOOL_OPTIONS", format!("{java} -Djava.security.krb5.conf={}", file("krb5.conf"))),
     ]);
     assert!(all(&with_skein(), &["test_yarn_secure.py"], &variables));
     some_jobs_run_on_yarn("4", &variables, "hdfs:///user/alice/spark");

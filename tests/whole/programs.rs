@@ -81,12 +81,13 @@ impl World {
         self.directory.path().join(name)
     }
 
-    /// A program with nothing of this process's environment but `PATH`.
+    /// A program with nothing of this process's environment but `PATH`, and what all JVMs of the tests are told.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .envs(std::env::var_os("JAVA_TOOL_OPTIONS").map(|options| ("JAVA_TOOL_OPTIONS", options)))
             .env("HOME", self.path("home"))
             .env("CPACK_CACHE_DIR", self.path("node"))
             // What is cleaned up does not depend on how full this machine's disk is.

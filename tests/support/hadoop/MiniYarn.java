@@ -25,6 +25,9 @@ import org.apache.hadoop.yarn.server.resourcemanager.scheduler.capacity.Capacity
 public class MiniYarn {
   private static final String USER = "alice";
 
+  /** What all JVMs of the tests are told. */
+  private static final String OPTIONS = System.getenv().getOrDefault("JAVA_TOOL_OPTIONS", "");
+
   private final File directory;
   private final boolean secure;
   private MiniDFSCluster hdfs;
@@ -94,6 +97,7 @@ public class MiniYarn {
     conf.set(YarnConfiguration.YARN_APPLICATION_CLASSPATH, classpath);
     conf.setBoolean(YarnConfiguration.TIMELINE_SERVICE_ENABLED, false);
     conf.setInt(YarnConfiguration.DEBUG_NM_DELETE_DELAY_SEC, 0);
+    conf.set(YarnConfiguration.NM_ADMIN_USER_ENV, "JAVA_TOOL_OPTIONS=" + OPTIONS);
     conf.setLong(YarnConfiguration.RM_AM_EXPIRY_INTERVAL_MS, 600_000);
     conf.setInt(YarnConfiguration.RM_NM_HEARTBEAT_INTERVAL_MS, 200);
     yarn = new MiniYARNCluster("yarn", 2, 1, 1);
@@ -128,7 +132,7 @@ public class MiniYarn {
     conf.set("dfs.http.policy", "HTTP_ONLY");
     conf.setBoolean("yarn.resourcemanager.webapp.delegation-token-auth-filter.enabled", false);
     // Nodes have it in /etc.
-    conf.set(YarnConfiguration.NM_ADMIN_USER_ENV, "JAVA_TOOL_OPTIONS=-Djava.security.krb5.conf=" + krb5);
+    conf.set(YarnConfiguration.NM_ADMIN_USER_ENV, "JAVA_TOOL_OPTIONS=" + OPTIONS + " -Djava.security.krb5.conf=" + krb5);
     UserGroupInformation.setConfiguration(conf);
     UserGroupInformation.loginUserFromKeytab(principal, keytab.getPath());
   }
