@@ -61,6 +61,7 @@ public class MiniYarn {
     YarnConfiguration conf = new YarnConfiguration();
     conf.set("hdfs.minidfs.basedir", new File(directory, "dfs").getPath());
     conf.set("dfs.namenode.fs-limits.min-block-size", "1048576");
+    conf.set(YarnConfiguration.NM_ADMIN_USER_ENV, "JAVA_TOOL_OPTIONS=" + OPTIONS);
     if (secure) {
       secure(conf);
     }
@@ -97,7 +98,6 @@ public class MiniYarn {
     conf.set(YarnConfiguration.YARN_APPLICATION_CLASSPATH, classpath);
     conf.setBoolean(YarnConfiguration.TIMELINE_SERVICE_ENABLED, false);
     conf.setInt(YarnConfiguration.DEBUG_NM_DELETE_DELAY_SEC, 0);
-    conf.set(YarnConfiguration.NM_ADMIN_USER_ENV, "JAVA_TOOL_OPTIONS=" + OPTIONS);
     conf.setLong(YarnConfiguration.RM_AM_EXPIRY_INTERVAL_MS, 600_000);
     conf.setInt(YarnConfiguration.RM_NM_HEARTBEAT_INTERVAL_MS, 200);
     yarn = new MiniYARNCluster("yarn", 2, 1, 1);
