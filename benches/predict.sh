@@ -6,7 +6,7 @@
 #
 # OTHER is measured with the import of pandas, SMALL of requests, LARGE of torch, where they have it. Reports that are in DIRECTORY
 # already are taken from there. Needs `cluster-pack` (CLUSTER_PACK, else the one built for release) and a quiet machine. A
-# prediction that is off by more than 20 % ends it with 1.
+# prediction that is more than 20 % off the fastest start ends it with 1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -142,14 +142,16 @@ fn cluster(arguments: &Simulate, answer: &Answer) -> String {
 }
 
 fn checks(answer: &Answer) -> String {
-    let mut rows = vec![["Environment", "What", "Predicted", "Measured", "Off by"].map(str::to_owned).to_vec()];
+    let header = ["Environment", "What", "Predicted", "Fastest", "Off by", "Median"];
+    let mut rows = vec![header.map(str::to_owned).to_vec()];
     for environment in &answer.environments {
         rows.extend(environment.checks.iter().map(|check| {
             let off = format!("{:+.0} %", 100.0 * check.error());
-            vec![environment.name.clone(), check.what.clone(), seconds(check.predicted), seconds(check.measured), off]
+            let [predicted, fastest, median] = [check.predicted, check.measured, check.median].map(seconds);
+            vec![environment.name.clone(), check.what.clone(), predicted, fastest, off, median]
         }));
     }
-    table(&rows, &[2, 3, 4])
+    table(&rows, &[2, 3, 4, 5])
 }
 
 fn hours(seconds: f64) -> String {
