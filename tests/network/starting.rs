@@ -162,6 +162,9 @@ fn from_hdfs() {
     from_upload_to_python(&site);
     a_pex_starts_from_the_store(&site);
     it_is_measured(&site, "hdfs");
+    let left = server.shell(&["-ls", "-C", &format!("/user/{USER}/store")]).output().expect("starts");
+    let left = text(&left.stdout);
+    assert!(left.contains("/layers") && !left.contains("bench"), "the bench removes what it made: {left}");
     memory_is_bounded(&site);
     // As many copies as asked for, of what every executor reads; ten unless told otherwise.
     server.command(&format!("expect-replication /user/{USER}/store/layers 10"));

@@ -128,12 +128,11 @@ fn removing_what_is_old(store: &dyn Store) {
     assert_eq!(store.sweep(SystemTime::now() + second * 3600).expect("sweeps"), 0, "nothing was left aside");
 }
 
-/// Objects of several directories are there until then.
 fn erasing(store: &dyn Store) {
-    assert!(!store.list("layers").expect("lists").is_empty());
+    let directories = ["layers", "names"];
+    let is_empty = |directory: &str| store.list(directory).expect("lists").is_empty();
+    assert!(!directories.into_iter().any(is_empty), "what was written above is there");
     store.erase().expect("removes everything");
-    for directory in ["layers", "names"] {
-        assert!(store.list(directory).expect("lists").is_empty(), "{directory}");
-    }
+    assert!(directories.into_iter().all(is_empty));
     store.erase().expect("what is gone already is no error");
 }

@@ -99,6 +99,7 @@ fn a_cache_that_others_control_is_bypassed() {
     for (what, prepare) in prepare {
         prepare();
         assert_eq!(succeed_elsewhere(&mut world.command(&["-c", CODE]), "is not used"), SEEN, "{what}");
+        assert!(world.path("home/.cache").join(&name).join("environments").is_dir(), "{what}");
         cpack_boot::cache::remove_tree(&world.path("home/.cache"), None).expect("removes");
         assert_eq!(entries(&place.join("environments")), [] as [PathBuf; 0], "{what}");
         let _ = fs::remove_dir(&place).or_else(|_| fs::remove_file(&place));
