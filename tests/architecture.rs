@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What each package may depend on within the workspace.
-const ARROWS: [(&str, &[&str]); 4] = [
+const ARROWS: [(&str, &[&str]); 5] = [
+    ("crc", &[]),
     ("cpack-artifact", &[]),
     ("cluster-pack", &["cpack-artifact"]),
     ("cpack-boot", &["cpack-artifact"]),
