@@ -191,6 +191,25 @@ pub enum Written {
     Kept,
 }
 
+impl Written {
+    /// Bytes that were sent.
+    pub const fn bytes(self) -> u64 {
+        match self {
+            Self::Sent(bytes) => bytes,
+            Self::Kept => 0,
+        }
+    }
+
+    /// What this write and `other` did together.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Kept, Self::Kept) => Self::Kept,
+            _ => Self::Sent(self.bytes() + other.bytes()),
+        }
+    }
+}
+
 /// What went wrong, for deciding what to do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StoreErrorKind {

@@ -89,15 +89,15 @@ fn write_launcher(store: &dyn Store, key: &Key, launcher: &[u8]) -> Result<Writt
         && let Some((boot, rest)) = parts(launcher)
     {
         let start = Key::boot(&Digest::of(boot));
-        match store.stat(&start)?.filter(|stat| stat.size == boot.len() as u64) {
-            Some(stat) => refresh_if_old(store, &start, stat)?,
-            None => drop(store.put(&start, Source::Bytes(boot), Put::Replace)?),
-        }
+        let written = match store.stat(&start)?.filter(|stat| stat.size == boot.len() as u64) {
+            Some(stat) => refresh_if_old(store, &start, stat).map(|()| Written::Kept)?,
+            None => store.put(&start, Source::Bytes(boot), Put::Replace)?,
+        };
         // What was joined is checked by its length alone; a store that cannot do it right is sent everything.
         if matches!(store.join(key, &start, rest), Some(Ok(())))
             && store.stat(key)?.is_some_and(|stat| stat.size == launcher.len() as u64)
         {
-            return Ok(Written::Sent(rest.len() as u64));
+            return Ok(written.and(Written::Sent(rest.len() as u64)));
         }
     }
     Ok(store.put(key, Source::Bytes(launcher), Put::Replace)?)
@@ -148,7 +148,7 @@ pub fn read_name(store: &dyn Store, name: &str) -> Result<Option<NameRecord>, Pu
     }
 }
 
-/// Points `name` at an environment, and lays the launcher there, unless both are there already. True: it was written.
+/// Points `name` at an environment, and lays the launcher there, unless both are there already.
 ///
 /// What is unchanged is not rewritten: YARN fails containers whose source file changed.
 pub fn publish_name(
@@ -156,7 +156,7 @@ pub fn publish_name(
     name: &str,
     record: &NameRecord,
     launcher: Option<&[u8]>,
-) -> Result<bool, PublishError> {
+) -> Result<Written, PublishError> {
     let key = Key::name(name, "json")?;
     let artifact = Key::name(name, "")?;
     let in_place = match launcher {
@@ -168,19 +168,20 @@ pub fn publish_name(
         && let Some(stat) = store.stat(&key)?
     {
         refresh_if_old(store, &key, stat)?;
-        return Ok(false);
+        return Ok(Written::Kept);
     }
+    let mut written = Written::Kept;
     if let Some(launcher) = launcher {
-        write_launcher(store, &artifact, launcher)?;
+        written = write_launcher(store, &artifact, launcher)?;
         step("publish.name")?;
     }
     let bytes = serde_json::to_vec_pretty(record).unwrap_or_default();
-    store.put(&key, Source::Bytes(&bytes), Put::Replace)?;
+    written = written.and(store.put(&key, Source::Bytes(&bytes), Put::Replace)?);
     // A prune that looked before the name was there may have taken the copy.
     if let (Some(digest), Some(launcher)) = (&record.launcher, launcher)
         && store.stat(&Key::launcher(digest))?.is_none()
     {
-        write_launcher(store, &Key::launcher(digest), launcher)?;
+        written = written.and(write_launcher(store, &Key::launcher(digest), launcher)?);
     }
-    Ok(true)
+    Ok(written)
 }

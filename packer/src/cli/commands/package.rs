@@ -12,7 +12,7 @@ use std::path::Path;
 
 use cpack_artifact::Digest;
 use cpack_artifact::manifest::MAX_JSON;
-use cpack_artifact::store::{FileOrObject, Key, ObjectUri, Put, Source, Store};
+use cpack_artifact::store::{FileOrObject, Key, ObjectUri, Put, Source, Store, Written};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -52,7 +52,7 @@ pub(super) fn publish(context: &Context, arguments: &Publish) -> Result<(), Comm
     let metadata = serde_json::from_str(&arguments.metadata)
         .map_err(|error| CommandError::Usage(format!("--metadata is no JSON object: {error}")))?;
     let written = lay(context, &arguments.uri, Source::File(&arguments.file), metadata, arguments.force)?;
-    let report = Report { uri: arguments.uri.clone(), unchanged: !written };
+    let report = Report { uri: arguments.uri.clone(), unchanged: written == Written::Kept };
     context.voice.answer(report.uri.clone(), &report);
     Ok(())
 }
@@ -87,14 +87,14 @@ pub(super) fn of_record(record: &NameRecord) -> Map<String, Value> {
     ])
 }
 
-/// Lays `source` at `uri` with its metadata, unless the same is there or `force` is set. True: it was written.
+/// Lays `source` at `uri` with its metadata, unless the same is there or `force` is set.
 pub(super) fn lay(
     context: &Context,
     uri: &str,
     source: Source<'_>,
     mut metadata: Map<String, Value>,
     force: bool,
-) -> Result<bool, CommandError> {
+) -> Result<Written, CommandError> {
     let object = object(uri)?;
     let (file, beside) = (&object.key, beside(&object)?);
     let digest = digest_of(&source)?;
@@ -103,16 +103,15 @@ pub(super) fn lay(
     metadata.insert("digest".into(), digest.to_hex().into());
     let store = context.open_uri(object.store.clone())?;
     if !force && is_there(store.as_ref(), file, &beside, &metadata, size)? {
-        return Ok(false);
+        return Ok(Written::Kept);
     }
     store.delete(&beside)?;
-    store.put(file, source, Put::Replace)?;
+    let written = store.put(file, source, Put::Replace)?;
     if let Some(path) = store.local_path(file) {
         make_executable(&path).map_err(|source| io("write", &path, source))?;
     }
     let text = serde_json::to_vec_pretty(&metadata).unwrap_or_default();
-    store.put(&beside, Source::Bytes(&text), Put::Replace)?;
-    Ok(true)
+    Ok(written.and(store.put(&beside, Source::Bytes(&text), Put::Replace)?))
 }
 
 fn is_there(

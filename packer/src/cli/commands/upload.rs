@@ -1,6 +1,6 @@
 //! `cluster-pack upload` and `cluster-pack pack`.
 
-use cpack_artifact::store::{Key, Source};
+use cpack_artifact::store::{Key, Source, Written};
 use serde::Serialize;
 
 use super::context::Context;
@@ -26,6 +26,7 @@ struct Report {
     packages: Vec<String>,
     store: String,
     unchanged: bool,
+    /// Of layers, of launchers and of what lies under the name.
     sent_bytes: u64,
     packed_bytes: u64,
     unpacked_bytes: u64,
@@ -66,9 +67,10 @@ impl LayerReport {
 }
 
 impl Report {
-    fn new(submission: &Submission, store: String, uri: String, unchanged: bool) -> Self {
+    /// `named`: what was done at `uri` and to its metadata.
+    fn new(submission: &Submission, store: String, uri: String, named: Written) -> Self {
         let layers = LayerReport::all(submission);
-        let sent = submission.layers.iter().chain(&submission.overlays).filter_map(|o| o.sent).sum();
+        let sent: u64 = submission.layers.iter().chain(&submission.overlays).filter_map(|o| o.sent).sum();
         Self {
             uri,
             launcher: None,
@@ -76,8 +78,8 @@ impl Report {
             environment: submission.id.to_hex(),
             packages: Vec::new(),
             store,
-            unchanged,
-            sent_bytes: sent,
+            unchanged: named == Written::Kept,
+            sent_bytes: sent + named.bytes(),
             packed_bytes: layers.iter().map(|l| l.packed_bytes).sum(),
             unpacked_bytes: layers.iter().map(|l| l.unpacked_bytes).sum(),
             seconds: submission.elapsed.as_secs_f64(),
@@ -103,18 +105,25 @@ pub(super) fn upload(context: &Context, arguments: &Upload) -> Result<(), Comman
     let job = context.job(job, name.clone());
     let submission = context.submit(&environment, store.as_ref(), &job, arguments.repair)?;
     let launcher = context.launcher(&submission, &boot);
-    let (record, _) = context.name_record(store.as_ref(), &submission, Some(&launcher), arguments.repair)?;
+    let (record, copy) = context.name_record(store.as_ref(), &submission, Some(&launcher), arguments.repair)?;
     // One mutable place is enough.
     let under_name = arguments.package.is_none().then_some(&launcher[..]);
-    let mut written = publish_name(store.as_ref(), &name, &record, under_name)?;
+    let mut named = publish_name(store.as_ref(), &name, &record, under_name)?;
     let place = |key: Key| store.uri().join(key.as_str());
     let mut uri = Key::name(&name, "").map(place).unwrap_or_default();
     if let Some(package) = &arguments.package {
         let metadata = super::package::of_record(&record);
-        written |= super::package::lay(context, package, Source::Bytes(&launcher), metadata, arguments.repair)?;
+        let laid = super::package::lay(context, package, Source::Bytes(&launcher), metadata, arguments.repair)?;
+        named = named.and(laid);
         uri.clone_from(package);
     }
-    let mut report = Report::new(&submission, store.uri().to_string(), uri.clone(), !written);
+    let copied = copy.map_or(0, Written::bytes);
+    if copied > 0 || named != Written::Kept {
+        let both = bytes(copied + named.bytes());
+        context.voice.say(format!("sent the launcher, to its name and as the copy that jobs refer to ({both})"));
+    }
+    let mut report = Report::new(&submission, store.uri().to_string(), uri.clone(), named);
+    report.sent_bytes += copied;
     report.packages.clone_from(&record.package_installed);
     report.launcher =
         record.launcher.map(|digest| super::made::qualified(store.uri(), &Key::launcher(&digest))).transpose()?;
@@ -145,9 +154,9 @@ fn pack_layers(context: &Context, arguments: &Pack) -> Result<(), CommandError> 
     let job = JobRequest { name: name.clone(), ..JobRequest::default() };
     let submission = context.submit(&environment, store.as_ref(), &job, false)?;
     let (record, _) = context.name_record(store.as_ref(), &submission, None, false)?;
-    let written = publish_name(store.as_ref(), &name, &record, None)?;
+    let named = publish_name(store.as_ref(), &name, &record, None)?;
     let uri = store.uri().join(Key::environment(&submission.id).as_str());
-    let report = Report::new(&submission, store.uri().to_string(), uri.clone(), !written);
+    let report = Report::new(&submission, store.uri().to_string(), uri.clone(), named);
     context.voice.say(format!(
         "packed {} into {} in {:.2} s",
         bytes(report.unpacked_bytes),
