@@ -132,6 +132,32 @@ pub fn rename(from: &Path, to: &Path, existing: Existing) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// `FS_TOPDIR_FL` of `linux/fs.h`: `chattr +T`.
+const TOP_OF_HIERARCHY: libc::c_int = 0x2_0000;
+
+/// Has ext4 choose a part of the disk at random for each subdirectory that `directory` will get, as it does for those of
+/// the root directory. File systems without such parts refuse.
+///
+/// ext4 lays new files beside their directory's parent, where it passes over every inode that was freed within the last
+/// five minutes, one by one and for each file anew. On a node that has just cleaned up, a new file took 120 µs beside what
+/// had gone, and 4 µs elsewhere.
+#[expect(unsafe_code, reason = "flags of inodes have no safe wrapper")]
+pub fn spread_subdirectories(directory: impl AsFd) -> io::Result<()> {
+    let fd = directory.as_fd().as_raw_fd();
+    let mut flags: libc::c_int = 0;
+    // SAFETY: both requests take a pointer to an int, whatever their number says, and that lives until they return.
+    let result = unsafe {
+        match libc::ioctl(fd, nix::request_code_read!(b'f', 1, size_of::<libc::c_long>()), &raw mut flags) {
+            -1 => -1,
+            _ => {
+                flags |= TOP_OF_HIERARCHY;
+                libc::ioctl(fd, nix::request_code_write!(b'f', 2, size_of::<libc::c_long>()), &raw const flags)
+            }
+        }
+    };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Duplicates a descriptor to the first free number from `least` on, kept across `exec`.
 #[expect(unsafe_code, reason = "a raw descriptor that outlives this program is what is wanted")]
 pub fn duplicate_for_exec(fd: impl AsFd, least: RawFd) -> io::Result<RawFd> {
