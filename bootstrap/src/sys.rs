@@ -141,21 +141,23 @@ const TOP_OF_HIERARCHY: libc::c_int = 0x2_0000;
 /// ext4 lays new files beside their directory's parent, where it passes over every inode that was freed within the last
 /// five minutes, one by one and for each file anew. On a node that has just cleaned up, a new file took 120 µs beside what
 /// had gone, and 4 µs elsewhere.
-#[expect(unsafe_code, reason = "flags of inodes have no safe wrapper")]
+#[expect(unsafe_code, reason = "FS_IOC_SETFLAGS has no safe wrapper")]
 pub fn spread_subdirectories(directory: impl AsFd) -> io::Result<()> {
-    let fd = directory.as_fd().as_raw_fd();
-    let mut flags: libc::c_int = 0;
-    // SAFETY: both requests take a pointer to an int, whatever their number says, and that lives until they return.
-    let result = unsafe {
-        match libc::ioctl(fd, nix::request_code_read!(b'f', 1, size_of::<libc::c_long>()), &raw mut flags) {
-            -1 => -1,
-            _ => {
-                flags |= TOP_OF_HIERARCHY;
-                libc::ioctl(fd, nix::request_code_write!(b'f', 2, size_of::<libc::c_long>()), &raw const flags)
-            }
-        }
-    };
+    const SET_FLAGS: libc::c_ulong = nix::request_code_write!(b'f', 2, size_of::<libc::c_long>()) as libc::c_ulong;
+    let flags = inode_flags(&directory)? | TOP_OF_HIERARCHY;
+    // SAFETY: the request takes a pointer to an int, whatever its number says, and that lives until it returns.
+    let result = unsafe { libc::ioctl(directory.as_fd().as_raw_fd(), SET_FLAGS as _, &raw const flags) };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// What `lsattr` shows.
+#[expect(unsafe_code, reason = "FS_IOC_GETFLAGS has no safe wrapper")]
+fn inode_flags(file: impl AsFd) -> io::Result<libc::c_int> {
+    const GET_FLAGS: libc::c_ulong = nix::request_code_read!(b'f', 1, size_of::<libc::c_long>()) as libc::c_ulong;
+    let mut flags = 0;
+    // SAFETY: the request takes a pointer to an int, whatever its number says, and that lives until it returns.
+    let result = unsafe { libc::ioctl(file.as_fd().as_raw_fd(), GET_FLAGS as _, &raw mut flags) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(flags) }
 }
 
 /// Duplicates a descriptor to the first free number from `least` on, kept across `exec`.
@@ -199,5 +201,25 @@ pub fn die_by(signal: i32) {
     unsafe {
         libc::signal(signal, libc::SIG_DFL);
         libc::raise(signal);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, File};
+
+    use nix::sys::statfs::{EXT4_SUPER_MAGIC, statfs};
+
+    #[test]
+    fn subdirectories_are_spread_where_the_file_system_knows_how() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = File::open(directory.path()).expect("opens");
+        let result = spread_subdirectories(&file);
+        let kind = statfs(directory.path()).expect("a file system").filesystem_type();
+        assert!(result.is_ok() || kind != EXT4_SUPER_MAGIC, "{result:?}");
+        let spread = inode_flags(&file).is_ok_and(|flags| flags & TOP_OF_HIERARCHY != 0);
+        assert_eq!(spread, result.is_ok());
+        fs::create_dir(directory.path().join("below")).expect("is a directory as any other");
     }
 }

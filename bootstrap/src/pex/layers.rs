@@ -24,6 +24,7 @@ use crate::cache::{Cache, Staging, content_of, seal_directories};
 use crate::error::BootError;
 use crate::extract::{FileSource, Limits, ZipTask, extract_zip};
 use crate::interpreter::minor;
+use crate::sys;
 
 /// The module that arranges `sys.path`, and what makes Python import it.
 const INHERIT: (&str, &str) = ("_cpack_pex.py", include_str!("inherit.py"));
@@ -85,6 +86,8 @@ impl Work<'_> {
             return Ok(Err(Reason::Shadows(name)));
         }
         let all = staging.subdirectory("pex").map_err(failed)?;
+        // As layers are spread.
+        let _ = File::open(&all).and_then(sys::spread_subdirectories);
         for (files, places) in self.source.files.iter().zip(&places) {
             for archive in &files.archives {
                 unzip(archive, &all, means, &|name| {

@@ -8,11 +8,12 @@ use nix::sys::statvfs::statvfs;
 
 use super::{BenchError, io_error};
 
-/// A place for everything that a measurement makes, removed with it.
+/// A place for everything that a measurement makes, removed with it unless it is kept.
 #[derive(Debug)]
 pub struct Scratch {
     directory: tempfile::TempDir,
     made: usize,
+    kept: bool,
 }
 
 impl Scratch {
@@ -20,7 +21,7 @@ impl Scratch {
     pub fn new(place: &Path) -> Result<Self, BenchError> {
         fs::create_dir_all(place).map_err(io_error("create", place))?;
         let directory = tempfile::Builder::new().prefix("bench-").tempdir_in(place);
-        Ok(Self { directory: directory.map_err(io_error("create", place))?, made: 0 })
+        Ok(Self { directory: directory.map_err(io_error("create", place))?, made: 0, kept: false })
     }
 
     /// Where it is.
@@ -36,6 +37,12 @@ impl Scratch {
         Ok(path)
     }
 
+    /// Leaves everything where it is.
+    pub fn keep(&mut self) {
+        self.directory.disable_cleanup(true);
+        self.kept = true;
+    }
+
     /// Bytes that may be written.
     pub fn free(&self) -> u64 {
         statvfs(self.directory.path()).map_or(u64::MAX, |found| found.blocks_available() * found.fragment_size())
@@ -44,7 +51,9 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        remove(self.directory.path());
+        if !self.kept {
+            remove(self.directory.path());
+        }
     }
 }
 
@@ -76,5 +85,9 @@ mod tests {
         let path = scratch.path().to_owned();
         drop(scratch);
         assert!(!path.exists());
+        let mut kept = Scratch::new(place.path()).expect("makes");
+        let (path, _) = (kept.fresh("a").expect("makes"), kept.keep());
+        drop(kept);
+        assert!(path.exists());
     }
 }

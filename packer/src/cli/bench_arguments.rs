@@ -42,6 +42,9 @@ pub struct Measure {
     /// Where nodes and containers are made: its file system is what is measured [default: the client's cache]
     #[arg(long, value_name = "DIR")]
     pub scratch: Option<PathBuf>,
+    /// Leave them there: ext4 is slow for minutes where much was removed, and what is measured next would pay for it
+    #[arg(long)]
+    pub keep: bool,
     /// Arguments of python, e.g. `-- -c 'import numpy'` [default: import the largest distribution that nothing else needs]
     #[arg(last = true, value_name = "ARGUMENTS")]
     pub arguments: Vec<OsString>,

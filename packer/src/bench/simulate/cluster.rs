@@ -50,8 +50,8 @@ pub struct Outcome {
 enum Stage {
     /// Not started, or waiting for something that needs no core: seconds left.
     Waiting(f64),
-    /// Core seconds left, on one thread.
-    Alone(f64),
+    /// Core seconds left, and the cores that they can have at most.
+    Alone(f64, f64),
     /// The extraction with this index.
     Building(usize),
     /// At its end.
@@ -111,9 +111,9 @@ impl Node {
             let started = f64::from(number) * cluster.stagger;
             let mut stages = vec![
                 Stage::Waiting(started + store.latency),
-                Stage::Alone(demand.fixed),
+                Stage::Alone(demand.fixed, 1.0),
                 Stage::Building(index),
-                Stage::Alone(demand.python),
+                Stage::Alone(demand.python, demand.threads),
                 Stage::Waiting(demand.waiting),
                 Stage::Over,
             ]
@@ -150,7 +150,7 @@ impl Node {
         for (container, rate) in self.containers.iter_mut().zip(&alone) {
             match &mut container.stage {
                 Stage::Waiting(left) => *left = less(*left, 1.0, next),
-                Stage::Alone(left) => *left = less(*left, *rate, next),
+                Stage::Alone(left, _) => *left = less(*left, *rate, next),
                 Stage::Building(_) | Stage::Over => {}
             }
         }
@@ -162,7 +162,7 @@ impl Node {
         for container in &mut self.containers {
             loop {
                 let over = match container.stage {
-                    Stage::Waiting(left) | Stage::Alone(left) => left <= DONE,
+                    Stage::Waiting(left) | Stage::Alone(left, _) => left <= DONE,
                     Stage::Building(index) => self.extractions.get(index).is_none_or(Extraction::is_over),
                     Stage::Over => break,
                 };
@@ -196,11 +196,11 @@ impl Node {
 
     /// Cores of each container that runs alone, and of each extraction.
     fn computing(&self, builders: &[usize]) -> (Vec<f64>, Vec<f64>) {
-        let single = |c: &Container| if matches!(c.stage, Stage::Alone(_)) { 1.0 } else { 0.0 };
+        let own = |c: &Container| if let Stage::Alone(_, threads) = c.stage { threads } else { 0.0 };
         let all = |(extraction, builders): (&Extraction, &usize)| {
             if extraction.work <= DONE || *builders == 0 { 0.0 } else { self.cores }
         };
-        let mut limits: Vec<f64> = self.containers.iter().map(single).collect();
+        let mut limits: Vec<f64> = self.containers.iter().map(own).collect();
         limits.extend(self.extractions.iter().zip(builders).map(all));
         let mut parts = share(self.cores, &limits);
         let building = parts.split_off(self.containers.len());
@@ -217,7 +217,7 @@ impl Node {
         for (container, rate) in self.containers.iter().zip(alone) {
             next = next.min(match container.stage {
                 Stage::Waiting(left) => until(left, 1.0),
-                Stage::Alone(left) => until(left, *rate),
+                Stage::Alone(left, _) => until(left, *rate),
                 Stage::Building(_) | Stage::Over => f64::INFINITY,
             });
         }
@@ -255,7 +255,7 @@ mod tests {
     use super::*;
 
     fn demand() -> Demand {
-        Demand { fixed: 1.0, extraction: 8.0, packed: 100.0, unpacked: 300.0, python: 2.0, waiting: 0.5 }
+        Demand { fixed: 1.0, extraction: 8.0, packed: 100.0, unpacked: 300.0, python: 2.0, threads: 1.0, waiting: 0.5 }
     }
 
     fn store(aggregate: f64) -> Store {
@@ -307,6 +307,10 @@ mod tests {
         let outcome = simulate(&cluster(1, 8, true), &store(f64::INFINITY), &demand());
         // Eight fixed parts and eight commands on four cores.
         near(outcome.last, 0.25 + 2.0 + 2.0 + 4.0 + 0.5);
+        // Threads of a command help it where it is alone.
+        let threads = Demand { threads: 2.0, ..demand() };
+        near(simulate(&cluster(1, 8, true), &store(f64::INFINITY), &threads).last, outcome.last);
+        near(simulate(&cluster(1, 1, true), &store(f64::INFINITY), &threads).last, 0.25 + 1.0 + 2.0 + 1.0 + 0.5);
     }
 
     #[test]

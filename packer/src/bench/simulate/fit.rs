@@ -11,7 +11,8 @@ use crate::bench::starts::WORK;
 /// What things cost on the machine that was measured, in seconds of one core unless said otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Costs {
-    /// Of a file, an unpacked byte and a packed byte that are extracted.
+    /// Of 1,000 files, and of 10 MB unpacked and packed, that are extracted. What is packed may count negative: bytes that
+    /// could not be compressed are not decoded either.
     pub extraction: [f64; 3],
     /// What an extraction takes, times the cores there are, over its work: how well cores are used.
     pub idleness: f64,
@@ -32,8 +33,10 @@ pub struct Demand {
     pub packed: f64,
     /// Bytes that are written.
     pub unpacked: f64,
-    /// Seconds of one core of Python, per container.
+    /// Core seconds of Python, per container.
     pub python: f64,
+    /// Cores that they are spent on where there are enough: libraries start threads of their own.
+    pub threads: f64,
     /// Seconds that Python waits without a core, per container.
     pub waiting: f64,
 }
@@ -52,26 +55,18 @@ pub fn fit(reports: &[Report]) -> Result<Costs, BenchError> {
             "costs of files and of bytes are told apart by two environments of different sizes",
         ));
     }
-    let mut rows = Vec::new();
-    let mut values = Vec::new();
     for report in &reports {
-        let told: f64 = report.cold.work.iter().map(|(_, s)| s.median).sum();
-        let traced: f64 = report.environment.layers.iter().map(|layer| work(report, layer)).sum();
-        if told <= 0.0 || traced <= 0.0 {
+        let traced: f64 = report.environment.layers.iter().map(|layer| work(report, layer, |_| true)).sum();
+        if told(report) <= 0.0 || traced <= 0.0 {
             return Err(unusable(&report.environment.name, "it tells no work of threads: measure it again"));
         }
-        for layer in &report.environment.layers {
-            // Each layer counts as much as the part of the time that it takes, so that small ones are heard.
-            let work = work(report, layer);
-            let weight = 1.0 / work.max(told * 1e-3).sqrt();
-            rows.push(features(layer).map(|feature| feature * weight));
-            values.push(work * weight);
-        }
     }
-    let extraction = solve(&rows, &values);
+    let decoding = |kind: &str| kind == DECODE;
+    let [decode_file, saved] = cost(&reports, decoding, |layer| [files(layer), unpacked(layer) - packed(layer)]);
+    let rest = cost(&reports, |kind| !decoding(kind), |layer| [files(layer), unpacked(layer), packed(layer)]);
+    let extraction = [rest[0] + decode_file, rest[1] + saved, rest[2] - saved];
     let elapsed = |report: &Report| report.cold.phase("extract") * report.machine.cores as f64;
-    let works = |report: &Report| report.cold.work.iter().map(|(_, s)| s.median).sum::<f64>();
-    let idleness = reports.iter().map(elapsed).sum::<f64>() / reports.iter().map(works).sum::<f64>();
+    let idleness = reports.iter().map(elapsed).sum::<f64>() / reports.iter().map(told).sum::<f64>();
     let around: Vec<([f64; 2], f64)> = reports
         .iter()
         .map(|report| {
@@ -101,13 +96,36 @@ fn scaled(rows: &[[f64; 2]], values: &[f64]) -> [f64; 2] {
     [a / units[0], b / units[1]]
 }
 
-/// The work of a layer: what the traced start tells of it, each kind of work as much longer or shorter as the timed starts had
-/// of that kind altogether.
-fn work(report: &Report, layer: &Layer) -> f64 {
+/// What work of the kinds that are wanted costs by the features of layers.
+fn cost<const N: usize>(
+    reports: &[Report],
+    wanted: impl Fn(&str) -> bool,
+    features: impl Fn(&Layer) -> [f64; N],
+) -> [f64; N] {
+    let (mut rows, mut values) = (Vec::new(), Vec::new());
+    for report in reports {
+        for layer in &report.environment.layers {
+            // Each layer counts as much as the part of the time that it takes, so that small ones are heard.
+            let weight = 1.0 / work(report, layer, |_| true).max(told(report) * 1e-3).sqrt();
+            rows.push(features(layer).map(|feature| feature.max(0.0) * weight));
+            values.push(work(report, layer, &wanted) * weight);
+        }
+    }
+    solve(&rows, &values)
+}
+
+/// The work of threads in all.
+fn told(report: &Report) -> f64 {
+    report.cold.work.iter().map(|(_, spread)| spread.median).sum()
+}
+
+/// The work of a layer, of the kinds that are wanted: what the traced start tells of it, each kind as much longer or shorter as
+/// the timed starts had of that kind altogether.
+fn work(report: &Report, layer: &Layer, wanted: impl Fn(&str) -> bool) -> f64 {
     let sum = |layers: &[Layer], kind: &str| -> f64 {
         layers.iter().flat_map(|l| &l.work).filter(|(found, _)| found == kind).map(|(_, seconds)| seconds).sum()
     };
-    let timed = report.cold.work.iter().filter(|(kind, _)| WORK.contains(&kind.as_str()));
+    let timed = report.cold.work.iter().filter(|(kind, _)| WORK.contains(&kind.as_str()) && wanted(kind));
     let of = |(kind, spread): &(String, Spread)| {
         let traced = sum(&report.environment.layers, kind);
         if traced > 0.0 { sum(std::slice::from_ref(layer), kind) * spread.median / traced } else { 0.0 }
@@ -115,34 +133,42 @@ fn work(report: &Report, layer: &Layer) -> f64 {
     timed.map(of).sum()
 }
 
-/// Files, and megabytes: numbers of one size.
-fn features(layer: &Layer) -> [f64; 3] {
-    [layer.files as f64 / FILES, layer.unpacked as f64 / BYTES, layer.packed as f64 / BYTES]
+/// The work that what is stored uncompressed does not cause.
+const DECODE: &str = "decode";
+
+// Files and bytes in units that make them numbers of one size.
+
+fn files(layer: &Layer) -> f64 {
+    layer.files as f64 / 1000.0
 }
 
-/// The unit of files in [`Costs::extraction`].
-const FILES: f64 = 1000.0;
+fn unpacked(layer: &Layer) -> f64 {
+    layer.unpacked as f64 / 1e7
+}
 
-/// The unit of bytes in [`Costs::extraction`].
-const BYTES: f64 = 1e7;
+fn packed(layer: &Layer) -> f64 {
+    layer.packed as f64 / 1e7
+}
 
 impl Costs {
     /// What an environment demands, of which the sizes and the warm start, at its fastest, are known.
     pub fn demand(&self, report: &Report) -> Demand {
-        let of = |layer: &Layer| features(layer).iter().zip(self.extraction).map(|(a, b)| a * b).sum::<f64>();
+        let [of_files, of_unpacked, of_packed] = self.extraction;
+        let of = |layer: &Layer| of_files * files(layer) + of_unpacked * unpacked(layer) + of_packed * packed(layer);
         let environment = &report.environment;
         let warm = report.warm.fastest();
         let (python, cpu) = (warm.python(), warm.cpu.median);
         // What the boot itself uses of a warm start's CPU time is a millisecond.
-        let busy = cpu.min(python);
+        let threads = (cpu / python.max(f64::MIN_POSITIVE)).max(1.0);
         Demand {
             fixed: self.boot[0],
             extraction: environment.layers.iter().map(of).sum::<f64>() * self.idleness
                 + self.boot[1] * environment.files as f64,
             packed: environment.packed as f64,
             unpacked: environment.unpacked as f64,
-            python: busy * self.first_import,
-            waiting: (python - busy) * self.first_import,
+            python: cpu * self.first_import,
+            threads,
+            waiting: (python - cpu).max(0.0) * self.first_import,
         }
     }
 }
@@ -210,28 +236,33 @@ mod tests {
     /// Seconds of a file, an unpacked and a packed byte, of a boot, and of a file that is linked.
     const TRUE: [f64; 5] = [1e-4, 1e-9, 2e-9, 0.02, 3e-5];
 
+    /// Seconds of decoding, for each byte that packing saved.
+    const SAVED: f64 = 3e-9;
+
     /// A report as a machine with two cores would give it on which everything costs what [`TRUE`] says.
     fn report(layers: &[(u64, u64, u64)]) -> Report {
-        let work = |(files, unpacked, packed): &(u64, u64, u64)| {
+        let written = |(files, unpacked, packed): &(u64, u64, u64)| {
             TRUE[0] * *files as f64 + TRUE[1] * *unpacked as f64 + TRUE[2] * *packed as f64
         };
-        let all: f64 = layers.iter().map(work).sum();
+        let decoded = |(_, unpacked, packed): &(u64, u64, u64)| SAVED * (unpacked - packed) as f64;
+        let (write, decode): (f64, f64) = (layers.iter().map(written).sum(), layers.iter().map(decoded).sum());
         let files: u64 = layers.iter().map(|layer| layer.0).sum();
         let spread = |value: f64| serde_json::to_value(Spread::of([value])).expect("JSON");
-        let (extract, link) = (all / 2.0, TRUE[4] * files as f64 / 2.0);
+        let (extract, link) = ((write + decode) / 2.0, TRUE[4] * files as f64 / 2.0);
         let boot = TRUE[3] + extract + link;
         let starts = |boot: f64, extract: f64, python: f64, cpu: f64| {
             serde_json::json!({
                 "seconds": spread(boot + python), "cpu": spread(cpu), "boot": spread(boot), "fetched": 0, "written": 0,
                 "phases": [["extract", spread(extract)], ["interpreter", spread(0.1)], ["command", spread(python - 0.1)]],
                 // Twice what the traced start had.
-                "work": [["decode", spread(extract * 2.0)]],
+                "work": [["decode", spread(decode)], ["write", spread(write)]],
             })
         };
         let layer = |layer: &(u64, u64, u64)| {
             serde_json::json!({
                 "name": "l", "version": "1", "files": layer.0, "unpacked": layer.1, "packed": layer.2, "modules": 0,
-                "imported": 0, "import_seconds": 0.0, "work": [["decode", work(layer) / 2.0]],
+                "imported": 0, "import_seconds": 0.0,
+                "work": [["decode", decoded(layer) / 2.0], ["write", written(layer) / 2.0]],
             })
         };
         let value = serde_json::json!({

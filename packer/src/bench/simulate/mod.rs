@@ -6,9 +6,9 @@
 //! ```
 //!
 //! **The model.** A boot has a fixed part, then the extraction, which fetches and works (verifies, decodes, writes) side by side,
-//! then links and commits; Python's own start and the command follow, on one thread. Work is shared among the cores of
-//! a node, the network of a node among its containers, and the store among all nodes, each evenly ([`mod@flow`]). With the
-//! node cache the containers of a node build once and together; without it each builds for itself.
+//! then links and commits; Python's own start and the command follow, on as many threads as they had when warm. Work is
+//! shared among the cores of a node, the network of a node among its containers, and the store among all nodes, each evenly
+//! ([`mod@flow`]). With the node cache the containers of a node build once and together; without it each builds for itself.
 //!
 //! **What it leaves out**: disks that are slower than what the costs were measured on, memory that is short, executors
 //! that start late. Nothing in it is random: the same numbers give the same answer.

@@ -50,6 +50,10 @@ fn measured(context: &Context, arguments: &Measure) -> Result<(), CommandError> 
         environment: &environment,
     };
     let report = measure(&subject, &mut scratch, &|line| context.voice.say(line))?;
+    if arguments.keep {
+        scratch.keep();
+        context.voice.say(format!("left {}", scratch.path().display()));
+    }
     if let Some(path) = &html {
         fs::write(path, page::page(&report)).map_err(failed("write", path))?;
         context.voice.say(format!("wrote {}", path.display()));
