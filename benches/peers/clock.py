@@ -1,5 +1,6 @@
 """Times of child processes, taken where the kernel keeps them."""
 
+import mmap
 import os
 import re
 import statistics
@@ -78,8 +79,21 @@ def processors(count):
 
 
 def settle():
-    """Lets the kernel write back what earlier runs left, so that no later one pays for it."""
+    """Lets the kernel write back what earlier runs left, and has free memory at hand, so that no later one pays for it."""
     os.sync()
+    claim_memory()
+
+
+MAP_POPULATE = 0x8000  # mmap.MAP_POPULATE of Python 3.10
+LEFT_ALONE = 1 << 30
+
+
+def claim_memory():
+    """Touches free memory: a virtual machine that gave it back to its host has it again only then."""
+    with open("/proc/meminfo", encoding="ascii") as file:
+        free = next(int(line.split()[1]) << 10 for line in file if line.startswith("MemFree:"))
+    if free > 2 * LEFT_ALONE:
+        mmap.mmap(-1, free - LEFT_ALONE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_POPULATE).close()
 
 
 def read_into_page_cache(path):
