@@ -229,6 +229,8 @@ pub fn write_pex(
         requirements: requirements::of(environment),
         pex_path: Some(options.settings.merged_paths().join(":")),
         pex_hash: None,
+        // Upstream's runtime installs several at once where their sizes make it pay.
+        max_install_jobs: -1,
         ..options.settings.clone()
     };
     start::set(&mut info, environment, &options.start)?;
