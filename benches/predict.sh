@@ -6,18 +6,18 @@
 #
 # OTHER is measured with the import of pandas, SMALL of requests, LARGE of torch, where they have it. Reports that are in DIRECTORY
 # already are taken from there; nodes are made there, too. Needs `cluster-pack` (CLUSTER_PACK, else the one built for release), a
-# quiet machine, and a disk from which nothing much was removed in the last five minutes. A prediction that is more than 20 %
-# off the fastest start ends it with 1.
+# quiet machine, and a disk from which nothing much was removed in the last minutes. Options are those that are not given here:
+# --runs, --mode, --boot. A prediction that is more than 20 % off the fastest start ends it with 1.
 set -euo pipefail
-cd "$(dirname "$0")/.."
 
-directory=target/bench/predict
+root=$(cd "$(dirname "$0")/.." && pwd)
+directory=$root/target/bench/predict
 if [ "${1-}" = -o ]; then directory=$2; shift 2; fi
-if [ $# -lt 3 ]; then sed -n '2,11p' benches/predict.sh; exit 2; fi
+if [ $# -lt 3 ]; then sed -n '2,10p' "$0"; exit 2; fi
 small=$1 large=$2 other=$3
 shift 3
 if [ "${1-}" = -- ]; then shift; fi
-program=${CLUSTER_PACK:-${CARGO_TARGET_DIR:-target}/release/cluster-pack}
+program=${CLUSTER_PACK:-${CARGO_TARGET_DIR:-$root/target}/release/cluster-pack}
 mkdir -p "$directory"
 
 measure() { # name, environment, module, options
@@ -25,14 +25,15 @@ measure() { # name, environment, module, options
     shift 3
     [ -s "$report" ] && return
     claim_memory
-    "$program" --json bench --venv "$venv" --containers 8 --scratch "$directory/nodes" "$@" -- -c "import $module" > "$report.new"
+    "$program" --json bench --venv "$venv" --containers 8 --scratch "$nodes" "$@" -- -c "import $module" > "$report.new"
     mv "$report.new" "$report"
 }
 
-claim_memory() { PYTHONPATH=benches/peers python3 -c 'import clock; clock.claim_memory()'; }
+claim_memory() { PYTHONPATH=$root/benches/peers python3 -c 'import clock; clock.claim_memory()'; }
 
 # The largest comes last: what is removed then is in nobody's way.
-trap 'chmod -R u+w "$directory/nodes" 2>/dev/null; rm -rf "$directory/nodes"' EXIT
+nodes=$(mktemp -d "$directory/nodes.XXXXXX")
+trap 'chmod -R u+w "$nodes"; rm -rf "$nodes"' EXIT
 measure small "$small" requests --keep "$@"
 measure other "$other" pandas --keep "$@"
 measure large "$large" torch "$@"

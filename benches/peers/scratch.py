@@ -1,6 +1,6 @@
 """Directories for runs: always fresh, deleted at the end.
 
-ext4 makes the re-creation of a tree within minutes of its removal up to 15 times slower (its allocator skips inodes that
+ext4 without a journal makes the re-creation of a tree within minutes of its removal up to 15 times slower (it skips inodes that
 were freed recently), so nothing is emptied and used again, and nothing is deleted between two samples as long as the disk
 has room. Where it has not, what is no longer needed goes, and the results say so.
 """

@@ -77,6 +77,7 @@ fn upstreams_tools(workshop: &Workshop, world: &World, tools: &Path) {
     };
     let info: Value = serde_json::from_str(&run(&workshop.python, &[pex, "info"], true)).expect("JSON");
     assert!(info["distributions"]["app-1.0-py3-none-any.whl"].is_string(), "{info}");
+    assert_eq!(info["max_install_jobs"], -1, "{info}");
     assert!(run(&tools.join("pex-tools"), &[pex, "info"], false).contains("app-1.0-py3-none-any.whl"));
     let python = |directory: &str| world.path(directory).join("bin/python");
     for (program, arguments, directory) in [

@@ -55,7 +55,7 @@ impl Cache {
         })?;
         point(if parent == STAGING { "staging.created" } else { "private.created" })?;
         let lock = File::open(&path)?;
-        // Faster on ext4, and nothing where it is refused.
+        // Nothing is different where it is refused.
         let _ = sys::spread_subdirectories(&lock);
         // Where locks are refused, age alone tells that an owner is gone.
         let locked = flock::exclusive(&lock).is_ok();
@@ -121,4 +121,24 @@ pub(super) fn unique_name() -> String {
     let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos());
     let count = COUNTER.fetch_add(1, Ordering::Relaxed);
     format!("{:x}-{nanos:x}-{count:x}", std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{BootId, Kind, Place};
+    use super::*;
+
+    use nix::sys::statfs::{EXT4_SUPER_MAGIC, statfs};
+
+    #[test]
+    fn on_ext4_what_is_staged_is_spread() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let place = Place { path: directory.path().into(), kind: Kind::Temporary };
+        let staging = Cache::create(&place, &BootId::new("b")).expect("a cache").staging().expect("staging");
+        let kind = statfs(staging.path()).expect("a file system").filesystem_type();
+        let flags = File::open(staging.path()).and_then(sys::inode_flags);
+        let spread = flags.is_ok_and(|flags| flags & sys::TOP_OF_HIERARCHY != 0);
+        assert!(spread || kind != EXT4_SUPER_MAGIC);
+        staging.subdirectory("below").expect("is a directory as any other");
+    }
 }

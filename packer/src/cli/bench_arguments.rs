@@ -42,7 +42,7 @@ pub struct Measure {
     /// Where nodes and containers are made: its file system is what is measured [default: the client's cache]
     #[arg(long, value_name = "DIR")]
     pub scratch: Option<PathBuf>,
-    /// Leave them there: ext4 is slow for minutes where much was removed, and what is measured next would pay for it
+    /// Leave nodes and containers there: some file systems are slow for minutes where much was removed
     #[arg(long)]
     pub keep: bool,
     /// Arguments of python, e.g. `-- -c 'import numpy'` [default: import the largest distribution that nothing else needs]

@@ -85,22 +85,23 @@ fn check_layer(store: &dyn Store, layer: &Layer) -> Result<(), PublishError> {
 
 /// Writes a launcher. Where a store can join objects, the boot executable is sent once for all launchers.
 fn write_launcher(store: &dyn Store, key: &Key, launcher: &[u8]) -> Result<Written, PublishError> {
+    let mut sent = Written::Kept;
     if store.uri().scheme == Scheme::S3
         && let Some((boot, rest)) = parts(launcher)
     {
         let start = Key::boot(&Digest::of(boot));
-        let written = match store.stat(&start)?.filter(|stat| stat.size == boot.len() as u64) {
-            Some(stat) => refresh_if_old(store, &start, stat).map(|()| Written::Kept)?,
-            None => store.put(&start, Source::Bytes(boot), Put::Replace)?,
-        };
+        match store.stat(&start)?.filter(|stat| stat.size == boot.len() as u64) {
+            Some(stat) => refresh_if_old(store, &start, stat)?,
+            None => sent = store.put(&start, Source::Bytes(boot), Put::Replace)?,
+        }
         // What was joined is checked by its length alone; a store that cannot do it right is sent everything.
         if matches!(store.join(key, &start, rest), Some(Ok(())))
             && store.stat(key)?.is_some_and(|stat| stat.size == launcher.len() as u64)
         {
-            return Ok(written.and(Written::Sent(rest.len() as u64)));
+            return Ok(sent.and(Written::Sent(rest.len() as u64)));
         }
     }
-    Ok(store.put(key, Source::Bytes(launcher), Put::Replace)?)
+    Ok(sent.and(store.put(key, Source::Bytes(launcher), Put::Replace)?))
 }
 
 /// A launcher's boot executable, and what was appended to it.

@@ -11,9 +11,9 @@ use crate::bench::starts::WORK;
 /// What things cost on the machine that was measured, in seconds of one core unless said otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Costs {
-    /// Of 1,000 files, and of 10 MB unpacked and packed, that are extracted. What is packed may count negative: bytes that
-    /// could not be compressed are not decoded either.
-    pub extraction: [f64; 3],
+    /// Of 1,000 files that are extracted, and of 10 MB unpacked, packed, and saved by packing: bytes that could not be
+    /// compressed are not decoded either.
+    pub extraction: [f64; 4],
     /// What an extraction takes, times the cores there are, over its work: how well cores are used.
     pub idleness: f64,
     /// Of a boot that builds, beside the extraction: elapsed; and of a file that is linked: core seconds.
@@ -62,9 +62,9 @@ pub fn fit(reports: &[Report]) -> Result<Costs, BenchError> {
         }
     }
     let decoding = |kind: &str| kind == DECODE;
-    let [decode_file, saved] = cost(&reports, decoding, |layer| [files(layer), unpacked(layer) - packed(layer)]);
+    let [decode_file, decode_saved] = cost(&reports, decoding, |layer| [files(layer), saved(layer)]);
     let rest = cost(&reports, |kind| !decoding(kind), |layer| [files(layer), unpacked(layer), packed(layer)]);
-    let extraction = [rest[0] + decode_file, rest[1] + saved, rest[2] - saved];
+    let extraction = [rest[0] + decode_file, rest[1], rest[2], decode_saved];
     let elapsed = |report: &Report| report.cold.phase("extract") * report.machine.cores as f64;
     let idleness = reports.iter().map(elapsed).sum::<f64>() / reports.iter().map(told).sum::<f64>();
     let around: Vec<([f64; 2], f64)> = reports
@@ -107,7 +107,7 @@ fn cost<const N: usize>(
         for layer in &report.environment.layers {
             // Each layer counts as much as the part of the time that it takes, so that small ones are heard.
             let weight = 1.0 / work(report, layer, |_| true).max(told(report) * 1e-3).sqrt();
-            rows.push(features(layer).map(|feature| feature.max(0.0) * weight));
+            rows.push(features(layer).map(|feature| feature * weight));
             values.push(work(report, layer, &wanted) * weight);
         }
     }
@@ -150,11 +150,15 @@ fn packed(layer: &Layer) -> f64 {
     layer.packed as f64 / 1e7
 }
 
+fn saved(layer: &Layer) -> f64 {
+    (unpacked(layer) - packed(layer)).max(0.0)
+}
+
 impl Costs {
     /// What an environment demands, of which the sizes and the warm start, at its fastest, are known.
     pub fn demand(&self, report: &Report) -> Demand {
-        let [of_files, of_unpacked, of_packed] = self.extraction;
-        let of = |layer: &Layer| of_files * files(layer) + of_unpacked * unpacked(layer) + of_packed * packed(layer);
+        let features = |layer: &Layer| [files(layer), unpacked(layer), packed(layer), saved(layer)];
+        let of = |layer: &Layer| features(layer).iter().zip(self.extraction).map(|(a, b)| a * b).sum::<f64>();
         let environment = &report.environment;
         let warm = report.warm.fastest();
         let (python, cpu) = (warm.python(), warm.cpu.median);
@@ -276,9 +280,10 @@ mod tests {
             "method": {"runs": 1, "cold": "", "warm": "", "removed_between": false},
             "creation": {"seconds": spread(0.0), "again": spread(0.0), "cpu": spread(0.0), "phases": [], "work": [], "sent": 0},
             "modes": [], "cold": starts(boot, extract, 1.2, 9.0), "second": starts(0.0, 0.0, 1.0, 1.0),
-            "warm": starts(0.0, 0.0, 1.0, 1.0), "waterfall": {"seconds": 0.0, "lanes": []},
+            // Its command has two threads.
+            "warm": starts(0.0, 0.0, 1.0, 2.0), "waterfall": {"seconds": 0.0, "lanes": []},
             "together": {"containers": 8, "boot": spread(boot + 3.0 * TRUE[3]), "first": spread(0.0),
-                "last": spread(boot + 3.0 * TRUE[3] + 4.0 * 1.2), "cpu": spread(0.0), "fetched": 0},
+                "last": spread(boot + 3.0 * TRUE[3] + 8.0 * 1.2), "cpu": spread(0.0), "fetched": 0},
         });
         serde_json::from_value(value).expect("a report")
     }

@@ -1,4 +1,4 @@
-//! Least squares with coefficients that are not negative: costs of a byte or a file never are.
+//! Least squares with coefficients that are not negative: what one kind of work costs by a byte or a file never is.
 
 /// Coefficients `x >= 0` that make the sum of squares of `rows · x - values` least.
 ///

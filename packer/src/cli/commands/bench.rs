@@ -35,6 +35,10 @@ fn measured(context: &Context, arguments: &Measure) -> Result<(), CommandError> 
         None => context.cache.root().join("bench"),
     };
     let mut scratch = Scratch::new(&place)?;
+    if arguments.keep {
+        scratch.keep();
+        context.voice.say(format!("nodes and containers stay in {}", scratch.path().display()));
+    }
     let environment = context.environment()?;
     let places = Places::new(context, &scratch, usize::from(arguments.runs))?;
     let subject = Subject {
@@ -50,10 +54,6 @@ fn measured(context: &Context, arguments: &Measure) -> Result<(), CommandError> 
         environment: &environment,
     };
     let report = measure(&subject, &mut scratch, &|line| context.voice.say(line))?;
-    if arguments.keep {
-        scratch.keep();
-        context.voice.say(format!("left {}", scratch.path().display()));
-    }
     if let Some(path) = &html {
         fs::write(path, page::page(&report)).map_err(failed("write", path))?;
         context.voice.say(format!("wrote {}", path.display()));

@@ -26,7 +26,7 @@ struct Report {
     packages: Vec<String>,
     store: String,
     unchanged: bool,
-    /// Of layers, of launchers and of what lies under the name.
+    /// Of layers, overlays and launchers, and of what lies under the name or at the package; manifests are not counted.
     sent_bytes: u64,
     packed_bytes: u64,
     unpacked_bytes: u64,
@@ -67,8 +67,8 @@ impl LayerReport {
 }
 
 impl Report {
-    /// `named`: what was done at `uri` and to its metadata.
-    fn new(submission: &Submission, store: String, uri: String, named: Written) -> Self {
+    /// `copy` and `named`: what was done to the launcher's immutable copy, and under the name or at the package.
+    fn new(submission: &Submission, store: String, uri: String, copy: Written, named: Written) -> Self {
         let layers = LayerReport::all(submission);
         let sent: u64 = submission.layers.iter().chain(&submission.overlays).filter_map(|o| o.sent).sum();
         Self {
@@ -79,7 +79,7 @@ impl Report {
             packages: Vec::new(),
             store,
             unchanged: named == Written::Kept,
-            sent_bytes: sent + named.bytes(),
+            sent_bytes: sent + copy.and(named).bytes(),
             packed_bytes: layers.iter().map(|l| l.packed_bytes).sum(),
             unpacked_bytes: layers.iter().map(|l| l.unpacked_bytes).sum(),
             seconds: submission.elapsed.as_secs_f64(),
@@ -117,13 +117,11 @@ pub(super) fn upload(context: &Context, arguments: &Upload) -> Result<(), Comman
         named = named.and(laid);
         uri.clone_from(package);
     }
-    let copied = copy.map_or(0, Written::bytes);
-    if copied > 0 || named != Written::Kept {
-        let both = bytes(copied + named.bytes());
-        context.voice.say(format!("sent the launcher, to its name and as the copy that jobs refer to ({both})"));
+    let copy = copy.unwrap_or(Written::Kept);
+    if let Written::Sent(both) = copy.and(named) {
+        context.voice.say(format!("sent launcher and metadata ({})", bytes(both)));
     }
-    let mut report = Report::new(&submission, store.uri().to_string(), uri.clone(), named);
-    report.sent_bytes += copied;
+    let mut report = Report::new(&submission, store.uri().to_string(), uri.clone(), copy, named);
     report.packages.clone_from(&record.package_installed);
     report.launcher =
         record.launcher.map(|digest| super::made::qualified(store.uri(), &Key::launcher(&digest))).transpose()?;
@@ -156,7 +154,7 @@ fn pack_layers(context: &Context, arguments: &Pack) -> Result<(), CommandError> 
     let (record, _) = context.name_record(store.as_ref(), &submission, None, false)?;
     let named = publish_name(store.as_ref(), &name, &record, None)?;
     let uri = store.uri().join(Key::environment(&submission.id).as_str());
-    let report = Report::new(&submission, store.uri().to_string(), uri.clone(), named);
+    let report = Report::new(&submission, store.uri().to_string(), uri.clone(), Written::Kept, named);
     context.voice.say(format!(
         "packed {} into {} in {:.2} s",
         bytes(report.unpacked_bytes),
