@@ -1,12 +1,19 @@
 //! A launcher: the boot executable with a job appended, an ELF file that is also a zip.
 //!
 //! ```text
-//! cpack-boot | zip of stored entries: cpack-job.json, manifest.json | comment: "cpack1:" start ":" digest
+//! cpack-boot | zip of stored entries: cpack-job.json, manifest.json       | comment: "cpack1:" start ":" digest
+//! script     | zip of stored entries: cpack-job.json, manifest.json, boot | comment, the same
 //! ```
+//!
+//! A store keeps launchers without their executable, which is the same for all of them: a script that starts it stands
+//! for it, and `boot` holds its digest.
 //!
 //! The comment holds, in hexadecimal, where the appended zip starts (16 digits) and the BLAKE3 of everything from there
 //! up to the comment (64 digits), so that a launcher finds its job with two reads and refuses one that was damaged.
 //! Offsets count from the start of the file: `unzip -l` shows what a launcher carries.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 
 use crate::Digest;
 use crate::zip::{self, Entry, Method, ZipError};
@@ -16,6 +23,9 @@ const COMMENT_PREFIX: &[u8] = b"cpack1:";
 /// What stands in a boot executable before the names of the stores that it can open, separated by spaces and ended by a
 /// line feed: the packer, which may not be able to run it, reads there what a job can count on.
 pub const STORES_MARK: &str = "cpack-boot opens:";
+
+/// The file in a launcher of a store that holds the digest of its executable, in hexadecimal.
+pub const BOOT_NAME: &str = "boot";
 
 /// Bytes at the end of a launcher that say where its job is.
 pub const TRAILER_SIZE: usize = COMMENT_PREFIX.len() + 16 + 1 + 64;
@@ -42,6 +52,13 @@ pub enum LauncherError {
     /// The appended zip cannot be read.
     #[error("the job appended to this launcher cannot be read: {0}")]
     Zip(#[from] ZipError),
+}
+
+/// Whether the file ends as launchers do. What cannot be read does not.
+pub fn is_launcher(file: &File) -> bool {
+    let mut start = [0; COMMENT_PREFIX.len()];
+    let at = file.metadata().ok().and_then(|metadata| metadata.len().checked_sub(TRAILER_SIZE as u64));
+    at.is_some_and(|at| file.read_exact_at(&mut start, at).is_ok()) && start == *COMMENT_PREFIX
 }
 
 /// Where the appended part of a launcher is, as its last bytes say.

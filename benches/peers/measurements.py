@@ -53,7 +53,7 @@ def again(context, environment):
         {"seconds": "creation s", "sent_kib": "sent KiB"},
         "This project, on a copy of the environment made of hard links, with its client cache and store. The change: a "
         "line more in one module of the smallest distribution, its RECORD and byte-code made true again. "
-        "Sent are two launchers of 14 MB, too, which results before 2026-11-22 do not count.",
+        "Sent are the job and what lies under the name, too.",
     )
     context.need(context.ours.creation_room * environment.size)
     directory = context.scratch.fresh("again")

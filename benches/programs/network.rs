@@ -33,7 +33,7 @@ use std::sync::Mutex;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
-use cluster_pack::launcher::Opened;
+use cluster_pack::launcher::Launcher;
 use cpack_artifact::Digest;
 use cpack_artifact::store::{Key, StoreOptions, open};
 use cpack_boot::build::FETCHES;
@@ -155,11 +155,11 @@ fn forget(cache: &Path) {
 /// Fetches the layers of a launcher into files as `cpack-boot` fetches them into memory: so many reads at once, each piece
 /// verified.
 fn fetch(launcher: &Path, into: &Path) {
-    let opened = Opened::read(launcher).expect("a launcher");
+    let opened = Launcher::read(launcher, None).expect("a launcher");
     let job = &opened.job;
     let uri = job.store.parse().expect("a URI");
     let store = open(&uri, &StoreOptions::of_process(job.cluster.clone())).expect("opens");
-    for layer in opened.manifest().expect("a manifest").layers {
+    for layer in opened.manifest().expect("a manifest").expect("its own").layers {
         let file = fs::File::create(into.join(layer.archive.digest.to_string())).expect("creates");
         let key = Key::layer(&layer.archive.digest);
         let pieces = layer.archive.pieces.iter().scan(0, |at, piece| {

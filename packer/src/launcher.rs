@@ -1,4 +1,7 @@
-//! Launchers: the boot executable with a job and its manifest appended.
+//! Launchers: the boot executable with a job and its manifest appended, in one file or in two.
+//!
+//! One file is what people get. In a store the executable lies apart from the jobs, each of which is a script that
+//! starts it: a job that differs in one distribution then costs some kilobytes, and a node fetches the executable once.
 //!
 //! The executable itself is found once per run: `--boot` or `CPACK_BOOT`, else beside `cluster-pack`, else where a build
 //! from source leaves it. It must be an executable for the executors' platform, which need not be the client's.
@@ -9,9 +12,10 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cpack_artifact::Digest;
 use cpack_artifact::fault::point;
 use cpack_artifact::job::{self, Job};
-use cpack_artifact::launcher::{STORES_MARK, TRAILER_SIZE, Trailer, appendix};
+use cpack_artifact::launcher::{BOOT_NAME, STORES_MARK, TRAILER_SIZE, Trailer, appendix};
 use cpack_artifact::manifest::{DocumentError, Manifest};
 
 /// The name of the boot executable.
@@ -113,30 +117,44 @@ pub fn opens(boot: &[u8], scheme: &str) -> bool {
     line.split(|byte| *byte == b' ').any(|word| word == scheme.as_bytes())
 }
 
-/// The launcher of `job` in the environment of `manifest`.
-pub fn build(boot: &[u8], job: &Job, manifest: &Manifest) -> Vec<u8> {
-    assemble(boot, job, &manifest.to_bytes())
+/// What stands for the executable in a launcher of a store: found by `CPACK_BOOT`, beside it, or on `PATH`.
+///
+/// `sh` reads a script line by line, so it never sees the zip behind the last `exit`.
+fn script(boot: &Digest) -> String {
+    format!(
+        r#"#!/bin/sh
+# A job for cpack-boot, which is not in this file: CPACK_BOOT names it, or it lies beside this file, or it is on PATH.
+case $0 in */*) d=${{0%/*}} ;; *) d=. ;; esac
+for b in "${{CPACK_BOOT-}}" "$d/cpack-boot"; do
+  if [ -x "$b" ]; then exec "$b" --cpack exec "$0" "$@"; fi
+done
+if command -v cpack-boot >/dev/null 2>&1; then exec cpack-boot --cpack exec "$0" "$@"; fi
+echo "$0: this job needs cpack-boot: put boot/{boot} of its store beside it under that name, or set CPACK_BOOT" >&2
+exit 80
+"#
+    )
 }
 
-fn assemble(boot: &[u8], job: &Job, manifest: &[u8]) -> Vec<u8> {
-    let files: [(&str, &[u8]); 2] = [(job::FILE_NAME, &job.to_bytes()), (job::MANIFEST_NAME, manifest)];
-    [boot, &appendix(boot.len() as u64, &files)].concat()
-}
-
-/// A launcher taken apart: how code inside a booted environment makes another job of the same environment, overlays and
-/// payloads, where there is nothing to pack and no virtual environment.
+/// A launcher in its parts: an executable, a job, and a manifest where the job brings its own.
 #[derive(Debug, Clone)]
-pub struct Opened {
+pub struct Launcher {
     boot: Vec<u8>,
-    manifest: Vec<u8>,
+    manifest: Option<Vec<u8>>,
     /// The job that it carries.
     pub job: Job,
 }
 
-impl Opened {
-    /// Takes the launcher at `path` apart.
-    pub fn read(path: &Path) -> Result<Self, LauncherError> {
-        let bytes =
+impl Launcher {
+    /// The launcher of `job` in the environment of `manifest`.
+    pub fn new(boot: Vec<u8>, job: Job, manifest: &Manifest) -> Self {
+        Self { boot, manifest: Some(manifest.to_bytes()), job }
+    }
+
+    /// Takes the launcher at `path` apart: so code inside a booted environment makes another job of the same environment,
+    /// overlays and payloads, where there is nothing to pack and no virtual environment. `boot` is the executable of one
+    /// that has none in itself.
+    pub fn read(path: &Path, boot: Option<&Path>) -> Result<Self, LauncherError> {
+        let mut bytes =
             fs::read(path).map_err(|source| LauncherError::Io { verb: "read", path: path.to_owned(), source })?;
         let damaged = |reason| LauncherError::Damaged { path: path.to_owned(), reason };
         let tail = bytes.get(bytes.len().saturating_sub(TRAILER_SIZE)..).unwrap_or_default();
@@ -146,20 +164,51 @@ impl Opened {
         let start = usize::try_from(trailer.start).unwrap_or(usize::MAX);
         let appended = bytes.get(start..bytes.len() - TRAILER_SIZE).unwrap_or_default();
         let files = trailer.open(appended).map_err(|e| damaged(e.to_string()))?;
-        let file = |name| files.file(name).ok_or_else(|| damaged(format!("it has no {name}")));
-        let job = Job::parse(file(job::FILE_NAME)?).map_err(|e| damaged(e.to_string()))?;
-        let manifest = file(job::MANIFEST_NAME)?.to_vec();
-        Ok(Self { boot: bytes.get(..start).unwrap_or_default().to_vec(), manifest, job })
+        let file = files.file(job::FILE_NAME).ok_or_else(|| damaged(format!("it has no {}", job::FILE_NAME)))?;
+        let job = Job::parse(file).map_err(|e| damaged(e.to_string()))?;
+        let manifest = files.file(job::MANIFEST_NAME).map(<[u8]>::to_vec);
+        let has_boot = files.file(BOOT_NAME).is_none();
+        bytes.truncate(start);
+        let boot = if has_boot { bytes } else { read_boot(&find_boot(boot, Some(path))?)? };
+        Ok(Self { boot, manifest, job })
     }
 
-    /// What the environment is made of.
-    pub fn manifest(&self) -> Result<Manifest, DocumentError> {
-        Manifest::parse(&self.manifest)
+    /// What the environment is made of, where the job brings that.
+    pub fn manifest(&self) -> Result<Option<Manifest>, DocumentError> {
+        self.manifest.as_deref().map(Manifest::parse).transpose()
     }
 
-    /// The same launcher with another job.
-    pub fn with_job(&self, job: &Job) -> Vec<u8> {
-        assemble(&self.boot, job, &self.manifest)
+    /// The executable.
+    pub fn boot(&self) -> &[u8] {
+        &self.boot
+    }
+
+    /// One file: the executable with the job appended.
+    pub fn whole(&self) -> Vec<u8> {
+        self.after(&self.boot, self.manifest.as_deref(), None)
+    }
+
+    /// The job without the executable, as a store keeps it for containers that start from it.
+    pub fn stored(&self) -> Vec<u8> {
+        self.without_boot(self.manifest.as_deref())
+    }
+
+    /// The same without the manifest, which the store has: for a name, from which seldom anything starts.
+    pub fn named(&self) -> Vec<u8> {
+        self.without_boot(None)
+    }
+
+    fn without_boot(&self, manifest: Option<&[u8]>) -> Vec<u8> {
+        let boot = Digest::of(&self.boot);
+        self.after(script(&boot).as_bytes(), manifest, Some(&boot.to_hex()))
+    }
+
+    fn after(&self, start: &[u8], manifest: Option<&[u8]>, boot: Option<&str>) -> Vec<u8> {
+        let job = self.job.to_bytes();
+        let mut files: Vec<(&str, &[u8])> = vec![(job::FILE_NAME, &job)];
+        files.extend(manifest.map(|bytes| (job::MANIFEST_NAME, bytes)));
+        files.extend(boot.map(|hex| (BOOT_NAME, hex.as_bytes())));
+        [start, &appendix(start.len() as u64, &files)].concat()
     }
 }
 
@@ -238,23 +287,83 @@ mod tests {
         assert_eq!(fs::read_dir(directory.path()).expect("reads").count(), 1);
     }
 
-    #[test]
-    fn a_launcher_is_taken_apart_and_given_another_job() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("env-python");
+    fn launcher() -> Launcher {
         let digest = "d40a0c0abbbdc0ac7e6d3941483b5572514440ed6499f914f4a7144772d6cb0d";
         let json = format!(
             r#"{{"format":1,"environment":"{digest}","store":"file:/s","interpreter":{{"path":"","version":"3.11.7","soabi":"s"}}}}"#
         );
         let job = Job::parse(json.as_bytes()).expect("a job");
-        fs::write(&path, assemble(b"\x7fELF boot", &job, b"{}")).expect("writes");
-        let opened = Opened::read(&path).expect("opens");
-        assert_eq!(opened.job, job);
-        let other = Job { entry: job::Entry::Module("m".into()), ..job };
-        fs::write(&path, opened.with_job(&other)).expect("writes");
-        assert_eq!(Opened::read(&path).expect("opens").job, other);
+        Launcher { boot: b"\x7fELF boot".to_vec(), manifest: Some(b"{}".to_vec()), job }
+    }
+
+    #[test]
+    fn a_launcher_is_taken_apart_and_given_another_job() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("env-python");
+        let made = launcher();
+        fs::write(&path, made.whole()).expect("writes");
+        let opened = Launcher::read(&path, None).expect("opens");
+        assert_eq!((&opened.job, opened.boot()), (&made.job, made.boot()));
+        let other = Launcher { job: Job { entry: job::Entry::Module("m".into()), ..opened.job.clone() }, ..opened };
+        fs::write(&path, other.whole()).expect("writes");
+        assert_eq!(Launcher::read(&path, None).expect("opens").job, other.job);
         fs::write(&path, "#!/bin/sh").expect("writes");
-        assert!(Opened::read(&path).expect_err("no launcher").to_string().contains("no job"));
+        assert!(Launcher::read(&path, None).expect_err("no launcher").to_string().contains("no job"));
+    }
+
+    #[test]
+    fn a_launcher_of_a_store_is_whole_again_with_its_executable() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("env-python");
+        let made = launcher();
+        fs::write(&path, made.stored()).expect("writes");
+        let error = Launcher::read(&path, None).expect_err("no executable").to_string();
+        assert!(error.contains("cpack-boot not found"), "{error}");
+        fs::write(directory.path().join(BOOT), made.boot()).expect("writes");
+        assert_eq!(Launcher::read(&path, None).expect("beside it").whole(), made.whole());
+        fs::rename(directory.path().join(BOOT), directory.path().join("other")).expect("renames");
+        let named = directory.path().join("other");
+        assert_eq!(Launcher::read(&path, Some(&named)).expect("as named").whole(), made.whole());
+        fs::write(&path, made.named()).expect("writes");
+        let opened = Launcher::read(&path, Some(&named)).expect("without a manifest");
+        assert!(opened.manifest().is_ok_and(|manifest| manifest.is_none()) && opened.job == made.job);
+    }
+
+    /// What `sh` makes of a launcher of a store, with stand-ins that say how they were called.
+    #[test]
+    fn the_script_starts_the_executable_or_says_what_is_missing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let stand_in = |name: &str| {
+            let path = directory.path().join(name);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("makes");
+            fs::write(&path, format!("#!/bin/sh\necho {name} \"$@\"\n")).expect("writes");
+            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("allows");
+            path
+        };
+        let job = directory.path().join("job");
+        write(&job, &launcher().stored()).expect("writes");
+        let run = |variables: &[(&str, &Path)], called: &str| {
+            let mut command = std::process::Command::new("/bin/sh");
+            command.args(["-c", &format!("{called} -c 'a b'")]).current_dir(directory.path()).env_clear();
+            let output = command.envs(variables.iter().copied()).output().expect("runs");
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+            (output.status.code(), text(&output.stdout), text(&output.stderr))
+        };
+        let digest = Digest::of(launcher().boot()).to_hex();
+        let (code, said, error) = run(&[], "./job");
+        assert!(
+            code == Some(80) && said.is_empty() && error.lines().count() == 1 && error.contains(&digest),
+            "{error}"
+        );
+        let ran = |name: &str, job: &str| (Some(0), format!("{name} --cpack exec {job} -c a b"), String::new());
+        stand_in("bin/cpack-boot");
+        let path = directory.path().join("bin");
+        assert_eq!(run(&[("PATH", &path)], "./job"), ran("bin/cpack-boot", "./job"));
+        stand_in("cpack-boot");
+        assert_eq!(run(&[("PATH", &path)], "./job"), ran("cpack-boot", "./job"));
+        assert_eq!(run(&[], "/bin/sh job"), ran("cpack-boot", "job"));
+        let named = stand_in("named");
+        assert_eq!(run(&[("CPACK_BOOT", &named)], "./job"), ran("named", "./job"));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! What Spark needs to run on an environment, as a pure function of the cluster's kind and of what the user said.
 //!
-//! Executors get the launcher as a file in their working directory and start it as `./env-python`. On YARN it is named by
-//! the URI of its immutable copy, with the name as fragment: each node then fetches it once, whatever number of
-//! applications use it. Other clusters know no fragments: the driver serves a file that has the right name.
+//! Executors get the launcher as a file in their working directory and start it as `./env-python`. On YARN its parts are
+//! named by their URIs in the store, with their names as fragments: each node then fetches the executable once, whatever
+//! number of applications use it. Other clusters know no fragments: the driver serves one file that has the right name.
 
 use std::collections::BTreeMap;
 
@@ -16,16 +16,17 @@ pub struct Launcher<'a> {
     pub name: &'a str,
     /// Its file on this machine, as a URI that ends in `name`.
     pub local: &'a str,
-    /// Its immutable copy in a store that the cluster sees, as a URI.
-    pub remote: Option<&'a str>,
+    /// Its parts in a store that the cluster sees: URIs, with the names that they have beside each other.
+    pub remote: Option<[(&'a str, &'a str); 2]>,
     /// The interpreter on this machine, for a driver that runs here.
     pub driver: &'a str,
 }
 
 impl Launcher<'_> {
-    fn file(&self, yarn: bool) -> String {
+    /// The files that are shipped, separated by commas.
+    fn files(&self, yarn: bool) -> String {
         match self.remote {
-            Some(uri) if yarn => format!("{uri}#{}", self.name),
+            Some(parts) if yarn => parts.map(|(uri, name)| format!("{uri}#{name}")).join(","),
             _ => self.local.to_owned(),
         }
     }
@@ -41,7 +42,7 @@ pub fn properties(launcher: &Launcher<'_>, master: &str, on_cluster: bool) -> BT
     let files = if yarn { "spark.yarn.dist.files" } else { "spark.files" };
     let driver = if on_cluster { launcher.python() } else { launcher.driver.to_owned() };
     BTreeMap::from([
-        (files.to_owned(), launcher.file(yarn)),
+        (files.to_owned(), launcher.files(yarn)),
         ("spark.pyspark.python".to_owned(), launcher.python()),
         ("spark.pyspark.driver.python".to_owned(), driver),
     ])
@@ -66,7 +67,7 @@ pub fn arguments(launcher: &Launcher<'_>, given: &[String]) -> Vec<String> {
         let listed = ["spark.files", "spark.yarn.dist.files"].into_iter().filter_map(|name| said.property(name));
         files.extend(listed.flat_map(|list| list.split(',')));
     }
-    let own = launcher.file(yarn);
+    let own = launcher.files(yarn);
     files.push(&own);
     files.retain(|file| !file.is_empty());
     added.extend(["--files".to_owned(), files.join(",")]);
@@ -146,7 +147,7 @@ mod tests {
     const LAUNCHER: Launcher<'_> = Launcher {
         name: "env-python",
         local: "file:///c/env-python",
-        remote: Some("hdfs://nn/l/abc"),
+        remote: Some([("hdfs://nn/l/abc", "env-python"), ("hdfs://nn/b/def", "cpack-boot")]),
         driver: "/v/bin/python",
     };
 
@@ -158,7 +159,7 @@ mod tests {
     fn what_is_missing_is_filled_in_and_what_was_said_stays() {
         let client = "--conf spark.pyspark.driver.python=/v/bin/python --conf spark.pyspark.python=./env-python";
         let cluster = client.replace("/v/bin/python", "./env-python");
-        let (far, near) = ("hdfs://nn/l/abc#env-python", "file:///c/env-python");
+        let (far, near) = ("hdfs://nn/l/abc#env-python,hdfs://nn/b/def#cpack-boot", "file:///c/env-python");
         for (given, expected) in [
             ("job.py --files x", format!("{client} --files {near} job.py --files x")),
             ("--master yarn job.py", format!("--master yarn {client} --files {far} job.py")),
@@ -186,9 +187,10 @@ mod tests {
 
     #[test]
     fn properties_follow_the_cluster() {
+        let far = "hdfs://nn/l/abc#env-python,hdfs://nn/b/def#cpack-boot";
         for (master, on_cluster, files, driver) in [
-            ("yarn", false, ("spark.yarn.dist.files", "hdfs://nn/l/abc#env-python"), "/v/bin/python"),
-            ("yarn", true, ("spark.yarn.dist.files", "hdfs://nn/l/abc#env-python"), "./env-python"),
+            ("yarn", false, ("spark.yarn.dist.files", far), "/v/bin/python"),
+            ("yarn", true, ("spark.yarn.dist.files", far), "./env-python"),
             ("spark://h:7077", false, ("spark.files", "file:///c/env-python"), "/v/bin/python"),
             ("k8s://h", true, ("spark.files", "file:///c/env-python"), "./env-python"),
         ] {

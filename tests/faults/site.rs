@@ -124,7 +124,9 @@ impl Site {
         for directory in ["layers", "overlays"] {
             entries(&store.join(directory)).iter().flat_map(|shard| entries(shard)).for_each(|p| named(&p));
         }
-        entries(&store.join("launchers")).iter().for_each(|path| named(path));
+        for directory in ["launchers", "boot"] {
+            entries(&store.join(directory)).iter().for_each(|path| named(path));
+        }
         for path in entries(&store.join("environments")) {
             named(&path);
             let manifest = Manifest::parse(&fs::read(&path).expect("reads")).expect("a manifest");

@@ -32,11 +32,33 @@ fn an_unchanged_environment_sends_nothing_and_rewrites_nothing() {
     assert_eq!(first["environment"], second["environment"]);
     let output = world.pack(&["upload", "--venv", utf8(&env), "--name", "mine"]);
     assert_eq!(text(&output.stdout), format!("{}\n", first["uri"].as_str().expect("a URI")), "the answer alone");
-    // What lies at the URI is itself executable as ./name, once a framework has made it so.
-    let copy = world.path("mine");
-    fs::copy(&artifact, &copy).expect("copies");
-    fs::set_permissions(&copy, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("allows");
-    assert_eq!(world.run(&copy, &["-c", "import one, two; print(one.VALUE + two.VALUE)"]).trim(), "3");
+    // What lies at the URI is itself executable as ./name, once a framework has made it so, beside its executable.
+    let copies = world.path("container");
+    fs::create_dir(&copies).expect("creates");
+    let of_store = |field: &str| {
+        let uri = first[field].as_str().and_then(|uri| uri.strip_prefix("file:"));
+        std::path::PathBuf::from(uri.unwrap_or_else(|| panic!("{field} of {first}")))
+    };
+    for (from, name) in [("uri", "mine"), ("launcher", "job"), ("boot", "cpack-boot")] {
+        fs::copy(of_store(from), copies.join(name)).expect("copies");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        fs::set_permissions(copies.join(name), mode).expect("allows");
+    }
+    let start = |name: &str| {
+        let code =
+            "import os, one, two; print(one.VALUE + two.VALUE, os.environ['CPACK_LAUNCHER'], os.environ['CPACK_BOOT'])";
+        let mut command = world.command(copies.join(name));
+        command.env_remove("CPACK_BOOT").args(["-c", code]).output().expect("starts")
+    };
+    for name in ["mine", "job"] {
+        let output = start(name);
+        let parts = [name, "cpack-boot"].map(|name| copies.join(name).display().to_string()).join(" ");
+        assert_eq!(text(&output.stdout), format!("3 {parts}\n"), "{}", text(&output.stderr));
+    }
+    fs::remove_file(copies.join("cpack-boot")).expect("removes");
+    let output = start("job");
+    let said = text(&output.stderr);
+    assert_eq!((output.status.code(), said.lines().count()), (Some(80), 1), "{said}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::PexError;
 use crate::Digest;
+use crate::launcher::is_launcher;
 use crate::pex_info::{BOOTSTRAP, DEPS, MAX_PEX_INFO, PEX_INFO, PexInfo};
 use crate::zip::{Entry, LOCAL_HEADER_SIZE, MAX_TAIL, Method, local_header_len, read_directory, read_end};
 
@@ -72,7 +73,9 @@ pub struct Files {
 /// Whether the file or directory at `path` may be a PEX: a directory with a `PEX-INFO`, a zip, or something behind a `#!`.
 pub fn is_pex(path: &Path) -> bool {
     let mut magic = [0; 2];
-    let starts = |mut file: File| file.read_exact(&mut magic).is_ok() && (magic == *b"#!" || magic == *b"PK");
+    let starts = |mut file: File| {
+        file.read_exact(&mut magic).is_ok() && (magic == *b"#!" || magic == *b"PK") && !is_launcher(&file)
+    };
     directory_of(path).is_some() || File::open(path).is_ok_and(starts)
 }
 

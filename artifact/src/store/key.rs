@@ -12,6 +12,9 @@ pub struct Key(String);
 pub(super) const DIRECTORIES: [&str; 7] =
     ["layers", "contents", "environments", "overlays", "launchers", "boot", "names"];
 
+/// The end of notes' keys.
+const IN_USE: &str = ".used";
+
 /// Longest name under `names/`, in bytes: a file name, with room for a suffix.
 const MAX_NAME: usize = 200;
 
@@ -48,14 +51,20 @@ impl Key {
         Self(format!("launchers/{digest}"))
     }
 
-    /// The note, renewed now and then, that a launcher is in use.
-    pub fn launcher_use(digest: &Digest) -> Self {
-        Self(format!("launchers/{digest}.used"))
-    }
-
     /// An immutable copy of the boot.
     pub fn boot(digest: &Digest) -> Self {
         Self(format!("boot/{digest}"))
+    }
+
+    /// The note beside an object, renewed now and then, that it is in use.
+    #[must_use]
+    pub fn in_use(&self) -> Self {
+        Self(format!("{self}{IN_USE}"))
+    }
+
+    /// The object that this is a note about, if it is one.
+    pub fn noted(&self) -> Option<Self> {
+        self.0.strip_suffix(IN_USE).map(|object| Self(object.to_owned()))
     }
 
     /// A file of a mutable name: `suffix` is `json` for the record itself, empty for the artifact that users run.

@@ -5,9 +5,9 @@
 //! <store>/contents/<content digest>.json         content -> the archive that carries it
 //! <store>/environments/<environment id>.json     immutable, written after every layer it names
 //! <store>/overlays/<2 hex>/<archive digest>.zip  immutable
-//! <store>/launchers/<digest>                     immutable copies that jobs refer to
-//! <store>/launchers/<digest>.used                its age is when the launcher was last published again
-//! <store>/boot/<digest>                          immutable copies of cpack-boot
+//! <store>/launchers/<digest>                     jobs, immutable: launchers without their executable
+//! <store>/boot/<digest>                          cpack-boot, immutable
+//! <store>/{launchers,boot}/<digest>.used         its age is when the object was last published again
 //! <store>/names/<name>.json                      the latest environment under a name
 //! ```
 //!
@@ -71,12 +71,6 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Writes an object, atomically: whoever reads sees the old object, none, or the whole new one, also when the
     /// writer is killed. With [`Put::IfAbsent`] an existing object of the same length is kept and its age refreshed.
     fn put(&self, key: &Key, source: Source<'_>, put: Put) -> Result<Written, StoreError>;
-
-    /// Writes an object that is `start`, an object of this store, followed by `rest`, atomically and in place of what is
-    /// there, without the bytes of `start` being sent. None where a store cannot do that.
-    fn join(&self, _key: &Key, _start: &Key, _rest: &[u8]) -> Option<Result<(), StoreError>> {
-        None
-    }
 
     /// Makes the object's age zero, so that no prune takes it. An object that is gone is [`StoreErrorKind::NotFound`].
     fn refresh(&self, key: &Key) -> Result<(), StoreError>;

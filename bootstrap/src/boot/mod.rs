@@ -118,6 +118,9 @@ impl<'a> Boot<'a> {
             Some(path) => environ.insert(left::LAUNCHER.into(), path.into()),
             None => environ.remove(OsStr::new(left::LAUNCHER)),
         };
+        if let Some(boot) = &self.found.boot {
+            environ.insert(left::BOOT.into(), boot.into());
+        }
         Ok(Exec { program: line.program, arguments: line.arguments, environ, at_start: sys::at_start() })
     }
 }

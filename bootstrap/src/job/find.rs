@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use cpack_artifact::exit::Exit;
 use cpack_artifact::job::{self, Job};
-use cpack_artifact::launcher::{LauncherError, TRAILER_SIZE, Trailer};
+use cpack_artifact::launcher::{BOOT_NAME, LauncherError, TRAILER_SIZE, Trailer};
 use cpack_artifact::manifest::{DocumentError, MAX_JSON};
 use cpack_artifact::store::{FileOrObject, ObjectUri, ObjectUriError, StoreError, StoreOptions, open};
 
@@ -30,6 +30,8 @@ pub struct Found {
     pub manifest: Option<Vec<u8>>,
     /// Where it was.
     pub origin: Origin,
+    /// This executable, absolute, where the launcher that has the job is one without.
+    pub boot: Option<PathBuf>,
 }
 
 /// Where a job was found.
@@ -162,7 +164,7 @@ fn from_json(size: u64, read: impl FnOnce() -> Result<Vec<u8>, FindError>, origi
     if bytes.starts_with(b"\x7fELF") {
         return Err(FindError::NoJob(origin));
     }
-    Ok(Found { job: parse(&bytes, &origin)?, manifest: None, origin })
+    Ok(Found { job: parse(&bytes, &origin)?, manifest: None, origin, boot: None })
 }
 
 /// The job that lies in a store: a launcher there, of which only the job is read, or a JSON file.
@@ -181,7 +183,8 @@ fn from_object(object: &ObjectUri) -> Result<Found, FindError> {
 fn from_variable(value: &OsStr) -> Result<Found, FindError> {
     let bytes = value.as_bytes().trim_ascii_start();
     if bytes.first() == Some(&b'{') {
-        return Ok(Found { job: parse(bytes, &Origin::Variable)?, manifest: None, origin: Origin::Variable });
+        let origin = Origin::Variable;
+        return Ok(Found { job: parse(bytes, &origin)?, manifest: None, origin, boot: None });
     }
     match FileOrObject::read(value)? {
         FileOrObject::File(path) => from_path(&path),
@@ -212,7 +215,8 @@ fn appended(read: Read<'_>, size: u64, origin: &Origin) -> Result<Option<Found>,
     let files = trailer.open(&bytes).map_err(damaged)?;
     let job = files.file(job::FILE_NAME).ok_or_else(|| FindError::NoJob(origin.clone()))?;
     let manifest = files.file(job::MANIFEST_NAME).map(<[u8]>::to_vec);
-    Ok(Some(Found { job: parse(job, origin)?, manifest, origin: origin.clone() }))
+    let boot = files.file(BOOT_NAME).and_then(|_| std::path::absolute(sys::executed_path()?).ok());
+    Ok(Some(Found { job: parse(job, origin)?, manifest, origin: origin.clone(), boot }))
 }
 
 fn parse(bytes: &[u8], origin: &Origin) -> Result<Job, FindError> {

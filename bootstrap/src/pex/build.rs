@@ -53,7 +53,7 @@ pub(super) fn job(setup: &Setup) -> Found {
         pass: Vec::new(),
         cluster: Default::default(),
     };
-    Found { job, manifest: None, origin: Origin::File(pex.path.clone()) }
+    Found { job, manifest: None, origin: Origin::File(pex.path.clone()), boot: None }
 }
 
 /// An environment that was found.

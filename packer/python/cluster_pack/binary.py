@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional
 
@@ -19,6 +20,7 @@ _logger = logging.getLogger(__name__)
 
 PROGRAM = "cluster-pack"
 _CANNOT_PACK = 81
+_ELF = b"\x7fELF"
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -74,6 +76,16 @@ def booted() -> Optional[str]:
     if not launcher or not own or not os.path.exists(sys.prefix) or not os.path.samefile(own, sys.prefix):
         return None
     return launcher if os.path.exists(launcher) else None
+
+
+def whole(launcher: str) -> str:
+    """The launcher as one file that runs anywhere: written anew, where it was shipped with its executable beside it."""
+    with open(launcher, "rb") as file:
+        if file.read(len(_ELF)) == _ELF:
+            return launcher
+    path = os.path.join(tempfile.mkdtemp(prefix="cluster-pack-"), "env-python")
+    call(["launcher", "--output", path])
+    return path
 
 
 def _run(command: List[str], environ: Mapping[str, str]) -> "tuple[int, str, str]":

@@ -110,7 +110,7 @@ def _launcher(directory: str) -> str:
     """The launcher of the environment in which this runs."""
     running = binary.booted()
     if running:
-        return running
+        return binary.whole(running)
     path = os.path.join(directory, "env-python")
     binary.call(["launcher", "--output", path], prefix=sys.prefix)
     return path

@@ -27,9 +27,6 @@ LARGE_PEX_CMD = f"{UNPACKED_ENV_NAME}/__main__.py"
 # A zipapp that Python before 3.13 can open (zip64 is not read there).
 _LARGEST_PEX = 4 << 30
 
-# The immutable copy of a launcher is named by its digest.
-_DIGEST_LENGTH = 64
-
 _INSTALLED = """
 import importlib.metadata as m, json, sys, sysconfig
 found = {}
@@ -334,8 +331,6 @@ def get_pyenv_usage_from_archive(path_to_archive: str) -> PythonEnvDescription:
         return PythonEnvDescription(path_to_archive, LARGE_PEX_CMD, UNPACKED_ENV_NAME, True)
     if name.endswith(".pex") or name == "env-python":
         return PythonEnvDescription(path_to_archive, f"./{name}", name, False)
-    if len(name) == _DIGEST_LENGTH and set(name) <= set("0123456789abcdef"):
-        return PythonEnvDescription(path_to_archive, "./env-python", "env-python", False)
     raise ValueError(f"{path_to_archive} is unsupported: .pex, .pex.zip or a launcher is expected")
 
 

@@ -26,8 +26,20 @@ PYTHON_VERSION_KEY = "python_version"
 
 _TOOLS = frozenset({"pip", "setuptools", "wheel"})
 
-# Where the immutable copy lies of what this process uploaded.
-_copies: Dict[str, str] = {}
+
+class Parts(NamedTuple):
+    """What never changes of an uploaded launcher: where its job lies, and the executable that goes beside it."""
+
+    launcher: str
+    boot: str
+
+    def named(self, name: str) -> Dict[str, str]:
+        """Files of a working directory in which the launcher is `name`."""
+        return {name: self.launcher, "cpack-boot": self.boot}
+
+
+# Of what this process uploaded, by its path.
+_parts: Dict[str, Parts] = {}
 
 
 def get_platform_and_python_version() -> Tuple[str, str]:
@@ -140,23 +152,26 @@ class Shipped(NamedTuple):
     """What a job takes with it."""
 
     usage: PythonEnvDescription
+    files: Dict[str, str]
     has_editables: bool
 
 
 def for_job(package_path: Optional[str] = None, allow_large_pex: bool = False) -> Shipped:
     """What a job ships: the environment of `package_path`, else that in which this runs, editable projects included.
 
-    Of what this process uploaded the immutable copy is shipped, since YARN fails containers whose source changed.
+    Of what this process uploaded that is shipped which never changes, since YARN fails containers whose source did.
     """
     running = binary.booted()
     if package_path is None and running:
-        return Shipped(PythonEnvDescription(running, "./env-python", "env-python", False), True)
+        usage = PythonEnvDescription(binary.whole(running), "./env-python", "env-python", False)
+        return Shipped(usage, {usage.dest_path: usage.path_to_archive}, True)
     given = package_path is not None
     if package_path is None:
         package_path, _ = upload_env(include_editable=True, allow_large_pex=allow_large_pex)
     usage = packaging.get_pyenv_usage_from_archive(package_path)
-    source = _copies.get(package_path) or packaging._with_name_node(package_path)
-    return Shipped(usage._replace(path_to_archive=source), not given)
+    parts = _parts.get(package_path)
+    files = parts.named(usage.dest_path) if parts else {usage.dest_path: packaging._with_name_node(package_path)}
+    return Shipped(usage._replace(path_to_archive=files[usage.dest_path]), files, not given)
 
 
 def metadata(package_path: str, fs_args: Dict[str, Any] = {}) -> Dict[str, Any]:
@@ -184,8 +199,8 @@ def _upload_launcher(path: str, changes: List[str], force: bool, editable: bool,
     if not editable:
         command.append("--no-editable")
     report = binary.call(command, prefix=sys.prefix, environ=environ)
-    copy = str(report["launcher"])
-    _copies[path] = urlparse(copy).path if copy.startswith("file:") else copy
+    places = (str(report[part]) for part in Parts._fields)
+    _parts[path] = Parts(*(urlparse(uri).path if uri.startswith("file:") else uri for uri in places))
     verb = "is unchanged" if report["unchanged"] else "uploaded"
     _logger.info("%s %s (sent %d bytes)", path, verb, report["sent_bytes"])
 
@@ -222,7 +237,10 @@ def _publish(local: str, path: str, beside: Dict[str, Any], force: bool, environ
 
 def _publish_running(running: str, path: str, force: bool, environ: Dict[str, str]) -> None:
     """Forwards what booted this environment: nothing is packed."""
-    local = packaging.resolve_zip_from_pex_dir(running) if os.path.isdir(running) else running
+    if os.path.isdir(running):
+        local = packaging.resolve_zip_from_pex_dir(running)
+    else:
+        local = binary.whole(running) if running == binary.booted() else running
     packages = packaging.format_requirements(packaging.get_non_editable_requirements())
     _publish(local, path, build_metadata_dict(packages), force, environ)
 

@@ -113,11 +113,10 @@ class Environments(Directory):
         self.assertIn("cluster-pack", {name.replace("_", "-") for name in found})
 
     def test_the_use_of_an_archive_follows_its_name(self):
-        digest = "ab" * 32
         for path, expected in (
             ("hdfs:///e/a.pex", ("./a.pex", "a.pex", False)),
             ("/e/a.pex.zip", ("pyenv/__main__.py", "pyenv", True)),
-            (f"s3://b/launchers/{digest}", ("./env-python", "env-python", False)),
+            ("s3://b/e/env-python", ("./env-python", "env-python", False)),
         ):
             self.assertEqual(cluster_pack.get_pyenv_usage_from_archive(path)[1:], expected)
         with self.assertRaises(ValueError):
@@ -302,7 +301,9 @@ class Sessions(Directory):
         with mock.patch.dict(os.environ):
             builder = Builder(spark_master="yarn")
             spark_config_builder.add_packaged_environment(builder, path)
-        self.assertRegex(builder._options["spark.yarn.dist.files"], "/launchers/[0-9a-f]{64}#mine.pex$")
+        digest = "[0-9a-f]{64}"
+        parts = f"^/.*/launchers/{digest}#mine.pex,/.*/boot/{digest}#cpack-boot$"
+        self.assertRegex(builder._options["spark.yarn.dist.files"], parts)
 
     def test_s3_is_told_once(self):
         builder = Builder()

@@ -86,26 +86,32 @@ class Recipes(unittest.TestCase):
         import kubernetes_validate
 
         common = ["kubernetes", "job", "--image", "python:3.11-slim", "--node-cache", "/var/cache/cpack"]
-        arguments = ["--", "-c", "print(1)"]
-        for way in (["--claim", "environments"], ["--boot-path", "/usr/bin/cpack-boot"]):
+        common += ["--env", "TOLD=here"]
+        arguments = ["--", "-c", "import os; print(os.environ['TOLD'])"]
+        boot = os.path.join(os.path.dirname(binary.find()), "cpack-boot")
+        # What the volume does not bring is in the image.
+        self.addCleanup(Path("/tmp/cpack-boot").unlink, missing_ok=True)
+        for way in (["--claim", "environments"], ["--boot-path", boot]):
             manifest = binary.call([*common, *way, *arguments])
             kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
             container = manifest["spec"]["template"]["spec"]["containers"][0]
-            self.assertEqual(container["args"], ["-c", "print(1)"])
-        # The other way's job is a variable: with a boot beside it, it runs.
-        job = next(variable["value"] for variable in container["env"] if variable["name"] == "CPACK_JOB")
-        boot = os.path.join(os.path.dirname(binary.find()), "cpack-boot")
-        command = [boot, *container["args"]]
-        done = subprocess.run(command, env={**os.environ, "CPACK_JOB": job}, stdout=subprocess.PIPE, check=True)
-        self.assertEqual(done.stdout, b"1\n")
+            self.assertEqual(container["args"], arguments[1:])
+            variables = {variable["name"]: variable["value"] for variable in container["env"]}
+            self.assertNotIn("TOLD", variables.get("CPACK_JOB", ""))
+            variables["CPACK_CACHE_DIR"] = str(self.directory / "node")
+            os.makedirs(variables["CPACK_CACHE_DIR"], exist_ok=True)
+            command = [*container["command"], *container["args"]]
+            done = subprocess.run(command, env={**os.environ, **variables}, stdout=subprocess.PIPE, check=True)
+            self.assertEqual(done.stdout, b"here\n")
         with self.assertRaisesRegex(Exception, "--claim"):
             binary.call(common)
 
     def test_skein_specifications(self):
-        spec = binary.call(["skein", "spec", "-m", "json.tool", "--instances", "2", "--", "a b.json"])
+        command = ["skein", "spec", "-m", "json.tool", "--instances", "2", "--env", "TOLD=here", "--", "a b.json"]
+        spec = binary.call(command)
         service = spec["services"]["main"]
         self.assertEqual(service["script"], "exec ./env-python 'a b.json'\n")
-        self.assertEqual(service["instances"], 2)
+        self.assertEqual((service["instances"], service["env"]), (2, {"TOLD": "here"}))
         source = service["files"]["env-python"]["source"]
         self.assertTrue(os.access(source[len("file://") :], os.X_OK), json.dumps(spec))
 

@@ -14,7 +14,7 @@ use super::starts::{self, Sample, Shipped, WORK};
 use super::trace::{self, Bar, Lane};
 use super::{BenchError, child, io_error};
 use crate::discover::Environment;
-use crate::launcher::Opened;
+use crate::launcher::Launcher;
 
 /// Disk that is left alone, as a part of what is free.
 const RESERVE: f64 = 0.05;
@@ -252,8 +252,9 @@ impl Bench<'_> {
 /// The layers of a launcher, overlays included.
 fn layers_of(launcher: &Path) -> Result<Vec<Layer>, BenchError> {
     let unexpected = |reason: String| BenchError::Unexpected { what: "the launcher", reason };
-    let opened = Opened::read(launcher).map_err(|e| unexpected(e.to_string()))?;
+    let opened = Launcher::read(launcher, None).map_err(|e| unexpected(e.to_string()))?;
     let manifest = opened.manifest().map_err(|e| unexpected(e.to_string()))?;
+    let manifest = manifest.ok_or_else(|| unexpected("it has no manifest".into()))?;
     let layer = |layer: &cpack_artifact::manifest::Layer| Layer {
         name: layer.name.clone(),
         version: layer.version.clone(),

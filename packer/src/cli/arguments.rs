@@ -207,7 +207,7 @@ pub struct Upload {
     /// Verify what the store has, and replace what is damaged
     #[arg(long)]
     pub repair: bool,
-    /// Lay the launcher at this URI too; the store is then a directory beside it, if none is named
+    /// Lay the launcher at this URI, as one file that needs no other; the store is then a directory beside it, if none is named
     #[arg(long, value_name = "URI")]
     pub package: Option<String>,
 }

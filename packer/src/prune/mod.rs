@@ -1,8 +1,9 @@
 //! Removing from a store what nothing names and nobody used for long.
 //!
-//! **What is kept.** Names, always. What they name: an environment and a launcher. What a kept launcher's job names: its
-//! environment and its overlays. What a kept environment names: its layers. And whatever was written or refreshed within
-//! the grace period, since launchers that people keep elsewhere are not seen here: publishing refreshes what it reuses.
+//! **What is kept.** Names, always. What they name: an environment and a launcher. What a kept launcher names: its
+//! environment, its overlays and its executable. What a kept environment names: its layers. And whatever was written or
+//! refreshed within the grace period, since launchers that people keep elsewhere are not seen here: publishing refreshes
+//! what it reuses.
 //!
 //! **Two phases.** First what names others goes, launchers and environments; then the store is looked at anew, and layers,
 //! overlays and content records go that nothing names *now*. So there is no instant at which a manifest can be read whose
@@ -20,13 +21,13 @@ use std::time::{Duration, SystemTime};
 
 use cpack_artifact::Digest;
 use cpack_artifact::job::{FILE_NAME, Job};
-use cpack_artifact::launcher::{TRAILER_SIZE, Trailer};
+use cpack_artifact::launcher::{BOOT_NAME, TRAILER_SIZE, Trailer};
 use cpack_artifact::manifest::{DocumentError, MAX_JSON, Manifest};
 use cpack_artifact::store::{Key, Listed, Put, Source, Store, StoreError};
 use rayon::prelude::*;
 
 use crate::publish::{NameRecord, PublishError, read_name};
-use plan::{Names, Stock};
+use plan::{KeptJob, Names, Stock};
 
 /// The least grace period with which others may publish meanwhile: what is younger than a day is not refreshed, and a
 /// publication takes less than another.
@@ -139,13 +140,13 @@ impl Pruning<'_> {
         Ok(Names::of(records?.into_iter().flatten()))
     }
 
-    fn jobs(&self, launchers: &[Listed]) -> Result<Vec<Job>, PruneError> {
-        let jobs: Result<Vec<Option<Job>>, PruneError> = launchers.par_iter().map(|l| self.job(l)).collect();
+    fn jobs(&self, launchers: &[Listed]) -> Result<Vec<KeptJob>, PruneError> {
+        let jobs: Result<Vec<Option<KeptJob>>, PruneError> = launchers.par_iter().map(|l| self.job(l)).collect();
         Ok(jobs?.into_iter().flatten().collect())
     }
 
     /// The job of a launcher. None if it is gone, or carries none.
-    fn job(&self, launcher: &Listed) -> Result<Option<Job>, PruneError> {
+    fn job(&self, launcher: &Listed) -> Result<Option<KeptJob>, PruneError> {
         let location = || self.store.uri().join(launcher.key.as_str());
         let unreadable = |reason: String| PruneError::Launcher { location: location(), reason };
         let read = |offset: u64, len: u64| {
@@ -162,7 +163,11 @@ impl Pruning<'_> {
         let Some(appended) = read(trailer.start, trailer.size)? else { return Ok(None) };
         let opened = trailer.open(&appended).map_err(|e| unreadable(e.to_string()))?;
         let job = opened.file(FILE_NAME).ok_or_else(|| unreadable("it has no job".to_owned()))?;
-        Job::parse(job).map(Some).map_err(|source| PruneError::Document { location: location(), source })
+        let job = Job::parse(job).map_err(|source| PruneError::Document { location: location(), source })?;
+        let hex = opened.file(BOOT_NAME).map(String::from_utf8_lossy);
+        let boot =
+            hex.map(|hex| hex.parse()).transpose().map_err(|_| unreadable("it names no executable".to_owned()))?;
+        Ok(Some(KeptJob { job, boot }))
     }
 
     /// The manifests of the environments that are kept.

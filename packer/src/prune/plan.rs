@@ -3,14 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::time::SystemTime;
 
+use cpack_artifact::Digest;
 use cpack_artifact::job::Job;
 use cpack_artifact::manifest::Manifest;
 use cpack_artifact::store::{Key, Listed, Store, StoreError};
 
 use crate::publish::{NameRecord, archive_key};
-
-/// The end of the keys of notes that say when a launcher was used.
-const USED: &str = ".used";
 
 /// What the names of a store name.
 #[derive(Debug, Default)]
@@ -36,7 +34,7 @@ impl Names {
 pub(super) struct Stock {
     pub(super) launchers: Vec<Listed>,
     pub(super) environments: Vec<Listed>,
-    /// Layers, overlays, content records, copies of the boot executable, and notes about launchers.
+    /// Layers, overlays, content records, boot executables, and notes about what is in use.
     pub(super) content: Vec<Listed>,
 }
 
@@ -44,18 +42,12 @@ impl Stock {
     pub(super) fn look(store: &dyn Store) -> Result<Self, StoreError> {
         // Content first: a layer that is listed after the manifest which names it would look as if nothing did.
         let mut content = Vec::new();
-        for directory in ["layers", "overlays", "contents", "boot"] {
+        for directory in ["layers", "overlays", "contents"] {
             content.extend(store.list(directory)?);
         }
-        let (notes, mut launchers): (Vec<Listed>, Vec<Listed>) =
-            store.list("launchers")?.into_iter().partition(|listed| listed.key.as_str().ends_with(USED));
-        let used: HashMap<&str, SystemTime> =
-            notes.iter().filter_map(|note| Some((note.key.as_str().strip_suffix(USED)?, note.stat.modified))).collect();
-        for launcher in &mut launchers {
-            let used = used.get(launcher.key.as_str()).copied();
-            launcher.stat.modified = used.map_or(launcher.stat.modified, |used| used.max(launcher.stat.modified));
-        }
-        content.extend(notes);
+        let launchers = used(store.list("launchers")?, &mut content);
+        let executables = used(store.list("boot")?, &mut content);
+        content.extend(executables);
         Ok(Self { content, launchers, environments: store.list("environments")? })
     }
 
@@ -79,20 +71,46 @@ impl Stock {
     }
 
     /// Environments that neither a name nor the job of a launcher names.
-    pub(super) fn old_environments(&self, names: &Names, jobs: &[Job], before: SystemTime) -> Vec<Listed> {
-        let of_jobs = jobs.iter().map(|job| Key::environment(&job.environment));
+    pub(super) fn old_environments(&self, names: &Names, jobs: &[KeptJob], before: SystemTime) -> Vec<Listed> {
+        let of_jobs = jobs.iter().map(|kept| Key::environment(&kept.job.environment));
         old(&self.environments, &names.environments.iter().cloned().chain(of_jobs).collect(), before)
     }
 
-    /// Layers, overlays and content records that no manifest and no job names.
-    pub(super) fn old_content(&self, manifests: &[Manifest], jobs: &[Job], before: SystemTime) -> Vec<Listed> {
+    /// Layers, overlays, content records and executables that no manifest and no job names.
+    pub(super) fn old_content(&self, manifests: &[Manifest], jobs: &[KeptJob], before: SystemTime) -> Vec<Listed> {
         let layers = manifests.iter().flat_map(|manifest| &manifest.layers);
-        let named = layers.chain(jobs.iter().flat_map(|job| &job.overlays));
+        let named = layers.chain(jobs.iter().flat_map(|kept| &kept.job.overlays));
+        let executables = jobs.iter().filter_map(|kept| kept.boot.as_ref()).map(Key::boot);
         let keys = named
             .flat_map(|layer| [archive_key(layer.kind, &layer.archive.digest), Key::content(&layer.content)])
-            .chain(self.launchers.iter().filter_map(|l| Key::from_listing(&format!("{}{USED}", l.key))));
+            .chain(self.launchers.iter().map(|launcher| launcher.key.in_use()))
+            .chain(executables.flat_map(|key| [key.in_use(), key]));
         old(&self.content, &keys.collect(), before)
     }
+}
+
+/// What a launcher names.
+#[derive(Debug)]
+pub(super) struct KeptJob {
+    /// Its job.
+    pub(super) job: Job,
+    /// Its executable.
+    pub(super) boot: Option<Digest>,
+}
+
+/// Those of `listed` that are no notes, as old as the notes about them say. Notes go to `rest`.
+fn used(listed: Vec<Listed>, rest: &mut Vec<Listed>) -> Vec<Listed> {
+    let (notes, mut objects): (Vec<Listed>, Vec<Listed>) =
+        listed.into_iter().partition(|listed| listed.key.noted().is_some());
+    let used: HashMap<Key, SystemTime> =
+        notes.iter().filter_map(|note| Some((note.key.noted()?, note.stat.modified))).collect();
+    for object in &mut objects {
+        if let Some(used) = used.get(&object.key) {
+            object.stat.modified = object.stat.modified.max(*used);
+        }
+    }
+    rest.extend(notes);
+    objects
 }
 
 /// Those of `listed` that are not in `named` and that nothing happened to since `before`.

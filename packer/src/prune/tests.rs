@@ -3,12 +3,12 @@ use std::fs::{File, FileTimes};
 use std::path::Path;
 
 use cpack_artifact::job::{Entry, FORMAT, Interpreter};
-use cpack_artifact::launcher::appendix;
 use cpack_artifact::manifest::{Archive, Layer, LayerKind, Python};
 use cpack_artifact::store::FileStore;
 use tempfile::TempDir;
 
 use super::*;
+use crate::launcher::Launcher;
 use crate::publish::{archive_key, publish_launcher, publish_manifest, publish_name};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -69,7 +69,8 @@ impl Shelf {
         id
     }
 
-    fn launcher(&self, environment: Digest, overlay: &str, days: u32) -> (Vec<u8>, Digest) {
+    /// A launcher whose executable is its own.
+    fn launcher(&self, environment: Digest, overlay: &str, days: u32) -> (Launcher, Digest) {
         let interpreter = Interpreter {
             path: "/usr/bin/python3".to_owned(),
             version: "3.11.7".to_owned(),
@@ -89,10 +90,13 @@ impl Shelf {
             pass: Vec::new(),
             cluster: BTreeMap::new(),
         };
-        let bytes = [&b"\x7fELF"[..], &appendix(4, &[(FILE_NAME, &job.to_bytes())])].concat();
-        let (digest, _) = publish_launcher(&self.store, &bytes, false).expect("publishes");
+        let manifest = self.store.read(&Key::environment(&environment), MAX_JSON).expect("its manifest");
+        let manifest = Manifest::parse(&manifest).expect("parses");
+        let launcher = Launcher::new(format!("\x7fELF {overlay}").into_bytes(), job, &manifest);
+        let (digest, _) = publish_launcher(&self.store, &launcher, false).expect("publishes");
         self.age(&Key::launcher(&digest), days);
-        (bytes, digest)
+        self.age(&boot_key(&launcher), days);
+        (launcher, digest)
     }
 
     fn name(&self, name: &str, environment: Digest, launcher: Option<Digest>) {
@@ -125,6 +129,10 @@ fn layer_key(name: &str) -> Key {
     Key::layer(&Digest::of(name.as_bytes()))
 }
 
+fn boot_key(launcher: &Launcher) -> Key {
+    Key::boot(&Digest::of(launcher.boot()))
+}
+
 fn overlay_key(name: &str) -> Key {
     Key::overlay(&Digest::of(name.as_bytes()))
 }
@@ -139,10 +147,10 @@ fn what_is_named_or_young_stays_and_the_rest_goes() {
     // Young itself, although what it names is old.
     let resubmitted = shelf.environment(&["resubmitted"], 100);
     shelf.age(&Key::environment(&resubmitted), 1);
-    let (_, kept) = shelf.launcher(of_launcher, "kept overlay", 100);
-    let (_, gone) = shelf.launcher(old, "gone overlay", 100);
-    let (bytes, used) = shelf.launcher(young, "used overlay", 100);
-    publish_launcher(&shelf.store, &bytes, false).expect("notes that it is used");
+    let (of_name, kept) = shelf.launcher(of_launcher, "kept overlay", 100);
+    let (of_nobody, gone) = shelf.launcher(old, "gone overlay", 100);
+    let (in_use, used) = shelf.launcher(young, "used overlay", 100);
+    publish_launcher(&shelf.store, &in_use, false).expect("notes that it is used");
     shelf.name("mine", named, None);
     shelf.name("other", young, Some(kept));
     let before = shelf.files();
@@ -164,7 +172,11 @@ fn what_is_named_or_young_stays_and_the_rest_goes() {
         (Key::launcher(&kept), true),
         (Key::launcher(&gone), false),
         (Key::launcher(&used), true),
-        (Key::launcher_use(&used), true),
+        (Key::launcher(&used).in_use(), true),
+        (boot_key(&of_name), true),
+        (boot_key(&of_nobody), false),
+        (boot_key(&in_use), true),
+        (boot_key(&in_use).in_use(), true),
         (layer_key("shared"), true),
         (layer_key("only old"), false),
         (layer_key("only named"), true),

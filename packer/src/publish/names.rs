@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use cpack_artifact::Digest;
-use cpack_artifact::launcher::{TRAILER_SIZE, Trailer};
 use cpack_artifact::manifest::{Layer, MAX_JSON, Manifest};
-use cpack_artifact::store::{Key, Put, Scheme, Source, Store, StoreErrorKind, Written};
+use cpack_artifact::store::{Key, Put, Source, Store, StoreErrorKind, Written};
 use serde::{Deserialize, Serialize};
 
 use super::layers::{archive_key, is_old, refresh_if_old};
 use super::{PublishError, step};
+use crate::launcher::Launcher;
 
 /// Layers that are looked at side by side.
 const CHECKS: usize = 16;
@@ -22,7 +22,7 @@ pub struct NameRecord {
     pub format: u32,
     /// The environment id.
     pub environment: Digest,
-    /// The launcher that lies under the name, as an immutable copy.
+    /// The job that lies under the name, as it is kept for containers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launcher: Option<Digest>,
     /// Every distribution as `name==version`, as cluster-pack's metadata lists them.
@@ -83,34 +83,6 @@ fn check_layer(store: &dyn Store, layer: &Layer) -> Result<(), PublishError> {
     Err(PublishError::Vanished { layer: layer.name.clone(), digest, store })
 }
 
-/// Writes a launcher. Where a store can join objects, the boot executable is sent once for all launchers.
-fn write_launcher(store: &dyn Store, key: &Key, launcher: &[u8]) -> Result<Written, PublishError> {
-    let mut sent = Written::Kept;
-    if store.uri().scheme == Scheme::S3
-        && let Some((boot, rest)) = parts(launcher)
-    {
-        let start = Key::boot(&Digest::of(boot));
-        match store.stat(&start)?.filter(|stat| stat.size == boot.len() as u64) {
-            Some(stat) => refresh_if_old(store, &start, stat)?,
-            None => sent = store.put(&start, Source::Bytes(boot), Put::Replace)?,
-        }
-        // What was joined is checked by its length alone; a store that cannot do it right is sent everything.
-        if matches!(store.join(key, &start, rest), Some(Ok(())))
-            && store.stat(key)?.is_some_and(|stat| stat.size == launcher.len() as u64)
-        {
-            return Ok(sent.and(Written::Sent(rest.len() as u64)));
-        }
-    }
-    Ok(sent.and(store.put(key, Source::Bytes(launcher), Put::Replace)?))
-}
-
-/// A launcher's boot executable, and what was appended to it.
-fn parts(launcher: &[u8]) -> Option<(&[u8], &[u8])> {
-    let tail = launcher.get(launcher.len().checked_sub(TRAILER_SIZE)?..)?;
-    let trailer = Trailer::read(tail, launcher.len() as u64).ok()??;
-    launcher.split_at_checked(usize::try_from(trailer.start).ok()?)
-}
-
 /// Whether the object is these bytes.
 fn holds(store: &dyn Store, key: &Key, bytes: &[u8]) -> Result<bool, PublishError> {
     match store.read(key, bytes.len() as u64) {
@@ -120,21 +92,31 @@ fn holds(store: &dyn Store, key: &Key, bytes: &[u8]) -> Result<bool, PublishErro
     }
 }
 
-/// Publishes a launcher: the immutable copy that jobs refer to.
-///
-/// One that is there is not touched, not even its age: YARN fails the containers of running applications when the time of
-/// a file changed that they were started with. That it is in use is noted beside it.
-pub fn publish_launcher(store: &dyn Store, launcher: &[u8], repair: bool) -> Result<(Digest, Written), PublishError> {
-    let digest = Digest::of(launcher);
-    let key = Key::launcher(&digest);
-    let found = store.stat(&key)?.filter(|stat| stat.size == launcher.len() as u64);
-    let Some(stat) = found.filter(|_| !repair || holds(store, &key, launcher).is_ok_and(|holds| holds)) else {
-        return Ok((digest, write_launcher(store, &key, launcher)?));
+/// Publishes what executors start from, both parts of a launcher. The digest is the job's.
+pub fn publish_launcher(
+    store: &dyn Store,
+    launcher: &Launcher,
+    repair: bool,
+) -> Result<(Digest, Written), PublishError> {
+    let boot = launcher.boot();
+    let executable = publish_immutable(store, &Key::boot(&Digest::of(boot)), boot, repair)?;
+    let stored = launcher.stored();
+    let digest = Digest::of(&stored);
+    let job = publish_immutable(store, &Key::launcher(&digest), &stored, repair)?;
+    Ok((digest, executable.and(job)))
+}
+
+/// Writes what is not there. What is there is not touched, not even its age: YARN fails the containers of running
+/// applications when the time of a file changed that they were started with. That it is in use is noted beside it.
+fn publish_immutable(store: &dyn Store, key: &Key, bytes: &[u8], repair: bool) -> Result<Written, PublishError> {
+    let found = store.stat(key)?.filter(|stat| stat.size == bytes.len() as u64);
+    let Some(stat) = found.filter(|_| !repair || holds(store, key, bytes).is_ok_and(|holds| holds)) else {
+        return Ok(store.put(key, Source::Bytes(bytes), Put::Replace)?);
     };
     if is_old(stat) {
-        store.put(&Key::launcher_use(&digest), Source::Bytes(b"1"), Put::Replace)?;
+        store.put(&key.in_use(), Source::Bytes(b"1"), Put::Replace)?;
     }
-    Ok((digest, Written::Kept))
+    Ok(Written::Kept)
 }
 
 /// The record under a name, if there is one.
@@ -173,16 +155,9 @@ pub fn publish_name(
     }
     let mut written = Written::Kept;
     if let Some(launcher) = launcher {
-        written = write_launcher(store, &artifact, launcher)?;
+        written = store.put(&artifact, Source::Bytes(launcher), Put::Replace)?;
         step("publish.name")?;
     }
     let bytes = serde_json::to_vec_pretty(record).unwrap_or_default();
-    written = written.and(store.put(&key, Source::Bytes(&bytes), Put::Replace)?);
-    // A prune that looked before the name was there may have taken the copy.
-    if let (Some(digest), Some(launcher)) = (&record.launcher, launcher)
-        && store.stat(&Key::launcher(digest))?.is_none()
-    {
-        written = written.and(write_launcher(store, &Key::launcher(digest), launcher)?);
-    }
-    Ok(written)
+    Ok(written.and(store.put(&key, Source::Bytes(&bytes), Put::Replace)?))
 }

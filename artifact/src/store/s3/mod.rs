@@ -209,10 +209,6 @@ impl Store for S3Store {
         Ok(Written::Sent(content.len()))
     }
 
-    fn join(&self, key: &Key, start: &Key, rest: &[u8]) -> Option<Result<(), StoreError>> {
-        self.put_joined(key, start, rest)
-    }
-
     fn refresh(&self, key: &Key) -> Result<(), StoreError> {
         self.touch(key)
     }

@@ -14,9 +14,6 @@ use super::{Call, S3Store};
 /// Larger objects are sent in parts, of at least this size.
 const PART: u64 = 8 << 20;
 
-/// The least size of a part that is not the last one (Amazon's limit).
-const LEAST_PART: u64 = 5 << 20;
-
 /// Most parts of one upload (Amazon's limit).
 const MOST_PARTS: u64 = 10_000;
 
@@ -63,27 +60,6 @@ impl S3Store {
                 Err(error)
             }
         }
-    }
-
-    /// Copies `start` on the server, as the first part of two. None where that part would be too small for S3.
-    pub(super) fn put_joined(&self, key: &Key, start: &Key, rest: &[u8]) -> Option<Result<(), StoreError>> {
-        let size = match self.stat(start) {
-            Ok(stat) => stat?.size,
-            Err(error) => return Some(Err(error)),
-        };
-        if !(LEAST_PART..=LARGEST_COPY).contains(&size) || rest.is_empty() {
-            return None;
-        }
-        Some(self.start(key).and_then(|upload| {
-            let rest = Content::Bytes(rest);
-            let parts =
-                || Ok(vec![self.copy_part(start, key, &upload, 0, size, size)?, self.send_tail(key, &upload, &rest)?]);
-            parts().and_then(|parts| self.complete(key, &upload, parts)).inspect_err(|_| self.abort(key, &upload))
-        }))
-    }
-
-    fn send_tail(&self, key: &Key, upload: &str, rest: &Content<'_>) -> Result<CompletedPart, StoreError> {
-        self.send_part(key, upload, rest, 1, 0..rest.len())
     }
 
     fn has_length(&self, key: &Key, len: u64) -> bool {
@@ -254,13 +230,12 @@ impl S3Store {
         let upload = self.start(key)?;
         let part = size.div_ceil(MOST_PARTS).max(1 << 30);
         let copied: Result<Vec<_>, _> =
-            (0..size.div_ceil(part)).map(|index| self.copy_part(key, key, &upload, index, part, size)).collect();
+            (0..size.div_ceil(part)).map(|index| self.copy_part(key, &upload, index, part, size)).collect();
         copied.and_then(|parts| self.complete(key, &upload, parts)).inspect_err(|_| self.abort(key, &upload))
     }
 
     fn copy_part(
         &self,
-        from: &Key,
         key: &Key,
         upload: &str,
         index: u64,
@@ -273,7 +248,7 @@ impl S3Store {
         self.call(call, |client| {
             let request = client
                 .upload_part_copy()
-                .copy_source(self.copy_source(from))
+                .copy_source(self.copy_source(key))
                 .copy_source_range(&range)
                 .bucket(&self.uri.authority)
                 .key(self.name(key.as_str()))

@@ -62,7 +62,7 @@ def build(
     shipped = uploader.for_job(package_path, allow_large_pex)
     usage = shipped.usage
     script = _script(usage.interpreter_cmd, module_name, args)
-    files = {usage.dest_path: usage.path_to_archive}
+    files = dict(shipped.files)
     files.update({os.path.basename(path): path for path in additional_files or []})
     if not shipped.has_editables:
         files.update(_editables(directory))

@@ -159,11 +159,12 @@ def submit_func(
 def _file(skein: Any, name: str, source: str) -> Any:
     """What was named as a file of the working directory, shipped as such.
 
-    Skein unpacks what is called like an archive, whatever name it shall have. Launchers in a store never change: a node
-    fetches them once for all applications of the user.
+    Skein unpacks what is called like an archive, whatever name it shall have. The parts of launchers in a store never
+    change: a node fetches each once for all applications of the user.
     """
     is_archive = source.endswith((".zip", ".tar.gz", ".tgz")) and os.path.splitext(name)[1] not in (".zip", ".gz", ".tgz")
-    immutable = "/launchers/" in source and "://" in source and not source.startswith("file:")
+    is_part = os.path.basename(os.path.dirname(source)) in ("launchers", "boot")
+    immutable = is_part and "://" in source and not source.startswith("file:")
     visibility = "private" if immutable else "application"
     return skein.File(source=source, type="archive" if is_archive else "infer", visibility=visibility)
 

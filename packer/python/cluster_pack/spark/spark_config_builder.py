@@ -31,9 +31,11 @@ def add_packaged_environment(ssb: SparkSession.Builder, archive: str) -> None:
         return
     ssb.config("spark.executorEnv.PEX_ROOT", "./.pex")
     if _on_yarn(ssb):
-        copy = uploader._copies.get(archive)
-        immutable = f"{_make_path_hadoop_compatible(copy)}#{usage.dest_path}" if copy else source
-        _add_or_merge(ssb, "spark.yarn.dist.files", immutable)
+        parts = uploader._parts.get(archive)
+        for name, path in (parts.named(usage.dest_path) if parts else {}).items():
+            _add_or_merge(ssb, "spark.yarn.dist.files", f"{_make_path_hadoop_compatible(path)}#{name}")
+        if not parts:
+            _add_or_merge(ssb, "spark.yarn.dist.files", source)
     else:
         _add_or_merge(ssb, "spark.files", source)
 

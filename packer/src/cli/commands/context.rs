@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use cpack_artifact::Digest;
 use cpack_artifact::events;
-use cpack_artifact::manifest::Manifest;
-use cpack_artifact::store::{Key, Store, StoreOptions, StoreUri, Watcher, Written, cluster_properties, open};
+use cpack_artifact::store::{Key, Store, StoreOptions, StoreUri, Watcher, cluster_properties, open};
 
 use super::CommandError;
 use crate::assemble;
@@ -19,7 +19,7 @@ use crate::discover::{self, ActiveVariables, DiscoverOptions, Environment};
 use crate::launcher::{self, LauncherError};
 use crate::layer::DEFAULT_LEVEL;
 use crate::pex;
-use crate::publish::{NameRecord, Publisher, publish_launcher};
+use crate::publish::{NameRecord, Publisher};
 use crate::requirements::{self, Machine};
 use crate::submit::{EntryRequest, JobRequest, Submission, default_cache, submit, total_size};
 
@@ -232,11 +232,6 @@ impl Context {
         ));
     }
 
-    /// The launcher of a submission.
-    pub(super) fn launcher(&self, submission: &Submission, boot: &[u8]) -> Vec<u8> {
-        launcher::build(boot, &submission.job, &submission.manifest)
-    }
-
     /// The boot executable that is shipped, which must be able to open `store`. Read before minutes are spent on packing.
     pub(super) fn boot(&self, store: &dyn Store) -> Result<Vec<u8>, CommandError> {
         let program = std::env::current_exe().and_then(|p| p.canonicalize()).ok();
@@ -270,22 +265,11 @@ impl Context {
         }
         job
     }
-
-    /// Lays a launcher's immutable copy into the store and returns the record for the name.
-    pub(super) fn name_record(
-        &self,
-        store: &dyn Store,
-        submission: &Submission,
-        launcher: Option<&[u8]>,
-        repair: bool,
-    ) -> Result<(NameRecord, Option<Written>), CommandError> {
-        let published = launcher.map(|launcher| publish_launcher(store, launcher, repair)).transpose()?;
-        let record = record(&submission.manifest, submission, published.map(|(digest, _)| digest));
-        Ok((record, published.map(|(_, written)| written)))
-    }
 }
 
-fn record(manifest: &Manifest, submission: &Submission, launcher: Option<cpack_artifact::Digest>) -> NameRecord {
+/// The record for the name of a submission, whose job is kept as `launcher`.
+pub(super) fn name_record(submission: &Submission, launcher: Option<Digest>) -> NameRecord {
+    let manifest = &submission.manifest;
     NameRecord {
         format: 1,
         environment: submission.id,

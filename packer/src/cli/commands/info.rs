@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use cpack_artifact::Digest;
-use cpack_artifact::job::{Job, MANIFEST_NAME};
+use cpack_artifact::job::{self, Job};
 use cpack_artifact::launcher::{TRAILER_SIZE, Trailer};
 use cpack_artifact::manifest::{LayerKind, MAX_JSON, Manifest};
 use cpack_artifact::pex::{self, Pex};
@@ -158,7 +158,7 @@ fn load(context: &Context, artifact: &str) -> Result<Content, CommandError> {
     if path.is_file() {
         let bytes =
             fs::read(path).map_err(|source| CommandError::Io { verb: "read", path: path.to_owned(), source })?;
-        return from_file(artifact, &bytes);
+        return from_file(context, artifact, &bytes);
     }
     if let Some((store, id)) = artifact.rsplit_once("/environments/") {
         let store = context.open_store(store)?;
@@ -247,7 +247,7 @@ fn pex_facts(pex: &Pex) -> PexFacts {
     }
 }
 
-fn from_file(what: &str, file: &[u8]) -> Result<Content, CommandError> {
+fn from_file(context: &Context, what: &str, file: &[u8]) -> Result<Content, CommandError> {
     let document = |error| CommandError::Document { what: what.to_owned(), error };
     let damaged = |e: cpack_artifact::launcher::LauncherError| CommandError::Damaged(format!("{what}: {e}"));
     let tail = file.get(file.len().saturating_sub(TRAILER_SIZE)..).unwrap_or_default();
@@ -257,18 +257,26 @@ fn from_file(what: &str, file: &[u8]) -> Result<Content, CommandError> {
     let start = usize::try_from(trailer.start).unwrap_or(usize::MAX);
     let appended = file.get(start..file.len() - TRAILER_SIZE).unwrap_or_default();
     let opened = trailer.open(appended).map_err(damaged)?;
-    let part = |name| opened.file(name).ok_or_else(|| CommandError::Damaged(format!("{what}: it has no {name}")));
-    let job = Job::parse(part(cpack_artifact::job::FILE_NAME)?).map_err(document)?;
-    let manifest = Manifest::parse(part(MANIFEST_NAME)?).map_err(document)?;
+    let job = opened.file(job::FILE_NAME);
+    let job = job.ok_or_else(|| CommandError::Damaged(format!("{what}: it has no {}", job::FILE_NAME)))?;
+    let job = Job::parse(job).map_err(document)?;
+    let manifest = match opened.file(job::MANIFEST_NAME) {
+        Some(bytes) => Manifest::parse(bytes).map_err(document)?,
+        None => read_manifest(context.open_store(&job.store)?.as_ref(), &job.environment, what)?,
+    };
     Ok(of_manifest(what, &manifest, Some(&job)))
 }
 
 fn from_store(store: &dyn Store, id: &Digest, what: &str) -> Result<Content, CommandError> {
-    let bytes = store.read(&Key::environment(id), MAX_JSON)?;
-    let manifest = Manifest::parse(&bytes).map_err(|error| CommandError::Document { what: what.to_owned(), error })?;
+    let manifest = read_manifest(store, id, what)?;
     let mut content = of_manifest(what, &manifest, None);
     content.store = Some(store.uri().to_string());
     Ok(content)
+}
+
+fn read_manifest(store: &dyn Store, id: &Digest, what: &str) -> Result<Manifest, CommandError> {
+    let bytes = store.read(&Key::environment(id), MAX_JSON)?;
+    Manifest::parse(&bytes).map_err(|error| CommandError::Document { what: what.to_owned(), error })
 }
 
 fn of_manifest(what: &str, manifest: &Manifest, job: Option<&Job>) -> Content {

@@ -1,8 +1,8 @@
 //! `cluster-pack kubernetes job`: a Job whose pods start in the environment.
 //!
 //! Two ways to bring the boot and the job into a pod, none of which needs an image of the environment. With a directory
-//! store on a volume claim the pod runs the launcher's immutable copy there. With a store on the network the image has
-//! `cpack-boot`, and the job is a variable.
+//! store on a volume claim the pod runs the launcher there. With a store on the network the image has `cpack-boot`, and
+//! the job is a variable.
 
 use cpack_artifact::Digest;
 use cpack_artifact::store::{Key, StoreUri};
@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::CommandError;
 use super::context::Context;
-use super::made::Made;
+use super::made::{Made, NAME};
+use super::skein::quoted;
 use crate::cli::arguments::KubernetesJob;
 use crate::publish::publish_launcher;
 
@@ -19,13 +20,17 @@ const CACHE: &str = "/var/cache/cpack";
 
 /// Prints the manifest.
 pub(super) fn job(context: &Context, arguments: &KubernetesJob) -> Result<(), CommandError> {
-    let made = context.made(&arguments.job)?;
+    let mut made = context.made(&arguments.job)?;
+    // Values never go into a store.
+    let environ = std::mem::take(&mut made.launcher.job.environ);
     let mut pod = Pod::default();
+    pod.environ.extend(environ.into_iter().map(|(name, value)| json!({ "name": name, "value": value })));
     match (&arguments.claim, &arguments.boot_path) {
         (Some(claim), _) => pod.start_from_claim(context, &made, claim)?,
         (None, Some(boot)) => {
             pod.command = vec![boot.clone()];
-            pod.environ.push(json!({ "name": "CPACK_JOB", "value": String::from_utf8_lossy(&made.job.to_bytes()) }));
+            pod.environ
+                .push(json!({ "name": "CPACK_JOB", "value": String::from_utf8_lossy(&made.launcher.job.to_bytes()) }));
         }
         (None, None) => {
             return Err(CommandError::Usage(
@@ -39,7 +44,7 @@ pub(super) fn job(context: &Context, arguments: &KubernetesJob) -> Result<(), Co
         pod.mount("node-cache", CACHE, false, json!({ "hostPath": { "path": path, "type": "DirectoryOrCreate" } }));
         pod.environ.push(json!({ "name": "CPACK_CACHE_DIR", "value": CACHE }));
     }
-    let manifest = pod.job(&made.job.name, arguments);
+    let manifest = pod.job(&made.launcher.job.name, arguments);
     context.voice.answer(serde_json::to_string_pretty(&manifest).unwrap_or_default(), &manifest);
     Ok(())
 }
@@ -63,19 +68,21 @@ impl Pod {
     }
 
     fn start_from_claim(&mut self, context: &Context, made: &Made, claim: &str) -> Result<(), CommandError> {
-        let uri: StoreUri = made.job.store.parse()?;
+        let place = &made.launcher.job.store;
+        let uri: StoreUri = place.parse()?;
         let directory = uri.as_directory().ok_or_else(|| {
             CommandError::Usage(format!("--claim goes with a directory store, and this one is {uri}: use --boot-path"))
         })?;
-        let store = context.open_store(&made.job.store)?;
-        publish_launcher(store.as_ref(), &made.bytes, false)?;
-        let path = directory.join(Key::launcher(&Digest::of(&made.bytes)).as_str());
+        let store = context.open_store(place)?;
+        let (digest, _) = publish_launcher(store.as_ref(), &made.launcher, false)?;
+        let path = |key: &Key| quoted(&directory.join(key.as_str()).to_string_lossy());
         // Volumes may lack the permission to execute; a copy does not.
         let script = format!(
-            "cp {} /tmp/env-python && chmod 700 /tmp/env-python && exec /tmp/env-python \"$@\"",
-            path.display()
+            "cp {} /tmp/cpack-boot && chmod 700 /tmp/cpack-boot && exec /tmp/cpack-boot --cpack exec {} \"$@\"",
+            path(&Key::boot(&Digest::of(made.launcher.boot()))),
+            path(&Key::launcher(&digest)),
         );
-        self.command = ["/bin/sh", "-c", &script, "env-python"].map(str::to_owned).into();
+        self.command = ["/bin/sh", "-c", &script, NAME].map(str::to_owned).into();
         let source = json!({ "persistentVolumeClaim": { "claimName": claim, "readOnly": true } });
         self.mount("store", &directory.display().to_string(), true, source);
         Ok(())

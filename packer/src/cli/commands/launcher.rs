@@ -27,15 +27,16 @@ pub(super) fn launcher(context: &Context, arguments: &Launcher) -> Result<(), Co
     let of_pex = arguments.pex.as_deref().map(|path| context.of_pex(path, &arguments.job)).transpose()?;
     let (context, job) = of_pex.as_ref().map_or((context, &arguments.job), |(context, job)| (context, job));
     let made = context.made(job)?;
-    let changed = launcher::write(&output, &made.bytes)?;
-    let size = made.bytes.len() as u64;
+    let bytes_of = made.launcher.whole();
+    let changed = launcher::write(&output, &bytes_of)?;
+    let size = bytes_of.len() as u64;
     let done = if changed { "wrote" } else { "unchanged:" };
     context.voice.say(format!("{done} {} ({})", output.display(), bytes(size)));
     let report = Report {
         path: output.display().to_string(),
         size,
-        environment: made.job.environment.to_hex(),
-        store: made.job.store,
+        environment: made.launcher.job.environment.to_hex(),
+        store: made.launcher.job.store,
         changed,
     };
     context.voice.answer(if context.voice.json { String::new() } else { output.display().to_string() }, &report);

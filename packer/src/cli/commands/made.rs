@@ -7,14 +7,14 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use cpack_artifact::Digest;
-use cpack_artifact::job::{Entry, Job};
+use cpack_artifact::job::Entry;
 use cpack_artifact::store::{Key, Scheme, StoreOptions, StoreUri, cluster_properties};
 
 use super::CommandError;
 use super::context::Context;
 use super::upload::LayerReport;
 use crate::cli::arguments::JobArguments;
-use crate::launcher::{self, Opened};
+use crate::launcher::{self, Launcher};
 use crate::publish::publish_launcher;
 use crate::submit::EntryRequest;
 
@@ -27,10 +27,8 @@ pub(super) const NAME: &str = "env-python";
 /// A launcher that can be shipped.
 #[derive(Debug)]
 pub(super) struct Made {
-    /// Its bytes.
-    pub(super) bytes: Vec<u8>,
-    /// The job that it carries.
-    pub(super) job: Job,
+    /// Its parts.
+    pub(super) launcher: Launcher,
     /// The interpreter here that has the same distributions: of the virtual environment, or the launcher itself.
     pub(super) python: PathBuf,
     /// What it is made of; nothing, where it was not made from an environment.
@@ -59,16 +57,16 @@ impl Context {
         let environment = self.environment()?;
         let job = self.job(arguments, self.name(&environment)?);
         let submission = self.submit(&environment, store.as_ref(), &job, false)?;
-        let bytes = self.launcher(&submission, &boot);
         let python = environment.prefix.join("bin/python");
         let layers = LayerReport::all(&submission);
-        Ok(Made { bytes, job: submission.job, python, layers, forwarded: None })
+        let launcher = Launcher::new(boot, submission.job, &submission.manifest);
+        Ok(Made { launcher, python, layers, forwarded: None })
     }
 
     fn forward(&self, arguments: &JobArguments, path: PathBuf) -> Result<Made, CommandError> {
-        let opened = Opened::read(&path)?;
-        let request = self.job(arguments, opened.job.name.clone());
-        let mut job = opened.job.clone();
+        let mut launcher = Launcher::read(&path, self.common.boot.as_deref())?;
+        let request = self.job(arguments, launcher.job.name.clone());
+        let job = &mut launcher.job;
         job.entry = match request.entry {
             EntryRequest::Interpreter => Entry::Interpreter,
             EntryRequest::Module(module) => Entry::Module(module),
@@ -82,26 +80,28 @@ impl Context {
             }
         };
         job.environ.extend(request.environ);
-        job.pass.extend(request.pass.into_iter().filter(|name| !opened.job.pass.contains(name)));
+        let passed: Vec<String> = request.pass.into_iter().filter(|name| !job.pass.contains(name)).collect();
+        job.pass.extend(passed);
         self.voice.detail(format!("forwarding the environment of {}", path.display()));
-        Ok(Made { bytes: opened.with_job(&job), job, python: path.clone(), layers: Vec::new(), forwarded: Some(path) })
+        Ok(Made { launcher, python: path.clone(), layers: Vec::new(), forwarded: Some(path) })
     }
 
-    /// Where frameworks can fetch the launcher: its immutable copy in a store on the network, else a file of this machine,
+    /// Where frameworks can fetch the launcher: what a store on the network keeps of it, else a file of this machine,
     /// which they ship by themselves.
     pub(super) fn shipped(&self, made: &Made) -> Result<Shipped, CommandError> {
-        let digest = Digest::of(&made.bytes);
+        let bytes = made.launcher.whole();
         // The directory is named after what is in it, so that the file never changes while a job reads it.
-        let directory = self.cache.root().join("launchers").join(digest.to_hex());
+        let directory = self.cache.root().join("launchers").join(Digest::of(&bytes).to_hex());
         let local = directory.join(NAME);
-        launcher::write(&local, &made.bytes)?;
-        let uri: StoreUri = made.job.store.parse()?;
+        launcher::write(&local, &bytes)?;
+        let place = &made.launcher.job.store;
+        let uri: StoreUri = place.parse()?;
         let remote = if uri.scheme == Scheme::File || made.forwarded.is_some() {
             None
         } else {
-            let store = self.open_store(&made.job.store)?;
-            publish_launcher(store.as_ref(), &made.bytes, false)?;
-            Some(qualified(store.uri(), &Key::launcher(&digest))?)
+            let store = self.open_store(place)?;
+            let (digest, _) = publish_launcher(store.as_ref(), &made.launcher, false)?;
+            Some(Remote::new(store.uri(), digest, &made.launcher)?)
         };
         Ok(Shipped { local, remote })
     }
@@ -132,8 +132,25 @@ pub(super) fn link_into(directory: &Path, shipped: &Shipped) -> Result<bool, Com
 pub(super) struct Shipped {
     /// Here, under the name that executors shall see.
     pub(super) local: PathBuf,
-    /// In the store, as Hadoop's clients write it.
-    pub(super) remote: Option<String>,
+    /// In the store.
+    pub(super) remote: Option<Remote>,
+}
+
+/// The files of a store that are a launcher together, as Hadoop's clients name them. Neither ever changes.
+#[derive(Debug)]
+pub(super) struct Remote {
+    /// What is started.
+    pub(super) launcher: String,
+    /// The executable, which has to lie beside it as [`launcher::BOOT`].
+    pub(super) boot: String,
+}
+
+impl Remote {
+    /// `digest`: of the job, as [`publish_launcher`] gave it.
+    pub(super) fn new(store: &StoreUri, digest: Digest, launcher: &Launcher) -> Result<Self, CommandError> {
+        let boot = Key::boot(&Digest::of(launcher.boot()));
+        Ok(Self { launcher: qualified(store, &Key::launcher(&digest))?, boot: qualified(store, &boot)? })
+    }
 }
 
 impl Shipped {
@@ -145,7 +162,7 @@ impl Shipped {
 
 /// The URI of an object as Hadoop's clients take it anywhere: S3 by another scheme, HDFS with its name node, since node
 /// managers refuse URIs without.
-pub(super) fn qualified(store: &StoreUri, key: &Key) -> Result<String, CommandError> {
+fn qualified(store: &StoreUri, key: &Key) -> Result<String, CommandError> {
     let plain = store.join(key.as_str());
     if store.scheme == Scheme::S3 {
         return Ok(plain.replacen("s3:", "s3a:", 1));

@@ -11,7 +11,7 @@ use super::CommandError;
 use super::context::Context;
 use crate::cli::arguments::Run;
 use crate::cli::output::{seconds, table};
-use crate::launcher;
+use crate::launcher::{self, Launcher};
 
 /// Runs the launcher as a child, so that the time of each phase can be told afterwards.
 pub(super) fn run(context: &Context, arguments: &Run) -> Result<u8, CommandError> {
@@ -36,7 +36,7 @@ pub(super) fn run(context: &Context, arguments: &Run) -> Result<u8, CommandError
     let directory = tempfile::tempdir().map_err(failed("write", &std::env::temp_dir()))?;
     let path = directory.path().join("env-python");
     let metrics = directory.path().join("metrics.json");
-    launcher::write(&path, &context.launcher(&submission, &boot))?;
+    launcher::write(&path, &Launcher::new(boot, submission.job, &submission.manifest).whole())?;
     let booting = start.elapsed();
     let mut command = Command::new(&path);
     command.args(&arguments.arguments).env("CPACK_METRICS", &metrics);

@@ -1,7 +1,7 @@
 //! `cluster-pack skein spec`: an application as `skein application submit` reads it.
 //!
-//! JSON, which is YAML too. Files are named by the URI of their immutable copies, visible to the user: a node fetches the
-//! launcher once, and YARN never finds that its source changed.
+//! JSON, which is YAML too. Files of a store never change and are visible to the user: a node fetches the executable once
+//! for all applications, and YARN never finds that its source changed.
 
 use serde_json::json;
 
@@ -9,24 +9,31 @@ use super::CommandError;
 use super::context::Context;
 use super::made::NAME;
 use crate::cli::arguments::SkeinSpec;
+use crate::launcher::BOOT;
 
 /// Prints the application.
 pub(super) fn spec(context: &Context, arguments: &SkeinSpec) -> Result<(), CommandError> {
-    let made = context.made(&arguments.job)?;
+    let mut made = context.made(&arguments.job)?;
+    // Values never go into a store.
+    let environ = std::mem::take(&mut made.launcher.job.environ);
     let shipped = context.shipped(&made)?;
-    let visibility = if shipped.remote.is_some() { "private" } else { "application" };
-    let source = shipped.remote.clone().unwrap_or_else(|| shipped.local_uri());
+    let file = |source: &str, visibility: &str| json!({ "source": source, "type": "file", "visibility": visibility });
+    let files = match &shipped.remote {
+        Some(remote) => json!({ NAME: file(&remote.launcher, "private"), BOOT: file(&remote.boot, "private") }),
+        None => json!({ NAME: file(&shipped.local_uri(), "application") }),
+    };
     let words = std::iter::once(format!("./{NAME}")).chain(arguments.arguments.iter().map(|word| quoted(word)));
     // The container's own process, so that a kill reaches Python.
     let script = format!("exec {}\n", words.collect::<Vec<_>>().join(" "));
     let application = json!({
-        "name": made.job.name,
+        "name": made.launcher.job.name,
         "queue": arguments.queue,
         "file_systems": arguments.file_system,
         "services": { "main": {
             "instances": arguments.instances,
             "resources": { "vcores": arguments.vcores, "memory": arguments.memory },
-            "files": { NAME: { "source": source, "type": "file", "visibility": visibility } },
+            "files": files,
+            "env": environ,
             "script": script,
         } },
     });

@@ -13,6 +13,7 @@ use super::context::Context;
 use super::made::{Made, NAME, Shipped, link_into};
 use super::upload::LayerReport;
 use crate::cli::arguments::{DeployMode, JobArguments, SparkConf, SparkSubmit};
+use crate::launcher::BOOT;
 use crate::spark::{Launcher, arguments, properties};
 
 /// The program that is executed.
@@ -25,6 +26,9 @@ struct Report {
     environment: String,
     /// Where the cluster finds the launcher.
     launcher: String,
+    /// Where it finds the executable, where that is apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boot: Option<String>,
     /// Its file on this machine.
     local: String,
     layers: Vec<LayerReport>,
@@ -40,9 +44,10 @@ pub(super) fn conf(context: &Context, given: &SparkConf) -> Result<(), CommandEr
     let lines: Vec<String> = properties.iter().map(|(name, value)| format!("{name} {value}")).collect();
     let report = Report {
         properties,
-        environment: made.job.environment.to_hex(),
+        environment: made.launcher.job.environment.to_hex(),
         local: shipped.local.display().to_string(),
-        launcher: shipped.remote.clone().unwrap_or_else(|| shipped.local_uri()),
+        launcher: shipped.remote.as_ref().map_or_else(|| shipped.local_uri(), |remote| remote.launcher.clone()),
+        boot: shipped.remote.as_ref().map(|remote| remote.boot.clone()),
         layers: made.layers,
     };
     context.voice.answer(lines.join("\n"), &report);
@@ -80,7 +85,8 @@ fn make(context: &Context, no_editable: bool) -> Result<(Made, Shipped), Command
 }
 
 fn described<'a>(shipped: &'a Shipped, local: &'a str, driver: &'a str) -> Launcher<'a> {
-    Launcher { name: NAME, local, remote: shipped.remote.as_deref(), driver }
+    let remote = shipped.remote.as_ref().map(|remote| [(&*remote.launcher, NAME), (&*remote.boot, BOOT)]);
+    Launcher { name: NAME, local, remote, driver }
 }
 
 fn is_set(name: &str) -> bool {

@@ -4,20 +4,25 @@ use cpack_artifact::store::{Key, Source, Written};
 use serde::Serialize;
 
 use super::context::Context;
+use super::made::Remote;
 use super::{CommandError, context};
 use crate::cli::arguments::{Format, Pack, Upload};
 use crate::cli::output::bytes;
-use crate::publish::{Outcome, publish_name};
+use crate::launcher::Launcher;
+use crate::publish::{Outcome, publish_launcher, publish_name};
 use crate::submit::{JobRequest, Submission};
 
 /// What `upload --json` and `pack --json` print.
 #[derive(Debug, Serialize)]
 struct Report {
-    /// What a job fetches and runs as `./name`.
+    /// What a job fetches and runs as `./name`: by itself where it lies at a package, else beside `boot`.
     uri: String,
-    /// The immutable copy: what builders ship.
+    /// What builders ship, which never changes: the job.
     #[serde(skip_serializing_if = "Option::is_none")]
     launcher: Option<String>,
+    /// The executable that goes with it, as `cpack-boot`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boot: Option<String>,
     /// The metadata under the name.
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<String>,
@@ -67,13 +72,14 @@ impl LayerReport {
 }
 
 impl Report {
-    /// `copy` and `named`: what was done to the launcher's immutable copy, and under the name or at the package.
+    /// `copy` and `named`: what was done to the launcher that builders ship, and under the name or at the package.
     fn new(submission: &Submission, store: String, uri: String, copy: Written, named: Written) -> Self {
         let layers = LayerReport::all(submission);
         let sent: u64 = submission.layers.iter().chain(&submission.overlays).filter_map(|o| o.sent).sum();
         Self {
             uri,
             launcher: None,
+            boot: None,
             metadata: None,
             environment: submission.id.to_hex(),
             packages: Vec::new(),
@@ -104,27 +110,30 @@ pub(super) fn upload(context: &Context, arguments: &Upload) -> Result<(), Comman
     let name = context.name(&environment)?;
     let job = context.job(job, name.clone());
     let submission = context.submit(&environment, store.as_ref(), &job, arguments.repair)?;
-    let launcher = context.launcher(&submission, &boot);
-    let (record, copy) = context.name_record(store.as_ref(), &submission, Some(&launcher), arguments.repair)?;
+    let launcher = Launcher::new(boot, submission.job.clone(), &submission.manifest);
+    let (digest, copy) = publish_launcher(store.as_ref(), &launcher, arguments.repair)?;
+    let record = context::name_record(&submission, Some(digest));
     // One mutable place is enough.
-    let under_name = arguments.package.is_none().then_some(&launcher[..]);
-    let mut named = publish_name(store.as_ref(), &name, &record, under_name)?;
+    let under_name = arguments.package.is_none().then(|| launcher.named());
+    let mut named = publish_name(store.as_ref(), &name, &record, under_name.as_deref())?;
+    // A prune that looked before the name was there may have taken what it names.
+    let copy = copy.and(publish_launcher(store.as_ref(), &launcher, false)?.1);
     let place = |key: Key| store.uri().join(key.as_str());
     let mut uri = Key::name(&name, "").map(place).unwrap_or_default();
     if let Some(package) = &arguments.package {
         let metadata = super::package::of_record(&record);
-        let laid = super::package::lay(context, package, Source::Bytes(&launcher), metadata, arguments.repair)?;
+        let whole = launcher.whole();
+        let laid = super::package::lay(context, package, Source::Bytes(&whole), metadata, arguments.repair)?;
         named = named.and(laid);
         uri.clone_from(package);
     }
-    let copy = copy.unwrap_or(Written::Kept);
     if let Written::Sent(both) = copy.and(named) {
         context.voice.say(format!("sent launcher and metadata ({})", bytes(both)));
     }
     let mut report = Report::new(&submission, store.uri().to_string(), uri.clone(), copy, named);
     report.packages.clone_from(&record.package_installed);
-    report.launcher =
-        record.launcher.map(|digest| super::made::qualified(store.uri(), &Key::launcher(&digest))).transpose()?;
+    let remote = Remote::new(store.uri(), digest, &launcher)?;
+    (report.launcher, report.boot) = (Some(remote.launcher), Some(remote.boot));
     report.metadata = Key::name(&name, "json").ok().map(|key| store.uri().join(key.as_str()));
     if context.common.store.is_none() {
         context.voice.say("no --store was named: this directory is seen by this machine only");
@@ -151,7 +160,7 @@ fn pack_layers(context: &Context, arguments: &Pack) -> Result<(), CommandError> 
     let name = context.name(&environment)?;
     let job = JobRequest { name: name.clone(), ..JobRequest::default() };
     let submission = context.submit(&environment, store.as_ref(), &job, false)?;
-    let (record, _) = context.name_record(store.as_ref(), &submission, None, false)?;
+    let record = context::name_record(&submission, None);
     let named = publish_name(store.as_ref(), &name, &record, None)?;
     let uri = store.uri().join(Key::environment(&submission.id).as_str());
     let report = Report::new(&submission, store.uri().to_string(), uri.clone(), Written::Kept, named);
