@@ -32,7 +32,7 @@ measure() { # name, environment, module, options
 claim_memory() { PYTHONPATH=$root/benches/peers python3 -c 'import clock; clock.claim_memory()'; }
 
 # The largest comes last: what is removed then is in nobody's way.
-nodes=$(mktemp -d "$directory/nodes.XXXXXX")
+nodes=$(mktemp -d -p "$directory")
 trap 'chmod -R u+w "$nodes"; rm -rf "$nodes"' EXIT
 measure small "$small" requests --keep "$@"
 measure other "$other" pandas --keep "$@"

@@ -133,7 +133,7 @@ pub fn rename(from: &Path, to: &Path, existing: Existing) -> io::Result<()> {
 }
 
 /// `FS_TOPDIR_FL` of `linux/fs.h`: `chattr +T`.
-pub const TOP_OF_HIERARCHY: libc::c_int = 0x2_0000;
+pub(crate) const TOP_OF_HIERARCHY: libc::c_int = 0x2_0000;
 
 /// Has ext4 lay each subdirectory that `directory` will get into a part of the disk of its own, as it does with those of the
 /// root directory. File systems without such parts refuse.
@@ -151,7 +151,7 @@ pub fn spread_subdirectories(directory: impl AsFd) -> io::Result<()> {
 
 /// What `lsattr` shows.
 #[expect(unsafe_code, reason = "FS_IOC_GETFLAGS has no safe wrapper")]
-pub fn inode_flags(file: impl AsFd) -> io::Result<libc::c_int> {
+pub(crate) fn inode_flags(file: impl AsFd) -> io::Result<libc::c_int> {
     let mut flags = [0, 0];
     // SAFETY: the kernel writes an int, or the two that its request number says, and they live until it returns.
     let result = unsafe { libc::ioctl(file.as_fd().as_raw_fd(), libc::FS_IOC_GETFLAGS, flags.as_mut_ptr()) };

@@ -1,7 +1,7 @@
 //! What `hdfs-native` uses of the crate `crc`, computed by the processor's own instructions.
 //!
 //! A data node sends a CRC for every 512 bytes, and the client checks each. The crate `crc` does that with tables, at a
-//! tenth of the speed of `crc-fast`, which was a tenth of the processor time of a read from HDFS. Whatever else of `crc`
+//! tenth of the speed of `crc-fast`, which was a fifth of the processor time of a read from HDFS. Whatever else of `crc`
 //! another dependency may come to need does not compile.
 
 use std::marker::PhantomData;

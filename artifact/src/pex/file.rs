@@ -157,14 +157,16 @@ fn open_zip(given: &Path) -> Result<Pex, PexError> {
 }
 
 impl Pex {
-    /// Whether it has to be unzipped before its distributions can be: a directory with zips that was zipped as a whole.
+    /// Whether it has to be unzipped before its distributions can be: a directory with zips that was zipped as a whole, and
+    /// the zips compressed once more.
     pub fn is_nested(&self) -> bool {
         let Root::Zip(archive) = &self.root else { return false };
-        archive.entries.iter().any(|entry| {
-            let name = &*entry.name;
-            let is_wheel = || self.wheel_of(name).is_some_and(|(_, path)| path.is_empty());
-            *name == *BOOTSTRAP.as_bytes() || (entry.method != Method::Store && is_wheel())
-        })
+        archive.entries.iter().any(|entry| entry.method != Method::Store && self.is_zip_of_wheel(entry))
+    }
+
+    /// Whether the entry is a distribution as a whole, a zip by itself.
+    fn is_zip_of_wheel(&self, entry: &Entry) -> bool {
+        self.wheel_of(&entry.name).is_some_and(|(_, path)| path.is_empty())
     }
 
     /// Its files. A nested one's are those of `unzipped`, the directory into which it was unzipped.
@@ -178,15 +180,9 @@ impl Pex {
 
     fn zip_files(&self, archive: &Archive) -> Result<Files, PexError> {
         let mut files = Files { archives: vec![archive.clone()], plain: Vec::new() };
-        if !self.info.deps_are_wheel_files {
-            return Ok(files);
-        }
         let unreadable = |source| PexError::Read { path: self.path.clone(), source };
         let file = File::open(&self.path).map_err(unreadable)?;
-        for entry in &archive.entries {
-            if !self.wheel_of(&entry.name).is_some_and(|(_, path)| path.is_empty()) {
-                continue;
-            }
+        for entry in archive.entries.iter().filter(|entry| self.is_zip_of_wheel(entry)) {
             let within = Within { file: &file, path: &self.path, start: 0 };
             let start = within.data_offset(entry)?;
             let entries = read_zip(&file, &self.path, start, entry.size)?;
@@ -201,7 +197,9 @@ impl Pex {
         match &self.root {
             Root::Directory if self.path.join(BOOTSTRAP).is_file() => "packed",
             Root::Directory => "loose",
-            Root::Zip(_) if self.is_nested() => "packed, zipped",
+            Root::Zip(archive) if archive.entries.iter().any(|entry| *entry.name == *BOOTSTRAP.as_bytes()) => {
+                "packed, zipped"
+            }
             Root::Zip(archive) if archive.entries.iter().any(|entry| &*entry.name == b"PEX-LAYOUT") => "loose, zipped",
             Root::Zip(_) => "zipapp",
         }
