@@ -24,12 +24,9 @@ measure() { # name, environment, module, options
     local report="$directory/$1.json" venv=$2 module=$3
     shift 3
     [ -s "$report" ] && return
-    claim_memory
     "$program" --json bench --venv "$venv" --containers 8 --scratch "$nodes" "$@" -- -c "import $module" > "$report.new"
     mv "$report.new" "$report"
 }
-
-claim_memory() { PYTHONPATH=$root/benches/peers python3 -c 'import clock; clock.claim_memory()'; }
 
 # The largest comes last: what is removed then is in nobody's way.
 nodes=$(mktemp -d -p "$directory")

@@ -47,7 +47,7 @@ pub mod left {
     /// The launcher that was started, absolute: code inside can start another job with it.
     pub const LAUNCHER: &str = "CPACK_LAUNCHER";
     /// `cpack-boot`, absolute, where the launcher has none in itself: it is whole only with it.
-    pub const BOOT: &str = "CPACK_BOOT";
+    pub const BOOT: &str = "CPACK_LAUNCHER_BOOT";
     /// The directory of the environment.
     pub const ENVIRONMENT: &str = "CPACK_ENVIRONMENT";
 }

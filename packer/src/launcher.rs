@@ -119,17 +119,18 @@ pub fn opens(boot: &[u8], scheme: &str) -> bool {
 
 /// What stands for the executable in a launcher of a store: found by `CPACK_BOOT`, beside it, or on `PATH`.
 ///
-/// `sh` reads a script line by line, so it never sees the zip behind the last `exit`.
+/// `sh` reads a script line by line, so it never sees the zip behind the last `exit`. Some shells pass no variables on whose
+/// names are none of a shell's (`a.b`).
 fn script(boot: &Digest) -> String {
     format!(
         r#"#!/bin/sh
 # A job for cpack-boot, which is not in this file: CPACK_BOOT names it, or it lies beside this file, or it is on PATH.
 case $0 in */*) d=${{0%/*}} ;; *) d=. ;; esac
 for b in "${{CPACK_BOOT-}}" "$d/cpack-boot"; do
-  if [ -x "$b" ]; then exec "$b" --cpack exec "$0" "$@"; fi
+  if [ -f "$b" ] && [ -x "$b" ]; then exec "$b" --cpack exec "$0" "$@"; fi
 done
 if command -v cpack-boot >/dev/null 2>&1; then exec cpack-boot --cpack exec "$0" "$@"; fi
-echo "$0: this job needs cpack-boot: put boot/{boot} of its store beside it under that name, or set CPACK_BOOT" >&2
+echo "$0: this job needs an executable cpack-boot: put boot/{boot} of its store beside it under that name, or set CPACK_BOOT" >&2
 exit 80
 "#
     )
@@ -152,7 +153,7 @@ impl Launcher {
 
     /// Takes the launcher at `path` apart: so code inside a booted environment makes another job of the same environment,
     /// overlays and payloads, where there is nothing to pack and no virtual environment. `boot` is the executable of one
-    /// that has none in itself.
+    /// that has none in itself, if it does not lie beside it.
     pub fn read(path: &Path, boot: Option<&Path>) -> Result<Self, LauncherError> {
         let mut bytes =
             fs::read(path).map_err(|source| LauncherError::Io { verb: "read", path: path.to_owned(), source })?;
@@ -169,7 +170,7 @@ impl Launcher {
         let manifest = files.file(job::MANIFEST_NAME).map(<[u8]>::to_vec);
         let has_boot = files.file(BOOT_NAME).is_none();
         bytes.truncate(start);
-        let boot = if has_boot { bytes } else { read_boot(&find_boot(boot, Some(path))?)? };
+        let boot = if has_boot { bytes } else { read_boot(boot.unwrap_or(&path.with_file_name(BOOT)))? };
         Ok(Self { boot, manifest, job })
     }
 
@@ -318,7 +319,7 @@ mod tests {
         let made = launcher();
         fs::write(&path, made.stored()).expect("writes");
         let error = Launcher::read(&path, None).expect_err("no executable").to_string();
-        assert!(error.contains("cpack-boot not found"), "{error}");
+        assert!(error.contains("cannot read") && error.contains("/cpack-boot"), "{error}");
         fs::write(directory.path().join(BOOT), made.boot()).expect("writes");
         assert_eq!(Launcher::read(&path, None).expect("beside it").whole(), made.whole());
         fs::rename(directory.path().join(BOOT), directory.path().join("other")).expect("renames");
@@ -350,7 +351,8 @@ mod tests {
             (output.status.code(), text(&output.stdout), text(&output.stderr))
         };
         let digest = Digest::of(launcher().boot()).to_hex();
-        let (code, said, error) = run(&[], "./job");
+        let nowhere = directory.path().join("nowhere");
+        let (code, said, error) = run(&[("PATH", &nowhere)], "./job");
         assert!(
             code == Some(80) && said.is_empty() && error.lines().count() == 1 && error.contains(&digest),
             "{error}"
@@ -364,6 +366,16 @@ mod tests {
         assert_eq!(run(&[], "/bin/sh job"), ran("cpack-boot", "job"));
         let named = stand_in("named");
         assert_eq!(run(&[("CPACK_BOOT", &named)], "./job"), ran("named", "./job"));
+        for nothing in [directory.path(), Path::new("/nowhere"), Path::new("")] {
+            assert_eq!(run(&[("CPACK_BOOT", nothing)], "./job"), ran("cpack-boot", "./job"), "{}", nothing.display());
+        }
+        // As YARN lays files into a working directory.
+        let container = directory.path().join("a container");
+        fs::create_dir(&container).expect("creates");
+        for name in ["job", BOOT] {
+            std::os::unix::fs::symlink(directory.path().join(name), container.join(name)).expect("links");
+        }
+        assert_eq!(run(&[], "cd 'a container' && ./job"), ran("cpack-boot", "./job"));
     }
 
     #[test]

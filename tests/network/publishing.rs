@@ -174,7 +174,14 @@ fn beside_a_prune(site: &Site, store: &dyn Store, server: &mut Hdfs) {
             report
         });
         let id: Digest = report["environment"].as_str().and_then(|id| id.parse().ok()).expect("a digest");
-        assert!(store.stat(&Key::environment(&id)).expect("stat").is_some(), "the manifest that was published stays");
+        let keys = ["launcher", "boot"].map(|part| {
+            let uri = report[part].as_str().expect("a URI");
+            let at = uri.rmatch_indices('/').nth(1).map_or(0, |(at, _)| at + 1);
+            Key::from_listing(&uri[at..]).expect("a key")
+        });
+        for key in keys.iter().chain([&Key::environment(&id)]) {
+            assert!(store.stat(key).expect("stat").is_some(), "{key}, which was published, is gone");
+        }
         check_all(store);
     }
 }

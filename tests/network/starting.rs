@@ -33,8 +33,7 @@ fn from_upload_to_python(site: &Site) {
     a_change_costs_its_layer_alone(site, &env);
 }
 
-/// The same by what goes over the wire, requests and answers included. What lies under the name is a launcher of many
-/// megabytes, of which the store has the most.
+/// The same by what goes over the wire, requests and answers included.
 fn a_change_costs_little_on_the_wire(site: &Site, proxy: &Proxy) {
     let env = site.world.path("venv");
     install_by_hand(&env, "one", "1.0", "VALUE = 2 - 1\n");

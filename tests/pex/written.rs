@@ -61,6 +61,16 @@ fn what_is_written_runs_everywhere_and_upstreams_tools_take_it() {
             assert_eq!(seen(&stdout), seen(&expected), "{name} by plain Python");
         }
     }
+    // As cluster-pack and `shutil` zip a directory: what is compressed once more has to be unzipped first.
+    let archive =
+        format!("import shutil; shutil.make_archive({:?}, 'zip', {:?})", world.path("f.pex"), world.path("b.pex"));
+    succeeded(&world.command(&workshop.python).args(["-c", &archive]).output().expect("starts"), "shutil");
+    let mut nested = world.command(boot());
+    nested
+        .args(["--cpack", "exec", utf8(&world.path("f.pex.zip")), "-c", CODE])
+        .env("CPACK_CACHE_DIR", world.path("other"));
+    fs::create_dir(world.path("other")).expect("creates");
+    assert_eq!(seen(&succeeded(&nested.output().expect("starts"), "f.pex.zip")), seen(&expected), "zipped by shutil");
     upstreams_tools(&workshop, &world, &tools());
 }
 

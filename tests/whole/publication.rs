@@ -45,8 +45,7 @@ fn an_unchanged_environment_sends_nothing_and_rewrites_nothing() {
         fs::set_permissions(copies.join(name), mode).expect("allows");
     }
     let start = |name: &str| {
-        let code =
-            "import os, one, two; print(one.VALUE + two.VALUE, os.environ['CPACK_LAUNCHER'], os.environ['CPACK_BOOT'])";
+        let code = "import os, one, two; print(one.VALUE + two.VALUE, os.environ['CPACK_LAUNCHER'], os.environ['CPACK_LAUNCHER_BOOT'])";
         let mut command = world.command(copies.join(name));
         command.env_remove("CPACK_BOOT").args(["-c", code]).output().expect("starts")
     };

@@ -85,18 +85,22 @@ impl FileStore {
         point("store.renamed")
     }
 
-    fn write(&self, key: &Key, source: Source<'_>) -> Result<u64, StoreError> {
+    /// `came`: whether the object is there by now, and shall stay.
+    fn write(&self, key: &Key, source: Source<'_>, came: impl Fn() -> bool) -> Result<Written, StoreError> {
         let failed = |e: io::Error| self.error("cannot write", key.as_str(), &e);
         let place = self.path(key);
         if let Source::Consume(path) | Source::Watched(path, _) = source {
             let size = fs::metadata(path).map_err(failed)?.len();
             match Self::publish(path, &place) {
                 Err(e) if e.kind() == io::ErrorKind::CrossesDevices => {}
-                result => return result.map(|()| size).map_err(failed),
+                result => return result.map(|()| Written::Sent(size)).map_err(failed),
             }
         }
         let temporary = self.temporary()?;
-        let result = Self::fill(&temporary, source).and_then(|size| Self::publish(&temporary, &place).map(|()| size));
+        let result = Self::fill(&temporary, source).and_then(|size| match came() {
+            true => fs::remove_file(&temporary).map(|()| Written::Kept),
+            false => Self::publish(&temporary, &place).map(|()| Written::Sent(size)),
+        });
         if result.is_err() {
             let _ = fs::remove_file(&temporary);
         }
@@ -158,10 +162,10 @@ impl Store for FileStore {
     fn put(&self, key: &Key, source: Source<'_>, put: Put) -> Result<Written, StoreError> {
         let size = source.size().map_err(|e| self.error("cannot write", key.as_str(), &e))?;
         let same = |stat: Stat| stat.size == size;
-        if put == Put::IfAbsent && self.stat(key)?.is_some_and(same) && self.refresh(key).is_ok() {
+        if put != Put::Replace && self.stat(key)?.is_some_and(same) && (put == Put::Once || self.refresh(key).is_ok()) {
             return Ok(Written::Kept);
         }
-        self.write(key, source).map(Written::Sent)
+        self.write(key, source, || put == Put::Once && self.stat(key).is_ok_and(|found| found.is_some_and(same)))
     }
 
     fn refresh(&self, key: &Key) -> Result<(), StoreError> {

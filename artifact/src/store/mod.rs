@@ -69,7 +69,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     fn stat(&self, key: &Key) -> Result<Option<Stat>, StoreError>;
 
     /// Writes an object, atomically: whoever reads sees the old object, none, or the whole new one, also when the
-    /// writer is killed. With [`Put::IfAbsent`] an existing object of the same length is kept and its age refreshed.
+    /// writer is killed. With [`Put::IfAbsent`] an existing object of the same length is kept and its age refreshed, with
+    /// [`Put::Once`] it is not touched.
     fn put(&self, key: &Key, source: Source<'_>, put: Put) -> Result<Written, StoreError>;
 
     /// Makes the object's age zero, so that no prune takes it. An object that is gone is [`StoreErrorKind::NotFound`].
@@ -172,6 +173,8 @@ impl Source<'_> {
 pub enum Put {
     /// It is kept: for what is named by its digest.
     IfAbsent,
+    /// It is kept with its age, also where it came while this was written: for what YARN compares the time of.
+    Once,
     /// It is replaced: for `names/`, and to repair.
     Replace,
 }

@@ -114,12 +114,13 @@ impl<'a> Boot<'a> {
         environ.insert(left::ENVIRONMENT.into(), ready.prefix.clone().into());
         // Said of this start, not of those that it leads to.
         environ.remove(OsStr::new("CPACK_INTERPRETER"));
-        match self.launcher() {
-            Some(path) => environ.insert(left::LAUNCHER.into(), path.into()),
-            None => environ.remove(OsStr::new(left::LAUNCHER)),
-        };
-        if let Some(boot) = &self.found.boot {
-            environ.insert(left::BOOT.into(), boot.into());
+        let launcher = self.launcher();
+        let boot = self.found.boot.clone().filter(|_| launcher.is_some());
+        for (name, value) in [(left::LAUNCHER, launcher), (left::BOOT, boot)] {
+            match value {
+                Some(path) => environ.insert(name.into(), path.into()),
+                None => environ.remove(OsStr::new(name)),
+            };
         }
         Ok(Exec { program: line.program, arguments: line.arguments, environ, at_start: sys::at_start() })
     }

@@ -9,14 +9,13 @@ mod probe;
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use cpack_artifact::Digest;
 use cpack_artifact::job::Job;
-use cpack_artifact::launcher::{TRAILER_SIZE, Trailer};
+use cpack_artifact::launcher::is_launcher;
 
 use crate::settings::Settings;
 
@@ -167,19 +166,10 @@ pub fn environment_key(environment: &Digest, minor: &str, soabi: &str, identity:
 }
 
 /// Whether the file is a boot or a launcher, which would start itself again and again.
-fn is_launcher(path: &Path) -> bool {
-    let Ok(mut file) = fs::File::open(path) else { return false };
+fn is_own(path: &Path) -> bool {
+    let Ok(file) = fs::File::open(path) else { return false };
     let same = |m: fs::Metadata| fs::metadata("/proc/self/exe").is_ok_and(|s| (s.dev(), s.ino()) == (m.dev(), m.ino()));
-    if file.metadata().is_ok_and(same) {
-        return true;
-    }
-    let Some(at) = file.metadata().ok().and_then(|m| m.len().checked_sub(TRAILER_SIZE as u64)) else { return false };
-    let mut tail = [0; TRAILER_SIZE];
-    let mut magic = [0; 4];
-    file.read_exact(&mut magic).is_ok()
-        && magic == *b"\x7fELF"
-        && file.read_exact_at(&mut tail, at).is_ok()
-        && !matches!(Trailer::read(&tail, at + TRAILER_SIZE as u64), Ok(None))
+    file.metadata().is_ok_and(same) || is_launcher(&file)
 }
 
 /// Whether the file is the interpreter that an environment of a node cache ships: it may be cleaned up any time.

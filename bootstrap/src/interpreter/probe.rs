@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{Identity, Search, identify, is_cached, is_launcher, minor};
+use super::{Identity, Search, identify, is_cached, is_own, minor};
 
 /// Run by candidates: version, SOABI, glibc and base executable, one a line.
 ///
@@ -167,7 +167,7 @@ fn misfit(search: &Search<'_>, answer: &Answer) -> Option<String> {
 
 /// Runs the interpreter, isolated from the environment variables and files of users.
 fn ask(path: &Path) -> Result<Answer, String> {
-    if is_launcher(path) {
+    if is_own(path) {
         return Err("is a launcher, not an interpreter".into());
     }
     if is_cached(path) {

@@ -1,4 +1,4 @@
-//! Finding the job: appended to the executable, else `CPACK_JOB`, else `cpack-job.json` in the working directory.
+//! Finding the job: appended to the executable or to a script that starts it, else `CPACK_JOB`, else `cpack-job.json` in the working directory.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -37,7 +37,7 @@ pub struct Found {
 /// Where a job was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Appended to this executable or another.
+    /// Appended to this executable, to another, or to a script in place of one.
     Launcher(PathBuf),
     /// A file.
     File(PathBuf),

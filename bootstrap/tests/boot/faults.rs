@@ -5,11 +5,13 @@ use std::os::unix::fs::{FileExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use cpack_artifact::job::FILE_NAME;
+use cpack_artifact::launcher::appendix;
 use cpack_artifact::store::Key;
 
 use crate::world::{
     World, as_nobody, assert_fails, cache_name, entries, file, is_root, nodes, python, standard_packages, succeed,
-    succeed_elsewhere,
+    succeed_elsewhere, write_executable,
 };
 
 const CODE: &str = "import alpha, beta; print(alpha.NAME, beta.NAME)";
@@ -275,6 +277,12 @@ fn an_interpreter_that_does_not_fit_is_refused_before_anything_is_fetched() {
     let output = world.command(&["-c", CODE]).env("CPACK_PYTHON", "/bin/false").output().expect("starts");
     assert_fails(&output, 82, "/bin/false");
     let output = world.command(&["-c", CODE]).env("CPACK_PYTHON", world.path("env-python")).output().expect("starts");
+    assert_fails(&output, 82, "is a launcher");
+    // As stores keep launchers: it would start the boot, which would ask it again.
+    let script = format!("#!/bin/sh\nexec {} --cpack exec \"$0\" \"$@\"\n", crate::boot().display());
+    let job = appendix(script.len() as u64, &[(FILE_NAME, &world.job.to_bytes())]);
+    write_executable(&world.path("job"), &[script.into_bytes(), job].concat());
+    let output = world.command(&["-c", CODE]).env("CPACK_PYTHON", world.path("job")).output().expect("starts");
     assert_fails(&output, 82, "is a launcher");
     assert!(!world.cache().join("layers").exists());
 }

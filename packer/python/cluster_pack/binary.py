@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import logging
 import os
@@ -78,12 +80,16 @@ def booted() -> Optional[str]:
     return launcher if os.path.exists(launcher) else None
 
 
+@functools.lru_cache(maxsize=None)
 def whole(launcher: str) -> str:
-    """The launcher as one file that runs anywhere: written anew, where it was shipped with its executable beside it."""
+    """The launcher as one file that runs anywhere. Of one that was shipped with its executable beside it that file is
+    written, once for this process, at whose end it is removed."""
     with open(launcher, "rb") as file:
         if file.read(len(_ELF)) == _ELF:
             return launcher
-    path = os.path.join(tempfile.mkdtemp(prefix="cluster-pack-"), "env-python")
+    directory = tempfile.TemporaryDirectory(prefix="cluster-pack-")
+    atexit.register(directory.cleanup)
+    path = os.path.join(directory.name, "env-python")
     call(["launcher", "--output", path])
     return path
 

@@ -331,7 +331,7 @@ def get_pyenv_usage_from_archive(path_to_archive: str) -> PythonEnvDescription:
         return PythonEnvDescription(path_to_archive, LARGE_PEX_CMD, UNPACKED_ENV_NAME, True)
     if name.endswith(".pex") or name == "env-python":
         return PythonEnvDescription(path_to_archive, f"./{name}", name, False)
-    raise ValueError(f"{path_to_archive} is unsupported: .pex, .pex.zip or a launcher is expected")
+    raise ValueError(f"{path_to_archive} is unsupported: what upload_env returned is expected (.pex, .pex.zip, env-python)")
 
 
 def _running() -> str:

@@ -51,7 +51,7 @@ class Node:
         staging = self.directory / f"cpack-{os.getuid()}" / "staging"
         if not any(path.is_file() for path in staging.rglob("*")):
             return []
-        # Their own names are those of launchers in a store: digests. So is that of a child until it executes something,
+        # Their own names are those of executables in a store: digests. So is that of a child until it executes something,
         # whose parent must not wait for it for ever.
         found = {process for process, name in self.processes().items() if len(name.split()[0]) == 64}
         return [process for process in found if parent(process) not in found]

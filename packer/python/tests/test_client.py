@@ -226,6 +226,25 @@ class Functions(Directory):
         # The same environment, whatever the depth.
         self.assertEqual(cluster_pack.run(outer, [2]), cluster_pack.run(outer, [0]))
 
+    def test_jobs_whose_launcher_came_in_parts_start_jobs(self):
+        path, _ = cluster_pack.upload_env(self.package())
+        container = self.directory / "container"
+        container.mkdir()
+        for name, source in uploader._parts[path].named("env-python").items():
+            shutil.copyfile(source, container / name)
+            os.chmod(container / name, 0o500)
+        code = """
+import os, cluster_pack
+from cluster_pack import binary
+running = binary.booted()
+whole = binary.whole(running)
+print(running, whole, binary.whole(running) == whole, open(whole, "rb").read(4)[1:].decode(), cluster_pack.run(os.getpgrp) > 0)
+"""
+        launcher = str(container / "env-python")
+        words = self.output(launcher, "-c", code, CPACK_CLIENT_CACHE="/dev/null/nothing").split()
+        self.assertEqual((words[0], words[2:]), (launcher, ["True", "ELF", "True"]))
+        self.assertFalse(os.path.exists(words[1]), "what was written for the process goes with it")
+
 
 def run_script(config, directory):
     """Does with a service what Skein does."""

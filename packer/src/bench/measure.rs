@@ -12,12 +12,15 @@ use super::scratch::{self, Scratch};
 use super::spread::Spread;
 use super::starts::{self, Sample, Shipped, WORK};
 use super::trace::{self, Bar, Lane};
-use super::{BenchError, child, io_error};
+use super::{BenchError, child, io_error, memory};
 use crate::discover::Environment;
 use crate::launcher::Launcher;
 
 /// Disk that is left alone, as a part of what is free.
 const RESERVE: f64 = 0.05;
+
+/// Memory that a process of a crowd takes by itself.
+const PROCESS: u64 = 128 << 20;
 
 /// Parts into which the time of the traced start is cut for its picture.
 const SLOTS: usize = 480;
@@ -105,7 +108,7 @@ impl Bench<'_> {
         for run in 0..self.subject.runs {
             (self.say)(&format!("starting on a fresh node, {} of {}", run + 1, self.subject.runs));
             let (node, container) = (self.scratch.fresh("node")?, self.container()?);
-            nix::unistd::sync();
+            self.settle();
             cold.push(self.expect("cold", &node, &container)?);
             let other = self.container()?;
             second.push(self.expect("warm", &node, &other)?);
@@ -123,6 +126,14 @@ impl Bench<'_> {
         let waterfall = self.waterfall(&imported, interpreter, warm.python())?;
         let modules = imported.len() as u64;
         Ok(Found { cold, second, warm, together, waterfall, modules })
+    }
+
+    /// Nothing is left to be written, and what a cold start needs of memory is at hand.
+    fn settle(&self) {
+        nix::unistd::sync();
+        let unpacked: u64 = self.layers.iter().map(|layer| layer.unpacked).sum();
+        let processes = self.subject.containers as u64 * PROCESS;
+        memory::touch(&self.subject.environment.python.executable, unpacked + unpacked / 4 + processes);
     }
 
     fn container(&mut self) -> Result<PathBuf, BenchError> {
@@ -164,7 +175,7 @@ impl Bench<'_> {
             (self.say)(&format!("{count} containers at once on a fresh node, {} of {}", run + 1, self.subject.runs));
             let node = self.scratch.fresh("node")?;
             let containers = (0..count).map(|_| self.container()).collect::<Result<Vec<_>, _>>()?;
-            nix::unistd::sync();
+            self.settle();
             crowds.push(starts::crowd(&self.shipped, &node, &containers)?);
             self.leave(&node);
         }
@@ -176,7 +187,7 @@ impl Bench<'_> {
         (self.say)("starting on a fresh node once more, every step traced");
         let (node, container) = (self.scratch.fresh("node")?, self.container()?);
         let file = container.join("trace");
-        nix::unistd::sync();
+        self.settle();
         let origin = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64() * 1e6;
         let traced = |command: &mut std::process::Command| _ = command.env("CPACK_TRACE", &file);
         let sample = self.shipped.start_with(&node, &container, &self.subject.command, traced)?;
@@ -226,7 +237,7 @@ impl Bench<'_> {
             let mut start = child::command(&self.subject.boot);
             starts::on_node(&mut start, &node, &container);
             start.args(["--cpack", "exec"]).arg(&output).args(&self.subject.command);
-            nix::unistd::sync();
+            self.settle();
             first.push(child::run(&mut start)?.seconds);
             self.leave(&node);
             self.leave(&client);
@@ -320,7 +331,7 @@ fn method(subject: &Subject<'_>, removed_between: bool) -> Method {
     let bytes = if local { "; the store's bytes in page cache" } else { "" };
     Method {
         runs: subject.runs,
-        cold: format!("an empty node cache in a fresh directory{bytes}"),
+        cold: format!("an empty node cache in a fresh directory, memory at hand{bytes}"),
         warm: "the environment is in the node cache, its files in page cache".into(),
         removed_between,
     }

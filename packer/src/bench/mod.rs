@@ -6,14 +6,15 @@
 //! the command does, is the rest.
 //!
 //! ```text
-//! measure ─ scratch, child, starts, creation      run the programs, in fresh directories
+//! measure ─ scratch, memory, child, starts, creation   run the programs, in fresh directories
 //!    │  └── metrics, trace, imports               read what they and Python tell
 //!    ▼
 //! Report (report) ── page                         one HTML page that needs nothing else
 //!    └────────────── simulate                     what a cluster costs, from such reports
 //! ```
 //!
-//! **Cold** means an empty node cache in a fresh directory, and bytes of a store on this machine in page cache. Directories are
+//! **Cold** means an empty node cache in a fresh directory, bytes of a store on this machine in page cache, and memory at
+//! hand ([`memory`]). Directories are
 //! new ones, never emptied ones: ext4 without a journal makes the re-creation of a tree within minutes of its removal up to
 //! 15 times slower.
 //! Everything is removed at the end unless it is kept, or where the disk is too small before, and the report says which.
@@ -22,6 +23,7 @@ pub mod child;
 pub mod creation;
 pub mod imports;
 pub mod measure;
+mod memory;
 pub mod metrics;
 pub mod page;
 pub mod report;

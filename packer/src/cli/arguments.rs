@@ -357,7 +357,8 @@ pub struct JobArguments {
     /// Run this pickled function: a dictionary with `func` and `args`
     #[arg(long, value_name = "FILE", group = "entry")]
     pub payload: Option<PathBuf>,
-    /// Set a variable (NAME=VALUE), or name one that the executor must have (NAME)
+    /// Set a variable (NAME=VALUE: in the launcher, in the specification of Skein or Kubernetes, never in a store), or name
+    /// one that the executor must have (NAME)
     #[arg(long = "env", value_name = "NAME[=VALUE]")]
     pub environ: Vec<String>,
     /// Leave editable projects out

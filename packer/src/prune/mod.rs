@@ -9,8 +9,9 @@
 //! overlays and content records go that nothing names *now*. So there is no instant at which a manifest can be read whose
 //! layers this took, wherever it is killed: what is left then is taken by the next one.
 //!
-//! **A publisher beside it** refreshes a layer before it relies on it, and looks again after its manifest was written. Each
-//! object is looked at once more in the moment of its removal ([`Store::remove_old`]). A publisher does not refresh what
+//! **A publisher beside it** refreshes a layer before it relies on it, and looks again after its manifest was written; of a
+//! launcher it notes that it is used, and looks then. Each object is looked at once more in the moment of its removal
+//! ([`Store::remove_old`]), and so is the note about it. A publisher does not refresh what
 //! is younger than a day, so a grace period of less than [`SAFE_GRACE`] is for stores that nobody publishes to meanwhile.
 //!
 //! Ages are by the store's clock, which is asked before anything is removed: a client whose clock is wrong does no harm.
@@ -194,10 +195,15 @@ impl Pruning<'_> {
         if !self.delete {
             return Ok(old.to_vec());
         }
-        let removed: Result<Vec<Option<Listed>>, StoreError> = old
-            .par_iter()
-            .map(|listed| Ok(self.store.remove_old(&listed.key, before)?.then(|| listed.clone())))
-            .collect();
+        let remove = |listed: &Listed| -> Result<Option<Listed>, StoreError> {
+            // What is not refreshed, since YARN looks at its time, has a note instead.
+            let is_noted = |key: &Key| -> Result<bool, StoreError> {
+                Ok(Stock::has_notes(key) && self.store.stat(&key.in_use())?.is_some_and(|note| note.modified >= before))
+            };
+            let goes = !is_noted(&listed.key)? && self.store.remove_old(&listed.key, before)?;
+            Ok(goes.then(|| listed.clone()))
+        };
+        let removed: Result<Vec<Option<Listed>>, StoreError> = old.par_iter().map(remove).collect();
         Ok(removed?.into_iter().flatten().collect())
     }
 }

@@ -45,10 +45,15 @@ impl Stock {
         for directory in ["layers", "overlays", "contents"] {
             content.extend(store.list(directory)?);
         }
-        let launchers = used(store.list("launchers")?, &mut content);
         let executables = used(store.list("boot")?, &mut content);
         content.extend(executables);
+        let launchers = used(store.list("launchers")?, &mut content);
         Ok(Self { content, launchers, environments: store.list("environments")? })
+    }
+
+    /// Whether there may be notes about the object.
+    pub(super) fn has_notes(key: &Key) -> bool {
+        ["launchers/", "boot/"].iter().any(|start| key.as_str().starts_with(start)) && key.noted().is_none()
     }
 
     /// Number and bytes of what there is.

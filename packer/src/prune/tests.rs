@@ -4,7 +4,7 @@ use std::path::Path;
 
 use cpack_artifact::job::{Entry, FORMAT, Interpreter};
 use cpack_artifact::manifest::{Archive, Layer, LayerKind, Python};
-use cpack_artifact::store::FileStore;
+use cpack_artifact::store::{FileStore, Written};
 use tempfile::TempDir;
 
 use super::*;
@@ -100,16 +100,19 @@ impl Shelf {
     }
 
     fn name(&self, name: &str, environment: Digest, launcher: Option<Digest>) {
-        let record = NameRecord {
+        publish_name(&self.store, name, &self.record(environment, launcher), None).expect("publishes");
+        self.age(&Key::name(name, "json").expect("a name"), 1000);
+    }
+
+    fn record(&self, environment: Digest, launcher: Option<Digest>) -> NameRecord {
+        NameRecord {
             format: 1,
             environment,
             launcher,
             package_installed: Vec::new(),
             platform: "linux-x86_64".to_owned(),
             python_version: "3.11.7".to_owned(),
-        };
-        publish_name(&self.store, name, &record, None).expect("publishes");
-        self.age(&Key::name(name, "json").expect("a name"), 1000);
+        }
     }
 
     fn has(&self, key: &Key) -> bool {
@@ -207,6 +210,64 @@ fn nothing_goes_while_something_that_is_kept_cannot_be_understood() {
         assert!(error.to_string().contains(&bad.to_hex()) && source.contains(needle), "{error}: {source}");
         assert!(shelf.has(&layer_key("old")), "layers are taken only when everything that stays was read");
     }
+}
+
+#[test]
+fn a_launcher_that_is_published_after_the_look_stays_as_old_as_it_is() {
+    let shelf = Shelf::new();
+    let environment = shelf.environment(&["layer"], 100);
+    let (launcher, digest) = shelf.launcher(environment, "overlay", 100);
+    let before = SystemTime::now() - 30 * DAY;
+    let stock = Stock::look(&shelf.store).expect("looks");
+    let keys = [Key::launcher(&digest), boot_key(&launcher)];
+    let times = || keys.each_ref().map(|key| shelf.store.stat(key).expect("looks").map(|stat| stat.modified));
+    let seen = times();
+    let (_, written) = publish_launcher(&shelf.store, &launcher, false).expect("publishes");
+    assert_eq!((written, times()), (Written::Kept, seen), "YARN compares the times of files");
+    let pruning = Pruning { store: &shelf.store, grace: 30 * DAY, delete: true };
+    for listed in [&stock.launchers, &stock.content] {
+        pruning.remove(listed, before).expect("removes the rest");
+    }
+    assert!(keys.iter().all(|key| shelf.has(key) && shelf.has(&key.in_use())));
+    // The other way round: what was taken is sent again.
+    for key in &keys {
+        shelf.store.delete(key).expect("deletes");
+    }
+    let (_, written) = publish_launcher(&shelf.store, &launcher, false).expect("publishes");
+    assert!(written != Written::Kept && keys.iter().all(|key| shelf.has(key)));
+}
+
+#[test]
+fn a_launcher_is_repaired() {
+    let shelf = Shelf::new();
+    let environment = shelf.environment(&["layer"], 1);
+    let (launcher, digest) = shelf.launcher(environment, "overlay", 1);
+    for key in [Key::launcher(&digest), boot_key(&launcher)] {
+        let size = shelf.store.stat(&key).expect("looks").expect("it is there").size;
+        shelf.store.put(&key, Source::Bytes(&vec![b' '; size as usize]), Put::Replace).expect("damages");
+        for (repair, expected) in [(false, Written::Kept), (true, Written::Sent(size)), (true, Written::Kept)] {
+            let (_, written) = publish_launcher(&shelf.store, &launcher, repair).expect("publishes");
+            assert_eq!(written, expected, "{key}");
+        }
+    }
+}
+
+#[test]
+fn a_name_that_goes_back_starts_what_it_says() {
+    let shelf = Shelf::new();
+    let name = |environment: Digest, launcher: Option<&[u8]>| {
+        let record = shelf.record(environment, None);
+        publish_name(&shelf.store, "mine", &record, launcher).expect("publishes");
+    };
+    let [one, two] = ["one", "two"].map(|layer| shelf.environment(&[layer], 1));
+    let [of_one, of_two] = [one, two].map(|environment| shelf.launcher(environment, "overlay", 1).0.named());
+    assert_eq!(of_one.len(), of_two.len());
+    name(one, Some(&of_one));
+    // As `upload --package`, which lays nothing under the name.
+    name(two, None);
+    name(two, Some(&of_two));
+    let key = Key::name("mine", "").expect("a name");
+    assert_eq!(shelf.store.read(&key, 1 << 20).expect("reads"), of_two);
 }
 
 #[test]

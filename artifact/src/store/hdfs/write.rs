@@ -10,7 +10,7 @@ use hdfs_native::{Client, HdfsError, WriteOptions};
 
 use super::super::content::Content;
 use super::super::retry::Failure;
-use super::super::{Key, Store as _, StoreError, StoreErrorKind};
+use super::super::{Key, Store as _, StoreError, StoreErrorKind, Written};
 use super::{Call, HdfsStore, LISTING, no_answer};
 
 /// Where temporary files of writers are, beside the directories of the layout.
@@ -32,8 +32,13 @@ const UMASK: u32 = 0o022;
 const FAN_OUT: [&str; 5] = ["layers/", "environments/", "overlays/", "launchers/", "boot/"];
 
 impl HdfsStore {
-    /// Writes the object under a temporary name and renames it.
-    pub(super) fn write(&self, key: &Key, content: &Content<'_>) -> Result<(), StoreError> {
+    /// Writes the object under a temporary name and renames it. `came`: whether it is there by now, and shall stay.
+    pub(super) fn write(
+        &self,
+        key: &Key,
+        content: &Content<'_>,
+        came: impl Fn() -> bool,
+    ) -> Result<Written, StoreError> {
         // An attempt has as long as it makes progress, so the deadline of the whole is the call's.
         let call = Call { operation: "cannot write", object: key.as_str(), bytes: content.len() };
         let temporary = self.path(&format!("{TEMPORARY}/{}", self.temporary_name()));
@@ -54,18 +59,17 @@ impl HdfsStore {
                     self.fill_new(call, &client, &temporary, content, replication).await
                 }
             })
-            .and_then(|()| self.publish(key, &temporary, content.len()));
+            .and_then(|()| match came() {
+                true => Ok(Written::Kept),
+                false => self.publish(key, &temporary, content.len()).map(|()| Written::Sent(content.len())),
+            });
         self.readers.forget(key);
-        match result {
-            Ok(()) => {
-                self.spread(key, tries > TRIES_IN_FULL);
-                Ok(())
-            }
-            Err(error) => {
-                let _ = self.remove(Call { bytes: 0, ..call }, &temporary);
-                Err(error)
-            }
+        if let Ok(Written::Sent(_)) = result {
+            self.spread(key, tries > TRIES_IN_FULL);
+        } else {
+            let _ = self.remove(Call { bytes: 0, ..call }, &temporary);
         }
+        result
     }
 
     fn temporary_name(&self) -> String {

@@ -202,11 +202,10 @@ impl Store for S3Store {
         let unread = |e: io::Error| self.error(call, StoreErrorKind::Other, format!("its source cannot be read: {e}"));
         let content = Content::open(source).map_err(unread)?;
         let same = |stat: Stat| stat.size == content.len();
-        if put == Put::IfAbsent && self.stat(key)?.is_some_and(same) && self.refresh(key).is_ok() {
+        if put != Put::Replace && self.stat(key)?.is_some_and(same) && (put == Put::Once || self.refresh(key).is_ok()) {
             return Ok(Written::Kept);
         }
-        self.write(key, &content)?;
-        Ok(Written::Sent(content.len()))
+        self.write(key, &content, || put == Put::Once && self.stat(key).is_ok_and(|found| found.is_some_and(same)))
     }
 
     fn refresh(&self, key: &Key) -> Result<(), StoreError> {

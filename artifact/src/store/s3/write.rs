@@ -8,7 +8,7 @@ use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, MetadataDirecti
 
 use super::super::content::Content;
 use super::super::retry::Failure;
-use super::super::{Key, Store as _, StoreError, StoreErrorKind};
+use super::super::{Key, Store as _, StoreError, StoreErrorKind, Written};
 use super::{Call, S3Store};
 
 /// Larger objects are sent in parts, of at least this size.
@@ -27,8 +27,17 @@ const LARGEST_COPY: u64 = 5 << 30;
 const CONTENT_TYPE: &str = "application/octet-stream";
 
 impl S3Store {
-    pub(super) fn write(&self, key: &Key, content: &Content<'_>) -> Result<(), StoreError> {
-        if content.len() <= PART { self.put_whole(key, content) } else { self.put_parts(key, content) }
+    /// `came`: whether the object is there by now, and shall stay.
+    pub(super) fn write(
+        &self,
+        key: &Key,
+        content: &Content<'_>,
+        came: impl Fn() -> bool,
+    ) -> Result<Written, StoreError> {
+        if content.len() > PART {
+            return self.put_parts(key, content, came);
+        }
+        self.put_whole(key, content).map(|()| Written::Sent(content.len()))
     }
 
     fn put_whole(&self, key: &Key, content: &Content<'_>) -> Result<(), StoreError> {
@@ -48,16 +57,21 @@ impl S3Store {
         })
     }
 
-    fn put_parts(&self, key: &Key, content: &Content<'_>) -> Result<(), StoreError> {
+    fn put_parts(&self, key: &Key, content: &Content<'_>, came: impl Fn() -> bool) -> Result<Written, StoreError> {
         let upload = self.start(key)?;
-        let sent = self.send_parts(key, &upload, content).and_then(|parts| self.complete(key, &upload, parts));
+        let sent = self.send_parts(key, &upload, content).and_then(|parts| match came() {
+            true => Ok(Written::Kept),
+            false => self.complete(key, &upload, parts).map(|()| Written::Sent(content.len())),
+        });
         match sent {
-            Ok(()) => Ok(()),
+            Ok(Written::Sent(size)) => Ok(Written::Sent(size)),
             // The answer to a completion may get lost: then the upload is gone and the object there.
-            Err(error) if error.is_not_found() && self.has_length(key, content.len()) => Ok(()),
-            Err(error) => {
+            Err(error) if error.is_not_found() && self.has_length(key, content.len()) => {
+                Ok(Written::Sent(content.len()))
+            }
+            result => {
                 self.abort(key, &upload);
-                Err(error)
+                result
             }
         }
     }

@@ -24,7 +24,9 @@ pub(super) fn job(context: &Context, arguments: &KubernetesJob) -> Result<(), Co
     // Values never go into a store.
     let environ = std::mem::take(&mut made.launcher.job.environ);
     let mut pod = Pod::default();
-    pod.environ.extend(environ.into_iter().map(|(name, value)| json!({ "name": name, "value": value })));
+    // Kubernetes takes `$(NAME)` for a reference and `$$` for `$`.
+    let literal = |(name, value): (String, String)| json!({ "name": name, "value": value.replace('$', "$$") });
+    pod.environ.extend(environ.into_iter().map(literal));
     match (&arguments.claim, &arguments.boot_path) {
         (Some(claim), _) => pod.start_from_claim(context, &made, claim)?,
         (None, Some(boot)) => {
@@ -78,7 +80,8 @@ impl Pod {
         let path = |key: &Key| quoted(&directory.join(key.as_str()).to_string_lossy());
         // Volumes may lack the permission to execute; a copy does not.
         let script = format!(
-            "cp {} /tmp/cpack-boot && chmod 700 /tmp/cpack-boot && exec /tmp/cpack-boot --cpack exec {} \"$@\"",
+            "cd /tmp && cp {} cpack-boot && cp {} {NAME} && chmod 700 cpack-boot {NAME} && cd - >/dev/null && exec \
+             /tmp/{NAME} \"$@\"",
             path(&Key::boot(&Digest::of(made.launcher.boot()))),
             path(&Key::launcher(&digest)),
         );

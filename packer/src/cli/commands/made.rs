@@ -21,6 +21,9 @@ use crate::submit::EntryRequest;
 /// The variable in which the boot leaves the launcher's path to the code that it starts.
 const LAUNCHER: &str = "CPACK_LAUNCHER";
 
+/// The same for the executable, where the launcher has none in itself.
+const LAUNCHER_BOOT: &str = "CPACK_LAUNCHER_BOOT";
+
 /// The name under which executors get the launcher.
 pub(super) const NAME: &str = "env-python";
 
@@ -64,7 +67,8 @@ impl Context {
     }
 
     fn forward(&self, arguments: &JobArguments, path: PathBuf) -> Result<Made, CommandError> {
-        let mut launcher = Launcher::read(&path, self.common.boot.as_deref())?;
+        let boot = std::env::var_os(LAUNCHER_BOOT).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let mut launcher = Launcher::read(&path, boot.as_deref())?;
         let request = self.job(arguments, launcher.job.name.clone());
         let job = &mut launcher.job;
         job.entry = match request.entry {

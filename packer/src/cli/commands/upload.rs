@@ -72,8 +72,8 @@ impl LayerReport {
 }
 
 impl Report {
-    /// `copy` and `named`: what was done to the launcher that builders ship, and under the name or at the package.
-    fn new(submission: &Submission, store: String, uri: String, copy: Written, named: Written) -> Self {
+    /// `shipped` and `named`: what was done to the launcher that builders ship, and under the name or at the package.
+    fn new(submission: &Submission, store: String, uri: String, shipped: Written, named: Written) -> Self {
         let layers = LayerReport::all(submission);
         let sent: u64 = submission.layers.iter().chain(&submission.overlays).filter_map(|o| o.sent).sum();
         Self {
@@ -85,7 +85,7 @@ impl Report {
             packages: Vec::new(),
             store,
             unchanged: named == Written::Kept,
-            sent_bytes: sent + copy.and(named).bytes(),
+            sent_bytes: sent + shipped.and(named).bytes(),
             packed_bytes: layers.iter().map(|l| l.packed_bytes).sum(),
             unpacked_bytes: layers.iter().map(|l| l.unpacked_bytes).sum(),
             seconds: submission.elapsed.as_secs_f64(),
@@ -111,13 +111,15 @@ pub(super) fn upload(context: &Context, arguments: &Upload) -> Result<(), Comman
     let job = context.job(job, name.clone());
     let submission = context.submit(&environment, store.as_ref(), &job, arguments.repair)?;
     let launcher = Launcher::new(boot, submission.job.clone(), &submission.manifest);
-    let (digest, copy) = publish_launcher(store.as_ref(), &launcher, arguments.repair)?;
+    let (digest, mut shipped) = publish_launcher(store.as_ref(), &launcher, arguments.repair)?;
     let record = context::name_record(&submission, Some(digest));
     // One mutable place is enough.
     let under_name = arguments.package.is_none().then(|| launcher.named());
     let mut named = publish_name(store.as_ref(), &name, &record, under_name.as_deref())?;
-    // A prune that looked before the name was there may have taken what it names.
-    let copy = copy.and(publish_launcher(store.as_ref(), &launcher, false)?.1);
+    if named != Written::Kept {
+        // A prune that looked before the name was there may have taken what it names.
+        shipped = shipped.and(publish_launcher(store.as_ref(), &launcher, false)?.1);
+    }
     let place = |key: Key| store.uri().join(key.as_str());
     let mut uri = Key::name(&name, "").map(place).unwrap_or_default();
     if let Some(package) = &arguments.package {
@@ -127,10 +129,10 @@ pub(super) fn upload(context: &Context, arguments: &Upload) -> Result<(), Comman
         named = named.and(laid);
         uri.clone_from(package);
     }
-    if let Written::Sent(both) = copy.and(named) {
+    if let Written::Sent(both) = shipped.and(named) {
         context.voice.say(format!("sent launcher and metadata ({})", bytes(both)));
     }
-    let mut report = Report::new(&submission, store.uri().to_string(), uri.clone(), copy, named);
+    let mut report = Report::new(&submission, store.uri().to_string(), uri.clone(), shipped, named);
     report.packages.clone_from(&record.package_installed);
     let remote = Remote::new(store.uri(), digest, &launcher)?;
     (report.launcher, report.boot) = (Some(remote.launcher), Some(remote.boot));
