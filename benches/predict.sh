@@ -7,7 +7,7 @@
 # OTHER is measured with the import of pandas, SMALL of requests, LARGE of torch, where they have it. Reports that are in DIRECTORY
 # already are taken from there; nodes are made there, too. Needs `cluster-pack` (CLUSTER_PACK, else the one built for release), a
 # quiet machine, and a disk from which nothing much was removed in the last minutes. Options are those that are not given here:
-# --runs, --mode, --boot. A prediction that is more than 20 % off the fastest start ends it with 1.
+# --runs, --mode, --boot. A prediction that is more than 20 % off the median ends it with 1.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)

@@ -42,7 +42,8 @@ pub struct Demand {
 }
 
 /// Costs from reports of several environments: of one alone nobody could tell files from bytes. They are those of the fastest
-/// starts: a median of three still has what disturbed two of them, a disk that was written to or memory that was short.
+/// starts: in a large environment, a median of three still has what disturbed two of them, a disk that was written to or memory
+/// that was short.
 pub fn fit(reports: &[Report]) -> Result<Costs, BenchError> {
     let at_best =
         |report: &Report| Report { cold: report.cold.fastest(), warm: report.warm.fastest(), ..report.clone() };
@@ -184,10 +185,10 @@ pub struct Check {
     pub what: String,
     /// In seconds.
     pub predicted: f64,
-    /// The fastest, in seconds: costs are those of the fastest starts, too.
-    pub measured: f64,
     /// The median, in seconds.
-    pub median: f64,
+    pub measured: f64,
+    /// The fastest, in seconds.
+    pub fastest: f64,
 }
 
 impl Check {
@@ -222,8 +223,8 @@ pub fn check(costs: &Costs, report: &Report) -> Vec<Check> {
     let row = |what: String, predicted: f64, measured: &Spread| Check {
         what,
         predicted,
-        measured: measured.min,
-        median: measured.median,
+        measured: measured.median,
+        fastest: measured.min,
     };
     vec![
         row("cold start, until Python".into(), one.ready, &report.cold.boot),

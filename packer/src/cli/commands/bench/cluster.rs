@@ -142,13 +142,13 @@ fn cluster(arguments: &Simulate, answer: &Answer) -> String {
 }
 
 fn checks(answer: &Answer) -> String {
-    let header = ["Environment", "What", "Predicted", "Fastest", "Off by", "Median"];
+    let header = ["Environment", "What", "Predicted", "Median", "Off by", "Fastest"];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     for environment in &answer.environments {
         rows.extend(environment.checks.iter().map(|check| {
             let off = format!("{:+.0} %", 100.0 * check.error());
-            let [predicted, fastest, median] = [check.predicted, check.measured, check.median].map(seconds);
-            vec![environment.name.clone(), check.what.clone(), predicted, fastest, off, median]
+            let [predicted, median, fastest] = [check.predicted, check.measured, check.fastest].map(seconds);
+            vec![environment.name.clone(), check.what.clone(), predicted, median, off, fastest]
         }));
     }
     table(&rows, &[2, 3, 4, 5])
