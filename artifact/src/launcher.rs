@@ -12,8 +12,7 @@
 //! up to the comment (64 digits), so that a launcher finds its job with two reads and refuses one that was damaged.
 //! Offsets count from the start of the file: `unzip -l` shows what a launcher carries.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
+use std::io;
 
 use crate::Digest;
 use crate::zip::{self, Entry, Method, ZipError};
@@ -54,11 +53,11 @@ pub enum LauncherError {
     Zip(#[from] ZipError),
 }
 
-/// Whether the file ends as launchers do. What cannot be read does not.
-pub fn is_launcher(file: &File) -> bool {
+/// Whether a file of `size` bytes ends as launchers do. `read` fills a buffer from an offset; what it cannot read does not.
+pub fn is_launcher(size: u64, read: impl FnOnce(&mut [u8], u64) -> io::Result<()>) -> bool {
     let mut start = [0; COMMENT_PREFIX.len()];
-    let at = file.metadata().ok().and_then(|metadata| metadata.len().checked_sub(TRAILER_SIZE as u64));
-    at.is_some_and(|at| file.read_exact_at(&mut start, at).is_ok()) && start == *COMMENT_PREFIX
+    let at = size.checked_sub(TRAILER_SIZE as u64);
+    at.is_some_and(|at| read(&mut start, at).is_ok()) && start == *COMMENT_PREFIX
 }
 
 /// Where the appended part of a launcher is, as its last bytes say.

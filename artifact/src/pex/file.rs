@@ -74,7 +74,10 @@ pub struct Files {
 pub fn is_pex(path: &Path) -> bool {
     let mut magic = [0; 2];
     let starts = |mut file: File| {
-        file.read_exact(&mut magic).is_ok() && (magic == *b"#!" || magic == *b"PK") && !is_launcher(&file)
+        let size = file.metadata().map_or(0, |metadata| metadata.len());
+        file.read_exact(&mut magic).is_ok()
+            && (magic == *b"#!" || magic == *b"PK")
+            && !is_launcher(size, |bytes, at| file.read_exact_at(bytes, at))
     };
     directory_of(path).is_some() || File::open(path).is_ok_and(starts)
 }

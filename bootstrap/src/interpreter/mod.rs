@@ -10,7 +10,7 @@ mod probe;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use cpack_artifact::Digest;
@@ -168,8 +168,9 @@ pub fn environment_key(environment: &Digest, minor: &str, soabi: &str, identity:
 /// Whether the file is a boot or a launcher, which would start itself again and again.
 fn is_own(path: &Path) -> bool {
     let Ok(file) = fs::File::open(path) else { return false };
-    let same = |m: fs::Metadata| fs::metadata("/proc/self/exe").is_ok_and(|s| (s.dev(), s.ino()) == (m.dev(), m.ino()));
-    file.metadata().is_ok_and(same) || is_launcher(&file)
+    let Ok(found) = file.metadata() else { return false };
+    fs::metadata("/proc/self/exe").is_ok_and(|s| (s.dev(), s.ino()) == (found.dev(), found.ino()))
+        || is_launcher(found.len(), |bytes, at| file.read_exact_at(bytes, at))
 }
 
 /// Whether the file is the interpreter that an environment of a node cache ships: it may be cleaned up any time.
