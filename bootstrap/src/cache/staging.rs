@@ -49,8 +49,11 @@ impl Cache {
         let path = self.directory(parent).join(unique_name());
         let create = || DirBuilder::new().mode(0o700).create(&path);
         create().or_else(|e| match e.kind() {
-            // Whoever makes a cache may be killed before it has all its directories.
-            io::ErrorKind::NotFound => fs::create_dir(self.directory(parent)).and_then(|()| create()),
+            // Whoever makes a cache may be killed before it has all its directories, or be about to make this one.
+            io::ErrorKind::NotFound => match fs::create_dir(self.directory(parent)) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+                _ => create(),
+            },
             _ => Err(e),
         })?;
         point(if parent == STAGING { "staging.created" } else { "private.created" })?;
@@ -130,11 +133,36 @@ mod tests {
 
     use nix::sys::statfs::{EXT4_SUPER_MAGIC, statfs};
 
-    #[test]
-    fn on_ext4_what_is_staged_is_spread() {
+    fn cache() -> (tempfile::TempDir, Cache) {
         let directory = tempfile::tempdir().expect("a directory");
         let place = Place { path: directory.path().into(), kind: Kind::Temporary };
-        let staging = Cache::create(&place, &BootId::new("b")).expect("a cache").staging().expect("staging");
+        let cache = Cache::create(&place, &BootId::new("b")).expect("a cache");
+        (directory, cache)
+    }
+
+    #[test]
+    fn many_may_find_that_there_is_no_place_to_stage_at_once() {
+        let (_directory, cache) = cache();
+        let together = std::sync::Barrier::new(8);
+        for round in 0..200 {
+            fs::remove_dir(cache.directory(STAGING)).expect("is empty");
+            std::thread::scope(|scope| {
+                for _ in 0..8 {
+                    scope.spawn(|| {
+                        together.wait();
+                        let staging = cache.staging();
+                        together.wait();
+                        staging.unwrap_or_else(|e| panic!("round {round}: {e}"));
+                    });
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn on_ext4_what_is_staged_is_spread() {
+        let (_directory, cache) = cache();
+        let staging = cache.staging().expect("staging");
         let kind = statfs(staging.path()).expect("a file system").filesystem_type();
         let flags = File::open(staging.path()).and_then(sys::inode_flags);
         let spread = flags.is_ok_and(|flags| flags & sys::TOP_OF_HIERARCHY != 0);
