@@ -6,6 +6,7 @@
 //! The executable itself is found once per run: `--boot` or `CPACK_BOOT`, else beside `cluster-pack`, else where a build
 //! from source leaves it. It must be an executable for the executors' platform, which need not be the client's.
 
+use std::cell::OnceCell;
 use std::fs;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -140,6 +141,7 @@ exit 80
 #[derive(Debug, Clone)]
 pub struct Launcher {
     boot: Vec<u8>,
+    boot_digest: OnceCell<Digest>,
     manifest: Option<Vec<u8>>,
     /// The job that it carries.
     pub job: Job,
@@ -148,7 +150,7 @@ pub struct Launcher {
 impl Launcher {
     /// The launcher of `job` in the environment of `manifest`.
     pub fn new(boot: Vec<u8>, job: Job, manifest: &Manifest) -> Self {
-        Self { boot, manifest: Some(manifest.to_bytes()), job }
+        Self { boot, boot_digest: OnceCell::new(), manifest: Some(manifest.to_bytes()), job }
     }
 
     /// Takes the launcher at `path` apart: so code inside a booted environment makes another job of the same environment,
@@ -171,7 +173,7 @@ impl Launcher {
         let has_boot = files.file(BOOT_NAME).is_none();
         bytes.truncate(start);
         let boot = if has_boot { bytes } else { read_boot(boot.unwrap_or(&path.with_file_name(BOOT)))? };
-        Ok(Self { boot, manifest, job })
+        Ok(Self { boot, boot_digest: OnceCell::new(), manifest, job })
     }
 
     /// What the environment is made of, where the job brings that.
@@ -182,6 +184,11 @@ impl Launcher {
     /// The executable.
     pub fn boot(&self) -> &[u8] {
         &self.boot
+    }
+
+    /// The digest of the executable: of many megabytes, so it is computed once.
+    pub fn boot_digest(&self) -> &Digest {
+        self.boot_digest.get_or_init(|| Digest::of(&self.boot))
     }
 
     /// One file: the executable with the job appended.
@@ -200,8 +207,8 @@ impl Launcher {
     }
 
     fn without_boot(&self, manifest: Option<&[u8]>) -> Vec<u8> {
-        let boot = Digest::of(&self.boot);
-        self.after(script(&boot).as_bytes(), manifest, Some(&boot.to_hex()))
+        let boot = self.boot_digest();
+        self.after(script(boot).as_bytes(), manifest, Some(&boot.to_hex()))
     }
 
     fn after(&self, start: &[u8], manifest: Option<&[u8]>, boot: Option<&str>) -> Vec<u8> {
@@ -294,7 +301,8 @@ mod tests {
             r#"{{"format":1,"environment":"{digest}","store":"file:/s","interpreter":{{"path":"","version":"3.11.7","soabi":"s"}}}}"#
         );
         let job = Job::parse(json.as_bytes()).expect("a job");
-        Launcher { boot: b"\x7fELF boot".to_vec(), manifest: Some(b"{}".to_vec()), job }
+        let boot = b"\x7fELF boot".to_vec();
+        Launcher { boot, boot_digest: OnceCell::new(), manifest: Some(b"{}".to_vec()), job }
     }
 
     #[test]
@@ -350,7 +358,7 @@ mod tests {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
             (output.status.code(), text(&output.stdout), text(&output.stderr))
         };
-        let digest = Digest::of(launcher().boot()).to_hex();
+        let digest = launcher().boot_digest().to_hex();
         let nowhere = directory.path().join("nowhere");
         let (code, said, error) = run(&[("PATH", &nowhere)], "./job");
         assert!(

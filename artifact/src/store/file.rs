@@ -85,8 +85,7 @@ impl FileStore {
         point("store.renamed")
     }
 
-    /// `came`: whether the object is there by now, and shall stay.
-    fn write(&self, key: &Key, source: Source<'_>, came: impl Fn() -> bool) -> Result<Written, StoreError> {
+    fn write(&self, key: &Key, source: Source<'_>, put: Put) -> Result<Written, StoreError> {
         let failed = |e: io::Error| self.error("cannot write", key.as_str(), &e);
         let place = self.path(key);
         if let Source::Consume(path) | Source::Watched(path, _) = source {
@@ -97,7 +96,7 @@ impl FileStore {
             }
         }
         let temporary = self.temporary()?;
-        let result = Self::fill(&temporary, source).and_then(|size| match came() {
+        let result = Self::fill(&temporary, source).and_then(|size| match put.has_come(self, key, size) {
             true => fs::remove_file(&temporary).map(|()| Written::Kept),
             false => Self::publish(&temporary, &place).map(|()| Written::Sent(size)),
         });
@@ -161,11 +160,7 @@ impl Store for FileStore {
 
     fn put(&self, key: &Key, source: Source<'_>, put: Put) -> Result<Written, StoreError> {
         let size = source.size().map_err(|e| self.error("cannot write", key.as_str(), &e))?;
-        let same = |stat: Stat| stat.size == size;
-        if put != Put::Replace && self.stat(key)?.is_some_and(same) && (put == Put::Once || self.refresh(key).is_ok()) {
-            return Ok(Written::Kept);
-        }
-        self.write(key, source, || put == Put::Once && self.stat(key).is_ok_and(|found| found.is_some_and(same)))
+        if put.keeps(self, key, size)? { Ok(Written::Kept) } else { self.write(key, source, put) }
     }
 
     fn refresh(&self, key: &Key) -> Result<(), StoreError> {

@@ -179,6 +179,24 @@ pub enum Put {
     Replace,
 }
 
+impl Put {
+    /// Whether what `store` has under `key` is kept instead of `size` bytes that are to be written, and refreshed if that is
+    /// part of it. Somebody else's object cannot always be refreshed, but replaced.
+    fn keeps(self, store: &dyn Store, key: &Key, size: u64) -> Result<bool, StoreError> {
+        let is_there = || Ok(store.stat(key)?.is_some_and(|stat| stat.size == size));
+        match self {
+            Self::Replace => Ok(false),
+            Self::Once => is_there(),
+            Self::IfAbsent => Ok(is_there()? && store.refresh(key).is_ok()),
+        }
+    }
+
+    /// Whether the object came while it was written, and is kept.
+    fn has_come(self, store: &dyn Store, key: &Key, size: u64) -> bool {
+        self == Self::Once && self.keeps(store, key, size).unwrap_or(false)
+    }
+}
+
 /// What a write did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {

@@ -1,4 +1,5 @@
-//! Finding the job: appended to the executable or to a script that starts it, else `CPACK_JOB`, else `cpack-job.json` in the working directory.
+//! Finding the job: appended to the executable or to a script that starts it, else `CPACK_JOB`, else `cpack-job.json` in the
+//! working directory.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

@@ -42,6 +42,12 @@ class Parts(NamedTuple):
 _parts: Dict[str, Parts] = {}
 
 
+def files_of(package_path: str, name: str) -> Dict[str, str]:
+    """What is shipped of an uploaded environment, by the names in a working directory in which it is `name`."""
+    parts = _parts.get(package_path)
+    return parts.named(name) if parts else {name: packaging._with_name_node(package_path)}
+
+
 def get_platform_and_python_version() -> Tuple[str, str]:
     """This platform and the full version of this Python."""
     return platform.platform(), platform.python_version()
@@ -169,8 +175,7 @@ def for_job(package_path: Optional[str] = None, allow_large_pex: bool = False) -
     if package_path is None:
         package_path, _ = upload_env(include_editable=True, allow_large_pex=allow_large_pex)
     usage = packaging.get_pyenv_usage_from_archive(package_path)
-    parts = _parts.get(package_path)
-    files = parts.named(usage.dest_path) if parts else {usage.dest_path: packaging._with_name_node(package_path)}
+    files = files_of(package_path, usage.dest_path)
     return Shipped(usage._replace(path_to_archive=files[usage.dest_path]), files, not given)
 
 

@@ -1,9 +1,9 @@
 //! Memory at hand: what a start will need is touched just before it.
 //!
 //! A virtual machine may give free memory back to its host within seconds, and whoever touches it next waits for the host: the
-//! same cold start of a gigabyte took 0.71 to 1.34 s, and 0.53 to 0.61 s where its memory had been touched just before. And
-//! where earlier starts filled the page cache, the kernel makes room at the expense of the next; what is touched here was
-//! made room for already.
+//! same cold start of a gigabyte took 0.76 s (0.57 to 1.34, median of eight), and 0.57 s (0.53 to 0.83) where its memory had been
+//! touched just before. And where earlier starts filled the page cache, the kernel makes room at the expense of the next; what
+//! is touched here was made room for already.
 
 use std::fs;
 use std::path::Path;

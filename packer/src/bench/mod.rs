@@ -14,10 +14,8 @@
 //! ```
 //!
 //! **Cold** means an empty node cache in a fresh directory, bytes of a store on this machine in page cache, and memory at
-//! hand ([`memory`]). Directories are
-//! new ones, never emptied ones: ext4 without a journal makes the re-creation of a tree within minutes of its removal up to
-//! 15 times slower.
-//! Everything is removed at the end unless it is kept, or where the disk is too small before, and the report says which.
+//! hand (`memory`). Directories are new ones, never emptied ones: ext4 without a journal makes the re-creation of a tree
+//! within minutes of its removal up to 15 times slower. Everything is removed at the end unless it is kept, or where the disk is too small before, and the report says which.
 
 pub mod child;
 pub mod creation;

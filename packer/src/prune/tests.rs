@@ -133,7 +133,7 @@ fn layer_key(name: &str) -> Key {
 }
 
 fn boot_key(launcher: &Launcher) -> Key {
-    Key::boot(&Digest::of(launcher.boot()))
+    Key::boot(launcher.boot_digest())
 }
 
 fn overlay_key(name: &str) -> Key {

@@ -5,7 +5,7 @@ use std::thread;
 
 use cpack_artifact::Digest;
 use cpack_artifact::manifest::{Layer, MAX_JSON, Manifest};
-use cpack_artifact::store::{Key, Put, Source, Stat, Store, StoreErrorKind, Written};
+use cpack_artifact::store::{Key, Put, Source, Store, StoreErrorKind, Written};
 use serde::{Deserialize, Serialize};
 
 use super::layers::{archive_key, is_old, refresh_if_old};
@@ -98,8 +98,7 @@ pub fn publish_launcher(
     launcher: &Launcher,
     repair: bool,
 ) -> Result<(Digest, Written), PublishError> {
-    let boot = launcher.boot();
-    let executable = publish_immutable(store, &Key::boot(&Digest::of(boot)), boot, repair)?;
+    let executable = publish_immutable(store, &Key::boot(launcher.boot_digest()), launcher.boot(), repair)?;
     let stored = launcher.stored();
     let digest = Digest::of(&stored);
     let job = publish_immutable(store, &Key::launcher(&digest), &stored, repair)?;
@@ -109,14 +108,16 @@ pub fn publish_launcher(
 /// Writes what is not there. What is there is not touched, not even its age: YARN fails the containers of running
 /// applications when the time of a file changed that they were started with. That it is in use is noted beside it.
 fn publish_immutable(store: &dyn Store, key: &Key, bytes: &[u8], repair: bool) -> Result<Written, PublishError> {
-    let same = |stat: &Stat| stat.size == bytes.len() as u64;
-    let found = store.stat(key)?.filter(same);
-    if repair && found.is_some() && !holds(store, key, bytes)? {
-        return Ok(store.put(key, Source::Bytes(bytes), Put::Replace)?);
-    }
-    if found.is_some_and(is_old) && store.stat(&key.in_use())?.is_none_or(is_old) {
-        // A prune looks for the note before it removes the object: what it took is sent again.
-        store.put(&key.in_use(), Source::Bytes(b"1"), Put::Replace)?;
+    if let Some(stat) = store.stat(key)?.filter(|stat| stat.size == bytes.len() as u64) {
+        if repair && !holds(store, key, bytes)? {
+            return Ok(store.put(key, Source::Bytes(bytes), Put::Replace)?);
+        }
+        let note = key.in_use();
+        if !is_old(stat) || store.stat(&note)?.is_some_and(|note| !is_old(note)) {
+            return Ok(Written::Kept);
+        }
+        // A prune looks for the note before it removes the object: what it took meanwhile is sent again.
+        store.put(&note, Source::Bytes(b"1"), Put::Replace)?;
     }
     Ok(store.put(key, Source::Bytes(bytes), Put::Once)?)
 }

@@ -238,12 +238,7 @@ impl Store for HdfsStore {
         let call = Call { operation: "cannot write", object: key.as_str(), bytes: 0 };
         let unread = |e: io::Error| self.error(call, StoreErrorKind::Other, format!("its source cannot be read: {e}"));
         let content = Content::open(source).map_err(unread)?;
-        let same = |stat: Stat| stat.size == content.len();
-        // Somebody else's object cannot always be refreshed, but replaced.
-        if put != Put::Replace && self.stat(key)?.is_some_and(same) && (put == Put::Once || self.refresh(key).is_ok()) {
-            return Ok(Written::Kept);
-        }
-        self.write(key, &content, || put == Put::Once && self.stat(key).is_ok_and(|found| found.is_some_and(same)))
+        if put.keeps(self, key, content.len())? { Ok(Written::Kept) } else { self.write(key, &content, put) }
     }
 
     fn refresh(&self, key: &Key) -> Result<(), StoreError> {

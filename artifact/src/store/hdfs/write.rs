@@ -10,7 +10,7 @@ use hdfs_native::{Client, HdfsError, WriteOptions};
 
 use super::super::content::Content;
 use super::super::retry::Failure;
-use super::super::{Key, Store as _, StoreError, StoreErrorKind, Written};
+use super::super::{Key, Put, Store as _, StoreError, StoreErrorKind, Written};
 use super::{Call, HdfsStore, LISTING, no_answer};
 
 /// Where temporary files of writers are, beside the directories of the layout.
@@ -32,13 +32,8 @@ const UMASK: u32 = 0o022;
 const FAN_OUT: [&str; 5] = ["layers/", "environments/", "overlays/", "launchers/", "boot/"];
 
 impl HdfsStore {
-    /// Writes the object under a temporary name and renames it. `came`: whether it is there by now, and shall stay.
-    pub(super) fn write(
-        &self,
-        key: &Key,
-        content: &Content<'_>,
-        came: impl Fn() -> bool,
-    ) -> Result<Written, StoreError> {
+    /// Writes the object under a temporary name and renames it.
+    pub(super) fn write(&self, key: &Key, content: &Content<'_>, put: Put) -> Result<Written, StoreError> {
         // An attempt has as long as it makes progress, so the deadline of the whole is the call's.
         let call = Call { operation: "cannot write", object: key.as_str(), bytes: content.len() };
         let temporary = self.path(&format!("{TEMPORARY}/{}", self.temporary_name()));
@@ -59,7 +54,7 @@ impl HdfsStore {
                     self.fill_new(call, &client, &temporary, content, replication).await
                 }
             })
-            .and_then(|()| match came() {
+            .and_then(|()| match put.has_come(self, key, content.len()) {
                 true => Ok(Written::Kept),
                 false => self.publish(key, &temporary, content.len()).map(|()| Written::Sent(content.len())),
             });

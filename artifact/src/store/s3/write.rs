@@ -8,7 +8,7 @@ use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, MetadataDirecti
 
 use super::super::content::Content;
 use super::super::retry::Failure;
-use super::super::{Key, Store as _, StoreError, StoreErrorKind, Written};
+use super::super::{Key, Put, Store as _, StoreError, StoreErrorKind, Written};
 use super::{Call, S3Store};
 
 /// Larger objects are sent in parts, of at least this size.
@@ -27,15 +27,9 @@ const LARGEST_COPY: u64 = 5 << 30;
 const CONTENT_TYPE: &str = "application/octet-stream";
 
 impl S3Store {
-    /// `came`: whether the object is there by now, and shall stay.
-    pub(super) fn write(
-        &self,
-        key: &Key,
-        content: &Content<'_>,
-        came: impl Fn() -> bool,
-    ) -> Result<Written, StoreError> {
+    pub(super) fn write(&self, key: &Key, content: &Content<'_>, put: Put) -> Result<Written, StoreError> {
         if content.len() > PART {
-            return self.put_parts(key, content, came);
+            return self.put_parts(key, content, put);
         }
         self.put_whole(key, content).map(|()| Written::Sent(content.len()))
     }
@@ -57,12 +51,13 @@ impl S3Store {
         })
     }
 
-    fn put_parts(&self, key: &Key, content: &Content<'_>, came: impl Fn() -> bool) -> Result<Written, StoreError> {
+    fn put_parts(&self, key: &Key, content: &Content<'_>, put: Put) -> Result<Written, StoreError> {
         let upload = self.start(key)?;
-        let sent = self.send_parts(key, &upload, content).and_then(|parts| match came() {
-            true => Ok(Written::Kept),
-            false => self.complete(key, &upload, parts).map(|()| Written::Sent(content.len())),
-        });
+        let sent =
+            self.send_parts(key, &upload, content).and_then(|parts| match put.has_come(self, key, content.len()) {
+                true => Ok(Written::Kept),
+                false => self.complete(key, &upload, parts).map(|()| Written::Sent(content.len())),
+            });
         match sent {
             Ok(Written::Sent(size)) => Ok(Written::Sent(size)),
             // The answer to a completion may get lost: then the upload is gone and the object there.

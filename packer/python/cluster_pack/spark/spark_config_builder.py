@@ -31,11 +31,8 @@ def add_packaged_environment(ssb: SparkSession.Builder, archive: str) -> None:
         return
     ssb.config("spark.executorEnv.PEX_ROOT", "./.pex")
     if _on_yarn(ssb):
-        parts = uploader._parts.get(archive)
-        for name, path in (parts.named(usage.dest_path) if parts else {}).items():
+        for name, path in uploader.files_of(archive, usage.dest_path).items():
             _add_or_merge(ssb, "spark.yarn.dist.files", f"{_make_path_hadoop_compatible(path)}#{name}")
-        if not parts:
-            _add_or_merge(ssb, "spark.yarn.dist.files", source)
     else:
         _add_or_merge(ssb, "spark.files", source)
 

@@ -4,15 +4,14 @@
 //! store on a volume claim the pod runs the launcher there. With a store on the network the image has `cpack-boot`, and
 //! the job is a variable.
 
-use cpack_artifact::Digest;
 use cpack_artifact::store::{Key, StoreUri};
 use serde_json::{Value, json};
 
-use super::CommandError;
 use super::context::Context;
 use super::made::{Made, NAME};
-use super::skein::quoted;
+use super::{CommandError, quoted};
 use crate::cli::arguments::KubernetesJob;
+use crate::launcher::BOOT;
 use crate::publish::publish_launcher;
 
 /// Where a pod finds what the node keeps.
@@ -80,10 +79,10 @@ impl Pod {
         let path = |key: &Key| quoted(&directory.join(key.as_str()).to_string_lossy());
         // Volumes may lack the permission to execute; a copy does not.
         let script = format!(
-            "cd /tmp && cp {} cpack-boot && cp {} {NAME} && chmod 700 cpack-boot {NAME} && cd - >/dev/null && exec \
-             /tmp/{NAME} \"$@\"",
-            path(&Key::boot(&Digest::of(made.launcher.boot()))),
-            path(&Key::launcher(&digest)),
+            "t=${{TMPDIR:-/tmp}} && cp {boot} $t/{BOOT} && cp {job} $t/{NAME} && chmod 700 $t/{BOOT} $t/{NAME} && \
+             exec $t/{NAME} \"$@\"",
+            boot = path(&Key::boot(made.launcher.boot_digest())),
+            job = path(&Key::launcher(&digest)),
         );
         self.command = ["/bin/sh", "-c", &script, NAME].map(str::to_owned).into();
         let source = json!({ "persistentVolumeClaim": { "claimName": claim, "readOnly": true } });

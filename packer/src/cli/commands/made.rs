@@ -152,7 +152,7 @@ pub(super) struct Remote {
 impl Remote {
     /// `digest`: of the job, as [`publish_launcher`] gave it.
     pub(super) fn new(store: &StoreUri, digest: Digest, launcher: &Launcher) -> Result<Self, CommandError> {
-        let boot = Key::boot(&Digest::of(launcher.boot()));
+        let boot = Key::boot(launcher.boot_digest());
         Ok(Self { launcher: qualified(store, &Key::launcher(&digest))?, boot: qualified(store, &boot)? })
     }
 }

@@ -5,9 +5,9 @@
 
 use serde_json::json;
 
-use super::CommandError;
 use super::context::Context;
 use super::made::NAME;
+use super::{CommandError, quoted};
 use crate::cli::arguments::SkeinSpec;
 use crate::launcher::BOOT;
 
@@ -39,28 +39,4 @@ pub(super) fn spec(context: &Context, arguments: &SkeinSpec) -> Result<(), Comma
     });
     context.voice.answer(serde_json::to_string_pretty(&application).unwrap_or_default(), &application);
     Ok(())
-}
-
-/// A word of a shell's command line.
-pub(super) fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=,@%+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_survive_a_shell() {
-        for word in ["a", "", "a b", "it's", "$HOME", "a;b", "*"] {
-            let script = format!("printf %s {}", quoted(word));
-            let output = std::process::Command::new("sh").args(["-c", &script]).output().expect("a shell");
-            assert_eq!(String::from_utf8_lossy(&output.stdout), word);
-        }
-    }
 }
