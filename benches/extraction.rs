@@ -11,10 +11,10 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use cluster_pack::layer::{Body, DEFAULT_LEVEL, Entry, Written, write_layer};
-use cpack_artifact::SafePath;
-use cpack_artifact::content::Kind;
-use cpack_boot::extract::{BytesSource, LayerTask, Limits, ZipTask, everything, extract_layers, extract_zip};
+use cpack_extract::{BytesSource, LayerTask, Limits, ZipTask, everything, extract_layers, extract_zip};
+use cpack_format::SafePath;
+use cpack_format::content::Kind;
+use cpack_layer::archive::{Body, DEFAULT_LEVEL, Entry, Written, write_layer};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use zip::CompressionMethod;
 use zip::write::SimpleFileOptions;

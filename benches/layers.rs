@@ -5,9 +5,9 @@
 use std::cell::Cell;
 use std::path::Path;
 
-use cluster_pack::layer::{Body, DEFAULT_LEVEL, Entry, write_layer};
-use cpack_artifact::SafePath;
-use cpack_artifact::content::Kind;
+use cpack_format::SafePath;
+use cpack_format::content::Kind;
+use cpack_layer::archive::{Body, DEFAULT_LEVEL, Entry, write_layer};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 mod corpus;

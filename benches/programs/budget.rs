@@ -23,9 +23,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use cpack_artifact::manifest::Manifest;
-use cpack_artifact::store::Key;
-use cpack_artifact::zip::{self, Method};
+use cpack_format::manifest::Manifest;
+use cpack_format::zip::{self, Method};
+use cpack_store::Key;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 

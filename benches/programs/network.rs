@@ -15,15 +15,6 @@
 
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a program for people who measure")]
 
-#[path = "../../tests/whole/programs.rs"]
-#[allow(dead_code, reason = "shared with the tests")]
-mod programs;
-#[path = "../../tests/network/site.rs"]
-#[allow(dead_code, reason = "shared with the tests")]
-mod site;
-#[path = "../../tests/support/mod.rs"]
-mod support;
-
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
@@ -34,20 +25,19 @@ use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use cluster_pack::launcher::Launcher;
-use cpack_artifact::Digest;
-use cpack_artifact::store::{Key, StoreOptions, open};
-use cpack_boot::build::FETCHES;
+use cpack_format::Digest;
+use cpack_node::building::FETCHES;
+use cpack_store::{Key, StoreOptions, open};
+use cpack_test::hadoop::Hdfs;
+use cpack_test::programs::{install_by_hand, text, usual_interpreter, utf8, venv};
+use cpack_test::proxy::Proxy;
+use cpack_test::seaweed::Seaweed;
+use cpack_test::{cached, run};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 use nix::unistd::Pid;
-
-use programs::{install_by_hand, text, usual_interpreter, utf8, venv};
 use site::Site;
-use support::hadoop::Hdfs;
-use support::proxy::Proxy;
-use support::seaweed::Seaweed;
-use support::{cached, run};
 
 /// Bytes that are fetched, unless `CPACK_SPEED_MIB` says otherwise: they cannot be compressed.
 fn size() -> u64 {

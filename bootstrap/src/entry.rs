@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use cpack_artifact::job::{Entry, PAYLOAD_NAME};
+use cpack_format::job::{Entry, PAYLOAD_NAME};
 
 /// Runs a payload. Its digest was verified when it was extracted; cloudpickle is used where the environment has it,
 /// since it reads what plain pickle reads.
@@ -86,7 +86,7 @@ fn is_binary(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cpack_artifact::Digest;
+    use cpack_format::Digest;
     use std::fs;
 
     fn line(entry: &Entry, prefix: &Path, payload: Option<&Path>) -> Result<Vec<String>, EntryError> {

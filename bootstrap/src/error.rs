@@ -1,23 +1,19 @@
 //! Why a start failed: one line, and an exit code.
 
-use std::error::Error;
-use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
 
-use cpack_artifact::exit::Exit;
-use cpack_artifact::manifest::DocumentError;
-use cpack_artifact::pex::PexError;
-use cpack_artifact::store::{ObjectUriError, StoreError, UriError};
+use cpack_format::exit::Exit;
+use cpack_format::manifest::DocumentError;
+use cpack_format::message::{one_line, with_causes};
+use cpack_node::building::BuildError;
+use cpack_pex::PexError;
+use cpack_store::{ObjectUriError, StoreError, UriError};
 
-use crate::build::BuildError;
 use crate::entry::EntryError;
 use crate::interpreter::InterpreterError;
 use crate::job::FindError;
 use crate::settings::SettingError;
-
-/// Longest line on standard error, in bytes: its reader may not be reading yet.
-const MAX_LINE: usize = 3000;
 
 /// Why a start failed.
 #[derive(Debug, thiserror::Error)]
@@ -62,9 +58,6 @@ pub enum BootError {
     /// The layers or the tree.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// No place for a node cache.
-    #[error("there is no place for the environment on this node: {0}; set CPACK_CACHE_DIR to a writable directory")]
-    NoPlace(String),
     /// The entry.
     #[error(transparent)]
     Entry(#[from] EntryError),
@@ -106,7 +99,7 @@ impl BootError {
             Self::Store(error) => error.exit(),
             Self::Manifest { .. } | Self::WrongManifest { .. } | Self::Entry(_) => Exit::Artifact,
             Self::Build(error) => error.exit(),
-            Self::NoPlace(_) | Self::Io { .. } => Exit::Disk,
+            Self::Io { .. } => Exit::Disk,
             Self::Stopped(_) => Exit::Stopped,
         }
     }
@@ -117,37 +110,13 @@ impl BootError {
     }
 }
 
-/// The error and its causes, each that says something new.
-pub(crate) fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            let _ = write!(text, ": {cause}");
-        }
-        source = error.source();
-    }
-    text
-}
-
-/// The text without control characters, cut to [`MAX_LINE`].
-pub(crate) fn one_line(text: &str) -> String {
-    let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if plain.len() <= MAX_LINE {
-        return plain;
-    }
-    let end = (0..=MAX_LINE).rev().find(|at| plain.is_char_boundary(*at)).unwrap_or(0);
-    format!("{}…", plain.get(..end).unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_failure_is_one_short_line() {
-        let error = BootError::NoPlace(format!("a\nb\u{1b}[31m{}", "\u{e9}".repeat(5000)));
+        let error = BootError::from(BuildError::NoPlace(format!("a\nb\u{1b}[31m{}", "\u{e9}".repeat(5000))));
         let line = error.line();
         assert!(line.starts_with("cpack-boot: there is no place") && line.len() < 4096);
         assert!(!line.contains(char::is_control));

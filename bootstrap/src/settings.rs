@@ -5,6 +5,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cpack_node::cache::Places;
+use cpack_node::node::Node;
+
 /// A variable that people set.
 #[derive(Debug, Clone, Copy)]
 pub struct Variable {
@@ -103,26 +106,12 @@ pub struct Settings {
     pub path: OsString,
 }
 
-/// Variables that name directories: those of people, of YARN, of Spark and of the system.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Places {
-    /// `CPACK_CACHE_DIR`.
-    pub cache_dir: Option<PathBuf>,
-    /// `LOCAL_USER_DIRS`: YARN's directories of this user, which outlive the application (newer Hadoop).
-    pub local_user_dirs: Vec<PathBuf>,
-    /// `LOCAL_DIRS`: YARN's directories of this application, one per disk.
-    pub local_dirs: Vec<PathBuf>,
-    /// `SPARK_LOCAL_DIRS`.
-    pub spark_local_dirs: Vec<PathBuf>,
-    /// `XDG_CACHE_HOME`.
-    pub xdg_cache_home: Option<PathBuf>,
-    /// `HOME`.
-    pub home: Option<PathBuf>,
-    /// `TMPDIR`.
-    pub tmpdir: Option<PathBuf>,
-}
-
 impl Settings {
+    /// The caches of this node.
+    pub fn node(&self) -> Node {
+        Node::new(&self.places, self.cache_limit, self.cache_reserve)
+    }
+
     /// Reads the settings of this process.
     pub fn from_process() -> Result<Self, SettingError> {
         Self::read(|name| std::env::var_os(name))

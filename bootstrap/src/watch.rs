@@ -14,9 +14,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cpack_artifact::exit::Exit;
+use cpack_format::exit::Exit;
+use cpack_node::cache::remove_own_staging;
+use cpack_node::stop::Stop;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::message::say;
 use crate::sys;
 
 /// How long the workers have to end in order.
@@ -24,14 +27,6 @@ const GRACE: Duration = Duration::from_millis(120);
 
 /// How often the reasons to stop are looked at, in milliseconds.
 const INTERVAL: u16 = 20;
-
-/// Whether somebody wants this start to end.
-#[derive(Debug, Clone, Default)]
-pub struct Stop {
-    stopped: Arc<AtomicBool>,
-    hung_up: Arc<AtomicBool>,
-    done: Arc<AtomicBool>,
-}
 
 /// Ends the watching when it is dropped.
 #[derive(Debug)]
@@ -43,51 +38,41 @@ impl Drop for Watching {
     }
 }
 
-impl Stop {
-    /// Starts to watch, for a process with these arguments.
-    pub fn watch(arguments: &[OsString]) -> (Self, Watching) {
-        let stop = Self::default();
-        let hang_up_counts = is_pyspark(arguments);
-        sys::catch_stop_signals();
-        let watched = stop.clone();
-        let spawned = std::thread::Builder::new().name("watch".into()).stack_size(64 << 10);
-        // Without the thread a signal is noticed at the end, which is better than not to start.
-        let _ = spawned.spawn(move || watched.run(hang_up_counts));
-        let watching = Watching(Arc::clone(&stop.done));
-        (stop, watching)
-    }
+/// Starts to watch, for a process with these arguments.
+pub fn watch(arguments: &[OsString]) -> (Stop, Watching) {
+    let stop = Stop::default();
+    let watching = Watching(Arc::default());
+    let watcher = Watcher { stop: stop.clone(), done: Arc::clone(&watching.0), hang_up_counts: is_pyspark(arguments) };
+    sys::catch_stop_signals();
+    let spawned = std::thread::Builder::new().name("watch".into()).stack_size(64 << 10);
+    // Without the thread a signal is noticed at the end, which is better than not to start.
+    let _ = spawned.spawn(move || watcher.run());
+    (stop, watching)
+}
 
-    /// The flag that others look at.
-    pub fn flag(&self) -> &AtomicBool {
-        &self.stopped
-    }
+/// The thread that watches.
+struct Watcher {
+    stop: Stop,
+    done: Arc<AtomicBool>,
+    hang_up_counts: bool,
+}
 
-    /// Whether to stop.
-    pub fn is_set(&self) -> bool {
-        self.stopped.load(Ordering::Relaxed) || self.hung_up.load(Ordering::Relaxed) || sys::stop_signal().is_some()
-    }
-
-    /// The reason, for people.
-    pub fn reason(&self) -> String {
-        match sys::stop_signal() {
-            Some(signal) => format!("signal {signal}"),
-            None if self.hung_up.load(Ordering::Relaxed) => "the caller closed standard input".into(),
-            None => "no reason".into(),
-        }
-    }
-
-    fn run(&self, hang_up_counts: bool) {
-        while !self.is_set() {
+impl Watcher {
+    fn run(&self) {
+        let reason = loop {
             if self.done.load(Ordering::Relaxed) {
                 return;
             }
-            if hang_up_counts {
-                self.hung_up.store(is_hung_up(), Ordering::Relaxed);
-            } else {
-                std::thread::sleep(Duration::from_millis(INTERVAL.into()));
+            if let Some(signal) = sys::stop_signal() {
+                break format!("signal {signal}");
             }
-        }
-        self.stopped.store(true, Ordering::Relaxed);
+            if !self.hang_up_counts {
+                std::thread::sleep(Duration::from_millis(INTERVAL.into()));
+            } else if is_hung_up() {
+                break "the caller closed standard input".to_owned();
+            }
+        };
+        self.stop.set(reason);
         std::thread::sleep(GRACE);
         if !self.done.load(Ordering::Relaxed) {
             self.end();
@@ -96,8 +81,8 @@ impl Stop {
 
     /// Ends the process although some of its threads do not.
     fn end(&self) {
-        crate::cache::remove_own_staging();
-        crate::say(&format!("cpack-boot: stopped before Python ran: {}", self.reason()));
+        remove_own_staging();
+        say(&format!("cpack-boot: stopped before Python ran: {}", self.stop.reason()));
         if let Some(signal) = sys::stop_signal() {
             sys::die_by(signal);
         }

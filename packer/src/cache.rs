@@ -17,9 +17,9 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use cpack_artifact::Digest;
-use cpack_artifact::fault::point;
-use cpack_artifact::manifest::Archive;
+use cpack_fault::point;
+use cpack_format::Digest;
+use cpack_format::manifest::Archive;
 use serde::{Deserialize, Serialize};
 
 /// Bump when the same files are packed to other bytes, or more facts are remembered.

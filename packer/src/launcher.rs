@@ -13,11 +13,11 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cpack_artifact::Digest;
-use cpack_artifact::fault::point;
-use cpack_artifact::job::{self, Job};
-use cpack_artifact::launcher::{BOOT_NAME, STORES_MARK, TRAILER_SIZE, Trailer, appendix};
-use cpack_artifact::manifest::{DocumentError, Manifest};
+use cpack_fault::point;
+use cpack_format::Digest;
+use cpack_format::job::{self, Job};
+use cpack_format::launcher::{BOOT_NAME, STORES_MARK, TRAILER_SIZE, Trailer, appendix};
+use cpack_format::manifest::{DocumentError, Manifest};
 
 /// The name of the boot executable.
 pub const BOOT: &str = "cpack-boot";

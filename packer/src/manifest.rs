@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cpack_artifact::manifest::{EntryPoint, FORMAT, LayerKind, Manifest, Python};
+use cpack_discover::{Environment, PythonInfo, normalise};
+use cpack_format::manifest::{EntryPoint, FORMAT, LayerKind, Manifest, Python};
 
-use crate::discover::{Environment, PythonInfo, normalise};
 use crate::publish::Outcome;
 
 /// The manifest of `environment`, made of the layers in `outcomes`.
@@ -99,7 +99,7 @@ fn needs(
 }
 
 /// The name that a requirement starts with (PEP 508).
-pub(crate) fn requirement_name(requirement: &str) -> &str {
+pub fn requirement_name(requirement: &str) -> &str {
     let end = requirement.find(|c: char| !(c.is_ascii_alphanumeric() || "._-".contains(c)));
     requirement.get(..end.unwrap_or(requirement.len())).unwrap_or_default()
 }
@@ -138,7 +138,7 @@ fn ranks<'a>(needs: &BTreeMap<&'a str, &'a [String]>) -> BTreeMap<&'a str, u32> 
 }
 
 /// Layers by what they hold: how many distributions, whether an interpreter is shipped.
-pub fn distributions(manifest: &Manifest) -> impl Iterator<Item = &cpack_artifact::manifest::Layer> {
+pub fn distributions(manifest: &Manifest) -> impl Iterator<Item = &cpack_format::manifest::Layer> {
     manifest.layers.iter().filter(|layer| layer.kind == LayerKind::Distribution)
 }
 

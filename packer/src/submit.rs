@@ -9,17 +9,17 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use cpack_artifact::Digest;
-use cpack_artifact::SafePath;
-use cpack_artifact::content::Kind;
-use cpack_artifact::job::{self, Entry, Interpreter, Job};
-use cpack_artifact::manifest::{LayerKind, Manifest};
-use cpack_artifact::store::Store;
+use cpack_discover::Environment;
+use cpack_format::Digest;
+use cpack_format::SafePath;
+use cpack_format::content::Kind;
+use cpack_format::job::{self, Entry, Interpreter, Job};
+use cpack_format::manifest::{LayerKind, Manifest};
+use cpack_layer::archive::{ArchiveError, Body, Entry as LayerEntry};
+use cpack_store::Store;
 
 use crate::assemble::{self, Assembled, Packer};
 use crate::cache::{ClientCache, Facts};
-use crate::discover::Environment;
-use crate::layer::{Body, Entry as LayerEntry, LayerError};
 use crate::manifest;
 use crate::publish::{Outcome, Planned, PublishError, Published, Publisher, publish_manifest};
 
@@ -200,7 +200,7 @@ fn payload(bytes: Vec<u8>) -> Planned<'static> {
     let size = bytes.len() as u64;
     let entries = move || {
         let path = SafePath::new(job::PAYLOAD_NAME.as_bytes())
-            .map_err(|e| LayerError::Make { path: job::PAYLOAD_NAME.into(), reason: e.to_string() })?;
+            .map_err(|e| ArchiveError::Make { path: job::PAYLOAD_NAME.into(), reason: e.to_string() })?;
         Ok((vec![LayerEntry { path, kind: Kind::File, body: Body::Bytes(bytes.clone()) }], Facts::default()))
     };
     Planned {

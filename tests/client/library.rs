@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::programs::{World, installed, usual_interpreter, utf8, venv};
+use cpack_test::programs::{World, installed, usual_interpreter, utf8, venv};
+
 use super::wheel::{PYTHON, succeed, wheel, with_client};
 
 /// Runs a file of the client's tests. A run of no test fails.

@@ -5,11 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use cpack_test::process::Server;
+use cpack_test::programs::{World, cluster_pack, installed, text, utf8};
+use cpack_test::seaweed::{BUCKET, Seaweed, credentials};
+use cpack_test::{cached, free_port, hadoop};
+
 use super::library::unittest;
-use super::programs::{World, cluster_pack, installed, text, utf8};
-use super::support::process::Server;
-use super::support::seaweed::{BUCKET, Seaweed, credentials};
-use super::support::{cached, free_port, hadoop};
 use super::wheel::{Environment, PYTHON, with_client};
 
 const JAVA: &str = "a JDK of 17 or later (Debian: default-jdk-headless)";

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use super::programs::{alone, as_from_a_shell, boot, cluster_pack, installed, target, text};
+use cpack_test::programs::{alone, as_from_a_shell, boot, cluster_pack, installed, target, text};
 
 /// The client's folder.
 pub(crate) const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packer/python");

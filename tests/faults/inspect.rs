@@ -6,10 +6,9 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use cpack_artifact::Digest;
-use cpack_artifact::manifest::Manifest;
-
-use crate::world::entries;
+use cpack_format::Digest;
+use cpack_format::manifest::Manifest;
+use cpack_test::small_world::entries;
 
 /// What was found in a cache.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -27,7 +26,7 @@ pub(crate) fn check(root: &Path) -> Seen {
     assert_eq!(fs::metadata(root).expect("stat").mode() & 0o7777, 0o700, "{}", root.display());
     for layer in entries(&root.join("layers")) {
         let name = layer.file_name().and_then(|n| n.to_str()).expect("a name").to_owned();
-        let found = cpack_boot::cache::content_of(&layer.join("files"), 1, &|| {}).expect("a layer's files");
+        let found = cpack_node::cache::content_of(&layer.join("files"), 1, &|| {}).expect("a layer's files");
         assert_eq!(found.to_hex(), name, "a layer is torn");
         let state = fs::read(layer.join("state")).expect("a state");
         let size = String::from_utf8_lossy(&state).lines().nth(1).and_then(|size| size.parse::<u64>().ok());
@@ -148,16 +147,16 @@ pub(crate) fn let_time_pass(root: &Path) {
 /// Opens a tree so that it can be removed.
 pub(crate) fn remove(path: &Path) {
     let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
-    cpack_boot::cache::remove_tree(path, None).expect("removes");
+    cpack_node::cache::remove_tree(path, None).expect("removes");
 }
 
 /// An inspection that notices nothing would let everything pass.
 #[test]
 fn the_inspection_notices_what_is_torn() {
     use crate::kills::{CODE, SEEN, packages};
-    let world = crate::world::World::with(&packages(), |_| {});
-    let site = |world: &crate::world::World| {
-        world.environment().join(format!("lib/python{}/site-packages", crate::world::python().minor))
+    let world = cpack_test::small_world::World::with(crate::boot(), &packages(), |_| {});
+    let site = |world: &cpack_test::small_world::World| {
+        world.environment().join(format!("lib/python{}/site-packages", cpack_test::small_world::python().minor))
     };
     let open = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
     type Damage<'a> = &'a dyn Fn(&Path);
@@ -173,7 +172,7 @@ fn the_inspection_notices_what_is_torn() {
         ("an open directory", &|_| {}),
     ];
     for (what, damage) in damages {
-        assert_eq!(crate::world::succeed(&mut world.command(&["-c", CODE])), SEEN);
+        assert_eq!(cpack_test::small_world::succeed(&mut world.command(&["-c", CODE])), SEEN);
         check(&world.cache());
         let site = site(&world);
         open(&site, 0o755);

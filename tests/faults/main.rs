@@ -15,15 +15,6 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "tests report by panicking")]
 
-#[path = "../../bootstrap/src/extract/tests/make.rs"]
-#[expect(dead_code, reason = "shared with the tests of extraction, which use more of it")]
-mod make;
-#[path = "../support/mod.rs"]
-mod support;
-#[path = "../../bootstrap/tests/boot/world.rs"]
-#[expect(dead_code, reason = "shared with the tests of the boot, which use more of it")]
-mod world;
-
 mod crowds;
 mod disks;
 mod hostile;

@@ -7,16 +7,16 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use cpack_artifact::job::{Entry, Job, PAYLOAD_NAME};
-use cpack_artifact::manifest::LayerKind;
-use cpack_artifact::store::Key;
+use cpack_format::job::{Entry, Job, PAYLOAD_NAME};
+use cpack_format::manifest::LayerKind;
+use cpack_store::Key;
+use cpack_test::archives::Node;
+use cpack_test::small_world::{World, assert_fails, entries, nodes, succeed};
 
 use crate::inspect::{check, remove};
 use crate::kills::{CODE, SEEN, packages};
-use crate::make::Node;
 use crate::random::Part;
 use crate::site::Site;
-use crate::world::{World, assert_fails, entries, nodes, succeed};
 
 /// In every planted secret, and in nothing else.
 const MARK: &str = "PLANTED";
@@ -67,7 +67,7 @@ fn assert_not_kept(directory: &Path, what: &str) {
 
 #[test]
 fn nothing_that_is_said_or_kept_has_a_planted_secret() {
-    let world = World::with(&packages(), |job| {
+    let world = World::with(crate::boot(), &packages(), |job| {
         job.environ = BTreeMap::from([("GIVEN".into(), format!("{MARK}-given"))]);
     });
     let _part = Part::once("planted secrets");
@@ -109,7 +109,7 @@ fn nothing_that_is_said_or_kept_has_a_planted_secret() {
     jobs.push("https://user:PLANTED@host/job.json?sig=PLANTED".into());
     jobs.push("s3://PLANTED:PLANTED@bucket/job.json".into());
     let bare = world.path("bare");
-    crate::world::write_executable(&bare, &fs::read(crate::boot()).expect("reads"));
+    cpack_test::small_world::write_executable(&bare, &fs::read(crate::boot()).expect("reads"));
     for job in jobs {
         entries(&world.path("cache")).iter().for_each(|path| remove(path));
         for fault in ["", "layer.file=E5", "cache.created=E28"] {
@@ -164,7 +164,7 @@ fn payload(mark: &Path) -> Vec<u8> {
 
 #[test]
 fn a_payload_runs_only_if_it_is_the_one_that_the_job_names() {
-    let world = World::with(&packages(), |_| {});
+    let world = World::with(crate::boot(), &packages(), |_| {});
     let _part = Part::once("payloads of another digest");
     let (good, evil) = (world.path("tmp/good"), world.path("tmp/evil"));
     let put = |name: &str, mark: &Path| {
@@ -180,9 +180,8 @@ fn a_payload_runs_only_if_it_is_the_one_that_the_job_names() {
         let launcher = world.write_launcher("payload-python", &job);
         world.command_of(&launcher, &[]).output().expect("starts")
     };
-    let place = |layer: &cpack_artifact::manifest::Layer| {
-        world.path("store").join(Key::overlay(&layer.archive.digest).as_str())
-    };
+    let place =
+        |layer: &cpack_format::manifest::Layer| world.path("store").join(Key::overlay(&layer.archive.digest).as_str());
     let whole = fs::read(place(&wanted)).expect("reads");
     // Whoever can write to the store puts another payload in its place.
     fs::copy(place(&other), place(&wanted)).expect("replaces");
@@ -202,7 +201,7 @@ type ChangeJob<'a> = &'a dyn Fn(&mut Job);
 
 #[test]
 fn no_job_makes_the_boot_write_outside_its_cache() {
-    let world = World::with(&packages(), |_| {});
+    let world = World::with(crate::boot(), &packages(), |_| {});
     let _part = Part::once("jobs that aim elsewhere");
     let evil = world.user_directory("evil");
     let variables = [

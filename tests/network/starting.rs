@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use super::programs::{boot, cluster_pack, install_by_hand, installed, text, utf8};
+use cpack_test::hadoop::{Hdfs, USER};
+use cpack_test::programs::{boot, cluster_pack, install_by_hand, installed, text, utf8};
+use cpack_test::proxy::Proxy;
+use cpack_test::seaweed::Seaweed;
+
 use super::site::{PROBE, Site, environment, install_with_noise, whole};
-use super::support::hadoop::{Hdfs, USER};
-use super::support::proxy::Proxy;
-use super::support::seaweed::Seaweed;
 
 /// Most bytes that a change costs beside the layer that changed.
 const BESIDE: u64 = 200 * 1000;

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use cpack_test::programs::{World, boot, text, utf8};
 use serde_json::Value;
 
 use crate::Workshop;
-use crate::programs::{World, boot, text, utf8};
 
 pub(crate) const CODE: &str = "from app.report import report; report('code')";
 

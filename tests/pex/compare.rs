@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use cpack_test::programs::{World, boot, text};
+
 use crate::cases::{Case, Run, Way};
-use crate::programs::{World, boot, text};
 
 /// What became of one start.
 #[derive(Debug)]

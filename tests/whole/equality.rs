@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::programs::{World, install_by_hand, installed, interpreters, text, usual_interpreter, utf8, venv};
+use cpack_test::programs::{World, install_by_hand, installed, interpreters, text, usual_interpreter, utf8, venv};
 
 /// Everything that `importlib.metadata` and the file system tell about what is installed, without paths of the prefix.
 const DESCRIBE: &str = r#"

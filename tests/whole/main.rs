@@ -5,7 +5,6 @@
 mod bench;
 mod equality;
 mod input;
-mod programs;
 mod publication;
 mod shipped;
 mod traces;

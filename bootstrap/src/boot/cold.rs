@@ -1,17 +1,19 @@
 //! A cold start: the manifest, an interpreter, a place, the layers, the tree.
 
-use cpack_artifact::Digest;
-use cpack_artifact::manifest::{MAX_JSON, Manifest};
-use cpack_artifact::store::{Key, Store, StoreOptions, StoreUri, open};
+use cpack_format::Digest;
+use cpack_format::manifest::{MAX_JSON, Manifest};
+use cpack_node::building::{ensure_tree, in_order, private_tree};
+use cpack_node::cache::{Cache, Description};
+use cpack_node::stop::Stop;
+use cpack_node::tree::Python;
+use cpack_store::{Key, Store, StoreOptions, StoreUri, open};
 
-use super::{Boot, Means, Phase, Ready, Trace, Tree};
-use crate::build::{ensure_tree, in_order, private_tree};
-use crate::cache::{Cache, Description};
-use crate::environment::Python;
+use super::{Boot, Means, Phase, Ready, Timing, Tree};
 use crate::error::BootError;
 use crate::interpreter::{Search, choose, environment_key, node_glibc, require_glibc, require_platform};
+use crate::message::tell_if_not_as_chosen;
 use crate::settings::Settings;
-use crate::watch::{Stop, Watching};
+use crate::watch::{Watching, watch};
 
 /// What is opened and started only when something is to be built.
 #[derive(Debug)]
@@ -48,27 +50,38 @@ impl Boot<'_> {
         let uri: StoreUri = self.job().store.parse()?;
         let options = StoreOptions::of_process(self.job().cluster.clone());
         let store = open(&uri, &options)?;
-        let (stop, watching) = Stop::watch(self.arguments);
+        let (stop, watching) = watch(self.arguments);
         Ok(Materials { store, stop, _watching: watching })
     }
 
     /// Builds the environment in the best place there is.
-    pub(super) fn build(&self, trace: &mut Trace) -> Result<Ready, BootError> {
+    pub(super) fn build(&self, timing: &mut Timing) -> Result<Ready, BootError> {
         let materials = self.materials()?;
         let plan = self.plan(&*materials.store)?;
-        trace.mark(Phase::Plan);
+        timing.mark(Phase::Plan);
         let means = materials.means(self.settings);
         if !self.settings.writable {
             // An interpreter behind a shim is known only now that it was asked.
             if let Some((cache, key, environment)) = self.node.look([plan.key.clone()]) {
-                return self.add_overlays(cache, Some(key), environment, trace);
+                return self.add_overlays(cache, Some(key), environment, timing);
             }
         }
         let wanted = in_order(plan.manifest.layers.iter().chain(&self.job().overlays));
-        self.node.build(&wanted, trace, |cache, trace| self.build_in(cache, &plan, &means, trace))
+        let mut attempts = self.node.attempts(&wanted);
+        loop {
+            let cache = attempts.next_cache(timing)?;
+            match self.build_in(cache, &plan, &means, timing) {
+                Err(BootError::Build(error)) => attempts.failed(error)?,
+                Err(error) => return Err(error),
+                Ok(ready) => {
+                    tell_if_not_as_chosen(&attempts);
+                    return Ok(ready);
+                }
+            }
+        }
     }
 
-    fn build_in(&self, cache: Cache, plan: &Plan, means: &Means<'_>, trace: &mut Trace) -> Result<Ready, BootError> {
+    fn build_in(&self, cache: Cache, plan: &Plan, means: &Means<'_>, timing: &mut Timing) -> Result<Ready, BootError> {
         let tree = Tree {
             key: &plan.key,
             manifest: &plan.manifest,
@@ -78,15 +91,15 @@ impl Boot<'_> {
             overlays: &self.job().overlays,
         };
         if self.settings.writable {
-            let environment = private_tree(&cache, &tree, means, trace)?;
-            self.node.clean(&cache, &plan.key, trace);
-            return self.add_overlays(cache, None, environment, trace);
+            let environment = private_tree(&cache, &tree, means, timing)?;
+            self.node.clean(&cache, &plan.key, timing);
+            return self.add_overlays(cache, None, environment, timing);
         }
-        let (environment, is_new) = ensure_tree(&cache, &tree, means, trace)?;
+        let (environment, is_new) = ensure_tree(&cache, &tree, means, timing)?;
         if is_new {
-            self.node.clean(&cache, &plan.key, trace);
+            self.node.clean(&cache, &plan.key, timing);
         }
-        self.add_overlays(cache, Some(plan.key.clone()), environment, trace)
+        self.add_overlays(cache, Some(plan.key.clone()), environment, timing)
     }
 
     /// Reads the manifest and finds the interpreter.

@@ -1,25 +1,27 @@
 //! A start, from the job to what is executed.
 
+mod become_python;
 mod cold;
 mod overlays;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use cpack_artifact::job::{Entry, Job};
+use cpack_format::job::{self, Entry, Job};
+use cpack_node::building::{Means, Tree};
+use cpack_node::cache::{Cache, Environment, Lease};
+use cpack_node::node::Node;
+use cpack_node::timing::{Phase, Timing};
 
-use crate::build::{Means, Tree};
-use crate::cache::{Cache, Environment, Lease};
 use crate::entry::command_line;
 use crate::error::BootError;
 use crate::exec::Exec;
 use crate::interpreter::{Identity, Search, environment_key};
 use crate::job::{Found, Origin};
-use crate::node::Node;
 use crate::settings::{Settings, left};
-use crate::trace::{Phase, Trace};
 use crate::{path, sys};
 
+pub use become_python::{become_python, run};
 pub use cold::Materials;
 
 /// One start of one job.
@@ -51,7 +53,7 @@ pub struct Ready {
 impl<'a> Boot<'a> {
     /// A start of the job that was found, with the arguments of the process.
     pub fn new(found: &'a Found, settings: &'a Settings, arguments: &'a [OsString]) -> Self {
-        Self { found, settings, arguments, node: Node::new(settings) }
+        Self { found, settings, arguments, node: settings.node() }
     }
 
     /// The job.
@@ -68,22 +70,22 @@ impl<'a> Boot<'a> {
     }
 
     /// Makes the environment ready: finds it, or builds it.
-    pub fn prepare(&self, trace: &mut Trace) -> Result<Ready, BootError> {
+    pub fn prepare(&self, timing: &mut Timing) -> Result<Ready, BootError> {
         if let Some(name) = self.job().pass.iter().find(|name| std::env::var_os(name).is_none()) {
             return Err(BootError::Variable(name.clone()));
         }
         let found = if self.settings.writable { None } else { self.look() };
-        trace.mark(Phase::Look);
+        timing.mark(Phase::Look);
         match found {
-            Some((cache, key, environment)) => self.add_overlays(cache, Some(key), environment, trace),
-            None => self.build(trace),
+            Some((cache, key, environment)) => self.add_overlays(cache, Some(key), environment, timing),
+            None => self.build(timing),
         }
     }
 
     /// Looks for the environment in all caches: the warm path. Nothing is created, started or locked but the lease.
     pub fn look(&self) -> Option<(Cache, String, Environment)> {
         let (id, wanted) = (&self.job().environment, &self.job().interpreter);
-        let minor = crate::interpreter::minor(&wanted.version);
+        let minor = job::minor(&wanted.version);
         let key = |identity: Option<&Identity>| environment_key(id, minor, &wanted.soabi, identity);
         if wanted.shipped {
             return self.node.look([key(None)]);

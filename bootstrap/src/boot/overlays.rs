@@ -1,13 +1,13 @@
 //! What a job adds to an environment: overlays and payloads, used straight from the layers' directories.
 
-use cpack_artifact::job::Entry;
-use cpack_artifact::manifest::{Layer, LayerKind};
+use cpack_format::job::Entry;
+use cpack_format::manifest::{Layer, LayerKind};
+use cpack_node::building::{BuildError, ensure_layers, in_order};
+use cpack_node::cache::{Cache, Environment};
+use cpack_node::timing::Timing;
 
 use super::{Boot, Ready};
-use crate::build::{BuildError, ensure_layers, in_order};
-use crate::cache::{Cache, Environment};
 use crate::error::BootError;
-use crate::trace::Trace;
 
 /// How often a layer may vanish between being built and being leased.
 const ATTEMPTS: usize = 5;
@@ -19,7 +19,7 @@ impl Boot<'_> {
         cache: Cache,
         key: Option<String>,
         environment: Environment,
-        trace: &mut Trace,
+        timing: &mut Timing,
     ) -> Result<Ready, BootError> {
         let mut ready = Ready {
             prefix: environment.path,
@@ -35,7 +35,7 @@ impl Boot<'_> {
                 return Ok(ready);
             }
             let materials = self.materials()?;
-            ensure_layers(&ready.cache, &in_order(missing), &materials.means(self.settings), trace)?;
+            ensure_layers(&ready.cache, &in_order(missing), &materials.means(self.settings), timing)?;
         }
         Err(BuildError::Vanishing(ready.cache.root().into()).into())
     }

@@ -1,7 +1,7 @@
 //! `info`: the job, its environment, and what that is made of.
 
-use cpack_artifact::job::{Entry, Job};
-use cpack_artifact::manifest::{Layer, Manifest};
+use cpack_format::job::{Entry, Job};
+use cpack_format::manifest::{Layer, Manifest};
 use serde_json::json;
 
 use super::{Report, manifest_of, size, table};

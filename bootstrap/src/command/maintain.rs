@@ -4,24 +4,23 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::time::Duration;
 
+use cpack_node::cache::{Cleaned, Cleaning, RECENT, clean};
+use cpack_node::timing::Timing;
 use serde_json::json;
 
 use super::{Report, manifest_of, size, usage};
 use crate::boot::Boot;
-use crate::cache::{Cleaned, Cleaning, RECENT, clean};
 use crate::error::BootError;
 use crate::job;
-use crate::node::Node;
 use crate::settings::{Settings, parse_size};
-use crate::trace::Trace;
 
 /// As good as for ever: people can stop it.
 const NO_HURRY: Duration = Duration::from_secs(24 * 3600);
 
 /// Makes the job's environment ready and syncs it, so that it is trusted after a reboot too.
-pub(super) fn prefetch(settings: &Settings, mut trace: Trace) -> Result<Report, BootError> {
+pub(super) fn prefetch(settings: &Settings, mut timing: Timing) -> Result<Report, BootError> {
     let found = job::find(settings)?;
-    let ready = Boot::new(&found, settings, &[]).prepare(&mut trace)?;
+    let ready = Boot::new(&found, settings, &[]).prepare(&mut timing)?;
     let failed = |source| BootError::Io { path: ready.cache.root().into(), source };
     let directory = File::open(ready.cache.root()).map_err(failed)?;
     nix::unistd::syncfs(&directory).map_err(|e| failed(e.into()))?;
@@ -32,8 +31,8 @@ pub(super) fn prefetch(settings: &Settings, mut trace: Trace) -> Result<Report, 
     if let Some(key) = &ready.key {
         ready.cache.mark_environment_durable(key).map_err(failed)?;
     }
-    let milliseconds = trace.total().as_secs_f64() * 1e3;
-    let json = json!({ "environment": ready.prefix, "counts": trace.counts, "total_ms": milliseconds });
+    let milliseconds = timing.total().as_secs_f64() * 1e3;
+    let json = json!({ "environment": ready.prefix, "counts": timing.counts, "total_ms": milliseconds });
     Ok(Report { text: format!("{}\n", ready.prefix.display()), json })
 }
 
@@ -43,7 +42,7 @@ pub(super) fn gc(settings: &Settings, arguments: &[OsString]) -> Result<Report, 
     // Who asks for all of it does not mean to spare what was used just now, and whoever builds begins again.
     let recent = if limit == 0 { Duration::ZERO } else { RECENT };
     let mut total = Cleaned::default();
-    for cache in Node::new(settings).caches() {
+    for cache in settings.node().caches() {
         let reserve = settings.cache_reserve;
         let cleaned = clean(&cache, &Cleaning { limit, recent, time: NO_HURRY, keep: None, reserve })
             .map_err(|source| BootError::Io { path: cache.root().into(), source })?;

@@ -13,9 +13,9 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use cpack_artifact::events;
-use cpack_artifact::exit::Exit;
-use cpack_artifact::manifest::Manifest;
+use cpack_format::exit::Exit;
+use cpack_format::manifest::Manifest;
+use cpack_node::timing::{Phase, Timing};
 use serde_json::Value;
 
 use crate::boot::Boot;
@@ -23,7 +23,6 @@ use crate::error::BootError;
 use crate::job::{self, Found};
 use crate::pex;
 use crate::settings::{Settings, VARIABLES};
-use crate::trace::{Phase, Trace};
 
 /// What a command has to say.
 #[derive(Debug)]
@@ -48,13 +47,13 @@ const COMMANDS: &[(&str, &str, &str)] = &[
 
 /// Runs a command; the exit code.
 pub fn run(arguments: &[OsString]) -> Result<u8, BootError> {
-    let trace = Trace::start();
+    let timing = Timing::start();
     let settings = Settings::from_process()?;
-    crate::record(&settings);
+    crate::message::record(&settings);
     let Some((name, rest)) = arguments.split_first() else { return Err(usage("--cpack needs a command")) };
     let name = name.to_string_lossy();
     if name == "exec" {
-        return exec(rest, &settings, trace);
+        return exec(rest, &settings, timing);
     }
     let (json, rest): (Vec<_>, Vec<_>) = rest.iter().cloned().partition(|argument| argument == "--json");
     let report = match (&*name, &rest[..]) {
@@ -66,7 +65,7 @@ pub fn run(arguments: &[OsString]) -> Result<u8, BootError> {
         ("info", []) => info::run(&settings)?,
         ("status", []) => status::run(&settings)?,
         ("verify", []) => verify::run(&settings)?,
-        ("prefetch", []) => maintain::prefetch(&settings, trace)?,
+        ("prefetch", []) => maintain::prefetch(&settings, timing)?,
         ("gc", rest) => maintain::gc(&settings, rest)?,
         ("unzip", rest) => unzip::run(&settings, rest)?,
         (known, _) if COMMANDS.iter().any(|(name, ..)| *name == known) => {
@@ -75,7 +74,7 @@ pub fn run(arguments: &[OsString]) -> Result<u8, BootError> {
         (unknown, _) => return Err(usage(&format!("{unknown:?} is no command"))),
     };
     // A command does not fail for want of a trace.
-    let _ = events::write();
+    let _ = cpack_events::write();
     let text = if json.is_empty() { report.text } else { format!("{:#}\n", report.json) };
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -91,17 +90,17 @@ fn usage(what: &str) -> BootError {
 }
 
 /// Starts a job that is named on the command line.
-fn exec(arguments: &[OsString], settings: &Settings, mut trace: Trace) -> Result<u8, BootError> {
+fn exec(arguments: &[OsString], settings: &Settings, mut timing: Timing) -> Result<u8, BootError> {
     let Some((artifact, rest)) = arguments.split_first() else {
         return Err(usage("exec needs a launcher, job file or PEX"));
     };
     let path = pex::local(artifact.as_ref(), settings)?;
     if pex::is_pex(&path) {
-        return pex::start(&path, settings, rest, trace).map(|never| match never {});
+        return pex::start(&path, settings, rest, timing).map(|never| match never {});
     }
     let found = job::from_path(&path)?;
-    trace.mark(Phase::Find);
-    crate::run(&Boot::new(&found, settings, rest), settings, trace).map(|never| match never {})
+    timing.mark(Phase::Find);
+    crate::boot::run(&Boot::new(&found, settings, rest), settings, timing).map(|never| match never {})
 }
 
 /// The manifest of a job, from its launcher or its store.

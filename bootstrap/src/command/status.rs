@@ -2,18 +2,17 @@
 
 use std::time::SystemTime;
 
+use cpack_node::cache::{BootId, Cache, Place, PlaceError, free_at, read_description, unusable};
 use serde_json::{Value, json};
 
 use super::{Report, size, table};
 use crate::boot::Boot;
-use crate::cache::{BootId, Cache, Place, PlaceError, free_at, read_description, unusable};
 use crate::error::BootError;
 use crate::job;
-use crate::node::Node;
 use crate::settings::Settings;
 
 pub(super) fn run(settings: &Settings) -> Result<Report, BootError> {
-    let node = Node::new(settings);
+    let node = settings.node();
     let mut text = String::new();
     let mut found = Vec::new();
     let mut rows = vec![["place", "kind", "state", "free"].map(str::to_owned).to_vec()];

@@ -6,14 +6,14 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use cpack_extract::{FileSource, Limits, ZipTask, everything, extract_zip};
+use cpack_node::building::BuildError;
 use serde_json::json;
 
 use super::{Report, size, usage};
-use crate::build::BuildError;
 use crate::error::BootError;
-use crate::extract::{FileSource, Limits, ZipTask, everything, extract_zip};
 use crate::settings::Settings;
-use crate::watch::Stop;
+use crate::watch::watch;
 
 pub(super) fn run(settings: &Settings, arguments: &[OsString]) -> Result<Report, BootError> {
     let (archive, directory) = match arguments {
@@ -26,7 +26,7 @@ pub(super) fn run(settings: &Settings, arguments: &[OsString]) -> Result<Report,
     let (source, length) = FileSource::open(&archive)?;
     let task =
         ZipTask { name: archive.display().to_string(), source: Box::new(source), size: length, into, links: true };
-    let (stop, _watching) = Stop::watch(&[]);
+    let (stop, _watching) = watch(&[]);
     let limits = Limits { threads: settings.threads(), ..Limits::default() };
     let stats = extract_zip(task, &everything, &limits, stop.flag())
         .map_err(|failure| BootError::Build(BuildError::Extract(Box::new(failure))))?;

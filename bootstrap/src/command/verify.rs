@@ -9,23 +9,22 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use cpack_artifact::Digest;
-use cpack_artifact::manifest::Manifest;
-use cpack_artifact::store::{StoreOptions, StoreUri, open};
+use cpack_format::Digest;
+use cpack_format::manifest::Manifest;
+use cpack_node::building::{Means, Tree, repair_tree};
+use cpack_node::cache::{
+    Cache, Claim, Description, Staging, content_of, file_digest, read_description, read_manifest, remove_tree,
+};
+use cpack_node::timing::Timing;
+use cpack_node::tree::{Python, is_own};
+use cpack_store::{StoreOptions, StoreUri, open};
 use serde_json::json;
 
 use super::{Report, table};
-use crate::build::{Means, Tree, repair_tree};
-use crate::cache::{
-    Cache, Claim, Description, Staging, content_of, file_digest, read_description, read_manifest, remove_tree,
-};
-use crate::environment::{Python, is_own};
 use crate::error::BootError;
 use crate::job;
-use crate::node::Node;
 use crate::settings::Settings;
-use crate::trace::Trace;
-use crate::watch::Stop;
+use crate::watch::watch;
 
 /// What was found, and done about it.
 #[derive(Debug, Default)]
@@ -38,7 +37,7 @@ struct Findings {
 
 pub(super) fn run(settings: &Settings) -> Result<Report, BootError> {
     let mut findings = Findings::default();
-    for cache in Node::new(settings).caches() {
+    for cache in settings.node().caches() {
         let failed = |source| BootError::Io { path: cache.root().into(), source };
         let staging = cache.staging().map_err(failed)?;
         let verifier = Verifier { cache: &cache, settings, staging: &staging };
@@ -128,7 +127,7 @@ impl Verifier<'_> {
         let cluster = job::find(self.settings).map_or_else(|_| BTreeMap::new(), |found| found.job.cluster);
         let store = open(&uri, &StoreOptions::of_process(cluster))?;
         let python = python(description);
-        let (stop, _watching) = Stop::watch(&[]);
+        let (stop, _watching) = watch(&[]);
         let means = Means {
             store: &*store,
             threads: self.settings.threads(),
@@ -136,7 +135,7 @@ impl Verifier<'_> {
             stop: &stop,
         };
         let tree = Tree { key, manifest, manifest_bytes: bytes, python: &python, description, overlays: &[] };
-        Ok(repair_tree(self.cache, &tree, &means, &mut Trace::start())?)
+        Ok(repair_tree(self.cache, &tree, &means, &mut Timing::start())?)
     }
 
     fn remove(&self, key: &str) -> io::Result<()> {

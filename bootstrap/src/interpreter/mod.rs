@@ -13,9 +13,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use cpack_artifact::Digest;
-use cpack_artifact::job::Job;
-use cpack_artifact::launcher::is_launcher;
+use cpack_format::Digest;
+use cpack_format::job::{Job, minor};
+use cpack_format::launcher::is_launcher;
 
 use crate::settings::Settings;
 
@@ -134,12 +134,6 @@ impl<'a> Search<'a> {
     }
 }
 
-/// `X.Y` of `X.Y.Z`.
-pub fn minor(version: &str) -> &str {
-    let end = version.match_indices('.').nth(1).map_or(version.len(), |(at, _)| at);
-    version.get(..end).unwrap_or(version)
-}
-
 /// The identity of the executable at `path`. None: there is none.
 pub fn identify(path: &Path) -> Option<Identity> {
     let path = fs::canonicalize(path).ok()?;
@@ -176,7 +170,7 @@ fn is_own(path: &Path) -> bool {
 /// Whether the file is the interpreter that an environment of a node cache ships: it may be cleaned up any time.
 fn is_cached(path: &Path) -> bool {
     let prefix = path.parent().and_then(Path::parent);
-    prefix.is_some_and(|prefix| prefix.join(crate::cache::RECORDS).is_dir())
+    prefix.is_some_and(|prefix| prefix.join(cpack_node::cache::RECORDS).is_dir())
 }
 
 #[cfg(test)]

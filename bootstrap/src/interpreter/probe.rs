@@ -6,7 +6,9 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{Identity, Search, identify, is_cached, is_own, minor};
+use cpack_format::job::minor;
+
+use super::{Identity, Search, identify, is_cached, is_own};
 
 /// Run by candidates: version, SOABI, glibc and base executable, one a line.
 ///

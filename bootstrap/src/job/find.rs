@@ -10,11 +10,11 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use cpack_artifact::exit::Exit;
-use cpack_artifact::job::{self, Job};
-use cpack_artifact::launcher::{BOOT_NAME, LauncherError, TRAILER_SIZE, Trailer};
-use cpack_artifact::manifest::{DocumentError, MAX_JSON};
-use cpack_artifact::store::{FileOrObject, ObjectUri, ObjectUriError, StoreError, StoreOptions, open};
+use cpack_format::exit::Exit;
+use cpack_format::job::{self, Job};
+use cpack_format::launcher::{BOOT_NAME, LauncherError, TRAILER_SIZE, Trailer};
+use cpack_format::manifest::{DocumentError, MAX_JSON};
+use cpack_store::{FileOrObject, ObjectUri, ObjectUriError, StoreError, StoreOptions, open};
 
 use crate::settings::Settings;
 use crate::sys;
@@ -227,7 +227,7 @@ fn parse(bytes: &[u8], origin: &Origin) -> Result<Job, FindError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cpack_artifact::launcher::appendix;
+    use cpack_format::launcher::appendix;
 
     const JOB: &str = r#"{"format":1,"environment":"d40a0c0abbbdc0ac7e6d3941483b5572514440ed6499f914f4a7144772d6cb0d",
         "store":"file:/s","interpreter":{"path":"/usr/bin/python3.11","version":"3.11.7","soabi":"s"}}"#;

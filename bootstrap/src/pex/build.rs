@@ -11,11 +11,15 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cpack_artifact::job::{self, Interpreter, Job};
-use cpack_artifact::manifest::{self, Layer, LayerKind, Manifest};
-use cpack_artifact::pex::Pex;
-use cpack_artifact::pex::file::Metadata;
-use cpack_artifact::store::FileStore;
+use cpack_format::job::{self, Interpreter, Job};
+use cpack_format::manifest::{self, Layer, LayerKind, Manifest};
+use cpack_node::building::{BuildError, Means, Tree, ensure_tree};
+use cpack_node::cache::{Cache, Claim, Claimed, Description, Environment, Found as InCache};
+use cpack_node::timing::{Phase, Timing};
+use cpack_node::tree::Python;
+use cpack_pex::Pex;
+use cpack_pex::file::Metadata;
+use cpack_store::FileStore;
 
 use super::BYTE_CODE;
 use super::layers::{Built, Source, Work};
@@ -23,16 +27,12 @@ use super::python::{self, Chosen};
 use super::reason::Reason;
 use super::setup::{Setup, Variables};
 use crate::boot::Ready;
-use crate::build::{BuildError, Means, Tree, ensure_tree};
-use crate::cache::{Cache, Claim, Claimed, Description, Environment, Found as InCache};
-use crate::environment::Python;
 use crate::error::BootError;
 use crate::interpreter::{Identity, environment_key};
 use crate::job::{Found, Origin};
-use crate::node::Node;
+use crate::message::tell_if_not_as_chosen;
 use crate::settings::Settings;
-use crate::trace::{Phase, Trace};
-use crate::watch::Stop;
+use crate::watch::watch;
 
 /// How often a claim tells that its holder is alive.
 const BEAT: Duration = Duration::from_millis(500);
@@ -76,7 +76,7 @@ fn key_for(setup: &Setup, identity: &Identity) -> String {
 /// Looks for the environment in all caches: the warm path.
 pub(super) fn look(setup: &Setup, variables: &Variables, settings: &Settings) -> Option<Ready> {
     let identities = python::identities(setup, variables, settings);
-    let found = Node::new(settings).look(identities.map(|identity| key_for(setup, &identity)));
+    let found = settings.node().look(identities.map(|identity| key_for(setup, &identity)));
     found.map(|(cache, key, environment)| ready(cache, key, environment))
 }
 
@@ -86,21 +86,29 @@ pub(super) fn build(
     variables: &Variables,
     settings: &Settings,
     arguments: &[OsString],
-    trace: &mut Trace,
+    timing: &mut Timing,
 ) -> Result<Result<Ready, Reason>, BootError> {
-    let (stop, _watching) = Stop::watch(arguments);
+    let (stop, _watching) = watch(arguments);
     let store = FileStore::new(setup.pex().path.parent().unwrap_or(Path::new("/")));
     let means =
         Means { store: &store, threads: settings.threads(), stall_timeout: settings.stall_timeout, stop: &stop };
-    let node = Node::new(settings);
-    node.build(&[], trace, |cache, trace| {
-        let built =
-            build_in(cache, setup, &means, trace, |metadata| python::choose(setup, metadata, variables, settings))?;
-        if let Ok((ready, true)) = &built {
-            node.clean(&ready.cache, ready.key.as_deref().unwrap_or_default(), trace);
+    let node = settings.node();
+    let mut attempts = node.attempts(&[]);
+    loop {
+        let cache = attempts.next_cache(timing)?;
+        let choose = |metadata: &[_]| python::choose(setup, metadata, variables, settings);
+        match build_in(cache, setup, &means, timing, choose) {
+            Err(BootError::Build(error)) => attempts.failed(error)?,
+            Err(error) => return Err(error),
+            Ok(built) => {
+                tell_if_not_as_chosen(&attempts);
+                if let Ok((ready, true)) = &built {
+                    node.clean(&ready.cache, ready.key.as_deref().unwrap_or_default(), timing);
+                }
+                return Ok(built.map(|(ready, _)| ready));
+            }
         }
-        Ok(built.map(|(ready, _)| ready))
-    })
+    }
 }
 
 /// Builds the environment in one cache. True: it was not there.
@@ -108,7 +116,7 @@ fn build_in(
     cache: Cache,
     setup: &Setup,
     means: &Means<'_>,
-    trace: &mut Trace,
+    timing: &mut Timing,
     choose: impl Fn(&[BTreeMap<String, Metadata>]) -> Result<Chosen, Reason>,
 ) -> Result<Result<(Ready, bool), Reason>, BootError> {
     let staging = cache.staging().map_err(|source| BuildError::Cache { path: cache.root().into(), source })?;
@@ -117,16 +125,16 @@ fn build_in(
         Ok(chosen) => chosen,
         Err(reason) => return Ok(Err(reason)),
     };
-    trace.mark(Phase::Plan);
+    timing.mark(Phase::Plan);
     let key = key_for(setup, &chosen.choice.identity);
     let claimed = match wait(&cache, &key, means)? {
         Waited::There(environment) => {
-            trace.mark(Phase::Wait);
+            timing.mark(Phase::Wait);
             return Ok(Ok((ready(cache, key, environment), false)));
         }
         Waited::Ours(claimed) => claimed,
     };
-    trace.mark(Phase::Wait);
+    timing.mark(Phase::Wait);
     let (done, work) = (AtomicBool::new(false), Work { setup, source: &source, chosen: &chosen, cache: &cache });
     let layers = std::thread::scope(|scope| {
         let beating = scope.spawn(|| {
@@ -144,9 +152,9 @@ fn build_in(
         Ok(layers) => layers,
         Err(reason) => return Ok(Err(reason)),
     };
-    trace.mark(Phase::Extract);
-    trace.counts.built += layers.len() as u64;
-    let environment = put_up(setup, &chosen, &key, &cache, layers, means, trace)?;
+    timing.mark(Phase::Extract);
+    timing.counts.built += layers.len() as u64;
+    let environment = put_up(setup, &chosen, &key, &cache, layers, means, timing)?;
     drop(claimed);
     Ok(Ok((ready(cache, key, environment), true)))
 }
@@ -203,7 +211,7 @@ fn put_up(
     cache: &Cache,
     layers: Vec<Built>,
     means: &Means<'_>,
-    trace: &mut Trace,
+    timing: &mut Timing,
 ) -> Result<Environment, BootError> {
     let Found { job, .. } = job(setup);
     let (path, version) = (chosen.choice.identity.path.clone(), chosen.choice.version.clone());
@@ -225,7 +233,7 @@ fn put_up(
         description: &description,
         overlays: &[],
     };
-    let (environment, is_new) = ensure_tree(cache, &tree, means, trace)?;
+    let (environment, is_new) = ensure_tree(cache, &tree, means, timing)?;
     if is_new {
         // Without it modules are compiled at each start, which is slower and no fault.
         let _ = open_byte_code(&environment.path.join("lib"));

@@ -5,8 +5,8 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cpack_artifact::pex::Pex;
-use cpack_artifact::pex_info::BinPath;
+use cpack_pex::Pex;
+use cpack_pex::info::BinPath;
 
 use super::SCRIPTS;
 use super::reason::Reason;
@@ -181,7 +181,7 @@ impl Start<'_> {
     /// Where a resource lies that a variable is to name.
     fn resource(&self, resource: &str) -> Result<PathBuf, BootError> {
         let libraries = fs::read_dir(self.prefix.join("lib")).into_iter().flatten().flatten();
-        let safe = cpack_artifact::SafePath::new(resource.as_bytes()).ok();
+        let safe = cpack_format::SafePath::new(resource.as_bytes()).ok();
         let found =
             libraries.filter_map(|library| Some(library.path().join("site-packages").join(safe.as_ref()?.as_path())));
         let mut found = found.filter(|path| path.is_file());

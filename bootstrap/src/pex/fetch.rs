@@ -15,14 +15,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use cpack_artifact::pex::keep_youngest;
-use cpack_artifact::store::{FileOrObject, Key, Store, StoreError, StoreOptions, open};
+use cpack_node::building::BuildError;
+use cpack_node::cache::Cache;
+use cpack_node::timing::Timing;
+use cpack_pex::keep_youngest;
+use cpack_store::{FileOrObject, Key, Store, StoreError, StoreOptions, open};
 
-use crate::build::BuildError;
 use crate::error::BootError;
-use crate::node::Node;
+use crate::message::tell_if_not_as_chosen;
 use crate::settings::Settings;
-use crate::trace::Trace;
 
 /// Bytes that are fetched at once by one thread.
 const RANGE: u64 = 8 << 20;
@@ -41,11 +42,36 @@ pub fn local(artifact: &OsStr, settings: &Settings) -> Result<PathBuf, BootError
     let stat = store.stat(&object.key)?.ok_or_else(missing)?;
     let modified = stat.modified.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     let digest = blake3::hash(format!("{object}\n{}\n{modified}", stat.size).as_bytes()).to_hex();
-    let name = object.key.as_str();
-    Node::new(settings).build(&[], &mut Trace::start(), |cache, _| {
+    let fetch = Fetch { store: &*store, key: &object.key, size: stat.size, threads: settings.threads() };
+    let (node, mut timing) = (settings.node(), Timing::start());
+    let mut attempts = node.attempts(&[]);
+    loop {
+        let cache = attempts.next_cache(&mut timing)?;
+        match fetch.into_cache(&cache, &digest[..32]) {
+            Err(BootError::Build(error)) => attempts.failed(error)?,
+            Err(error) => return Err(error),
+            Ok(path) => {
+                tell_if_not_as_chosen(&attempts);
+                return Ok(path);
+            }
+        }
+    }
+}
+
+/// An object that is to be fetched.
+struct Fetch<'a> {
+    store: &'a dyn Store,
+    key: &'a Key,
+    size: u64,
+    threads: usize,
+}
+
+impl Fetch<'_> {
+    /// The file of that name below `artifacts/` of a cache: fetched unless it is there.
+    fn into_cache(&self, cache: &Cache, directory: &str) -> Result<PathBuf, BootError> {
         let all = cache.root().join("artifacts");
-        let place = all.join(&digest[..32]);
-        let path = place.join(name);
+        let place = all.join(directory);
+        let path = place.join(self.key.as_str());
         if path.is_file() {
             return Ok(path);
         }
@@ -54,14 +80,14 @@ pub fn local(artifact: &OsStr, settings: &Settings) -> Result<PathBuf, BootError
         keep_youngest(&all, KEPT - 1);
         let staging = cache.staging().map_err(failed)?;
         let staged = staging.subdirectory("artifact").map_err(failed)?;
-        download(&*store, &object.key, stat.size, &staged.join(name), settings.threads())?;
+        download(self.store, self.key, self.size, &staged.join(self.key.as_str()), self.threads)?;
         match fs::rename(&staged, &place) {
             // Another process fetched it meanwhile.
             Err(_) if path.is_file() => {}
             result => result.map_err(failed)?,
         }
         Ok(path)
-    })
+    }
 }
 
 /// Fetches an object in ranges, several at once.

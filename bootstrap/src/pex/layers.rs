@@ -8,23 +8,22 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use cpack_artifact::Digest;
-use cpack_artifact::pex::PexError;
-use cpack_artifact::pex::file::{Archive, Files, Metadata, Root};
-use cpack_artifact::pex::finish::finish;
-use cpack_artifact::pex::places::{self as placing, Part, Places, console_scripts};
-use cpack_artifact::zip::Entry;
+use cpack_extract::{FileSource, Limits, ZipTask, extract_zip};
+use cpack_format::Digest;
+use cpack_format::job::minor;
+use cpack_format::zip::Entry;
+use cpack_node::building::{BuildError, Means};
+use cpack_node::cache::{Cache, Staging, content_of, seal_directories};
+use cpack_pex::PexError;
+use cpack_pex::file::{Archive, Files, Metadata, Root};
+use cpack_pex::finish::finish;
+use cpack_pex::places::{self as placing, Part, Places, console_scripts};
 
 use super::python::Chosen;
 use super::reason::Reason;
 use super::setup::{Inherit, Setup};
 use super::{BYTE_CODE, SCRIPTS};
-use crate::build::{BuildError, Means};
-use crate::cache::{Cache, Staging, content_of, seal_directories};
 use crate::error::BootError;
-use crate::extract::{FileSource, Limits, ZipTask, extract_zip};
-use crate::interpreter::minor;
-use crate::sys;
 
 /// The module that arranges `sys.path`, and what makes Python import it.
 const INHERIT: (&str, &str) = ("_cpack_pex.py", include_str!("inherit.py"));
@@ -87,7 +86,7 @@ impl Work<'_> {
         }
         let all = staging.subdirectory("pex").map_err(failed)?;
         // As layers are spread.
-        let _ = File::open(&all).and_then(sys::spread_subdirectories);
+        let _ = File::open(&all).and_then(cpack_node::sys::spread_subdirectories);
         for (files, places) in self.source.files.iter().zip(&places) {
             for archive in &files.archives {
                 unzip(archive, &all, means, &|name| {

@@ -10,7 +10,7 @@
 //! | `fetch` | a PEX that lies in a store |
 //! | `reason` | why a PEX is handed over |
 //!
-//! What a PEX holds is read by [`cpack_artifact::pex`].
+//! What a PEX holds is read by [`cpack_pex`].
 //!
 //! **Names.** A PEX tells no digests of content. Its environment is named in the node cache by what identifies the file (path,
 //! length, times and inode, as `stat` tells them), its `PEX-INFO`, the PEX files that are merged into it and the settings that
@@ -32,19 +32,19 @@ use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use cpack_artifact::pex::{self, Pex};
+use cpack_node::timing::{Phase, Timing};
+use cpack_pex::Pex;
 
 use crate::boot::Boot;
 use crate::error::BootError;
 use crate::exec::Exec;
 use crate::settings::Settings;
 use crate::sys;
-use crate::trace::{Phase, Trace};
 
 use reason::Reason;
 use setup::{Setup, Variables};
 
-pub use cpack_artifact::pex::is_pex;
+pub use cpack_pex::is_pex;
 pub use fetch::local;
 
 /// The scripts of an environment and what each starts.
@@ -58,9 +58,9 @@ pub fn start(
     path: &Path,
     settings: &Settings,
     arguments: &[OsString],
-    mut trace: Trace,
+    mut timing: Timing,
 ) -> Result<Infallible, BootError> {
-    let pex = pex::open(path)?;
+    let pex = cpack_pex::open(path)?;
     let variables = Variables::from_process(&pex.path);
     if let Some(reason) = entry::refused(&pex, &variables) {
         return hand_over(&pex, &reason, arguments);
@@ -69,13 +69,13 @@ pub fn start(
         Ok(setup) => setup,
         Err((pex, reason)) => return hand_over(&pex, &reason, arguments),
     };
-    trace.mark(Phase::Find);
+    timing.mark(Phase::Find);
     let found = build::look(&setup, &variables, settings);
-    trace.mark(Phase::Look);
+    timing.mark(Phase::Look);
     let job = build::job(&setup);
     let ready = match found {
         Some(ready) => Ok(ready),
-        None => match build::build(&setup, &variables, settings, arguments, &mut trace) {
+        None => match build::build(&setup, &variables, settings, arguments, &mut timing) {
             Ok(Err(reason)) => return hand_over(setup.pex(), &reason, arguments),
             Ok(Ok(ready)) => Ok(ready),
             Err(error) => Err(error),
@@ -86,12 +86,15 @@ pub fn start(
         let start = entry::Start { setup: &setup, variables: &variables, arguments, prefix: &ready.prefix };
         Ok((start.adapt(exec)?, ready))
     });
-    crate::become_python(prepared, &job.job, settings, &trace)
+    crate::boot::become_python(prepared, &job.job, settings, &timing)
 }
 
 /// Runs the PEX by plain Python, saying why.
 fn hand_over(pex: &Pex, reason: &Reason, arguments: &[OsString]) -> Result<Infallible, BootError> {
-    crate::say(&crate::error::one_line(&format!("cpack-boot: {} runs by plain Python: {reason}", pex.path.display())));
+    crate::message::say(&cpack_format::message::one_line(&format!(
+        "cpack-boot: {} runs by plain Python: {reason}",
+        pex.path.display()
+    )));
     let names = pex.minor.iter().map(|minor| format!("python{minor}")).chain(["python3".into(), "python".into()]);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let program = names

@@ -1,16 +1,17 @@
 //! The interpreter for a PEX: what it names, what variables name, else one that meets its constraints and can use its wheels.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use cpack_artifact::pex::file::Metadata;
-use cpack_artifact::pex::resolve::{Interpreter, Machine, ResolveError, resolve};
-use cpack_artifact::pex::tags::Target;
-use cpack_artifact::pex_info::SelectionStrategy;
-use std::collections::BTreeMap;
+use cpack_format::job::minor;
+use cpack_pex::file::Metadata;
+use cpack_pex::info::SelectionStrategy;
+use cpack_pex::resolve::{Interpreter, Machine, ResolveError, resolve};
+use cpack_pex::tags::Target;
 
 use super::reason::Reason;
 use super::setup::{Setup, Variables};
-use crate::interpreter::{Choice, Identity, Search, identify, inspect, minor};
+use crate::interpreter::{Choice, Identity, Search, identify, inspect};
 use crate::settings::Settings;
 
 /// Minor versions that are looked for: those that upstream's runtime and this one both know.

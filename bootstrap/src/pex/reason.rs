@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use cpack_artifact::pex::resolve::ResolveError;
+use cpack_pex::resolve::ResolveError;
 
 /// Why a PEX is handed to plain Python.
 #[derive(Debug, Clone, PartialEq, Eq)]

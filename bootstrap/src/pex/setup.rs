@@ -5,10 +5,10 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cpack_artifact::Digest;
-use cpack_artifact::pex::places::Order;
-use cpack_artifact::pex::{self, Pex};
-use cpack_artifact::pex_info::{InheritPath, PexInfo};
+use cpack_format::Digest;
+use cpack_pex::Pex;
+use cpack_pex::info::{InheritPath, PexInfo};
+use cpack_pex::places::Order;
 
 use super::reason::Reason;
 use crate::error::BootError;
@@ -137,7 +137,7 @@ impl Setup {
         let merged: Vec<PathBuf> = own.chain(variables.paths("PEX_PATH")).collect();
         let mut pexes = vec![pex];
         for path in merged {
-            pexes.push(pex::open(&path)?);
+            pexes.push(cpack_pex::open(&path)?);
         }
         let mut hasher = blake3::Hasher::new();
         hasher.update(format!("cluster-pack pex setup 1\n{venv} {inherit:?} {extra}\n").as_bytes());

@@ -2,14 +2,15 @@
 
 use std::os::unix::ffi::OsStrExt as _;
 
-use cpack_artifact::SafePath;
+use cpack_discover::{Distribution, Environment, FileKind, FileStat, elf};
+use cpack_format::SafePath;
+use cpack_layer::PackError;
+use cpack_layer::archive::Entry;
+use cpack_layer::content::compile::Compilers;
+use cpack_layer::content::plan::Installed;
+use cpack_layer::content::transform::{About, ByteCode, Transformed, Transformer};
 
 use crate::cache::Facts;
-use crate::content::compile::Compilers;
-use crate::content::plan::Installed;
-use crate::content::transform::{About, ByteCode, Transformed, Transformer};
-use crate::discover::{Distribution, Environment, FileKind, FileStat, elf};
-use crate::layer::{Entry, LayerError};
 
 /// Makes the entries of layers of one environment.
 #[derive(Debug)]
@@ -20,7 +21,7 @@ pub struct Packer<'a> {
     pub compilers: &'a Compilers,
 }
 
-type Made = Result<(Vec<Entry>, Facts), LayerError>;
+type Made = Result<(Vec<Entry>, Facts), PackError>;
 
 impl Packer<'_> {
     /// The entries of a distribution.

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use cpack_artifact::manifest::LayerKind;
+use cpack_discover::{FileStat, walk_tree};
+use cpack_format::manifest::LayerKind;
 
 use super::{AssembleError, INTERPRETER, Packer, files, start};
-use crate::discover::{FileStat, walk_tree};
 use crate::publish::Planned;
 
 /// Directories of an interpreter's prefix that are not shipped: headers, manuals, its own tests, and packages that were

@@ -9,13 +9,13 @@ mod interpreter;
 
 use std::path::PathBuf;
 
-use cpack_artifact::Digest;
-use cpack_artifact::manifest::LayerKind;
+use cpack_discover::{Distribution, Editable, Environment, FileKind, FileStat};
+use cpack_format::Digest;
+use cpack_format::manifest::LayerKind;
+use cpack_layer::content::compile::Compilers;
+use cpack_layer::content::pyc::Magic;
 
 use crate::cache::Fingerprint;
-use crate::content::compile::Compilers;
-use crate::content::pyc::Magic;
-use crate::discover::{Distribution, Editable, Environment, FileKind, FileStat};
 use crate::publish::Planned;
 
 pub use entries::Packer;

@@ -32,7 +32,7 @@ struct Config {
 
 /// Why the configuration file cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ConfigError {
+pub enum ConfigError {
     /// It was named, but is not there or cannot be read.
     #[error("cannot read the configuration {path}: {source}", path = path.display())]
     Read {
@@ -52,7 +52,11 @@ pub(crate) enum ConfigError {
 }
 
 /// Fills what `common` leaves open from the file that `variable` (`CPACK_CONFIG`) names, or the usual one if it exists.
-pub(super) fn fill(common: &mut Common, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<(), ConfigError> {
+pub fn fill_from_process(common: &mut Common) -> Result<(), ConfigError> {
+    fill(common, |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(Into::into))
+}
+
+fn fill(common: &mut Common, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<(), ConfigError> {
     let usual = || {
         let base = variable("XDG_CONFIG_HOME").or_else(|| Some(variable("HOME")?.join(".config")))?;
         Some(base.join("cluster-pack/config.toml"))

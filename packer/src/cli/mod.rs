@@ -3,18 +3,21 @@
 //! Standard output carries the answer (a URI, a path, JSON), standard error everything that is said about it, so that
 //! `uri=$(cluster-pack upload)` works. Progress bars are drawn on a terminal only.
 
-mod arguments;
-mod bench_arguments;
+pub mod arguments;
+pub mod bench_arguments;
 mod commands;
-mod config;
-mod output;
+pub mod config;
+pub mod context;
+pub mod error;
+pub mod output;
+mod run;
+mod shell;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use cpack_artifact::events;
-use cpack_artifact::exit::Exit;
+use cpack_format::exit::Exit;
 
 pub use arguments::Cli;
 
@@ -28,11 +31,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     if let Some(path) = std::env::var_os("CPACK_TRACE").filter(|path| !path.is_empty()) {
-        events::record("cluster-pack", Some(path.as_ref()));
+        cpack_events::record("cluster-pack", Some(path.as_ref()));
     }
-    let result = commands::run(cli);
+    let result = run::run(cli);
     // A command does not fail for want of a trace.
-    let _ = events::write();
+    let _ = cpack_events::write();
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {

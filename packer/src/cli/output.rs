@@ -3,48 +3,48 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
+use cpack_format::message::with_causes;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use super::commands::CommandError;
-
 /// How much is said on standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Voice {
+pub struct Voice {
     /// -1: warnings only, -2: errors only, 1: details.
     level: i16,
     /// Standard output carries JSON.
-    pub(super) json: bool,
+    pub json: bool,
 }
 
 impl Voice {
-    pub(super) fn new(quiet: u8, verbose: u8, json: bool) -> Self {
+    /// How much is told after `-q` and `-v` were given so often.
+    pub fn new(quiet: u8, verbose: u8, json: bool) -> Self {
         Self { level: i16::from(verbose) - i16::from(quiet), json }
     }
 
     /// Says what was done.
-    pub(super) fn say(self, text: impl AsRef<str>) {
+    pub fn say(self, text: impl AsRef<str>) {
         if self.level >= 0 {
             to_stderr(text.as_ref());
         }
     }
 
     /// Says what only who asks for details wants to know.
-    pub(super) fn detail(self, text: impl AsRef<str>) {
+    pub fn detail(self, text: impl AsRef<str>) {
         if self.level > 0 {
             to_stderr(text.as_ref());
         }
     }
 
     /// Says what may be wrong.
-    pub(super) fn warn(self, text: impl AsRef<str>) {
+    pub fn warn(self, text: impl AsRef<str>) {
         if self.level > -2 {
             to_stderr(&format!("{} {}", paint("warning:", "33;1"), text.as_ref()));
         }
     }
 
     /// Gives the answer: `text` for people, `value` as JSON.
-    pub(super) fn answer(self, text: impl AsRef<str>, value: &impl Serialize) {
+    pub fn answer(self, text: impl AsRef<str>, value: &impl Serialize) {
         if self.json {
             to_stdout(&serde_json::to_string_pretty(value).unwrap_or_default());
         } else if !text.as_ref().is_empty() {
@@ -53,7 +53,7 @@ impl Voice {
     }
 
     /// A bar for `total` bytes, drawn only on a terminal and only if something may be said.
-    pub(super) fn bar(self, total: u64, verb: &'static str) -> ProgressBar {
+    pub fn bar(self, total: u64, verb: &'static str) -> ProgressBar {
         let target = if self.level < 0 { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let style =
             ProgressStyle::with_template("{msg:>10} [{bar:30}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}")
@@ -64,19 +64,10 @@ impl Voice {
     }
 }
 
-/// Shows an error: one line, the causes that are not in the message behind it.
-pub(super) fn error(error: &CommandError) {
-    let mut line = error.to_string().replace('\n', " ");
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        let text = cause.to_string();
-        if !line.contains(&text) {
-            line.push_str(": ");
-            line.push_str(&text.replace('\n', " "));
-        }
-        source = cause.source();
-    }
-    to_stderr(&format!("{} {}", paint("error:", "31;1"), cpack_artifact::store::redact(&line)));
+/// Shows an error: one line, the causes that are not in the message behind it, without credentials.
+pub fn error(error: &dyn std::error::Error) {
+    let line = cpack_store::redact(&with_causes(error)).replace('\n', " ");
+    to_stderr(&format!("{} {line}", paint("error:", "31;1")));
 }
 
 fn paint(text: &str, code: &str) -> String {
@@ -94,7 +85,7 @@ fn to_stderr(text: &str) {
 }
 
 /// `bytes` in powers of 1024, three digits.
-pub(super) fn bytes(bytes: u64) -> String {
+pub fn bytes(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["B", "KiB", "MiB", "GiB"] {
         if value < 999.5 || unit == "GiB" {
@@ -107,7 +98,7 @@ pub(super) fn bytes(bytes: u64) -> String {
 }
 
 /// A duration: `0.12 s`, `12.3 s`, `3 ms`.
-pub(super) fn seconds(duration: Duration) -> String {
+pub fn seconds(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     match seconds {
         s if s < 0.0995 => format!("{:.1} ms", s * 1000.0),
@@ -117,12 +108,12 @@ pub(super) fn seconds(duration: Duration) -> String {
 }
 
 /// `1 layer`, `3 layers`.
-pub(super) fn count(number: usize, noun: &str) -> String {
+pub fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Rows in aligned columns; columns named in `right` are aligned to the right.
-pub(super) fn table(rows: &[Vec<String>], right: &[usize]) -> String {
+pub fn table(rows: &[Vec<String>], right: &[usize]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|s| s.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();

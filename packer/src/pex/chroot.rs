@@ -16,15 +16,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::sync::Arc;
 
-use cpack_artifact::SafePath;
-use cpack_artifact::content::Kind;
-
-use crate::content::compile::{Compiled, Compilers};
-use crate::content::pyc::{self, Magic, Source};
-use crate::content::record::{self, Row, Shipped};
-use crate::content::{direct_url, script};
-use crate::discover::{Distribution, Environment, FileKind, FileStat};
-use crate::layer::{Body, Entry};
+use cpack_discover::record::{self, Row, Shipped};
+use cpack_discover::{Distribution, Environment, FileKind, FileStat};
+use cpack_format::SafePath;
+use cpack_format::content::Kind;
+use cpack_layer::archive::{Body, Entry};
+use cpack_layer::content::compile::{Compiled, Compilers};
+use cpack_layer::content::pyc::{self, Magic, Source};
+use cpack_layer::content::{direct_url, script};
 
 use super::{PexError, hash};
 

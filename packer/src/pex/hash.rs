@@ -3,11 +3,10 @@
 use std::fs::File;
 use std::io::Read as _;
 
-use cpack_artifact::content::Kind;
+use cpack_format::content::Kind;
+use cpack_layer::archive::{Body, Entry};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
-
-use crate::layer::{Body, Entry};
 
 use super::PexError;
 

@@ -27,14 +27,14 @@ pub mod unpack;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use cpack_artifact::pex_info::PexInfo;
+use cpack_discover::Environment;
+use cpack_layer::archive::{ArchiveError, Codec};
+use cpack_layer::content::compile::Compilers;
+use cpack_layer::content::pyc::Magic;
+use cpack_pex::info::PexInfo;
 use rayon::prelude::*;
 
 use crate::cache::ClientCache;
-use crate::content::compile::Compilers;
-use crate::content::pyc::Magic;
-use crate::discover::Environment;
-use crate::layer::{Codec, LayerError};
 
 use chroot::Files;
 
@@ -153,10 +153,10 @@ pub enum PexError {
     },
     /// A zip.
     #[error(transparent)]
-    Archive(#[from] LayerError),
+    Archive(#[from] ArchiveError),
     /// A PEX that was given.
     #[error(transparent)]
-    Given(#[from] cpack_artifact::pex::PexError),
+    Given(#[from] cpack_pex::PexError),
     /// No interpreter for a PEX that was given.
     #[error("no Python can use the distributions of {path}: {reason}", path = path.display())]
     NoPython {

@@ -5,12 +5,11 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cpack_artifact::SafePath;
-use cpack_artifact::content::Kind;
-use cpack_artifact::pex_info::{BOOTSTRAP, DEPS, PEX_INFO, PexInfo};
+use cpack_format::SafePath;
+use cpack_format::content::Kind;
+use cpack_layer::archive::{ArchiveError, Body, Codec, Entry, Form, ZipWriter, write_zip};
+use cpack_pex::info::{BOOTSTRAP, DEPS, PEX_INFO, PexInfo};
 use rayon::prelude::*;
-
-use crate::layer::{Body, Codec, Entry, Form, LayerError, ZipWriter, write_zip};
 
 use super::chroot::Chroot;
 use super::runtime::Runtime;
@@ -114,7 +113,7 @@ fn below(directory: &str, entries: Vec<Entry>) -> Result<Vec<Entry>, PexError> {
 
 fn safe(directory: &str, name: &[u8]) -> Result<SafePath, PexError> {
     SafePath::new(&[directory.as_bytes(), name].concat())
-        .map_err(|e| LayerError::Make { path: e.path.clone(), reason: e.reason.into() }.into())
+        .map_err(|e| ArchiveError::Make { path: e.path.clone(), reason: e.reason.into() }.into())
 }
 
 impl Base {
@@ -214,7 +213,7 @@ fn loose(entries: Vec<Entry>, root: &Path, progress: Progress<'_>) -> Result<u64
             Body::File { path: source, .. } => fs::copy(source, &path).map_err(|e| failed(&path, e))?,
             Body::Bytes(bytes) => fs::write(&path, bytes).map(|()| bytes.len() as u64).map_err(|e| failed(&path, e))?,
             Body::Made { make, .. } => {
-                let made = make().map_err(|reason| LayerError::Make { path: entry.path.to_string(), reason })?;
+                let made = make().map_err(|reason| ArchiveError::Make { path: entry.path.to_string(), reason })?;
                 let Some(bytes) = made else { return Ok(()) };
                 fs::write(&path, &bytes).map(|()| bytes.len() as u64).map_err(|e| failed(&path, e))?
             }

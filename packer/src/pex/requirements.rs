@@ -6,10 +6,9 @@
 
 use std::str::FromStr as _;
 
+use cpack_discover::{Environment, normalise};
 use pep440_rs::Version;
 use pep508_rs::{MarkerEnvironment, MarkerEnvironmentBuilder, Requirement, VerbatimUrl, VersionOrUrl};
-
-use crate::discover::{Environment, normalise};
 
 /// One requirement for each distribution.
 pub(super) fn of(environment: &Environment) -> Vec<String> {

@@ -14,14 +14,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cpack_artifact::pex_info::{BOOTSTRAP, PEX_INFO, PexInfo};
-use cpack_artifact::{Digest, SafePath};
-
-use crate::cache::{ClientCache, Fingerprint};
-use crate::discover::Environment;
-use crate::layer::{Body, Entry};
+use cpack_discover::Environment;
+use cpack_format::{Digest, SafePath};
+use cpack_layer::archive::{Body, Entry};
+use cpack_pex::info::{BOOTSTRAP, PEX_INFO, PexInfo};
 
 use super::PexError;
+use crate::cache::{ClientCache, Fingerprint};
 
 /// What a PEX has from upstream.
 #[derive(Debug)]
@@ -87,7 +86,7 @@ fn collect(root: &Path, directory: &Path, entries: &mut Vec<Entry>) -> Result<()
         let relative = path.strip_prefix(root).ok().and_then(|p| SafePath::new(p.as_os_str().as_encoded_bytes()).ok());
         let Some(relative) = relative else { continue };
         let body = Body::File { size: metadata.len(), path };
-        entries.push(Entry { path: relative, kind: cpack_artifact::content::Kind::File, body });
+        entries.push(Entry { path: relative, kind: cpack_format::content::Kind::File, body });
     }
     Ok(())
 }

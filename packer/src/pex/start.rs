@@ -1,8 +1,7 @@
 //! How a PEX starts: entry point, `__main__.py`, and the lines before the zip.
 
-use cpack_artifact::pex_info::{InheritPath, PexInfo};
-
-use crate::discover::{EntryPoint, Environment};
+use cpack_discover::{EntryPoint, Environment};
+use cpack_pex::info::{InheritPath, PexInfo};
 
 use super::{PexError, Start};
 

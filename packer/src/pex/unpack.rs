@@ -15,13 +15,13 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use cpack_artifact::pex::file::{Archive, Files, Root};
-use cpack_artifact::pex::finish::finish;
-use cpack_artifact::pex::places::{Order, Part, Places, parts, places};
-use cpack_artifact::pex::resolve::{Interpreter, Machine, resolve};
-use cpack_artifact::pex::tags::Target;
-use cpack_artifact::pex::{self, Pex, keep_youngest};
-use cpack_artifact::pex_info::{InheritPath, PexInfo};
+use cpack_pex::file::{Archive, Files, Root};
+use cpack_pex::finish::finish;
+use cpack_pex::info::{InheritPath, PexInfo};
+use cpack_pex::places::{Order, Part, Places, parts, places};
+use cpack_pex::resolve::{Interpreter, Machine, resolve};
+use cpack_pex::tags::Target;
+use cpack_pex::{self, Pex, keep_youngest};
 use rayon::prelude::*;
 use serde::Deserialize;
 
@@ -76,11 +76,11 @@ pub struct Unpacked {
 
 /// Makes the PEX at `path` into an environment in `cache`, unless it is one already.
 pub fn unpack(path: &Path, cache: &ClientCache, search: Option<&std::ffi::OsStr>) -> Result<Unpacked, PexError> {
-    let pex = pex::open(path)?;
+    let pex = cpack_pex::open(path)?;
     let merged: Vec<PathBuf> = pex.info.merged_paths().into_iter().map(PathBuf::from).collect();
     let mut pexes = vec![pex];
     for path in merged {
-        pexes.push(pex::open(&path)?);
+        pexes.push(cpack_pex::open(&path)?);
     }
     let info = pexes.first().map(|pex| pex.info.clone()).unwrap_or_default();
     let has_entry = info.entry_point.is_some() || info.script.is_some();
@@ -136,7 +136,7 @@ impl Unpacking<'_> {
             _ => Order::Usual,
         };
         let parts = parts(self.pexes, &resolved, order);
-        let named = |source| pex::PexError::Name { path: self.path(), source };
+        let named = |source| cpack_pex::PexError::Name { path: self.path(), source };
         let places = places(self.pexes, &files, &parts, &minor).map_err(named)?;
         let all = self.staging.join("parts");
         for (files, places) in files.iter().zip(&places) {
@@ -161,7 +161,7 @@ impl Unpacking<'_> {
     /// The first interpreter that meets the constraints and can use the wheels, and the wheels.
     fn interpreter(
         &self,
-        metadata: &[BTreeMap<String, pex::file::Metadata>],
+        metadata: &[BTreeMap<String, cpack_pex::file::Metadata>],
     ) -> Result<(Answer, Vec<Vec<String>>), PexError> {
         let named = self.pexes.first().and_then(|pex| pex.minor.clone());
         let names = named.into_iter().map(|minor| format!("python{minor}"));
@@ -189,7 +189,7 @@ impl Unpacking<'_> {
     fn resolve(
         &self,
         answer: &Answer,
-        metadata: &[BTreeMap<String, pex::file::Metadata>],
+        metadata: &[BTreeMap<String, cpack_pex::file::Metadata>],
     ) -> Result<Option<Vec<Vec<String>>>, String> {
         let machine = Machine {
             machine: answer.machine.clone(),

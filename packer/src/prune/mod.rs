@@ -20,14 +20,15 @@ mod plan;
 
 use std::time::{Duration, SystemTime};
 
-use cpack_artifact::Digest;
-use cpack_artifact::job::{FILE_NAME, Job};
-use cpack_artifact::launcher::{BOOT_NAME, TRAILER_SIZE, Trailer};
-use cpack_artifact::manifest::{DocumentError, MAX_JSON, Manifest};
-use cpack_artifact::store::{Key, Listed, Put, Source, Store, StoreError};
+use cpack_format::Digest;
+use cpack_format::job::{FILE_NAME, Job};
+use cpack_format::launcher::{BOOT_NAME, TRAILER_SIZE, Trailer};
+use cpack_format::manifest::{DocumentError, MAX_JSON, Manifest};
+use cpack_store::{Key, Listed, Put, Source, Store, StoreError};
 use rayon::prelude::*;
 
 use crate::publish::{NameRecord, PublishError, read_name};
+
 use plan::{KeptJob, Names, Stock};
 
 /// The least grace period with which others may publish meanwhile: what is younger than a day is not refreshed, and a

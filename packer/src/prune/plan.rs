@@ -3,12 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::time::SystemTime;
 
-use cpack_artifact::Digest;
-use cpack_artifact::job::Job;
-use cpack_artifact::manifest::Manifest;
-use cpack_artifact::store::{Key, Listed, Store, StoreError};
+use cpack_format::Digest;
+use cpack_format::job::Job;
+use cpack_format::manifest::Manifest;
+use cpack_store::{Key, Listed, Store, StoreError};
 
-use crate::publish::{NameRecord, archive_key};
+use crate::publish::NameRecord;
 
 /// What the names of a store name.
 #[derive(Debug, Default)]
@@ -87,7 +87,7 @@ impl Stock {
         let named = layers.chain(jobs.iter().flat_map(|kept| &kept.job.overlays));
         let executables = jobs.iter().filter_map(|kept| kept.boot.as_ref()).map(Key::boot);
         let keys = named
-            .flat_map(|layer| [archive_key(layer.kind, &layer.archive.digest), Key::content(&layer.content)])
+            .flat_map(|layer| [layer.key(), Key::content(&layer.content)])
             .chain(self.launchers.iter().map(|launcher| launcher.key.in_use()))
             .chain(executables.flat_map(|key| [key.in_use(), key]));
         old(&self.content, &keys.collect(), before)

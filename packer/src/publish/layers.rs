@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use cpack_artifact::manifest::{Archive, Layer, LayerKind, MAX_JSON};
-use cpack_artifact::store::{Key, Put, Source, Stat, Store, StoreErrorKind, Watcher, Written};
-use cpack_artifact::{Digest, events};
+use cpack_format::Digest;
+use cpack_format::manifest::{Archive, Layer, LayerKind, MAX_JSON};
+use cpack_layer::PackError;
+use cpack_layer::archive::{Entry, write_layer};
+use cpack_store::{Key, Put, Source, Stat, Store, StoreErrorKind, Watcher, Written};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{Outcome, PublishError, step};
 use crate::cache::{ClientCache, Facts, Packed};
-use crate::layer::{Entry, write_layer};
 
 /// What is reused is refreshed when it is older than this, well below the grace period of a prune: refreshing at each
 /// upload would cost one request per layer.
@@ -24,7 +25,7 @@ const REFRESH_AFTER: Duration = Duration::from_secs(24 * 3600);
 const SENDERS: usize = 6;
 
 /// Makes the entries of a layer when they are needed, with what was learned from them.
-pub type MakeEntries<'a> = Box<dyn Fn() -> Result<(Vec<Entry>, Facts), crate::layer::LayerError> + Send + Sync + 'a>;
+pub type MakeEntries<'a> = Box<dyn Fn() -> Result<(Vec<Entry>, Facts), PackError> + Send + Sync + 'a>;
 
 /// A layer that should be in the store.
 pub struct Planned<'a> {
@@ -115,9 +116,10 @@ impl Publisher<'_> {
             return Ok(outcome(planned, Packed { archive, ..known }, None, false));
         }
         let temporary = Temporary::new(self.store, self.cache)?;
-        let event = events::span("pack", || planned.name.clone()).of(planned.size);
+        let event = cpack_events::span("pack", || planned.name.clone()).of(planned.size);
         let (entries, facts) = (planned.entries)()?;
-        let written = write_layer(&planned.name, entries, &temporary.path, self.level, progress)?;
+        let written =
+            write_layer(&planned.name, entries, &temporary.path, self.level, progress).map_err(PackError::from)?;
         drop(event);
         step("publish.packed")?;
         let mut packed = Packed { content: written.content, archive: written.archive, facts };
@@ -138,11 +140,11 @@ impl Publisher<'_> {
 
     /// Sends an archive, then the record that names it by its content.
     fn send(&self, kind: LayerKind, packed: &Packed, path: &Path) -> Result<Option<u64>, PublishError> {
-        let _event = events::span("send", || packed.archive.digest.to_string()).of(packed.archive.size);
+        let _event = cpack_events::span("send", || packed.archive.digest.to_string()).of(packed.archive.size);
         // What is there is not whole: that was found out before.
         let put = if self.repair { Put::Replace } else { Put::IfAbsent };
         let source = Source::Watched(path, self.sending);
-        let written = self.store.put(&archive_key(kind, &packed.archive.digest), source, put)?;
+        let written = self.store.put(&kind.key(&packed.archive.digest), source, put)?;
         step("publish.sent")?;
         if kind != LayerKind::Overlay && kind != LayerKind::Payload {
             let record = ContentRecord { format: 1, archive: packed.archive.clone() };
@@ -184,7 +186,7 @@ impl Publisher<'_> {
 
     /// Whether the store has the archive; its age is refreshed on the way.
     fn is_whole(&self, kind: LayerKind, archive: &Archive) -> Result<bool, PublishError> {
-        let key = archive_key(kind, &archive.digest);
+        let key = kind.key(&archive.digest);
         let Some(stat) = self.store.stat(&key)?.filter(|stat| stat.size == archive.size) else { return Ok(false) };
         if self.repair && !self.verifies(&key, archive)? {
             return Ok(false);
@@ -215,20 +217,8 @@ impl Publisher<'_> {
     }
 }
 
-/// Where the archive of a layer of this kind is.
-pub(crate) fn archive_key(kind: LayerKind, archive: &Digest) -> Key {
-    match kind {
-        LayerKind::Overlay | LayerKind::Payload => Key::overlay(archive),
-        LayerKind::Distribution | LayerKind::Unowned | LayerKind::Interpreter => Key::layer(archive),
-    }
-}
-
 /// Makes an object's age zero if it is not young.
-pub(super) fn refresh_if_old(
-    store: &dyn Store,
-    key: &Key,
-    stat: Stat,
-) -> Result<(), cpack_artifact::store::StoreError> {
+pub(super) fn refresh_if_old(store: &dyn Store, key: &Key, stat: Stat) -> Result<(), cpack_store::StoreError> {
     if is_old(stat) { store.refresh(key) } else { Ok(()) }
 }
 
@@ -261,7 +251,7 @@ struct Temporary {
 impl Temporary {
     fn new(store: &dyn Store, cache: &ClientCache) -> Result<Self, PublishError> {
         if let Some(root) = store.uri().as_directory() {
-            return Ok(Self { path: cpack_artifact::store::FileStore::new(&root).temporary()? });
+            return Ok(Self { path: cpack_store::FileStore::new(&root).temporary()? });
         }
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let failed = |source| PublishError::Local { path: cache.root().to_owned(), source };

@@ -11,15 +11,13 @@ mod names;
 use std::io;
 use std::path::PathBuf;
 
-use cpack_artifact::Digest;
-use cpack_artifact::manifest::Layer;
-use cpack_artifact::store::StoreError;
+use cpack_format::Digest;
+use cpack_format::manifest::Layer;
+use cpack_layer::PackError;
+use cpack_store::StoreError;
 
-pub(crate) use layers::archive_key;
 pub use layers::{MakeEntries, Planned, Publisher};
 pub use names::{NameRecord, Published, publish_launcher, publish_manifest, publish_name, read_name};
-
-use crate::layer::LayerError;
 
 /// What happened to a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +40,7 @@ pub enum PublishError {
     Store(#[from] StoreError),
     /// A layer.
     #[error(transparent)]
-    Layer(#[from] LayerError),
+    Pack(#[from] PackError),
     /// The client's own disk.
     #[error("cannot write {path}: {source}", path = path.display())]
     Local {
@@ -73,10 +71,10 @@ pub enum PublishError {
     },
     /// A name that a store cannot keep.
     #[error(transparent)]
-    Name(#[from] cpack_artifact::store::NameError),
+    Name(#[from] cpack_store::NameError),
 }
 
 /// A fail point of publishing.
 fn step(name: &'static str) -> Result<(), PublishError> {
-    cpack_artifact::fault::point(name).map_err(|source| PublishError::Local { path: name.into(), source })
+    cpack_fault::point(name).map_err(|source| PublishError::Local { path: name.into(), source })
 }

@@ -3,12 +3,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use cpack_artifact::Digest;
-use cpack_artifact::manifest::{Layer, MAX_JSON, Manifest};
-use cpack_artifact::store::{Key, Put, Source, Store, StoreErrorKind, Written};
+use cpack_format::Digest;
+use cpack_format::manifest::{Layer, MAX_JSON, Manifest};
+use cpack_store::{Key, Put, Source, Store, StoreErrorKind, Written};
 use serde::{Deserialize, Serialize};
 
-use super::layers::{archive_key, is_old, refresh_if_old};
+use super::layers::{is_old, refresh_if_old};
 use super::{PublishError, step};
 use crate::launcher::Launcher;
 
@@ -75,7 +75,7 @@ fn check_layers(store: &dyn Store, layers: &[Layer]) -> Result<(), PublishError>
 }
 
 fn check_layer(store: &dyn Store, layer: &Layer) -> Result<(), PublishError> {
-    let found = store.stat(&archive_key(layer.kind, &layer.archive.digest))?;
+    let found = store.stat(&layer.key())?;
     if found.is_some_and(|stat| stat.size == layer.archive.size) {
         return Ok(());
     }

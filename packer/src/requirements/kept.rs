@@ -17,7 +17,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use cpack_artifact::Digest;
+use cpack_format::Digest;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 

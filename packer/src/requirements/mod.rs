@@ -28,9 +28,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use cpack_artifact::Digest;
+use cpack_discover::{DiscoverError, DiscoverOptions, Environment, discover, python_info, without_credentials};
+use cpack_format::Digest;
 
-use crate::discover::{DiscoverError, DiscoverOptions, Environment, discover, python_info, without_credentials};
 use kept::Kept;
 use tools::{Task, Tool, behind, interpreter, on_path, write_lines};
 
@@ -173,7 +173,7 @@ pub fn prepare(request: &Request, machine: &Machine, heard: &dyn Fn(&str)) -> Re
 }
 
 /// Makes an environment of what `request`'s requirements need beside what `environment` has; none where it has all.
-/// [`crate::discover::selection::merge`] puts the two together.
+/// [`cpack_discover::selection::merge`] puts the two together.
 pub fn additions(
     environment: &Environment,
     request: &Request,

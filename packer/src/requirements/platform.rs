@@ -1,7 +1,8 @@
 //! Platforms to pack for, by the names that uv gives them.
 
+use cpack_discover::PythonInfo;
+
 use super::RequirementsError;
-use crate::discover::PythonInfo;
 
 /// A Linux that environments are made for.
 #[derive(Debug, Clone, PartialEq, Eq)]

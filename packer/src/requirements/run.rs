@@ -4,8 +4,9 @@ use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Command, Stdio};
 
+use cpack_discover::without_credentials;
+
 use super::RequirementsError;
-use crate::discover::without_credentials;
 
 /// Variables of the caller's environment that would lead uv or pip elsewhere.
 const MISLEADING: [&str; 14] = [

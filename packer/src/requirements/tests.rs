@@ -1,13 +1,13 @@
 use std::io::{Cursor, Write as _};
 use std::sync::OnceLock;
 
+use cpack_discover::fixture::interpreters;
+use cpack_discover::record;
+use cpack_discover::selection;
 use tempfile::TempDir;
 use zip::write::SimpleFileOptions;
 
 use super::*;
-use crate::content::record;
-use crate::discover::fixture::interpreters;
-use crate::discover::selection;
 
 const GENERIC: &str = "py3-none-any";
 

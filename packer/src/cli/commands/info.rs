@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use cpack_artifact::Digest;
-use cpack_artifact::job::{self, Job};
-use cpack_artifact::launcher::{TRAILER_SIZE, Trailer};
-use cpack_artifact::manifest::{LayerKind, MAX_JSON, Manifest};
-use cpack_artifact::pex::{self, Pex};
-use cpack_artifact::pex_info::InheritPath;
-use cpack_artifact::store::{Key, Store};
+use cpack_discover::{Editable, Environment};
+use cpack_format::Digest;
+use cpack_format::job::{self, Job};
+use cpack_format::launcher::{TRAILER_SIZE, Trailer};
+use cpack_format::manifest::{LayerKind, MAX_JSON, Manifest};
+use cpack_pex::info::InheritPath;
+use cpack_pex::{self, Pex};
+use cpack_store::{Key, Store};
 use serde::Serialize;
 
-use super::CommandError;
-use super::context::Context;
 use crate::cli::arguments::Info;
+use crate::cli::context::Context;
+use crate::cli::error::CommandError;
 use crate::cli::output::{bytes, count, table};
-use crate::discover::{Editable, Environment};
 use crate::publish::read_name;
 
 /// Something that can be shown or compared.
@@ -103,7 +103,7 @@ struct Changes {
 }
 
 /// Shows an environment, a launcher, a manifest or a name.
-pub(super) fn info(context: &Context, arguments: &Info) -> Result<(), CommandError> {
+pub(in crate::cli) fn info(context: &Context, arguments: &Info) -> Result<(), CommandError> {
     let mut content = match &arguments.artifact {
         None => of_environment(&context.environment()?),
         Some(artifact) => load(context, artifact)?,
@@ -116,7 +116,7 @@ pub(super) fn info(context: &Context, arguments: &Info) -> Result<(), CommandErr
 }
 
 fn of_environment(environment: &Environment) -> Content {
-    let part = |name: &str, version: &str, kind, files: &[crate::discover::FileStat]| Part {
+    let part = |name: &str, version: &str, kind, files: &[cpack_discover::FileStat]| Part {
         name: name.to_owned(),
         version: version.to_owned(),
         kind,
@@ -152,8 +152,8 @@ fn of_environment(environment: &Environment) -> Content {
 /// A launcher or manifest on disk, a manifest's URI, or a name in the store.
 fn load(context: &Context, artifact: &str) -> Result<Content, CommandError> {
     let path = Path::new(artifact);
-    if pex::is_pex(path) {
-        return of_pex(artifact, &pex::open(path).map_err(crate::pex::PexError::from)?);
+    if cpack_pex::is_pex(path) {
+        return of_pex(artifact, &cpack_pex::open(path).map_err(crate::pex::PexError::from)?);
     }
     if path.is_file() {
         let bytes =
@@ -181,7 +181,7 @@ fn load(context: &Context, artifact: &str) -> Result<Content, CommandError> {
 
 fn of_pex(what: &str, pex: &Pex) -> Result<Content, CommandError> {
     let sizes = pex.sizes().map_err(crate::pex::PexError::from)?;
-    let part = |(wheel, sizes): (Option<String>, pex::file::Sizes)| {
+    let part = |(wheel, sizes): (Option<String>, cpack_pex::file::Sizes)| {
         let mut name = wheel.as_deref().unwrap_or_default().split('-').map(str::to_owned);
         Part {
             name: wheel.as_ref().and_then(|_| name.next()).unwrap_or_else(|| "code and runtime".into()),
@@ -193,7 +193,7 @@ fn of_pex(what: &str, pex: &Pex) -> Result<Content, CommandError> {
             content: None,
         }
     };
-    let platforms = pex.info.distributions.keys().filter_map(|wheel| Some(pex::tags::parts(wheel)?.2));
+    let platforms = pex.info.distributions.keys().filter_map(|wheel| Some(cpack_pex::tags::parts(wheel)?.2));
     let mut platforms: Vec<&str> = platforms.filter(|platform| *platform != "any").collect();
     platforms.sort_unstable();
     platforms.dedup();
@@ -249,7 +249,7 @@ fn pex_facts(pex: &Pex) -> PexFacts {
 
 fn from_file(context: &Context, what: &str, file: &[u8]) -> Result<Content, CommandError> {
     let document = |error| CommandError::Document { what: what.to_owned(), error };
-    let damaged = |e: cpack_artifact::launcher::LauncherError| CommandError::Damaged(format!("{what}: {e}"));
+    let damaged = |e: cpack_format::launcher::LauncherError| CommandError::Damaged(format!("{what}: {e}"));
     let tail = file.get(file.len().saturating_sub(TRAILER_SIZE)..).unwrap_or_default();
     let Some(trailer) = Trailer::read(tail, file.len() as u64).map_err(damaged)? else {
         return Ok(of_manifest(what, &Manifest::parse(file).map_err(document)?, None));
@@ -281,7 +281,7 @@ fn read_manifest(store: &dyn Store, id: &Digest, what: &str) -> Result<Manifest,
 
 fn of_manifest(what: &str, manifest: &Manifest, job: Option<&Job>) -> Content {
     let overlays = job.map(|j| j.overlays.as_slice()).unwrap_or_default();
-    let part = |layer: &cpack_artifact::manifest::Layer| Part {
+    let part = |layer: &cpack_format::manifest::Layer| Part {
         name: layer.name.clone(),
         version: layer.version.clone(),
         kind: layer.kind,

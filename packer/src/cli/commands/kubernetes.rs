@@ -4,13 +4,14 @@
 //! store on a volume claim the pod runs the launcher there. With a store on the network the image has `cpack-boot`, and
 //! the job is a variable.
 
-use cpack_artifact::store::{Key, StoreUri};
+use cpack_store::{Key, StoreUri};
 use serde_json::{Value, json};
 
-use super::context::Context;
 use super::made::{Made, NAME};
-use super::{CommandError, quoted};
 use crate::cli::arguments::KubernetesJob;
+use crate::cli::context::Context;
+use crate::cli::error::CommandError;
+use crate::cli::shell::quoted;
 use crate::launcher::BOOT;
 use crate::publish::publish_launcher;
 
@@ -18,7 +19,7 @@ use crate::publish::publish_launcher;
 const CACHE: &str = "/var/cache/cpack";
 
 /// Prints the manifest.
-pub(super) fn job(context: &Context, arguments: &KubernetesJob) -> Result<(), CommandError> {
+pub(in crate::cli) fn job(context: &Context, arguments: &KubernetesJob) -> Result<(), CommandError> {
     let mut made = context.made(&arguments.job)?;
     // Values never go into a store.
     let environ = std::mem::take(&mut made.launcher.job.environ);

@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::CommandError;
-use super::context::{Context, absolute};
 use crate::cli::arguments::Launcher;
+use crate::cli::context::{Context, absolute};
+use crate::cli::error::CommandError;
 use crate::cli::output::bytes;
 use crate::launcher;
 
@@ -19,7 +19,7 @@ struct Report {
 }
 
 /// Publishes what is missing, then writes the launcher.
-pub(super) fn launcher(context: &Context, arguments: &Launcher) -> Result<(), CommandError> {
+pub(in crate::cli) fn launcher(context: &Context, arguments: &Launcher) -> Result<(), CommandError> {
     let output = absolute(&arguments.output)?;
     if output.is_dir() {
         return Err(CommandError::Usage(format!("--output {} is a directory: name a file", output.display())));

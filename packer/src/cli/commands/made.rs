@@ -6,14 +6,14 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use cpack_artifact::Digest;
-use cpack_artifact::job::Entry;
-use cpack_artifact::store::{Key, Scheme, StoreOptions, StoreUri, cluster_properties};
+use cpack_format::Digest;
+use cpack_format::job::Entry;
+use cpack_store::{Key, Scheme, StoreOptions, StoreUri, cluster_properties};
 
-use super::CommandError;
-use super::context::Context;
 use super::upload::LayerReport;
 use crate::cli::arguments::JobArguments;
+use crate::cli::context::Context;
+use crate::cli::error::CommandError;
 use crate::launcher::{self, Launcher};
 use crate::publish::publish_launcher;
 use crate::submit::EntryRequest;

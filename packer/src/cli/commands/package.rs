@@ -10,15 +10,15 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use cpack_artifact::Digest;
-use cpack_artifact::manifest::MAX_JSON;
-use cpack_artifact::store::{FileOrObject, Key, ObjectUri, Put, Source, Store, Written};
+use cpack_format::Digest;
+use cpack_format::manifest::MAX_JSON;
+use cpack_store::{FileOrObject, Key, ObjectUri, Put, Source, Store, Written};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::CommandError;
-use super::context::{Context, absolute};
 use crate::cli::arguments::{Common, Publish};
+use crate::cli::context::{Context, absolute};
+use crate::cli::error::CommandError;
 use crate::publish::NameRecord;
 
 /// The store of packages for which none is named: a directory beside them.
@@ -40,7 +40,7 @@ fn object(uri: &str) -> Result<ObjectUri, CommandError> {
 }
 
 /// Names the store beside the package, and the environment after it, where nothing else is said.
-pub(super) fn fill(common: &mut Common, package: &str) -> Result<(), CommandError> {
+pub(in crate::cli) fn fill(common: &mut Common, package: &str) -> Result<(), CommandError> {
     let ObjectUri { store, key } = object(package)?;
     common.store.get_or_insert_with(|| store.join(STORE));
     common.name.get_or_insert_with(|| key.as_str().trim_end_matches(".zip").trim_end_matches(".pex").to_owned());
@@ -48,7 +48,7 @@ pub(super) fn fill(common: &mut Common, package: &str) -> Result<(), CommandErro
 }
 
 /// Lays a file at a URI.
-pub(super) fn publish(context: &Context, arguments: &Publish) -> Result<(), CommandError> {
+pub(in crate::cli) fn publish(context: &Context, arguments: &Publish) -> Result<(), CommandError> {
     let metadata = serde_json::from_str(&arguments.metadata)
         .map_err(|error| CommandError::Usage(format!("--metadata is no JSON object: {error}")))?;
     let written = lay(context, &arguments.uri, Source::File(&arguments.file), metadata, arguments.force)?;
@@ -58,7 +58,7 @@ pub(super) fn publish(context: &Context, arguments: &Publish) -> Result<(), Comm
 }
 
 /// Prints what lies beside the file at a URI.
-pub(super) fn metadata(context: &Context, uri: &str) -> Result<(), CommandError> {
+pub(in crate::cli) fn metadata(context: &Context, uri: &str) -> Result<(), CommandError> {
     let object = object(uri)?;
     let store = context.open_uri(object.store.clone())?;
     let bytes = store.read(&beside(&object)?, MAX_JSON)?;
@@ -76,7 +76,7 @@ fn beside(file: &ObjectUri) -> Result<Key, CommandError> {
 }
 
 /// The metadata of an uploaded environment.
-pub(super) fn of_record(record: &NameRecord) -> Map<String, Value> {
+pub(in crate::cli) fn of_record(record: &NameRecord) -> Map<String, Value> {
     let value = |text: &str| Value::String(text.into());
     let packages = record.package_installed.iter().map(|package| value(package)).collect();
     Map::from_iter([
@@ -88,7 +88,7 @@ pub(super) fn of_record(record: &NameRecord) -> Map<String, Value> {
 }
 
 /// Lays `source` at `uri` with its metadata, unless the same is there or `force` is set.
-pub(super) fn lay(
+pub(in crate::cli) fn lay(
     context: &Context,
     uri: &str,
     source: Source<'_>,

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::Instant;
 
-use cpack_artifact::pex_info::{InheritPath, PexInfo};
+use cpack_pex::info::{InheritPath, PexInfo};
 use serde::Serialize;
 
-use super::CommandError;
-use super::context::{Context, absolute};
 use crate::cli::arguments::{Format, Pack, PexArguments};
+use crate::cli::context::{Context, absolute};
+use crate::cli::error::CommandError;
 use crate::cli::output::bytes;
 use crate::pex::{Layout, PexOptions, Shape, Start, write_pex};
 use crate::submit::total_size;
@@ -27,7 +27,7 @@ struct Report {
 }
 
 /// Writes a PEX and prints its path.
-pub(super) fn pack(context: &Context, arguments: &Pack) -> Result<(), CommandError> {
+pub(in crate::cli) fn pack(context: &Context, arguments: &Pack) -> Result<(), CommandError> {
     let start = Instant::now();
     let output = absolute(&arguments.output)?;
     let optimization = std::env::var(OPTIMIZATION).ok().filter(|name| !name.is_empty());

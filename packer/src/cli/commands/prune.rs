@@ -1,11 +1,11 @@
 //! `cluster-pack prune`.
 
-use cpack_artifact::store::Listed;
+use cpack_store::Listed;
 use serde::Serialize;
 
-use super::CommandError;
-use super::context::Context;
 use crate::cli::arguments::Prune;
+use crate::cli::context::Context;
+use crate::cli::error::CommandError;
 use crate::cli::output::{bytes, count, table};
 use crate::prune::{self, Pruned, SAFE_GRACE};
 
@@ -26,7 +26,7 @@ struct Report {
 }
 
 /// Removes what nothing names, or shows it.
-pub(super) fn prune(context: &Context, arguments: &Prune) -> Result<(), CommandError> {
+pub(in crate::cli) fn prune(context: &Context, arguments: &Prune) -> Result<(), CommandError> {
     if arguments.grace < SAFE_GRACE {
         let days = SAFE_GRACE.as_secs() / 86_400;
         context.voice.warn(format!("with a grace period under {days} days nobody may publish to this store meanwhile"));

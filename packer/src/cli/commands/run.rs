@@ -7,14 +7,14 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::CommandError;
-use super::context::Context;
 use crate::cli::arguments::Run;
+use crate::cli::context::Context;
+use crate::cli::error::CommandError;
 use crate::cli::output::{seconds, table};
 use crate::launcher::{self, Launcher};
 
 /// Runs the launcher as a child, so that the time of each phase can be told afterwards.
-pub(super) fn run(context: &Context, arguments: &Run) -> Result<u8, CommandError> {
+pub(in crate::cli) fn run(context: &Context, arguments: &Run) -> Result<u8, CommandError> {
     let failed = |verb, path: &Path| {
         let path = path.to_owned();
         move |source| CommandError::Io { verb, path, source }

@@ -5,14 +5,15 @@
 
 use serde_json::json;
 
-use super::context::Context;
 use super::made::NAME;
-use super::{CommandError, quoted};
 use crate::cli::arguments::SkeinSpec;
+use crate::cli::context::Context;
+use crate::cli::error::CommandError;
+use crate::cli::shell::quoted;
 use crate::launcher::BOOT;
 
 /// Prints the application.
-pub(super) fn spec(context: &Context, arguments: &SkeinSpec) -> Result<(), CommandError> {
+pub(in crate::cli) fn spec(context: &Context, arguments: &SkeinSpec) -> Result<(), CommandError> {
     let mut made = context.made(&arguments.job)?;
     // Values never go into a store.
     let environ = std::mem::take(&mut made.launcher.job.environ);

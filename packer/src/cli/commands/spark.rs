@@ -8,11 +8,11 @@ use std::process::Command;
 
 use serde::Serialize;
 
-use super::CommandError;
-use super::context::Context;
 use super::made::{Made, NAME, Shipped, link_into};
 use super::upload::LayerReport;
 use crate::cli::arguments::{DeployMode, JobArguments, SparkConf, SparkSubmit};
+use crate::cli::context::Context;
+use crate::cli::error::CommandError;
 use crate::launcher::BOOT;
 use crate::spark::{Launcher, arguments, properties};
 
@@ -35,7 +35,7 @@ struct Report {
 }
 
 /// Prints the properties.
-pub(super) fn conf(context: &Context, given: &SparkConf) -> Result<(), CommandError> {
+pub(in crate::cli) fn conf(context: &Context, given: &SparkConf) -> Result<(), CommandError> {
     let (made, shipped) = make(context, given.no_editable)?;
     let driver = made.python.display().to_string();
     let local = shipped.local_uri();
@@ -55,7 +55,7 @@ pub(super) fn conf(context: &Context, given: &SparkConf) -> Result<(), CommandEr
 }
 
 /// Becomes the real `spark-submit`.
-pub(super) fn submit(context: &Context, given: &SparkSubmit) -> Result<Infallible, CommandError> {
+pub(in crate::cli) fn submit(context: &Context, given: &SparkSubmit) -> Result<Infallible, CommandError> {
     let (made, shipped) = make(context, false)?;
     let program = find(&made.python)?;
     let driver = made.python.display().to_string();

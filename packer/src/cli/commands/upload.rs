@@ -1,12 +1,13 @@
 //! `cluster-pack upload` and `cluster-pack pack`.
 
-use cpack_artifact::store::{Key, Source, Written};
+use cpack_store::{Key, Source, Written};
 use serde::Serialize;
 
-use super::context::Context;
 use super::made::Remote;
-use super::{CommandError, context};
 use crate::cli::arguments::{Format, Pack, Upload};
+use crate::cli::context;
+use crate::cli::context::Context;
+use crate::cli::error::CommandError;
 use crate::cli::output::bytes;
 use crate::launcher::Launcher;
 use crate::publish::{Outcome, publish_launcher, publish_name};
@@ -42,7 +43,7 @@ struct Report {
 /// One layer of a submission.
 #[derive(Debug, Serialize)]
 pub(super) struct LayerReport {
-    kind: cpack_artifact::manifest::LayerKind,
+    kind: cpack_format::manifest::LayerKind,
     name: String,
     version: String,
     archive: String,
@@ -66,7 +67,7 @@ impl LayerReport {
     }
 
     /// Those of the environment, then those of the job.
-    pub(super) fn all(submission: &Submission) -> Vec<Self> {
+    pub(in crate::cli) fn all(submission: &Submission) -> Vec<Self> {
         submission.layers.iter().chain(&submission.overlays).map(Self::new).collect()
     }
 }
@@ -95,7 +96,7 @@ impl Report {
 }
 
 /// Publishes an environment under its name and prints the URI of what lies there.
-pub(super) fn upload(context: &Context, arguments: &Upload) -> Result<(), CommandError> {
+pub(in crate::cli) fn upload(context: &Context, arguments: &Upload) -> Result<(), CommandError> {
     if let Some(written) = arguments.job.environ.iter().find(|e| e.contains('=')) {
         let name = written.split('=').next().unwrap_or_default();
         return Err(CommandError::Usage(format!(
@@ -145,7 +146,7 @@ pub(super) fn upload(context: &Context, arguments: &Upload) -> Result<(), Comman
 }
 
 /// Packs an environment into a directory store of its own.
-pub(super) fn pack(context: &Context, arguments: &Pack) -> Result<(), CommandError> {
+pub(in crate::cli) fn pack(context: &Context, arguments: &Pack) -> Result<(), CommandError> {
     match arguments.format {
         Format::Layers => pack_layers(context, arguments),
         Format::Pex | Format::PexPacked | Format::PexLoose => super::pex::pack(context, arguments),

@@ -1,0 +1,254 @@
+//! Which distributions of an environment are packed: `--only`, `--ignore`, and what `--add` resolved to.
+//!
+//! Names are matched as PEP 503 normalises them. `--only` keeps exactly what it names, without what that requires, and no
+//! files that nobody owns; `--ignore` drops what it names, and everything else stays. Both reach editable projects too. A
+//! file that several distributions list goes to the next one that has its content when its owner is dropped.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cpack_format::SafePath;
+
+use super::metadata::normalise;
+use super::model::{Distribution, Environment, FileStat};
+use super::names::import_names;
+
+/// What to pack of an environment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Names to keep; all where there are none.
+    pub only: Vec<String>,
+    /// Names to drop.
+    pub ignore: Vec<String>,
+}
+
+/// A name that the environment does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{flag} {name}: the environment has no such distribution{}", hint(.closest.as_deref()))]
+pub struct UnknownName {
+    /// `--only` or `--ignore`.
+    pub flag: &'static str,
+    /// The name, as the user wrote it.
+    pub name: String,
+    /// The name there is that is nearest to it.
+    pub closest: Option<String>,
+}
+
+fn hint(closest: Option<&str>) -> String {
+    closest.map(|name| format!("; did you mean {name}?")).unwrap_or_default()
+}
+
+impl Selection {
+    /// Drops from `environment` what is not selected.
+    pub fn apply(&self, environment: &mut Environment) -> Result<(), UnknownName> {
+        let only = self.known(environment, "--only", &self.only)?;
+        let ignore = self.known(environment, "--ignore", &self.ignore)?;
+        let keeps = |name: &str| (only.is_empty() || only.contains(name)) && !ignore.contains(name);
+        if !only.is_empty() {
+            environment.unowned.clear();
+        }
+        environment.editables.retain(|editable| keeps(&editable.name));
+        let all = std::mem::take(&mut environment.distributions);
+        let (kept, dropped): (Vec<_>, Vec<_>) = all.into_iter().partition(|d| keeps(&d.name));
+        environment.distributions = kept;
+        pass_on(environment, &dropped);
+        Ok(())
+    }
+
+    fn known(
+        &self,
+        environment: &Environment,
+        flag: &'static str,
+        names: &[String],
+    ) -> Result<BTreeSet<String>, UnknownName> {
+        let distributions = environment.distributions.iter().map(|d| d.name.as_str());
+        let there: BTreeSet<&str> =
+            distributions.chain(environment.editables.iter().map(|e| e.name.as_str())).collect();
+        let known = |name: &String| {
+            let normal = normalise(name);
+            if there.contains(normal.as_str()) {
+                return Ok(normal);
+            }
+            Err(UnknownName { flag, name: name.clone(), closest: closest(&normal, &there) })
+        };
+        names.iter().map(known).collect()
+    }
+}
+
+/// The name that is nearest to `name`, if any is near.
+fn closest(name: &str, names: &BTreeSet<&str>) -> Option<String> {
+    let scored = names.iter().map(|other| (strsim::jaro_winkler(name, other), *other));
+    let best = scored.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
+    (best.0 >= 0.7).then(|| best.1.to_owned())
+}
+
+/// Gives contested files of distributions that were dropped to the next that has their content, with their byte-code.
+fn pass_on(environment: &mut Environment, dropped: &[Distribution]) {
+    let at: BTreeMap<&str, usize> = dropped.iter().enumerate().map(|(i, d)| (d.name.as_str(), i)).collect();
+    let mut changed = BTreeSet::new();
+    for contested in &mut environment.contested {
+        let owner = contested.matching.first().and_then(|name| at.get(name.as_str())).and_then(|i| dropped.get(*i));
+        contested.matching.retain(|name| !at.contains_key(name.as_str()));
+        contested.claimants.retain(|name| !at.contains_key(name.as_str()));
+        let Some(owner) = owner else { continue };
+        let heir = contested.matching.first();
+        let heir = heir.and_then(|name| environment.distributions.iter_mut().find(|d| d.name == *name));
+        let Some(heir) = heir else { continue };
+        let cached = byte_code(&contested.path, &environment.python.cache_tag);
+        let moves = |file: &&FileStat| file.path == contested.path || Some(&file.path) == cached.as_ref();
+        heir.files.extend(owner.files.iter().filter(moves).cloned());
+        changed.insert(heir.name.clone());
+    }
+    let unclaimed = environment.contested.iter().filter(|c| c.claimants.is_empty()).map(|c| &c.path);
+    let unclaimed: BTreeSet<&SafePath> = unclaimed.collect();
+    environment.unowned.retain(|file| !unclaimed.contains(&file.path));
+    environment.contested.retain(|contested| contested.claimants.len() > 1);
+    let site = environment.site_packages.as_bytes();
+    for distribution in environment.distributions.iter_mut().filter(|d| changed.contains(&d.name)) {
+        distribution.files.sort_by(|a, b| a.path.cmp(&b.path));
+        distribution.import_names = import_names(&distribution.files, site);
+    }
+}
+
+/// Where the byte-code of the module at `path` is.
+fn byte_code(path: &SafePath, cache_tag: &str) -> Option<SafePath> {
+    let folder = path.parent()?;
+    let file = path.components().next_back()?.strip_suffix(b".py")?;
+    SafePath::new(&[folder.as_bytes(), b"/__pycache__/", file, b".", cache_tag.as_bytes(), b".pyc"].concat()).ok()
+}
+
+/// Puts what `added` has into `environment`: distributions that it lacks, or has in another version.
+///
+/// The files of `added` stay where they are and carry their `source`. Paths that its distributions have are taken from
+/// whoever had them.
+pub fn merge(environment: &mut Environment, added: Environment) {
+    let is_same = |d: &Distribution| environment.distribution(&d.name).is_some_and(|own| own.version == d.version);
+    let prefix = added.prefix.clone();
+    let mut incoming: Vec<Distribution> = added.distributions.into_iter().filter(|d| !is_same(d)).collect();
+    for file in incoming.iter_mut().flat_map(|d| &mut d.files) {
+        let source = file.source.take();
+        file.source = Some(source.unwrap_or_else(|| prefix.join(&file.path).into()));
+    }
+    let names: BTreeSet<String> = incoming.iter().map(|d| d.name.clone()).collect();
+    let paths: BTreeSet<SafePath> = incoming.iter().flat_map(|d| &d.files).map(|f| f.path.clone()).collect();
+    environment.editables.retain(|e| !names.contains(&e.name));
+    let all = std::mem::take(&mut environment.distributions);
+    let (replaced, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|d| names.contains(&d.name));
+    environment.distributions = kept;
+    pass_on(environment, &replaced);
+
+    let site = environment.site_packages.as_bytes();
+    for distribution in &mut environment.distributions {
+        let before = distribution.files.len();
+        distribution.files.retain(|file| !paths.contains(&file.path));
+        if distribution.files.len() != before {
+            distribution.suspects.retain(|suspect| !paths.contains(&suspect.path));
+            distribution.import_names = import_names(&distribution.files, site);
+        }
+    }
+    environment.unowned.retain(|file| !paths.contains(&file.path));
+    environment.contested.retain(|contested| !paths.contains(&contested.path));
+    environment.distributions.extend(incoming);
+    environment.distributions.sort_by(|a, b| a.name.cmp(&b.name));
+    environment.warnings.extend(added.warnings);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Fixture, SITE, files, shortened};
+    use super::*;
+
+    fn selection(only: &[&str], ignore: &[&str]) -> Selection {
+        let owned = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
+        Selection { only: owned(only), ignore: owned(ignore) }
+    }
+
+    fn names(environment: &Environment) -> Vec<&str> {
+        environment.distributions.iter().map(|d| d.name.as_str()).collect()
+    }
+
+    #[test]
+    fn names_are_matched_as_they_are_normalised() {
+        let fixture = Fixture::new();
+        fixture.install("Zope.Interface", "1", &[("zope/a.py", "")]);
+        fixture.install("numpy", "1", &[("numpy.py", "")]);
+        fixture.install("six", "1", &[("six.py", "")]);
+        fixture.write("share/x", "");
+        for (only, ignore, expected, unowned) in [
+            (&[][..], &[][..], &["numpy", "six", "zope-interface"][..], 1),
+            (&["zope_interface", "NumPy"], &[], &["numpy", "zope-interface"], 0),
+            (&[], &["ZOPE-interface"], &["numpy", "six"], 1),
+            (&["six", "numpy"], &["numpy"], &["six"], 0),
+        ] {
+            let mut environment = fixture.discover();
+            selection(only, ignore).apply(&mut environment).expect("known names");
+            assert_eq!((names(&environment).as_slice(), environment.unowned.len()), (expected, unowned));
+        }
+        for (only, ignore, message) in [
+            (&["numpi"][..], &[][..], "--only numpi: the environment has no such distribution; did you mean numpy?"),
+            (&[], &["zope"], "--ignore zope: the environment has no such distribution; did you mean zope-interface?"),
+            (&[], &["qqq"], "--ignore qqq: the environment has no such distribution"),
+        ] {
+            let error = selection(only, ignore).apply(&mut fixture.discover()).expect_err("unknown");
+            assert_eq!(error.to_string(), message);
+        }
+    }
+
+    #[test]
+    fn contested_files_outlive_their_owner() {
+        let fixture = Fixture::new();
+        for name in ["aa", "bb", "cc"] {
+            fixture.install(name, "1", &[("ns/__init__.py", ""), (&format!("ns/{name}.py"), "")]);
+        }
+        fixture.module("ns/__pycache__/__init__.cpython-311.pyc", "");
+        let mut environment = fixture.discover();
+        assert!(files(&environment, "aa").contains(&"ns/__init__.py".to_owned()));
+        selection(&[], &["aa"]).apply(&mut environment).expect("known");
+        let own = files(&environment, "bb");
+        let modules: Vec<_> = own.iter().filter(|f| f.starts_with("ns/")).map(String::as_str).collect();
+        assert_eq!(modules, ["ns/__init__.py", "ns/__pycache__/__init__.cpython-311.pyc", "ns/bb.py"]);
+        selection(&[], &["bb", "cc"]).apply(&mut environment).expect("known");
+        assert_eq!((environment.distributions.len(), environment.contested.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_contested_file_of_nobody_goes_with_the_last_claimant() {
+        let fixture = Fixture::new();
+        fixture.install("aa", "1", &[("x.py", "a")]);
+        fixture.install("bb", "1", &[("x.py", "b")]);
+        fixture.module("x.py", "other");
+        let mut environment = fixture.discover();
+        selection(&[], &["aa"]).apply(&mut environment).expect("known");
+        assert_eq!(shortened(&environment.unowned), ["x.py"]);
+        let mut environment = fixture.discover();
+        selection(&[], &["aa", "bb"]).apply(&mut environment).expect("known");
+        assert_eq!(environment.unowned, []);
+    }
+
+    #[test]
+    fn what_is_added_replaces_other_versions() {
+        let (base, more) = (Fixture::new(), Fixture::new());
+        base.install("same", "1", &[("same.py", "")]);
+        base.install("old", "1", &[("old/__init__.py", "1"), ("old/gone.py", "")]);
+        base.install("other", "1", &[("other.py", ""), ("shared.py", "")]);
+        base.module("taken.py", "");
+        more.install("same", "1", &[("same.py", "")]);
+        more.install("old", "2", &[("old/__init__.py", "2"), ("shared.py", "")]);
+        more.install("new", "1", &[("new.py", ""), ("taken.py", "")]);
+        let mut environment = base.discover();
+        merge(&mut environment, more.discover());
+        let versions: Vec<_> = environment.distributions.iter().map(|d| format!("{}=={}", d.name, d.version)).collect();
+        assert_eq!(versions, ["new==1", "old==2", "other==1", "same==1"]);
+        let source = |name: &str, path: &str| {
+            let path = SafePath::new(format!("{SITE}/{path}").as_bytes()).expect("safe");
+            let own = environment.distribution(name).expect("there").files.iter();
+            environment.source(own.clone().find(|f| f.path == path).expect("there"))
+        };
+        assert!(source("old", "old/__init__.py").starts_with(more.prefix()));
+        assert!(source("same", "same.py").starts_with(base.prefix()));
+        assert_eq!(environment.distribution("other").expect("there").import_names, ["other"]);
+        assert_eq!(environment.unowned, []);
+        let owned = environment.distributions.iter().flat_map(|d| &d.files).map(|f| &f.path);
+        let (all, unique) = (owned.clone().count(), owned.collect::<BTreeSet<_>>().len());
+        assert_eq!(all, unique);
+    }
+}

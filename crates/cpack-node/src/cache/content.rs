@@ -1,0 +1,138 @@
+//! The content digest of a directory: what a layer on the node really holds.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use cpack_format::content::{Item, Kind, content_digest};
+use cpack_format::{Digest, SafePath};
+
+/// Bytes read at once: a multiple of what BLAKE3 hashes in parallel, small enough for a core's cache.
+const BUFFER: usize = 256 << 10;
+
+/// The content digest of the tree at `root`, hashed by `threads` threads. `progress` is called again and again.
+pub fn content_of(root: &Path, threads: usize, progress: &(dyn Fn() + Sync)) -> io::Result<Digest> {
+    let mut found = Vec::new();
+    walk(root, PathBuf::new(), &mut found)?;
+    let next = AtomicUsize::new(0);
+    let items = Mutex::new(Ok(Vec::with_capacity(found.len())));
+    std::thread::scope(|scope| {
+        for _ in 0..threads.clamp(1, found.len().max(1)) {
+            scope.spawn(|| {
+                let mine = hash_some(root, &found, &next, progress);
+                let mut items = items.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                match (items.as_mut(), mine) {
+                    (Ok(all), Ok(mine)) => all.extend(mine),
+                    (Ok(_), Err(error)) => *items = Err(error),
+                    (Err(_), _) => {}
+                }
+            });
+        }
+    });
+    let mut items = items.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)?;
+    Ok(content_digest(&mut items))
+}
+
+/// What a file is and the digest of its bytes.
+pub fn file_digest(path: &Path) -> io::Result<(Kind, u64, Digest)> {
+    hash_file(path, &mut vec![0; BUFFER], &|| {})
+}
+
+/// Files, links and empty directories below `root`, relative to it.
+fn walk(root: &Path, directory: PathBuf, found: &mut Vec<(PathBuf, Kind)>) -> io::Result<()> {
+    let mut empty = true;
+    for entry in fs::read_dir(root.join(&directory))? {
+        let entry = entry?;
+        empty = false;
+        let (path, kind) = (directory.join(entry.file_name()), entry.file_type()?);
+        if kind.is_dir() {
+            walk(root, path, found)?;
+        } else if kind.is_symlink() {
+            found.push((path, Kind::Link));
+        } else {
+            // Whether it may be executed is seen when it is opened.
+            found.push((path, Kind::File));
+        }
+    }
+    if empty && !directory.as_os_str().is_empty() {
+        found.push((directory, Kind::Directory));
+    }
+    Ok(())
+}
+
+fn hash_some(
+    root: &Path,
+    found: &[(PathBuf, Kind)],
+    next: &AtomicUsize,
+    progress: &(dyn Fn() + Sync),
+) -> io::Result<Vec<Item>> {
+    let mut items = Vec::new();
+    let mut buffer = vec![0; BUFFER];
+    while let Some((path, kind)) = found.get(next.fetch_add(1, Ordering::Relaxed)) {
+        let safe = SafePath::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+        let place = root.join(path);
+        let (kind, size, digest) = match kind {
+            Kind::Directory => (Kind::Directory, 0, Digest::of(b"")),
+            Kind::Link => {
+                let target = fs::read_link(place)?;
+                let target = target.as_os_str().as_bytes();
+                (Kind::Link, target.len() as u64, Digest::of(target))
+            }
+            Kind::File | Kind::Executable => hash_file(&place, &mut buffer, progress)?,
+        };
+        items.push(Item { path: safe, kind, size, digest });
+    }
+    Ok(items)
+}
+
+fn hash_file(path: &Path, buffer: &mut [u8], progress: &(dyn Fn() + Sync)) -> io::Result<(Kind, u64, Digest)> {
+    let mut file = File::open(path)?;
+    let executable = file.metadata()?.mode() & 0o111 != 0;
+    let mut hasher = blake3::Hasher::new();
+    loop {
+        progress();
+        match file.read(buffer)? {
+            0 => break,
+            read => hasher.update(buffer.get(..read).unwrap_or_default()),
+        };
+    }
+    let kind = if executable { Kind::Executable } else { Kind::File };
+    Ok((kind, hasher.count(), hasher.finalize().into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    #[test]
+    fn it_is_the_digest_that_the_packer_computes() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = directory.path();
+        fs::create_dir_all(root.join("a/empty")).expect("creates");
+        fs::write(root.join("a/x"), "1").expect("writes");
+        fs::set_permissions(root.join("a/x"), fs::Permissions::from_mode(0o555)).expect("chmod");
+        fs::write(root.join("b"), vec![7; 3 * BUFFER + 1]).expect("writes");
+        symlink("a/x", root.join("l")).expect("links");
+        let item = |path: &str, kind, bytes: &[u8]| {
+            let path = SafePath::new(path.as_bytes()).expect("safe");
+            Item { path, kind, size: bytes.len() as u64, digest: Digest::of(bytes) }
+        };
+        let mut expected = [
+            item("a/empty", Kind::Directory, b""),
+            item("a/x", Kind::Executable, b"1"),
+            item("b", Kind::File, &vec![7; 3 * BUFFER + 1]),
+            item("l", Kind::Link, b"a/x"),
+        ];
+        let digest = content_digest(&mut expected);
+        for threads in [1, 4] {
+            assert_eq!(content_of(root, threads, &|| {}).expect("reads"), digest);
+        }
+        fs::write(root.join("b"), "other").expect("writes");
+        assert_ne!(content_of(root, 2, &|| {}).expect("reads"), digest);
+    }
+}

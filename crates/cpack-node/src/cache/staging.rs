@@ -1,0 +1,172 @@
+//! The directory in which a process builds, locked while the process lives.
+
+use std::fs::{self, DirBuilder, File, FileTimes};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use cpack_fault::point;
+
+use super::{Cache, PRIVATE, STAGING, flock, remove_tree};
+use crate::sys;
+
+/// A directory of this process under `staging/`, removed when it is dropped.
+///
+/// Its lock tells others that its owner lives: process ids say nothing across containers.
+#[derive(Debug)]
+pub struct Staging {
+    path: PathBuf,
+    /// Until when it may take to remove it.
+    until: Option<Instant>,
+    _lock: Option<File>,
+}
+
+impl Cache {
+    /// A new directory to build in.
+    pub fn staging(&self) -> io::Result<Staging> {
+        let (path, lock) = self.new_directory(STAGING)?;
+        own().push(path.clone());
+        Ok(Staging { path, until: None, _lock: lock })
+    }
+
+    /// A new directory for what is to be removed, until `deadline`; what is left then is for the next who cleans up.
+    pub(super) fn bin(&self, deadline: Option<Instant>) -> io::Result<Staging> {
+        let mut staging = self.staging()?;
+        staging.until = deadline;
+        Ok(staging)
+    }
+
+    /// A new directory for a private copy, and the lock that protects it until the lease of what is put there does.
+    /// It is not removed when this process ends: it is for those that come after `exec`.
+    pub fn private_directory(&self) -> io::Result<(PathBuf, Option<File>)> {
+        self.new_directory(PRIVATE)
+    }
+
+    fn new_directory(&self, parent: &str) -> io::Result<(PathBuf, Option<File>)> {
+        let path = self.directory(parent).join(unique_name());
+        let create = || DirBuilder::new().mode(0o700).create(&path);
+        create().or_else(|e| match e.kind() {
+            // Whoever makes a cache may be killed before it has all its directories, or be about to make this one.
+            io::ErrorKind::NotFound => match fs::create_dir(self.directory(parent)) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+                _ => create(),
+            },
+            _ => Err(e),
+        })?;
+        point(if parent == STAGING { "staging.created" } else { "private.created" })?;
+        let lock = File::open(&path)?;
+        // Nothing is different where it is refused.
+        let _ = sys::spread_subdirectories(&lock);
+        // Where locks are refused, age alone tells that an owner is gone.
+        let locked = flock::exclusive(&lock).is_ok();
+        Ok((path, locked.then_some(lock)))
+    }
+}
+
+impl Staging {
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A new directory inside.
+    pub fn subdirectory(&self, name: &str) -> io::Result<PathBuf> {
+        let path = self.path.join(name);
+        fs::create_dir(&path)?;
+        Ok(path)
+    }
+}
+
+/// Directories of this process, for the thread that ends it while others hang.
+static OWN: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn own() -> MutexGuard<'static, Vec<PathBuf>> {
+    OWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes what this process was building, from a thread that does not build.
+pub fn remove_own_staging() {
+    let paths = own().clone();
+    for path in paths {
+        // Whoever still writes there may get in the way a few times; then it is left to a later clean-up.
+        for _ in 0..5 {
+            if remove_tree(&path, None).is_ok() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        own().retain(|path| *path != self.path);
+        // What cannot be removed now is removed by a later clean-up.
+        if !matches!(remove_tree(&self.path, self.until), Ok(true)) {
+            disown(&self.path);
+        }
+    }
+}
+
+/// Makes a directory look old: removing half of what is in it made it look as if somebody had just begun to build there,
+/// and the next who cleans up would wait.
+pub(super) fn disown(path: &Path) {
+    let old = FileTimes::new().set_modified(SystemTime::UNIX_EPOCH);
+    let _ = File::open(path).and_then(|directory| directory.set_times(old));
+}
+
+/// A name that no other process on this or another node takes.
+pub(super) fn unique_name() -> String {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+    let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+    format!("{:x}-{nanos:x}-{count:x}", std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{BootId, Kind, Place};
+    use super::*;
+
+    use nix::sys::statfs::{EXT4_SUPER_MAGIC, statfs};
+
+    fn cache() -> (tempfile::TempDir, Cache) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let place = Place { path: directory.path().into(), kind: Kind::Temporary };
+        let cache = Cache::create(&place, &BootId::new("b")).expect("a cache");
+        (directory, cache)
+    }
+
+    #[test]
+    fn many_may_find_that_there_is_no_place_to_stage_at_once() {
+        let (_directory, cache) = cache();
+        let together = std::sync::Barrier::new(8);
+        for round in 0..200 {
+            fs::remove_dir(cache.directory(STAGING)).expect("is empty");
+            std::thread::scope(|scope| {
+                for _ in 0..8 {
+                    scope.spawn(|| {
+                        together.wait();
+                        let staging = cache.staging();
+                        together.wait();
+                        staging.unwrap_or_else(|e| panic!("round {round}: {e}"));
+                    });
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn on_ext4_what_is_staged_is_spread() {
+        let (_directory, cache) = cache();
+        let staging = cache.staging().expect("staging");
+        let kind = statfs(staging.path()).expect("a file system").filesystem_type();
+        let flags = File::open(staging.path()).and_then(sys::inode_flags);
+        let spread = flags.is_ok_and(|flags| flags & sys::TOP_OF_HIERARCHY != 0);
+        assert!(spread || kind != EXT4_SUPER_MAGIC);
+        staging.subdirectory("below").expect("is a directory as any other");
+    }
+}

@@ -1,0 +1,211 @@
+//! What the tests run: both programs, freshly built, interpreters of this machine, environments made of them.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+/// The checkout.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the checkout")
+}
+
+/// Where builds and cached environments go.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
+}
+
+/// Takes from a command that starts cargo what cargo tells these tests of their own package. Build scripts that watch it
+/// would run again, here and when the next tests are built, and all that is above them would be compiled with them.
+pub fn as_from_a_shell(command: &mut Command) -> &mut Command {
+    for (name, _) in std::env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+fn build(arguments: &[&str]) {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["build", "--quiet"]).args(arguments).current_dir(root());
+    let status = as_from_a_shell(&mut command).status();
+    assert!(status.expect("cargo runs").success(), "cargo build {arguments:?}");
+}
+
+/// `cluster-pack`, built once for all tests.
+pub fn cluster_pack() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        build(&["-p", "cluster-pack"]);
+        target().join("debug/cluster-pack")
+    })
+}
+
+/// The static `cpack-boot`, built once for all tests; or the one that `CPACK_TEST_BOOT` names.
+pub fn boot() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        if let Some(path) = std::env::var_os("CPACK_TEST_BOOT") {
+            return path.into();
+        }
+        let shipped = ["--config", "bootstrap/static.toml", "--profile", "boot", "-p", "cpack-boot"];
+        build(&[&shipped[..], &["--features", "hdfs,s3"]].concat());
+        target().join("x86_64-unknown-linux-gnu/boot/cpack-boot")
+    })
+}
+
+/// One client and one node, apart from everything else on this machine.
+#[derive(Debug)]
+pub struct World {
+    pub directory: TempDir,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        for place in ["home", "node"] {
+            fs::create_dir(directory.path().join(place)).expect("creates");
+        }
+        Self { directory }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A program with nothing of this process's environment but `PATH`, and what all JVMs of the tests are told.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .envs(std::env::var_os("JAVA_TOOL_OPTIONS").map(|options| ("JAVA_TOOL_OPTIONS", options)))
+            .env("HOME", self.path("home"))
+            .env("CPACK_CACHE_DIR", self.path("node"))
+            // What is cleaned up does not depend on how full this machine's disk is.
+            .env("CPACK_CACHE_RESERVE", "0")
+            .env("CPACK_BOOT", boot())
+            .current_dir(self.directory.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// `cluster-pack` with these arguments, on the store of this world.
+    pub fn pack(&self, arguments: &[&str]) -> Output {
+        self.command(cluster_pack()).arg("--store").arg(self.path("store")).args(arguments).output().expect("runs")
+    }
+
+    /// The JSON that `cluster-pack --json` answers.
+    pub fn pack_json(&self, arguments: &[&str]) -> serde_json::Value {
+        let output = self.pack(&[&["--json"], arguments].concat());
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
+    /// A launcher for the environment at `venv`.
+    pub fn launcher(&self, venv: &Path, more: &[&str]) -> PathBuf {
+        let path = self.path("env-python");
+        let arguments = ["launcher", "--venv", utf8(venv), "-o", utf8(&path)];
+        let output = self.pack(&[&arguments, more].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        path
+    }
+
+    /// Runs a program to its end and returns its standard output.
+    pub fn run(&self, program: &Path, arguments: &[&str]) -> String {
+        let output = self.command(program).args(arguments).output().expect("starts");
+        assert!(output.status.success(), "{} {arguments:?}: {}", program.display(), text(&output.stderr));
+        text(&output.stdout)
+    }
+}
+
+impl Drop for World {
+    /// Trees of the node cache are read-only on purpose.
+    fn drop(&mut self) {
+        fn open(directory: &Path) {
+            let _ = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
+            for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+                if entry.file_type().is_ok_and(|t| t.is_dir()) {
+                    open(&entry.path());
+                }
+            }
+        }
+        open(self.directory.path());
+    }
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+pub fn utf8(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+/// Every CPython from 3.9 on that this machine has, by version; at least one.
+pub fn interpreters() -> Vec<PathBuf> {
+    crate::interpreters::interpreters().iter().map(|(_, program)| program.clone()).collect()
+}
+
+/// The interpreter of most tests: the newest but one, which most packages have wheels for.
+pub fn usual_interpreter() -> PathBuf {
+    let mut all = interpreters();
+    let newest = all.pop().expect("at least one");
+    all.into_iter().find(|p| p.ends_with("python3.11") || p.ends_with("python3.12")).unwrap_or(newest)
+}
+
+/// A new environment at `path`, with pip.
+pub fn venv(python: &Path, path: &Path) {
+    let output = Command::new(python).args(["-m", "venv"]).arg(path).output().expect("starts");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+/// A module and its metadata, as an installer leaves them. Returns the site-packages directory.
+pub fn install_by_hand(venv: &Path, name: &str, version: &str, body: &str) -> PathBuf {
+    let lib = fs::read_dir(venv.join("lib")).expect("lib").flatten().next().expect("a version").path();
+    let site = lib.join("site-packages");
+    let info = site.join(format!("{name}-{version}.dist-info"));
+    fs::create_dir_all(&info).expect("creates");
+    fs::write(site.join(format!("{name}.py")), body).expect("writes");
+    fs::write(info.join("METADATA"), format!("Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"))
+        .expect("writes");
+    fs::write(info.join("WHEEL"), "Wheel-Version: 1.0\nTag: py3-none-any\n").expect("writes");
+    let record = format!(
+        "{name}.py,,\n{name}-{version}.dist-info/METADATA,,\n{name}-{version}.dist-info/WHEEL,,\n{name}-{version}.dist-info/RECORD,,\n"
+    );
+    fs::write(info.join("RECORD"), record).expect("writes");
+    site
+}
+
+/// A lock among all that use the cached environments, for as long as the file is kept.
+pub fn alone(name: &str) -> File {
+    let directory = target().join("test-environments");
+    fs::create_dir_all(&directory).expect("creates");
+    let file = File::create(directory.join(format!("{name}.lock"))).expect("a lock file");
+    file.lock().expect("a lock");
+    file
+}
+
+/// An environment with these packages from the index, kept under `target/` for the next run. Tests that want it at once
+/// wait until one of them has made it.
+pub fn installed(name: &str, packages: &[&str]) -> PathBuf {
+    let _making = alone(&format!("{name}.making"));
+    let path = target().join("test-environments").join(name);
+    let done = path.join(".complete");
+    let wanted = packages.join("\n");
+    if fs::read_to_string(&done).is_ok_and(|found| found == wanted) {
+        return path;
+    }
+    let _ = fs::remove_dir_all(&path);
+    venv(&usual_interpreter(), &path);
+    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+    let output = Command::new(path.join("bin/python")).args(pip).args(packages).output().expect("starts");
+    assert!(output.status.success(), "pip install {packages:?}: {}", text(&output.stderr));
+    fs::write(done, wanted).expect("writes");
+    path
+}
