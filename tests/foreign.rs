@@ -151,7 +151,7 @@ fn both_stores_work_wherever_it_runs() {
         return work_in_every_root(Path::new(&secure));
     }
     assert!(nix::unistd::geteuid().is_root(), "only root can change the root directory: run this test as root");
-    let size = fs::metadata(programs::boot()).expect("built").len();
+    let size = fs::metadata(cpack_test::programs::boot()).expect("built").len();
     println!("cpack-boot with both stores has {size} bytes");
     assert!(size <= LARGEST, "{size} bytes are more than {LARGEST}");
     let hdfs = Hdfs::start(&["secure"]);
@@ -170,7 +170,7 @@ fn both_stores_work_wherever_it_runs() {
 }
 
 fn work_in_every_root(secure: &Path) {
-    let (executable, world) = (programs::boot(), World::new());
+    let (executable, world) = (cpack_test::programs::boot(), World::new());
     let packed = pack(&world);
     let seaweed = Seaweed::start();
     let options = StoreOptions::of_process(BTreeMap::new());
