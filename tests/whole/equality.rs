@@ -71,6 +71,7 @@ fn every_interpreter_of_this_machine_boots_its_environment() {
     }
 }
 
+#[cfg(feature = "index")]
 #[test]
 fn awkward_packages_are_the_same() {
     let world = World::new();
@@ -91,6 +92,7 @@ fn awkward_packages_are_the_same() {
     assert_eq!(world.run(&launcher, &["-c", data]).trim(), "True");
 }
 
+#[cfg(feature = "index")]
 #[test]
 fn numpys_own_tests_pass_as_booted() {
     let world = World::new();
@@ -112,6 +114,7 @@ const EXTENSION: &str = "#include <Python.h>\n\
     static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, \"_speed\", NULL, -1, methods};\n\
     PyMODINIT_FUNC PyInit__speed(void) { return PyModule_Create(&module); }\n";
 
+#[cfg(feature = "index")]
 #[test]
 fn an_editable_project_with_an_extension_travels_as_an_overlay() {
     let world = World::new();

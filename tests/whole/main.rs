@@ -6,5 +6,6 @@ mod bench;
 mod equality;
 mod input;
 mod publication;
+#[cfg(feature = "index")]
 mod shipped;
 mod traces;

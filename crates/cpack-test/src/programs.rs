@@ -37,11 +37,14 @@ fn build(arguments: &[&str]) {
     assert!(status.expect("cargo runs").success(), "cargo build {arguments:?}");
 }
 
-/// `cluster-pack`, built once for all tests.
+/// `cluster-pack`, built once for all tests; or the one that `CPACK_TEST_PACKER` names.
 pub fn cluster_pack() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
-        build(&["-p", "cluster-pack"]);
+        if let Some(path) = std::env::var_os("CPACK_TEST_PACKER") {
+            return root().join(path);
+        }
+        build(&["-p", "cluster-pack", "-p", "cpack-bench"]);
         target().join("debug/cluster-pack")
     })
 }
@@ -51,7 +54,7 @@ pub fn boot() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
         if let Some(path) = std::env::var_os("CPACK_TEST_BOOT") {
-            return path.into();
+            return root().join(path);
         }
         let shipped = ["--config", "bootstrap/static.toml", "--profile", "boot", "-p", "cpack-boot"];
         build(&[&shipped[..], &["--features", "hdfs,s3"]].concat());
