@@ -11,15 +11,14 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use cpack_node::building::BuildError;
 use cpack_node::cache::Cache;
 use cpack_node::timing::Timing;
+use cpack_parallel::try_map;
 use cpack_pex::keep_youngest;
-use cpack_store::{FileOrObject, Key, Store, StoreError, StoreOptions, open};
+use cpack_store::{FileOrObject, Key, Store, StoreOptions, open};
 
 use crate::error::BootError;
 use crate::message::tell_if_not_as_chosen;
@@ -94,28 +93,11 @@ impl Fetch<'_> {
 fn download(store: &dyn Store, key: &Key, size: u64, path: &Path, threads: usize) -> Result<(), BootError> {
     let failed = |source| BuildError::Cache { path: path.into(), source };
     let file = File::create_new(path).map_err(failed)?;
-    let (next, error) = (AtomicU64::new(0), Mutex::new(None::<BootError>));
-    let work = || -> Result<(), BootError> {
-        loop {
-            let offset = next.fetch_add(RANGE, Ordering::Relaxed);
-            if offset >= size {
-                return Ok(());
-            }
-            let mut buffer = vec![0; usize::try_from(RANGE.min(size - offset)).unwrap_or(0)];
-            store.read_range(key, offset, &mut buffer).map_err(|error: StoreError| BootError::from(error))?;
-            file.write_all_at(&buffer, offset).map_err(failed)?;
-        }
+    let offsets: Vec<u64> = (0..size.div_ceil(RANGE)).map(|index| index * RANGE).collect();
+    let fetch = |&offset: &u64| -> Result<(), BootError> {
+        let mut buffer = vec![0; usize::try_from(RANGE.min(size - offset)).unwrap_or(0)];
+        store.read_range(key, offset, &mut buffer)?;
+        Ok(file.write_all_at(&buffer, offset).map_err(failed)?)
     };
-    std::thread::scope(|scope| {
-        for _ in 0..threads.min(usize::try_from(size / RANGE).unwrap_or(0) + 1) {
-            scope.spawn(|| {
-                if let Err(failure) = work() {
-                    next.store(u64::MAX - RANGE, Ordering::Relaxed);
-                    error.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(failure);
-                }
-            });
-        }
-    });
-    let error = error.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    error.map_or(Ok(()), Err)
+    try_map(threads, &offsets, fetch).map(drop)
 }

@@ -1,10 +1,8 @@
 //! Manifests, launchers and names: what is written after the layers.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
-
 use cpack_format::Digest;
 use cpack_format::manifest::{Layer, MAX_JSON, Manifest};
+use cpack_parallel::try_map;
 use cpack_store::{Key, Put, Source, Store, StoreErrorKind, Written};
 use serde::{Deserialize, Serialize};
 
@@ -60,18 +58,7 @@ pub fn publish_manifest(store: &dyn Store, manifest: &Manifest, repair: bool) ->
 
 /// Many at once: each waits for the network.
 fn check_layers(store: &dyn Store, layers: &[Layer]) -> Result<(), PublishError> {
-    let next = AtomicUsize::new(0);
-    let work = || -> Result<(), PublishError> {
-        while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
-            check_layer(store, layer)?;
-        }
-        Ok(())
-    };
-    thread::scope(|scope| {
-        let workers: Vec<_> = (1..CHECKS.min(layers.len())).map(|_| scope.spawn(work)).collect();
-        let own = work();
-        workers.into_iter().filter_map(|worker| worker.join().ok()).chain([own]).collect()
-    })
+    try_map(CHECKS, layers, |layer| check_layer(store, layer)).map(drop)
 }
 
 fn check_layer(store: &dyn Store, layer: &Layer) -> Result<(), PublishError> {
@@ -164,4 +151,73 @@ pub fn publish_name(
     }
     let bytes = serde_json::to_vec_pretty(record).unwrap_or_default();
     Ok(written.and(store.put(&key, Source::Bytes(&bytes), Put::Replace)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::path::Path;
+    use std::time::SystemTime;
+
+    use cpack_format::manifest::{Archive, LayerKind};
+    use cpack_store::{Listed, Stat, StoreError, StoreUri};
+
+    use super::*;
+
+    /// A store whose client panics when it is asked for one object, and that has every other.
+    #[derive(Debug)]
+    struct Dying(StoreUri, Key);
+
+    impl Store for Dying {
+        fn uri(&self) -> &StoreUri {
+            &self.0
+        }
+        fn stat(&self, key: &Key) -> Result<Option<Stat>, StoreError> {
+            assert!(*key != self.1, "the client dies");
+            Ok(Some(Stat { size: 1, modified: SystemTime::now() }))
+        }
+        fn read(&self, _: &Key, _: u64) -> Result<Vec<u8>, StoreError> {
+            unreachable!()
+        }
+        fn read_range(&self, _: &Key, _: u64, _: &mut [u8]) -> Result<(), StoreError> {
+            unreachable!()
+        }
+        fn put(&self, _: &Key, _: Source<'_>, _: Put) -> Result<Written, StoreError> {
+            unreachable!()
+        }
+        fn refresh(&self, _: &Key) -> Result<(), StoreError> {
+            unreachable!()
+        }
+        fn list(&self, _: &str) -> Result<Vec<Listed>, StoreError> {
+            unreachable!()
+        }
+        fn delete(&self, _: &Key) -> Result<(), StoreError> {
+            unreachable!()
+        }
+        fn remove_old(&self, _: &Key, _: SystemTime) -> Result<bool, StoreError> {
+            unreachable!()
+        }
+        fn sweep(&self, _: SystemTime) -> Result<usize, StoreError> {
+            unreachable!()
+        }
+    }
+
+    fn layer(name: &str) -> Layer {
+        let digest = Digest::of(name.as_bytes());
+        let archive = Archive { digest, size: 1, unpacked: 0, files: 0, directory: 0, pieces: Vec::new() };
+        let (version, imports, needs, first) = (String::new(), Vec::new(), Vec::new(), Vec::new());
+        let (kind, name, rank) = (LayerKind::Distribution, name.to_owned(), 0);
+        Layer { kind, name, version, content: digest, archive, imports, needs, rank, first }
+    }
+
+    #[test]
+    fn check_layers_panics_when_a_worker_does() {
+        let layers: Vec<Layer> = (0..100).map(|number| layer(&number.to_string())).collect();
+        for dies in [0, 37, 99] {
+            let store = Dying(StoreUri::directory(Path::new("/store")), layers[dies].key());
+            let checked = catch_unwind(AssertUnwindSafe(|| check_layers(&store, &layers)));
+            assert!(checked.is_err(), "layer {dies} was not checked, and the others count for it: {checked:?}");
+            check_layers(&store, &layers[..dies]).expect("these are there");
+        }
+    }
 }

@@ -5,11 +5,10 @@ use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cpack_format::content::{Item, Kind, content_digest};
 use cpack_format::{Digest, SafePath};
+use cpack_parallel::try_map_with;
 
 /// Bytes read at once: a multiple of what BLAKE3 hashes in parallel, small enough for a core's cache.
 const BUFFER: usize = 256 << 10;
@@ -18,22 +17,9 @@ const BUFFER: usize = 256 << 10;
 pub fn content_of(root: &Path, threads: usize, progress: &(dyn Fn() + Sync)) -> io::Result<Digest> {
     let mut found = Vec::new();
     walk(root, PathBuf::new(), &mut found)?;
-    let next = AtomicUsize::new(0);
-    let items = Mutex::new(Ok(Vec::with_capacity(found.len())));
-    std::thread::scope(|scope| {
-        for _ in 0..threads.clamp(1, found.len().max(1)) {
-            scope.spawn(|| {
-                let mine = hash_some(root, &found, &next, progress);
-                let mut items = items.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                match (items.as_mut(), mine) {
-                    (Ok(all), Ok(mine)) => all.extend(mine),
-                    (Ok(_), Err(error)) => *items = Err(error),
-                    (Err(_), _) => {}
-                }
-            });
-        }
-    });
-    let mut items = items.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)?;
+    let buffer = || vec![0; BUFFER];
+    let item = |buffer: &mut Vec<u8>, (path, kind): &(PathBuf, Kind)| item_at(root, path, *kind, buffer, progress);
+    let mut items = try_map_with(threads, &found, buffer, item)?;
     Ok(content_digest(&mut items))
 }
 
@@ -64,29 +50,19 @@ fn walk(root: &Path, directory: PathBuf, found: &mut Vec<(PathBuf, Kind)>) -> io
     Ok(())
 }
 
-fn hash_some(
-    root: &Path,
-    found: &[(PathBuf, Kind)],
-    next: &AtomicUsize,
-    progress: &(dyn Fn() + Sync),
-) -> io::Result<Vec<Item>> {
-    let mut items = Vec::new();
-    let mut buffer = vec![0; BUFFER];
-    while let Some((path, kind)) = found.get(next.fetch_add(1, Ordering::Relaxed)) {
-        let safe = SafePath::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
-        let place = root.join(path);
-        let (kind, size, digest) = match kind {
-            Kind::Directory => (Kind::Directory, 0, Digest::of(b"")),
-            Kind::Link => {
-                let target = fs::read_link(place)?;
-                let target = target.as_os_str().as_bytes();
-                (Kind::Link, target.len() as u64, Digest::of(target))
-            }
-            Kind::File | Kind::Executable => hash_file(&place, &mut buffer, progress)?,
-        };
-        items.push(Item { path: safe, kind, size, digest });
-    }
-    Ok(items)
+fn item_at(root: &Path, path: &Path, kind: Kind, buffer: &mut [u8], progress: &(dyn Fn() + Sync)) -> io::Result<Item> {
+    let safe = SafePath::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    let place = root.join(path);
+    let (kind, size, digest) = match kind {
+        Kind::Directory => (Kind::Directory, 0, Digest::of(b"")),
+        Kind::Link => {
+            let target = fs::read_link(place)?;
+            let target = target.as_os_str().as_bytes();
+            (Kind::Link, target.len() as u64, Digest::of(target))
+        }
+        Kind::File | Kind::Executable => hash_file(&place, buffer, progress)?,
+    };
+    Ok(Item { path: safe, kind, size, digest })
 }
 
 fn hash_file(path: &Path, buffer: &mut [u8], progress: &(dyn Fn() + Sync)) -> io::Result<(Kind, u64, Digest)> {

@@ -6,10 +6,10 @@ use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cpack_fault::point;
+use cpack_parallel::try_map;
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::unistd::linkat;
@@ -74,15 +74,11 @@ struct Group {
 /// State that the threads share.
 struct Work<'a> {
     tree: &'a Path,
-    groups: Vec<Group>,
-    next: AtomicUsize,
     files: AtomicU64,
     copied: AtomicU64,
     /// Set when the file system refused a link: the next ones are copied at once.
     copy: AtomicBool,
     how: How,
-    progress: &'a (dyn Fn() + Sync),
-    error: Mutex<Option<LinkError>>,
 }
 
 /// Merges the directories `layers` into the empty directory `tree`, without what `leave_out` names. `progress` is
@@ -108,25 +104,16 @@ pub fn link_layers(
     point("tree.directories").map_err(|source| classify(source, tree.into()))?;
     let work = Work {
         tree,
-        groups,
-        next: AtomicUsize::new(0),
         files: AtomicU64::new(0),
         copied: AtomicU64::new(0),
         copy: AtomicBool::new(how == How::Copy),
         how,
-        progress,
-        error: Mutex::new(None),
     };
-    std::thread::scope(|scope| {
-        for _ in 1..threads.min(work.groups.len()) {
-            scope.spawn(|| work.run());
-        }
-        work.run();
-    });
-    match work.error.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-        Some(error) => Err(error),
-        None => Ok(Linked { files: work.files.into_inner(), copied: work.copied.into_inner() }),
-    }
+    try_map(threads, &groups, |group| {
+        progress();
+        work.link_group(group)
+    })?;
+    Ok(Linked { files: work.files.into_inner(), copied: work.copied.into_inner() })
 }
 
 fn vanished(layer: &Path, error: io::Error) -> LinkError {
@@ -174,17 +161,6 @@ fn scan(
 }
 
 impl Work<'_> {
-    /// Takes groups until there are none, or one failed.
-    fn run(&self) {
-        while let Some(group) = self.groups.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            (self.progress)();
-            if let Err(error) = self.link_group(group) {
-                self.next.store(self.groups.len(), Ordering::Relaxed);
-                *self.error.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
-            }
-        }
-    }
-
     fn link_group(&self, group: &Group) -> Result<(), LinkError> {
         let target = self.tree.join(&group.directory);
         let from = File::open(&group.source).map_err(|e| vanished(&group.source, e))?;

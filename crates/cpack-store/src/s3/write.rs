@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, MetadataDirective};
+use cpack_parallel::try_map;
 
 use super::super::content::Content;
 use super::super::retry::Failure;
@@ -93,33 +94,11 @@ impl S3Store {
     /// Sends all parts, several at once, each tried again by itself.
     fn send_parts(&self, key: &Key, upload: &str, content: &Content<'_>) -> Result<Vec<CompletedPart>, StoreError> {
         let size = part_size(content.len());
-        let count = content.len().div_ceil(size);
-        let next = std::sync::atomic::AtomicU64::new(0);
-        let worker = || {
-            let mut done = Vec::new();
-            loop {
-                let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                if index >= count {
-                    return Ok(done);
-                }
-                let range = index * size..content.len().min((index + 1) * size);
-                match self.send_part(key, upload, content, index, range) {
-                    Ok(part) => done.push(part),
-                    Err(error) => {
-                        // The others stop after the part that they are at.
-                        next.store(count, std::sync::atomic::Ordering::Relaxed);
-                        return Err(error);
-                    }
-                }
-            }
-        };
-        let results: Vec<Result<Vec<CompletedPart>, StoreError>> = std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..PARTS_IN_FLIGHT.min(count as usize)).map(|_| scope.spawn(worker)).collect();
-            workers.into_iter().filter_map(|worker| worker.join().ok()).collect()
-        });
-        let mut parts = results.into_iter().collect::<Result<Vec<_>, _>>()?.concat();
-        parts.sort_unstable_by_key(CompletedPart::part_number);
-        Ok(parts)
+        let numbers: Vec<u64> = (0..content.len().div_ceil(size)).collect();
+        try_map(PARTS_IN_FLIGHT, &numbers, |&index| {
+            let range = index * size..content.len().min((index + 1) * size);
+            self.send_part(key, upload, content, index, range)
+        })
     }
 
     fn send_part(
@@ -309,6 +288,9 @@ fn percent_encode(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::super::super::{Source, StoreOptions, Watcher};
     use super::*;
     use proptest::prelude::*;
 
@@ -318,6 +300,19 @@ mod tests {
             let size = part_size(len);
             prop_assert!(size >= PART && len.div_ceil(size) <= MOST_PARTS);
         }
+    }
+
+    #[test]
+    fn send_parts_panics_when_a_worker_does() {
+        let store = S3Store::new(&"s3://bucket/p".parse().expect("a URI"), &StoreOptions::default()).expect("opens");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        file.as_file().set_len(3 * PART).expect("grows");
+        let die = |_| panic!("a worker dies");
+        let content = Content::open(Source::Watched(file.path(), Watcher(&die))).expect("opens");
+        let key = Key::layer(&cpack_format::Digest::of(b""));
+        let sent = catch_unwind(AssertUnwindSafe(|| store.send_parts(&key, "upload", &content)));
+        let panic = sent.expect_err("an upload whose parts are missing is not whole");
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&"a worker dies"));
     }
 
     #[test]
