@@ -162,7 +162,7 @@ mod tests {
     use super::*;
     use cpack_extract::ExtractError;
     use cpack_format::Digest;
-    use cpack_format::manifest::Archive;
+    use cpack_format::manifest::{Archive, LayerKind};
 
     fn layer(name: &str, rank: u32, unpacked: u64) -> Layer {
         let digest = Digest::of(name.as_bytes());
