@@ -11,10 +11,11 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use cpack_extract::{BytesSource, LayerTask, Limits, ZipTask, everything, extract_layers, extract_zip};
+use cpack_extract::{BytesSource, LayerTask, Limits, ZipTask, everything, extract_zip};
 use cpack_format::SafePath;
 use cpack_format::content::Kind;
 use cpack_layer::archive::{Body, DEFAULT_LEVEL, Entry, Written, write_layer};
+use cpack_test::extraction::extract_tasks;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use zip::CompressionMethod;
 use zip::write::SimpleFileOptions;
@@ -72,7 +73,7 @@ fn extraction(criterion: &mut Criterion) {
                     source: Box::new(BytesSource(&layer)),
                     into: fresh(),
                 },
-                |task| extract_layers(vec![task], &limits, &cancel, &|_, _| Ok(())).expect("extracts"),
+                |task| extract_tasks(vec![task], &limits, &cancel, &|_| Ok(())).expect("extracts"),
                 BatchSize::PerIteration,
             );
         });

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
-use cpack_extract::{Limits, unzip};
+use cpack_extract::Limits;
 use cpack_format::exit::Exit;
 use cpack_format::job::{self, Job};
 use cpack_format::launcher::{TRAILER_SIZE, Trailer, appendix};
@@ -21,6 +21,7 @@ use cpack_format::manifest::Manifest;
 use cpack_format::zip::{MAX_TAIL, Method, local_header_len, read_directory, read_end};
 use cpack_pex::info::PexInfo;
 use cpack_test::archives::Maker;
+use cpack_test::extraction::unzip;
 use cpack_test::small_world::{entries, noise};
 
 use crate::random::{Part, Random};

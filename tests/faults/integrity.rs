@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use cpack_extract::{BytesSource, Failure, LayerTask, Limits, extract_layers};
+use cpack_extract::{BytesSource, Failure, LayerTask, Limits};
 use cpack_format::Digest;
 use cpack_format::exit::Exit;
 use cpack_format::job::{self, Job};
@@ -20,6 +20,7 @@ use cpack_format::launcher::{TRAILER_SIZE, Trailer, appendix};
 use cpack_format::manifest::{LayerKind, Manifest};
 use cpack_format::zip::{MAX_TAIL, read_end};
 use cpack_test::archives::{Maker, Nodes};
+use cpack_test::extraction::extract_tasks;
 use cpack_test::small_world::{World, assert_fails, entries, nodes, spawn, succeed, write_executable};
 
 use crate::inspect::remove;
@@ -59,11 +60,11 @@ fn extract(shipped: &Shipped, bytes: &[u8], into: &Path) -> Result<(), Failure> 
         into: directory,
     };
     let done = AtomicBool::new(false);
-    let note = |_, _| {
+    let note = |_| {
         done.store(true, std::sync::atomic::Ordering::Relaxed);
         Ok(())
     };
-    let result = extract_layers(vec![task], &Limits::default(), &AtomicBool::new(false), &note);
+    let result = extract_tasks(vec![task], &Limits::default(), &AtomicBool::new(false), &note);
     assert_eq!(result.is_ok(), done.into_inner(), "a refused layer was handed over");
     result.map(|_| ())
 }

@@ -45,3 +45,17 @@ fn empty_directory(path: &Path) -> Result<OwnedFd, BootError> {
     }
     Ok(File::open(path).map_err(failed)?.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unzip_refuses_a_directory_that_is_not_empty() {
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::write(directory.path().join("mine"), b"x").expect("writes");
+        let error = empty_directory(directory.path()).expect_err("refuses");
+        assert!(error.to_string().contains("is not empty"), "{error}");
+        assert_eq!(fs::read_dir(directory.path()).expect("lists").count(), 1);
+    }
+}

@@ -46,7 +46,7 @@ pub fn local(artifact: &OsStr, settings: &Settings) -> Result<PathBuf, BootError
     let mut attempts = node.attempts(&[]);
     loop {
         let cache = attempts.next_cache(&mut timing)?;
-        match fetch.into_cache(&cache, &digest[..32]) {
+        match fetch.copy_into(&cache, &digest[..32]) {
             Err(BootError::Build(error)) => attempts.failed(error)?,
             Err(error) => return Err(error),
             Ok(path) => {
@@ -67,7 +67,7 @@ struct Fetch<'a> {
 
 impl Fetch<'_> {
     /// The file of that name below `artifacts/` of a cache: fetched unless it is there.
-    fn into_cache(&self, cache: &Cache, directory: &str) -> Result<PathBuf, BootError> {
+    fn copy_into(&self, cache: &Cache, directory: &str) -> Result<PathBuf, BootError> {
         let all = cache.root().join("artifacts");
         let place = all.join(directory);
         let path = place.join(self.key.as_str());

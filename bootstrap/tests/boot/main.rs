@@ -1,5 +1,5 @@
 //! Real processes: launchers that are started, raced, stopped, killed and lied to, as an unprivileged user.
-#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+#![expect(clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
 mod faults;
 mod sharing;

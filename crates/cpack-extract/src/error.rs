@@ -1,4 +1,4 @@
-//! What can go wrong, and what it means for whoever started the boot.
+//! Errors of an extraction, with their exit codes.
 
 use std::error::Error;
 use std::fmt;
@@ -9,103 +9,45 @@ use cpack_format::exit::Exit;
 use cpack_format::zip::ZipError;
 use cpack_store::StoreError;
 
-use super::plan::PlanError;
+use crate::plan::PlanError;
 
-/// Why an archive was not extracted.
+/// An error of the caller's own.
+pub type CallerError = Box<dyn Error + Send + Sync>;
+
+/// Why an archive was not extracted. Nothing was written of an archive that is `Refused`.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what each variant means")]
 pub enum ExtractError {
-    /// The caller wanted to stop.
     #[error("stopped before everything was extracted")]
     Stopped,
-    /// The archive's bytes cannot be had.
     #[error("cannot extract {archive}")]
-    Read {
-        /// Which archive.
-        archive: String,
-        /// Why.
-        source: StoreError,
-    },
-    /// The archive is no zip that can be read.
+    Read { archive: String, source: StoreError },
     #[error("cannot extract {archive}")]
-    Zip {
-        /// Which archive.
-        archive: String,
-        /// Why.
-        source: ZipError,
-    },
-    /// The archive is hostile, or does not fit its manifest. Nothing of it was written.
+    Zip { archive: String, source: ZipError },
     #[error("refused to extract {archive}")]
-    Refused {
-        /// Which archive.
-        archive: String,
-        /// Why.
-        source: PlanError,
-    },
-    /// A piece's bytes are not those that were packed.
+    Refused { archive: String, source: PlanError },
     #[error(
         "{archive} is damaged: the piece at offset {offset} of {location} has digest {found}, expected {expected}: repair the store \
          with `cluster-pack upload --repair`"
     )]
-    Piece {
-        /// Which archive.
-        archive: String,
-        /// Where its bytes are from.
-        location: String,
-        /// Where the piece starts.
-        offset: u64,
-        /// Digest of the bytes as read.
-        found: Digest,
-        /// Digest in the manifest.
-        expected: Digest,
-    },
-    /// An entry is not what the archive says it is.
+    Piece { archive: String, location: String, offset: u64, found: Digest, expected: Digest },
     #[error("{archive} is damaged: {entry:?} {reason}")]
-    Entry {
-        /// Which archive.
-        archive: String,
-        /// The entry.
-        entry: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The content is not what the manifest names.
+    Entry { archive: String, entry: String, reason: String },
     #[error(
         "{archive} is damaged: its content has digest {found}, expected {expected}: pack the environment again with \
          `cluster-pack upload --repair`"
     )]
-    Digest {
-        /// Which archive.
-        archive: String,
-        /// Digest of what was decoded.
-        found: Digest,
-        /// Digest in the manifest.
-        expected: Digest,
-    },
-    /// A file cannot be written.
+    Digest { archive: String, found: Digest, expected: Digest },
     #[error("cannot write {path:?} of {archive}")]
-    Write {
-        /// Which archive.
-        archive: String,
-        /// The file, relative to the directory extracted to.
-        path: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// The caller could not take over what was extracted, or not say where to.
+    Write { archive: String, path: String, source: io::Error },
     #[error("cannot keep {archive}")]
-    Caller {
-        /// Which archive.
-        archive: String,
-        /// Why.
-        source: Box<dyn Error + Send + Sync>,
-    },
-    /// A fault in this program: a worker thread panicked.
+    Caller { archive: String, source: CallerError },
     #[error("an extracting thread failed: this is a fault of cpack-boot")]
     Panicked,
 }
 
 impl ExtractError {
-    /// The exit code that fits.
+    /// The exit code of a start that ends with this error.
     pub fn exit(&self) -> Exit {
         match self {
             Self::Stopped => Exit::Stopped,
@@ -117,14 +59,9 @@ impl ExtractError {
             Self::Panicked => Exit::Internal,
         }
     }
-
-    /// Whether the same extraction may succeed later.
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Read { source, .. } if source.is_transient())
-    }
 }
 
-/// Everything that went wrong: the first error stops the others, which may have failed as well by then.
+/// All errors of an extraction. The first one stops the other workers, which may have failed as well by then.
 #[derive(Debug)]
 pub struct Failure(Box<Errors>);
 
@@ -135,8 +72,8 @@ struct Errors {
 }
 
 impl Failure {
-    /// What went wrong, if anything did. That it was stopped counts only where nothing else is wrong.
-    pub(super) fn of(mut errors: Vec<ExtractError>) -> Option<Self> {
+    /// The failure with these errors; `None` without any. [`ExtractError::Stopped`] comes last, and once.
+    pub(crate) fn of(mut errors: Vec<ExtractError>) -> Option<Self> {
         errors.sort_by_key(|error| matches!(error, ExtractError::Stopped));
         errors.dedup_by(|a, b| matches!((a, b), (ExtractError::Stopped, ExtractError::Stopped)));
         let mut errors = errors.into_iter();
@@ -153,7 +90,7 @@ impl Failure {
         std::iter::once(&self.0.first).chain(&self.0.others)
     }
 
-    /// The exit code that fits.
+    /// The exit code of the first error.
     pub fn exit(&self) -> Exit {
         self.0.first.exit()
     }
@@ -181,10 +118,10 @@ impl Error for Failure {
     }
 }
 
-pub(super) fn zip_error(archive: &str, source: ZipError) -> ExtractError {
+pub(crate) fn zip_error(archive: &str, source: ZipError) -> ExtractError {
     ExtractError::Zip { archive: archive.to_owned(), source }
 }
 
-pub(super) fn refused(archive: &str, source: PlanError) -> ExtractError {
+pub(crate) fn refused(archive: &str, source: PlanError) -> ExtractError {
     ExtractError::Refused { archive: archive.to_owned(), source }
 }

@@ -1,11 +1,11 @@
 //! The workers: one pool for all archives of an extraction.
 //!
-//! A worker takes the next span of an archive that was started, and starts another archive where there is none. So the
-//! archives are worked on in their order, all workers share a large one, and nobody waits for an archive to end.
+//! A worker takes the next span of an archive that was started, and starts another archive when there is none. So the
+//! archives are worked on in their order, all workers share a large one, and no worker waits for an archive to end.
 //!
-//! Where reading takes time, *fetchers* do this, as many as there shall be reads in flight, and hand what they read to
-//! the workers, who only decode. What was fetched and not yet decoded has a budget in bytes: when decoding is slower
-//! than the network, fetchers wait, and the other way round. The time is that of the slower of the two.
+//! Where reading takes time, *fetchers* read, one for each read in flight, and hand the bytes to the workers, which only
+//! decode. The bytes that are fetched and not yet decoded have a budget: when decoding is slower than the network,
+//! fetchers wait, and the other way round. The time is that of the slower of the two.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,45 +13,48 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::error::{ExtractError, Failure};
-use super::run::{Run, Worker, lock};
-use super::stream::Budget;
+use crate::error::{ExtractError, Failure};
+use crate::large::Budget;
+use crate::limits::Stats;
+use crate::lock::lock;
+use crate::run::Run;
+use crate::worker::Worker;
 
 /// Stack of a worker: decoders keep their tables on the heap.
 const STACK: usize = 512 << 10;
 
-/// How often a worker that waits for others looks whether it should stop.
+/// How often a waiting worker checks whether it should stop.
 const GLANCE: Duration = Duration::from_millis(50);
 
-/// Files of archives in work beyond which no other is started: about 16 MiB of plans.
+/// No other archive is started while those in work have this many files: about 16 MiB of plans.
 const MAX_PLANNED: usize = 50_000;
 
-/// Buffers kept for fetching that nobody uses at the moment: they are not counted, and cost page faults where new.
+/// Unused buffers that are kept for fetchers. They are not part of the budget; new ones cost page faults.
 const MAX_FREE: usize = 8;
 
 /// What the workers work on.
-pub(super) trait Jobs<'a>: Sync {
-    /// Starts the next archive. None where there is none left; it is asked again by other workers.
+pub(crate) trait Jobs<'a>: Sync {
+    /// Starts the next archive; `None` if there is none left. Other workers call it again after that.
     fn start(&self) -> Option<Result<Run<'a>, ExtractError>>;
 
-    /// This many bytes of content of an archive were written.
+    /// `bytes` of content of an archive were written.
     fn progress(&self, run: &Run<'a>, bytes: u64);
 
     /// An archive is complete.
     fn done(&self, run: &Run<'a>) -> Result<(), ExtractError>;
 }
 
-/// Who works, with how much memory.
+/// How many threads work, with how much memory.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Crew {
+pub(crate) struct Crew {
     /// Threads that decode, the caller's among them.
-    pub(super) threads: usize,
-    /// Threads that fetch. None: those that decode read themselves.
-    pub(super) fetchers: usize,
+    pub(crate) threads: usize,
+    /// Threads that fetch. 0: those that decode read themselves.
+    pub(crate) fetchers: usize,
     /// Bytes that may be fetched and not yet decoded.
-    pub(super) fetched: u64,
+    pub(crate) fetched: u64,
     /// Bytes for buffers of large entries.
-    pub(super) large: u64,
+    pub(crate) large: u64,
 }
 
 /// The workers' common state.
@@ -71,7 +74,7 @@ struct Pool<'p, 'a> {
 struct State<'a> {
     /// Archives with spans to be taken, and the next span of each.
     ready: VecDeque<(Arc<Run<'a>>, usize)>,
-    /// Spans of the first of them that were left for a worker with more memory.
+    /// Spans of the first of them that are left for a worker with more memory.
     passed: VecDeque<usize>,
     /// Workers that are starting an archive.
     starting: usize,
@@ -87,6 +90,8 @@ struct State<'a> {
     in_flight: u64,
     /// Buffers to be used again.
     free: Vec<Vec<u8>>,
+    /// Sums over the complete archives.
+    done: Stats,
     errors: Vec<ExtractError>,
 }
 
@@ -104,8 +109,8 @@ enum Step<'a> {
     End,
 }
 
-/// Lets a crew do `jobs`. The archive bytes read.
-pub(super) fn work<'a>(jobs: &dyn Jobs<'a>, crew: Crew, cancel: &AtomicBool) -> Result<u64, Failure> {
+/// Does `jobs` with the threads of `crew`.
+pub(crate) fn work<'a>(jobs: &dyn Jobs<'a>, crew: Crew, cancel: &AtomicBool) -> Result<Stats, Failure> {
     let pool = Pool {
         jobs,
         cancel,
@@ -119,7 +124,7 @@ pub(super) fn work<'a>(jobs: &dyn Jobs<'a>, crew: Crew, cancel: &AtomicBool) -> 
     let shared = &pool;
     thread::scope(|scope| {
         let thread = |name: &str| thread::Builder::new().stack_size(STACK).name(name.into());
-        // Where no more threads can be had, those that there are do.
+        // If no more threads can be started, those that run do all the work.
         lock(&pool.state).fetchers = crew.fetchers;
         let mut others = Vec::new();
         for left in (0..crew.fetchers).rev() {
@@ -139,8 +144,11 @@ pub(super) fn work<'a>(jobs: &dyn Jobs<'a>, crew: Crew, cancel: &AtomicBool) -> 
             }
         }
     });
-    let errors = std::mem::take(&mut lock(&pool.state).errors);
-    Failure::of(errors).map_or_else(|| Ok(pool.packed.into_inner()), Err)
+    let State { done, errors, .. } = std::mem::take(&mut *lock(&pool.state));
+    match Failure::of(errors) {
+        Some(failure) => Err(failure),
+        None => Ok(Stats { packed: pool.packed.into_inner(), ..done }),
+    }
 }
 
 impl<'a> Pool<'_, 'a> {
@@ -225,7 +233,7 @@ impl<'a> Pool<'_, 'a> {
         self.changed.wait_timeout(state, GLANCE).unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// What to do next: a worker takes the span that suits it, a fetcher the next one if the budget has room for it.
+    /// What to do next: a worker takes the first span that suits it, a fetcher the next one if the budget has room for it.
     fn next(&self, worker: Option<&Worker>) -> Step<'a> {
         let fetching = worker.is_none();
         let suits = |run: &Run<'a>, span| worker.is_none_or(|worker| run.suits(worker, span));
@@ -270,7 +278,7 @@ impl<'a> Pool<'_, 'a> {
         }
     }
 
-    /// Takes in what [`Jobs::start`] gave.
+    /// Queues the archive that [`Jobs::start`] returned.
     fn add(&self, started: Option<Result<Run<'a>, ExtractError>>) -> Result<(), ExtractError> {
         let mut state = lock(&self.state);
         state.starting -= 1;
@@ -281,7 +289,7 @@ impl<'a> Pool<'_, 'a> {
         };
         state.planned += run.plan.files.len();
         self.packed.fetch_add(run.read_before(), Ordering::Relaxed);
-        if !run.is_empty() {
+        if !run.plan.spans.is_empty() {
             state.ready.push_back((run, 0));
             return Ok(());
         }
@@ -311,13 +319,15 @@ impl<'a> Pool<'_, 'a> {
         self.jobs.done(run)?;
         let mut state = lock(&self.state);
         state.planned -= run.plan.files.len();
+        state.done.files += run.plan.files.len() as u64;
+        state.done.unpacked += run.plan.unpacked;
         self.changed.notify_all();
         Ok(())
     }
 }
 
 impl<'a> State<'a> {
-    /// Takes the next span that `suits`, or the first where none does, with `len` bytes of the budget.
+    /// Takes the next span that `suits`, or else the first one, with `len` bytes of the budget.
     fn take(&mut self, len: u64, suits: Suits<'_, 'a>) -> Option<Step<'a>> {
         let (run, next) = self.ready.front_mut()?;
         let spans = run.plan.spans.len();
@@ -339,10 +349,10 @@ impl<'a> State<'a> {
     }
 }
 
-/// Whether the worker that asks can decode a span at full speed.
+/// Whether the asking worker can decode a span at full speed.
 type Suits<'s, 'a> = &'s dyn Fn(&Run<'a>, usize) -> bool;
 
-/// Stops the others when a worker panics, so that nobody waits for it.
+/// Stops the other workers when one panics, so that they do not wait for it.
 struct Guard<'g, 'p, 'a>(&'g Pool<'p, 'a>);
 
 impl Drop for Guard<'_, '_, '_> {

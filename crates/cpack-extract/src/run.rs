@@ -1,111 +1,66 @@
-//! One archive while it is extracted: spans are decoded in any order by any thread, and whoever is last completes it.
+//! One archive while it is extracted: any thread decodes a span, in any order, and the thread that decodes the last one
+//! completes the archive.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd as _;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cpack_format::Digest;
 use cpack_format::content::{Item, Kind, content_digest};
 use cpack_format::manifest::Archive;
 
-use super::cut::CutFile;
-use super::decode::{Codec, SPARE};
-use super::error::{ExtractError, zip_error};
-use super::plan::{Layout, Plan, PlannedFile, Span, Unit, WHOLE};
-use super::source::{PieceSource, verify};
-use super::stream;
-use super::tree::{Cursor, Tree};
+use crate::codec::SPARE;
+use crate::cut::CutFile;
+use crate::destination::{Cursor, Destination};
+use crate::error::{ExtractError, zip_error};
+use crate::large::{self, CHUNK, Reader, Stop, StreamError};
+use crate::lock::lock;
+use crate::plan::{Layout, Plan, PlannedFile, Span, Unit, WHOLE};
+use crate::source::{PieceSource, verify};
+use crate::sum::{FileSum, PartSum};
+use crate::worker::{Worker, memory, room};
 
-/// How what is decoded is checked.
+/// How the decoded bytes are checked.
 #[derive(Debug)]
-pub(super) enum Check<'a> {
-    /// Each span against its piece's digest, everything together against the content's.
-    Layer {
-        /// The pieces.
-        archive: &'a Archive,
-        /// Where they are.
-        layout: Layout<'a>,
-        /// What the content must be.
-        content: Digest,
-    },
+pub(crate) enum Check<'a> {
+    /// Each span against the digest of its piece, all files together against the digest `content`.
+    Layer { archive: &'a Archive, layout: Layout<'a>, content: Digest },
     /// Each entry against its CRC-32.
     Crc,
 }
 
 /// One archive being extracted.
 #[derive(Debug)]
-pub(super) struct Run<'a> {
+pub(crate) struct Run<'a> {
     /// The caller's number for it.
-    pub(super) id: usize,
+    pub(crate) id: usize,
     /// What it is called in messages.
-    pub(super) name: String,
-    pub(super) plan: Plan,
+    pub(crate) name: String,
+    pub(crate) plan: Plan,
     serial: u64,
     source: Box<dyn PieceSource + 'a>,
     into: OwnedFd,
-    pub(super) check: Check<'a>,
-    pub(super) cut: Vec<CutFile>,
-    found: Mutex<Found>,
-    left: AtomicUsize,
+    check: Check<'a>,
+    cut: Vec<CutFile>,
+    decoded: Mutex<Decoded>,
+    /// Spans that are not decoded yet.
+    undecoded: AtomicUsize,
 }
 
-/// What was found in the data.
+/// What the data of an archive held that [`Run::complete`] needs.
 #[derive(Debug, Default)]
-struct Found {
+struct Decoded {
     /// Digest of each file's content, by index; for layers only.
     digests: Vec<Option<Digest>>,
     /// Targets of links.
     links: Vec<(u32, Box<[u8]>)>,
 }
 
-/// What one worker uses again and again.
-#[derive(Debug)]
-pub(super) struct Worker {
-    pub(super) codec: Codec,
-    pub(super) cursor: Cursor,
-    pub(super) output: Vec<u8>,
-    pub(super) digests: Vec<(u32, Digest)>,
-    pub(super) large: stream::Large,
-    budget: Arc<stream::Budget>,
-}
-
-impl Worker {
-    pub(super) fn new(budget: Arc<stream::Budget>) -> io::Result<Self> {
-        Ok(Self {
-            codec: Codec::new()?,
-            cursor: Cursor::default(),
-            output: Vec::new(),
-            digests: Vec::new(),
-            large: stream::Large::new(Arc::clone(&budget)),
-            budget,
-        })
-    }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// `len` bytes of `buffer`, which grows where it must and keeps what it has.
-pub(super) fn room(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
-    if buffer.len() < len {
-        // Not `resize`: the old bytes need not be copied.
-        *buffer = vec![0; len];
-    }
-    &mut buffer[..len]
-}
-
-/// Lengths within one span, which is in memory.
-pub(super) fn memory(len: u64) -> usize {
-    usize::try_from(len).unwrap_or(usize::MAX)
-}
-
 impl<'a> Run<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         id: usize,
         name: String,
         plan: Plan,
@@ -121,8 +76,8 @@ impl<'a> Run<'a> {
             id,
             name,
             cut: cut.collect(),
-            left: AtomicUsize::new(plan.spans.len()),
-            found: Mutex::new(Found { digests, links: Vec::new() }),
+            undecoded: AtomicUsize::new(plan.spans.len()),
+            decoded: Mutex::new(Decoded { digests, links: Vec::new() }),
             serial: SERIAL.fetch_add(1, Ordering::Relaxed) as u64,
             plan,
             source,
@@ -131,17 +86,17 @@ impl<'a> Run<'a> {
         }
     }
 
-    pub(super) fn tree(&self) -> Tree<'_> {
-        Tree { root: self.into.as_fd(), serial: self.serial, directories: &self.plan.directories }
+    fn destination(&self) -> Destination<'_> {
+        Destination { root: self.into.as_fd(), serial: self.serial, directories: &self.plan.directories }
     }
 
     /// Length of the span with this index.
-    pub(super) fn span_len(&self, index: usize) -> u64 {
+    pub(crate) fn span_len(&self, index: usize) -> u64 {
         self.plan.spans.get(index).map_or(0, |span| span.len.into())
     }
 
     /// Reads the span with this index to the start of `buffer`, not verified yet.
-    pub(super) fn read(&self, index: usize, buffer: &mut Vec<u8>) -> Result<(), ExtractError> {
+    pub(crate) fn read(&self, index: usize, buffer: &mut Vec<u8>) -> Result<(), ExtractError> {
         let Some(span) = self.plan.spans.get(index) else { return Ok(()) };
         let len = span.len as usize;
         let buffer = room(buffer, len + SPARE);
@@ -149,13 +104,14 @@ impl<'a> Run<'a> {
         self.source.read(span.offset, &mut buffer[..len]).map_err(|e| self.unreadable(e))
     }
 
-    /// Verifies, decodes and writes the span with this index, which `buffer` starts with. True if it was the last.
-    pub(super) fn decode(
+    /// Verifies, decodes and writes the span with this index, whose bytes `buffer` starts with. Returns whether it was the
+    /// last span of the archive.
+    pub(crate) fn decode(
         &self,
         worker: &mut Worker,
         index: usize,
         buffer: &mut [u8],
-        stop: stream::Stop<'_>,
+        stop: Stop<'_>,
     ) -> Result<bool, ExtractError> {
         if let Some(span) = self.plan.spans.get(index) {
             let len = span.len as usize;
@@ -164,12 +120,12 @@ impl<'a> Run<'a> {
             self.verify(span, &mut buffer[..len])?;
             self.units(worker, span, &mut buffer[..len + SPARE], stop)?;
         }
-        // What this thread did is visible to the one that completes the run.
-        Ok(self.left.fetch_sub(1, Ordering::AcqRel) == 1)
+        // The thread that completes the archive sees what this one wrote.
+        Ok(self.undecoded.fetch_sub(1, Ordering::AcqRel) == 1)
     }
 
     /// Bytes of a layer that were read before its spans: its directory.
-    pub(super) fn read_before(&self) -> u64 {
+    pub(crate) fn read_before(&self) -> u64 {
         match &self.check {
             Check::Layer { archive, .. } => archive.size.saturating_sub(archive.directory),
             Check::Crc => 0,
@@ -177,9 +133,9 @@ impl<'a> Run<'a> {
     }
 
     /// Archive bytes and content bytes of a span, and whether it is a large entry.
-    pub(super) fn weight(&self, index: usize) -> (u64, u64, bool) {
+    pub(crate) fn weight(&self, index: usize) -> (u64, u64, bool) {
         let Some(span) = self.plan.spans.get(index) else { return (0, 0, false) };
-        let units = self.plan.units.get(span.units.start as usize..span.units.end as usize).unwrap_or_default();
+        let units = self.plan.units_of(span);
         let file = |index: u32| self.plan.files.get(index as usize);
         let mut weight = (u64::from(span.len), 0, false);
         for unit in units {
@@ -196,14 +152,9 @@ impl<'a> Run<'a> {
     }
 
     /// Whether `worker` has what it needs for the fastest way to decode the span with this index.
-    pub(super) fn suits(&self, worker: &Worker, index: usize) -> bool {
+    pub(crate) fn suits(&self, worker: &Worker, index: usize) -> bool {
         let (packed, unpacked, large) = self.weight(index);
         !large || worker.large.fits(packed.saturating_add(unpacked))
-    }
-
-    /// Whether there is nothing to decode.
-    pub(super) fn is_empty(&self) -> bool {
-        self.plan.spans.is_empty()
     }
 
     /// Compares a layer's span with the digest of its piece.
@@ -215,15 +166,8 @@ impl<'a> Run<'a> {
         verify(&*self.source, &self.name, span.offset, &piece.digest, buffer)
     }
 
-    fn units(
-        &self,
-        worker: &mut Worker,
-        span: &Span,
-        input: &mut [u8],
-        stop: stream::Stop<'_>,
-    ) -> Result<(), ExtractError> {
-        let units = self.plan.units.get(span.units.start as usize..span.units.end as usize).unwrap_or_default();
-        for unit in units {
+    fn units(&self, worker: &mut Worker, span: &Span, input: &mut [u8], stop: Stop<'_>) -> Result<(), ExtractError> {
+        for unit in self.plan.units_of(span) {
             match *unit {
                 Unit::Entry { file, at, len } => {
                     let bytes = &mut input[at as usize..][..len as usize + SPARE];
@@ -244,9 +188,9 @@ impl<'a> Run<'a> {
             }
         }
         if !worker.digests.is_empty() {
-            let mut found = lock(&self.found);
+            let mut decoded = lock(&self.decoded);
             for (file, digest) in worker.digests.drain(..) {
-                if let Some(slot) = found.digests.get_mut(file as usize) {
+                if let Some(slot) = decoded.digests.get_mut(file as usize) {
                     *slot = Some(digest);
                 }
             }
@@ -255,13 +199,7 @@ impl<'a> Run<'a> {
     }
 
     /// A whole entry: `bytes` are its local header and data, with room behind them.
-    fn entry(
-        &self,
-        worker: &mut Worker,
-        index: u32,
-        bytes: &mut [u8],
-        stop: stream::Stop<'_>,
-    ) -> Result<(), ExtractError> {
+    fn entry(&self, worker: &mut Worker, index: u32, bytes: &mut [u8], stop: Stop<'_>) -> Result<(), ExtractError> {
         let file = self.file(index)?;
         let end = bytes.len() - SPARE;
         let header = self.header(file, &bytes[..end])?;
@@ -278,14 +216,17 @@ impl<'a> Run<'a> {
         if file.size > 0 {
             worker.codec.decode(file.method, packed, len, true, content).map_err(|e| self.damaged_file(file, &e))?;
         }
-        self.check_whole(worker, index, file, content)?;
+        let event = cpack_events::span("verify", || file.path.to_string()).of(file.size);
+        let sum = FileSum::of(content, self.is_hashed());
+        drop(event);
+        self.check_sum(worker, index, file, sum)?;
         self.put(worker, index, file, content)?;
         worker.output = output;
         Ok(())
     }
 
-    /// A large entry of which nothing was read yet.
-    fn large(&self, worker: &mut Worker, index: u32, len: u64, stop: stream::Stop<'_>) -> Result<(), ExtractError> {
+    /// A large entry of a zip, of which nothing was read yet.
+    fn large(&self, worker: &mut Worker, index: u32, len: u64, stop: Stop<'_>) -> Result<(), ExtractError> {
         let file = self.file(index)?;
         let header_len = memory(len).min(cpack_format::zip::LOCAL_HEADER_SIZE + file.expected().name.len());
         let mut header = vec![0; header_len];
@@ -299,11 +240,11 @@ impl<'a> Run<'a> {
         if let Some((input, content)) = worker.large.buffers(packed + SPARE, size) {
             self.source.read(data, &mut input[..packed]).map_err(|e| self.unreadable(e))?;
             worker.codec.decode(file.method, input, packed, true, content).map_err(|e| self.damaged_file(file, &e))?;
-            let created = self.tree().create(&mut worker.cursor, file, file.kind == Kind::Executable);
+            let created = self.destination().create(&mut worker.cursor, file);
             let found = created.and_then(|out| write_summed(&out, content)).map_err(|e| self.unwritable(file, e))?;
-            return if found == file.crc32 { Ok(()) } else { Err(self.wrong_crc(file, found)) };
+            return self.check_sum(worker, index, file, FileSum::Crc32(found));
         }
-        let mut reader = stream::Reader::new(&*self.source, data, file.compressed_size);
+        let mut reader = Reader::new(&*self.source, data, file.compressed_size);
         self.stream(worker, index, file, &mut reader, stop)
     }
 
@@ -314,83 +255,95 @@ impl<'a> Run<'a> {
         index: u32,
         file: &PlannedFile,
         packed: &mut dyn io::Read,
-        stop: stream::Stop<'_>,
+        stop: Stop<'_>,
     ) -> Result<(), ExtractError> {
-        let created = self.tree().create(&mut worker.cursor, file, file.kind == Kind::Executable);
+        let created = self.destination().create(&mut worker.cursor, file);
         let out = created.map_err(|e| self.unwritable(file, e))?;
-        let hashing = matches!(self.check, Check::Layer { .. });
-        let sums = stream::copy(file, packed, &out, hashing, &worker.budget, stop).map_err(|e| match e {
-            stream::StreamError::Stopped => ExtractError::Stopped,
-            stream::StreamError::Read(source) => self.unreadable(source),
-            stream::StreamError::Content(reason) => self.damaged_file(file, &reason),
-            stream::StreamError::Write(source) => self.unwritable(file, source),
+        let sum = large::copy(file, packed, &out, self.is_hashed(), &worker.budget, stop).map_err(|e| match e {
+            StreamError::Stopped => ExtractError::Stopped,
+            StreamError::Read(source) => self.unreadable(source),
+            StreamError::Content(reason) => self.damaged_file(file, &reason),
+            StreamError::Write(source) => self.unwritable(file, source),
         })?;
-        match (&self.check, sums.digest) {
-            (Check::Layer { .. }, Some(digest)) => worker.digests.push((index, digest)),
-            _ if sums.crc32 != file.crc32 => return Err(self.wrong_crc(file, sums.crc32)),
-            _ => {}
+        self.check_sum(worker, index, file, sum)
+    }
+
+    /// One part of a cut file.
+    fn part(&self, worker: &mut Worker, index: u32, part: u32, bytes: &mut [u8]) -> Result<(), ExtractError> {
+        let file = self.file(index)?;
+        let no_parts = || self.damaged_file(file, "has no parts");
+        let parts = file.parts.ok_or_else(no_parts)?;
+        let cut = self.cut.get(parts.index as usize).ok_or_else(no_parts)?;
+        let (offset, size) = file.part(part);
+        let len = bytes.len() - SPARE;
+        let content = room(&mut worker.output, memory(size));
+        let ends = part + 1 == parts.count;
+        worker.codec.decode(file.method, bytes, len, ends, content).map_err(|e| self.damaged_file(file, &e))?;
+        let event = cpack_events::span("verify", || file.path.to_string()).of(size);
+        cut.decoded(part, PartSum::of(offset, content, self.is_hashed()));
+        drop(event);
+        let _event = cpack_events::span("write", || file.path.to_string()).of(size);
+        let out = cut.file(|| self.destination().create(&mut worker.cursor, file));
+        out.and_then(|out| out.write_all_at(content, offset)).map_err(|e| self.unwritable(file, e))?;
+        if let Some(sums) = cut.written() {
+            let sum = FileSum::merge(file, &sums).ok_or_else(|| self.damaged_file(file, "has a single part"))?;
+            self.check_sum(worker, index, file, sum)?;
         }
         Ok(())
     }
 
-    fn check_whole(
-        &self,
-        worker: &mut Worker,
-        index: u32,
-        file: &PlannedFile,
-        content: &[u8],
-    ) -> Result<(), ExtractError> {
-        let _event = cpack_events::span("verify", || file.path.to_string()).of(file.size);
-        if matches!(self.check, Check::Layer { .. }) {
-            worker.digests.push((index, Digest::of(content)));
-            return Ok(());
+    /// Whether files are checked by their digests, all together, instead of by their CRC-32s.
+    fn is_hashed(&self) -> bool {
+        matches!(self.check, Check::Layer { .. })
+    }
+
+    /// Notes the digest of a decoded file for [`Self::complete`], or compares its CRC-32.
+    fn check_sum(&self, worker: &mut Worker, index: u32, file: &PlannedFile, sum: FileSum) -> Result<(), ExtractError> {
+        match sum {
+            FileSum::Digest(digest) => worker.digests.push((index, digest)),
+            FileSum::Crc32(found) if found == file.crc32 => {}
+            FileSum::Crc32(found) => {
+                let reason = format!("has CRC-32 {found:08x}, expected {:08x}", file.crc32);
+                return Err(self.damaged_file(file, &reason));
+            }
         }
-        self.check_crc(file, content)
+        Ok(())
     }
 
-    fn check_crc(&self, file: &PlannedFile, content: &[u8]) -> Result<(), ExtractError> {
-        let found = libdeflater::crc32(content);
-        if found == file.crc32 { Ok(()) } else { Err(self.wrong_crc(file, found)) }
-    }
-
-    /// Writes a whole entry, or remembers what is made at the end.
+    /// Writes a whole entry. Links are kept for [`Self::complete`].
     fn put(&self, worker: &mut Worker, index: u32, file: &PlannedFile, content: &[u8]) -> Result<(), ExtractError> {
-        let executable = match file.kind {
+        match file.kind {
             Kind::Directory => return Ok(()),
             Kind::Link if !file.path.link_stays_inside(content) => {
                 let target = String::from_utf8_lossy(content);
-                return Err(
-                    self.damaged_file(file, &format!("is a link that leads out of its directory, to {target:?}"))
-                );
+                let reason = format!("is a link that leads out of its directory, to {target:?}");
+                return Err(self.damaged_file(file, &reason));
             }
             Kind::Link => {
-                lock(&self.found).links.push((index, content.into()));
+                lock(&self.decoded).links.push((index, content.into()));
                 return Ok(());
             }
-            Kind::File => false,
-            Kind::Executable => true,
-        };
+            Kind::File | Kind::Executable => {}
+        }
         let _event = cpack_events::span("write", || file.path.to_string()).of(content.len() as u64);
-        let written = self
-            .tree()
-            .create(&mut worker.cursor, file, executable)
-            .and_then(|out| if content.is_empty() { Ok(()) } else { out.write_all_at(content, 0) });
+        let created = self.destination().create(&mut worker.cursor, file);
+        let written = created.and_then(|out| if content.is_empty() { Ok(()) } else { out.write_all_at(content, 0) });
         written.map_err(|e| self.unwritable(file, e))
     }
 
-    /// Makes empty directories and links, and compares the content with what it must be. After the last span.
-    pub(super) fn complete(&self) -> Result<(), ExtractError> {
-        let found = std::mem::take(&mut *lock(&self.found));
+    /// Makes empty directories and links, and compares the content of a layer with its digest. Called after the last span.
+    pub(crate) fn complete(&self) -> Result<(), ExtractError> {
+        let decoded = std::mem::take(&mut *lock(&self.decoded));
         let mut cursor = Cursor::default();
         for directory in self.plan.files.iter().filter(|file| file.kind == Kind::Directory) {
-            self.tree().make(&directory.path).map_err(|e| self.unwritable(directory, e))?;
+            self.destination().make(&directory.path).map_err(|e| self.unwritable(directory, e))?;
         }
-        for (index, target) in &found.links {
+        for (index, target) in &decoded.links {
             let file = self.file(*index)?;
-            self.tree().link(&mut cursor, file, target).map_err(|e| self.unwritable(file, e))?;
+            self.destination().link(&mut cursor, file, target).map_err(|e| self.unwritable(file, e))?;
         }
         let Check::Layer { content, .. } = &self.check else { return Ok(()) };
-        let items = self.plan.files.iter().zip(found.digests).map(|(file, digest)| {
+        let items = self.plan.files.iter().zip(decoded.digests).map(|(file, digest)| {
             let digest = digest.ok_or_else(|| self.damaged_file(file, "was not decoded"))?;
             Ok(Item { path: file.path.clone(), kind: file.kind, size: file.size, digest })
         });
@@ -401,7 +354,7 @@ impl<'a> Run<'a> {
         Err(ExtractError::Digest { archive: self.name.clone(), found: digest, expected: *content })
     }
 
-    pub(super) fn file(&self, index: u32) -> Result<&PlannedFile, ExtractError> {
+    fn file(&self, index: u32) -> Result<&PlannedFile, ExtractError> {
         self.plan.files.get(index as usize).ok_or_else(|| self.damaged("an entry", "is not in the plan"))
     }
 
@@ -413,29 +366,25 @@ impl<'a> Run<'a> {
         ExtractError::Entry { archive: self.name.clone(), entry: entry.to_owned(), reason: reason.to_owned() }
     }
 
-    pub(super) fn damaged_file(&self, file: &PlannedFile, reason: &str) -> ExtractError {
+    fn damaged_file(&self, file: &PlannedFile, reason: &str) -> ExtractError {
         self.damaged(&file.path.to_string(), reason)
-    }
-
-    pub(super) fn wrong_crc(&self, file: &PlannedFile, found: u32) -> ExtractError {
-        self.damaged_file(file, &format!("has CRC-32 {found:08x}, expected {:08x}", file.crc32))
     }
 
     fn unreadable(&self, source: cpack_store::StoreError) -> ExtractError {
         ExtractError::Read { archive: self.name.clone(), source }
     }
 
-    pub(super) fn unwritable(&self, file: &PlannedFile, source: io::Error) -> ExtractError {
+    fn unwritable(&self, file: &PlannedFile, source: io::Error) -> ExtractError {
         ExtractError::Write { archive: self.name.clone(), path: file.path.to_string(), source }
     }
 }
 
-/// Writes `content`, and returns its CRC-32: in steps, so that what is summed is still in the core's cache.
+/// Writes `content` and returns its CRC-32. In steps, so that each is written while the core's cache still holds it.
 fn write_summed(out: &File, content: &[u8]) -> io::Result<u32> {
     let mut crc = libdeflater::Crc::new();
-    for (i, chunk) in content.chunks(stream::CHUNK).enumerate() {
+    for (i, chunk) in content.chunks(CHUNK).enumerate() {
         crc.update(chunk);
-        out.write_all_at(chunk, (i * stream::CHUNK) as u64)?;
+        out.write_all_at(chunk, (i * CHUNK) as u64)?;
     }
     Ok(crc.sum())
 }

@@ -9,17 +9,17 @@ use std::path::{Path, PathBuf};
 use cpack_format::Digest;
 use cpack_store::{Key, Store, StoreError, StoreErrorKind};
 
-use super::error::ExtractError;
+use crate::error::ExtractError;
 
 /// The bytes of one archive.
 ///
-/// Calls come from several threads at once. An implementation has its own deadlines and tries again what is transient;
-/// what it returns is final.
+/// Several threads call it at once. An implementation has its own deadlines and retries transient errors; the error that
+/// it returns is final.
 pub trait PieceSource: fmt::Debug + Send + Sync {
-    /// Fills `buffer` from `offset`; an archive that ends before is [`StoreErrorKind::Damaged`].
+    /// Fills `buffer` from `offset`. Fails with [`StoreErrorKind::Damaged`] if the archive ends before.
     fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError>;
 
-    /// Where that is, for messages.
+    /// Where the archive is, for messages.
     fn location(&self) -> String;
 }
 
@@ -50,7 +50,7 @@ impl FileSource {
         Ok((Self { file, path: path.to_owned(), start: 0 }, size))
     }
 
-    /// The open `file`, from `start` on: an archive inside another file. `path` is for messages.
+    /// An archive that starts at `start` of the open `file`. `path` is for messages.
     pub const fn new(file: File, path: PathBuf, start: u64) -> Self {
         Self { file, path, start }
     }
@@ -104,7 +104,7 @@ impl PieceSource for StoreSource<'_> {
     }
 }
 
-/// An archive in memory, as tests and small fetched archives have it.
+/// An archive in memory.
 pub struct BytesSource<B>(pub B);
 
 impl<B: AsRef<[u8]>> fmt::Debug for BytesSource<B> {
@@ -127,12 +127,12 @@ impl<B: AsRef<[u8]> + Send + Sync> PieceSource for BytesSource<B> {
     }
 }
 
-/// How often a piece is read whose bytes are wrong: networks damage some, now and then.
+/// How often a piece with wrong bytes is read: networks damage some now and then.
 const READS: u32 = 3;
 
-/// Compares what was read from `offset` with its digest. It is read again where the two differ: what is wrong each time is
-/// wrong in the store.
-pub(super) fn verify(
+/// Compares the bytes that were read from `offset` with their digest. Reads them again, up to [`READS`] times in all, while
+/// they differ: bytes that are wrong each time are wrong in the store.
+pub(crate) fn verify(
     source: &dyn PieceSource,
     archive: &str,
     offset: u64,

@@ -3,6 +3,7 @@
 //! | module | holds |
 //! | --- | --- |
 //! | [`archives`] | archives made byte by byte, also wrong ones |
+//! | [`extraction`] | extraction of layers and of zips by one call |
 //! | [`interpreters`] | the CPythons of this machine |
 //! | [`small_world`] | an interpreter, a directory store, a launcher and a node cache, started as an unprivileged user |
 //! | [`programs`] | both programs, freshly built, and environments from the index |
@@ -21,6 +22,7 @@
 )]
 
 pub mod archives;
+pub mod extraction;
 pub mod hadoop;
 pub mod http;
 pub mod interpreters;

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use cpack_extract::{CallerError, ExtractError, Failure, LayerTask, Layers, Stats, extract};
+use cpack_extract::{CallerError, ExtractError, Failure, LayerTask, Layers, extract_layers};
 use cpack_fault::point;
 use cpack_format::manifest::Layer;
 
@@ -85,7 +85,7 @@ impl<'a> Building<'a> {
 
     fn run(&self, timing: &mut Timing) -> Result<(), BuildError> {
         loop {
-            let stats = extract(self, &self.means.limits(), self.means.stop.flag());
+            let stats = extract_layers(self, &self.means.limits(), self.means.stop.flag());
             timing.mark(Phase::Extract);
             let stats = stats.map_err(|failure| self.in_own_words(failure))?;
             timing.counts.fetched += stats.packed;
@@ -183,12 +183,12 @@ impl<'a> Building<'a> {
     }
 
     /// Publishes a layer that was extracted. Its claim ends with that.
-    fn publish(&self, id: usize, stats: Stats) -> io::Result<()> {
+    fn publish(&self, id: usize, unpacked: u64) -> io::Result<()> {
         let Some((claimed, staged)) = self.lock().in_work.remove(&id) else { return Ok(()) };
         point("layer.extracted")?;
         seal_directories(staged.files())?;
         // Another process may have published it: this one's is then discarded with the staging directory.
-        self.cache.publish_layer(&staged, stats.unpacked)?;
+        self.cache.publish_layer(&staged, unpacked)?;
         drop(claimed);
         let mut state = self.lock();
         state.counts.built += 1;
@@ -222,8 +222,8 @@ impl<'a> Layers<'a> for Building<'a> {
         }
     }
 
-    fn done(&self, id: usize, stats: Stats) -> Result<(), CallerError> {
-        Ok(self.publish(id, stats)?)
+    fn done(&self, id: usize, unpacked: u64) -> Result<(), CallerError> {
+        Ok(self.publish(id, unpacked)?)
     }
 
     fn progress(&self, id: usize, _bytes: u64) {

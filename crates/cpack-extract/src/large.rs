@@ -6,37 +6,37 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use cpack_format::Digest;
 use cpack_format::zip::Method;
 use cpack_store::StoreError;
 use memmap2::{Advice, MmapMut};
 
-use super::plan::PlannedFile;
-use super::run::lock;
-use super::source::PieceSource;
+use crate::lock::lock;
+use crate::plan::PlannedFile;
+use crate::source::PieceSource;
+use crate::sum::FileSum;
 
 /// Bytes read, and written, at a time: half of a core's usual level 2 cache.
-pub(super) const CHUNK: usize = 256 << 10;
+pub(crate) const CHUNK: usize = 256 << 10;
 
-/// zstd windows up to this size are nobody's business: level 19 uses as much.
+/// zstd windows up to this size are not counted: level 19 uses as much.
 const SMALL_WINDOW_LOG: u32 = 23;
 
 /// The largest zstd window that is decoded, one such entry at a time.
 const LARGE_WINDOW_LOG: u32 = 26;
 
-/// Tells whether to stop.
-pub(super) type Stop<'a> = &'a (dyn Fn() -> bool + Sync);
+/// Returns whether the extraction should stop.
+pub(crate) type Stop<'a> = &'a (dyn Fn() -> bool + Sync);
 
 /// Bytes of memory for large entries, shared by all workers.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     free: AtomicU64,
     /// Held while an entry with a large window is decoded.
     window: Mutex<()>,
 }
 
 impl Budget {
-    pub(super) const fn new(bytes: u64) -> Self {
+    pub(crate) const fn new(bytes: u64) -> Self {
         Self { free: AtomicU64::new(bytes), window: Mutex::new(()) }
     }
 
@@ -49,20 +49,21 @@ impl Budget {
     }
 }
 
-/// Memory for entries that are decoded as one, kept from one to the next and given back before small ones.
+/// Memory for large entries that are decoded as one. A worker keeps it from one to the next and gives it back before it
+/// decodes a small one.
 #[derive(Debug)]
-pub(super) struct Large {
+pub(crate) struct Large {
     budget: Arc<Budget>,
     buffer: Option<MmapMut>,
 }
 
 impl Large {
-    pub(super) const fn new(budget: Arc<Budget>) -> Self {
+    pub(crate) const fn new(budget: Arc<Budget>) -> Self {
         Self { budget, buffer: None }
     }
 
-    /// Buffers of these lengths, or none where the budget does not allow them.
-    pub(super) fn buffers(&mut self, input: usize, output: usize) -> Option<(&mut [u8], &mut [u8])> {
+    /// Buffers of these lengths, or `None` if the budget does not allow them.
+    pub(crate) fn buffers(&mut self, input: usize, output: usize) -> Option<(&mut [u8], &mut [u8])> {
         let len = input.checked_add(output)?;
         if !self.serves(len as u64) {
             self.release();
@@ -78,11 +79,11 @@ impl Large {
     }
 
     /// Whether [`Self::buffers`] would find the budget large enough for this many bytes at this moment.
-    pub(super) fn fits(&self, len: u64) -> bool {
+    pub(crate) fn fits(&self, len: u64) -> bool {
         self.serves(len) || self.budget.free.load(Ordering::Acquire) + self.len() >= len
     }
 
-    /// Whether the buffer is long enough, and not so long that others lack what it holds.
+    /// Whether the buffer is long enough, and not so long that other workers lack memory.
     fn serves(&self, len: u64) -> bool {
         (len..=len.saturating_mul(2)).contains(&self.len())
     }
@@ -91,8 +92,8 @@ impl Large {
         self.buffer.as_ref().map_or(0, |buffer| buffer.len() as u64)
     }
 
-    /// Gives the memory back.
-    pub(super) fn release(&mut self) {
+    /// Gives the memory back to the budget.
+    pub(crate) fn release(&mut self) {
         self.budget.give(self.len());
         self.buffer = None;
     }
@@ -111,35 +112,35 @@ fn map(len: usize) -> Option<MmapMut> {
     Some(map)
 }
 
-/// A run of an archive as a stream.
+/// A range of an archive as a stream.
 #[derive(Debug)]
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     source: &'a dyn PieceSource,
     offset: u64,
-    left: u64,
+    len: u64,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) const fn new(source: &'a dyn PieceSource, offset: u64, left: u64) -> Self {
-        Self { source, offset, left }
+    pub(crate) const fn new(source: &'a dyn PieceSource, offset: u64, len: u64) -> Self {
+        Self { source, offset, len }
     }
 }
 
 impl Read for Reader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let len = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let len = buffer.len().min(usize::try_from(self.len).unwrap_or(usize::MAX));
         if let Some(buffer) = buffer.get_mut(..len) {
             self.source.read(self.offset, buffer).map_err(io::Error::other)?;
         }
         self.offset += len as u64;
-        self.left -= len as u64;
+        self.len -= len as u64;
         Ok(len)
     }
 }
 
 /// Why a stream was not copied.
 #[derive(Debug)]
-pub(super) enum StreamError {
+pub(crate) enum StreamError {
     Stopped,
     Read(StoreError),
     Content(String),
@@ -147,7 +148,7 @@ pub(super) enum StreamError {
 }
 
 impl StreamError {
-    /// An error of the decoder, or of the source below it.
+    /// An error of the decoder, or of the source that it reads.
     fn of(error: io::Error) -> Self {
         match error.downcast::<StoreError>() {
             Ok(error) => Self::Read(error),
@@ -156,22 +157,15 @@ impl StreamError {
     }
 }
 
-/// What was copied.
-#[derive(Debug)]
-pub(super) struct Sums {
-    pub(super) digest: Option<Digest>,
-    pub(super) crc32: u32,
-}
-
 /// Decodes `packed` to `out`: exactly the length of `file`.
-pub(super) fn copy(
+pub(crate) fn copy(
     file: &PlannedFile,
     packed: &mut dyn Read,
     out: &File,
     hashing: bool,
     budget: &Budget,
     stop: Stop<'_>,
-) -> Result<Sums, StreamError> {
+) -> Result<FileSum, StreamError> {
     let mut packed = BufReader::with_capacity(CHUNK, packed);
     match file.method {
         Method::Store => drain(file, &mut packed, out, hashing, stop),
@@ -186,14 +180,14 @@ pub(super) fn copy(
     }
 }
 
-/// Copies exactly the content's length from `content`, which must end there.
+/// Copies `content`, which must be exactly as long as `file`.
 fn drain(
     file: &PlannedFile,
     content: &mut dyn Read,
     out: &File,
     hashing: bool,
     stop: Stop<'_>,
-) -> Result<Sums, StreamError> {
+) -> Result<FileSum, StreamError> {
     let mut buffer = vec![0; CHUNK];
     let mut hasher = hashing.then(blake3::Hasher::new);
     let mut crc = libdeflater::Crc::new();
@@ -221,7 +215,7 @@ fn drain(
         out.write_all_at(bytes, at).map_err(StreamError::Write)?;
         at = end;
     }
-    Ok(Sums { digest: hasher.map(|hasher| hasher.finalize().into()), crc32: crc.sum() })
+    Ok(hasher.map_or_else(|| FileSum::Crc32(crc.sum()), |hasher| FileSum::Digest(hasher.finalize().into())))
 }
 
 /// Log2, rounded up, of the window that a zstd frame of this content needs (RFC 8878, 3.1.1.1). A frame without a

@@ -1,33 +1,34 @@
-//! Paths as a tree: which directories there must be, and whether the paths contradict each other.
+//! Which directories the paths of an archive need, and whether the paths contradict each other.
 
 use std::collections::HashMap;
 
 use cpack_format::SafePath;
 use cpack_format::content::Kind;
 
-use super::{PlanError, PlannedFile, index, within};
+use super::error::PlanError;
+use super::model::{PlannedFile, index};
 
-/// The directories that `files` need, parents first, at most `limit`. Sets the directory of each file.
+/// The directories that `files` need, at most `limit`, parents first. Sets [`PlannedFile::directory`] of each file.
 pub(super) fn directories(files: &mut [PlannedFile], limit: u64) -> Result<Vec<SafePath>, PlanError> {
-    let mut tree = Tree { known: HashMap::new(), limit };
+    let mut needed = Directories { known: HashMap::new(), limit };
     let mut places = vec![None; files.len()];
     for file in by_path(files)? {
         let path = path_of(files, file);
         let place = if kind_of(files, file) == Some(Kind::Directory) {
-            tree.add(path)?;
+            needed.add(path)?;
             None
         } else {
-            tree.add_parent(path)?
+            needed.add_parent(path)?
         };
         if let Some(slot) = places.get_mut(file as usize) {
             *slot = place;
         }
     }
     let is_file = |file: &&PlannedFile| file.kind != Kind::Directory;
-    if let Some(file) = files.iter().filter(is_file).find(|file| tree.known.contains_key(file.path.as_bytes())) {
+    if let Some(file) = files.iter().filter(is_file).find(|file| needed.known.contains_key(file.path.as_bytes())) {
         return Err(PlanError::FileAndDirectory(file.path.to_string()));
     }
-    let mut found: Vec<(u32, &[u8])> = tree.known.iter().map(|(path, at)| (*at, *path)).collect();
+    let mut found: Vec<(u32, &[u8])> = needed.known.iter().map(|(path, at)| (*at, *path)).collect();
     found.sort_unstable();
     let made = found.iter().map(|(_, path)| SafePath::new(path)).collect::<Result<Vec<_>, _>>()?;
     for (file, place) in files.iter_mut().zip(places) {
@@ -36,7 +37,7 @@ pub(super) fn directories(files: &mut [PlannedFile], limit: u64) -> Result<Vec<S
     Ok(made)
 }
 
-/// The indexes of `files` in the order of their paths, which must be unique. A directory may be named again.
+/// The indexes of `files` in the order of their paths, which must be unique; only directories may come twice.
 fn by_path(files: &[PlannedFile]) -> Result<Vec<u32>, PlanError> {
     let mut order: Vec<u32> = (0..index(files.len())).collect();
     order.sort_by(|a, b| path_of(files, *a).cmp(path_of(files, *b)));
@@ -58,19 +59,19 @@ fn kind_of(files: &[PlannedFile], file: u32) -> Option<Kind> {
     files.get(file as usize).map(|file| file.kind)
 }
 
-struct Tree<'a> {
+struct Directories<'a> {
     known: HashMap<&'a [u8], u32>,
     limit: u64,
 }
 
-impl<'a> Tree<'a> {
-    /// The index of the directory that `path` is in; none for the root.
+impl<'a> Directories<'a> {
+    /// The index of the directory that `path` is in; `None` for the root.
     fn add_parent(&mut self, path: &'a [u8]) -> Result<Option<u32>, PlanError> {
         let cut = path.iter().rposition(|byte| *byte == b'/');
         cut.and_then(|cut| path.get(..cut)).map(|parent| self.add(parent)).transpose()
     }
 
-    /// The index of the directory `path`, itself and those above it added where they are new.
+    /// The index of the directory `path`. Adds it, and those above it, where they are new.
     fn add(&mut self, path: &'a [u8]) -> Result<u32, PlanError> {
         if let Some(known) = self.known.get(path) {
             return Ok(*known);
@@ -81,7 +82,7 @@ impl<'a> Tree<'a> {
             let next = index(self.known.len());
             self.known.entry(directory).or_insert(next);
         }
-        within("directories", self.known.len() as u64, self.limit)?;
+        PlanError::within("directories", self.known.len() as u64, self.limit)?;
         Ok(self.known.get(path).copied().unwrap_or_default())
     }
 }

@@ -8,11 +8,10 @@ use cpack_format::zip::Method;
 /// A last, empty deflate block. A segment that ends in a full flush ends at a byte, so this makes it a whole stream.
 const LAST_BLOCK: [u8; 2] = [0x03, 0x00];
 
-/// Bytes that must be behind the compressed bytes, for [`Codec::decode`] to use.
-pub(super) const SPARE: usize = LAST_BLOCK.len();
+/// Bytes behind the compressed bytes that [`Codec::decode`] may overwrite for its time.
+pub(crate) const SPARE: usize = LAST_BLOCK.len();
 
-/// Decoders.
-pub(super) struct Codec {
+pub(crate) struct Codec {
     zstd: zstd::bulk::Decompressor<'static>,
     deflate: libdeflater::Decompressor,
 }
@@ -23,25 +22,21 @@ impl fmt::Debug for Codec {
     }
 }
 
-/// What is wrong with compressed bytes.
-pub(super) type Fault = String;
-
 impl Codec {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self { zstd: zstd::bulk::Decompressor::new()?, deflate: libdeflater::Decompressor::new() })
     }
 
-    /// Decodes the first `len` bytes of `packed` to exactly `content`. The bytes behind them are left as they were.
-    ///
-    /// `ends` is false for a deflate segment that others follow.
-    pub(super) fn decode(
+    /// Decodes the first `len` bytes of `packed` to exactly `content`, or says what is wrong with them. The bytes behind
+    /// them end as they were. `ends` is false for a deflate segment that another follows.
+    pub(crate) fn decode(
         &mut self,
         method: Method,
         packed: &mut [u8],
         len: usize,
         ends: bool,
         content: &mut [u8],
-    ) -> Result<(), Fault> {
+    ) -> Result<(), String> {
         let found = match method {
             Method::Store => {
                 content.copy_from_slice(packed.get(..len).filter(|p| p.len() == content.len()).ok_or("is cut short")?);
@@ -60,7 +55,7 @@ impl Codec {
         Ok(())
     }
 
-    fn inflate(&mut self, packed: &[u8], content: &mut [u8]) -> Result<usize, Fault> {
+    fn inflate(&mut self, packed: &[u8], content: &mut [u8]) -> Result<usize, String> {
         use libdeflater::DecompressionError::{BadData, InsufficientSpace};
         self.deflate.deflate_decompress(packed, content).map_err(|e| match e {
             BadData => "cannot be decoded: damaged deflate data".to_owned(),
@@ -68,7 +63,7 @@ impl Codec {
         })
     }
 
-    fn inflate_segment(&mut self, packed: &mut [u8], len: usize, content: &mut [u8]) -> Result<usize, Fault> {
+    fn inflate_segment(&mut self, packed: &mut [u8], len: usize, content: &mut [u8]) -> Result<usize, String> {
         let packed = packed.get_mut(..len + SPARE).ok_or("is cut short")?;
         let mut kept = LAST_BLOCK;
         packed[len..].swap_with_slice(&mut kept);

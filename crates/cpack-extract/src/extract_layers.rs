@@ -1,30 +1,28 @@
-//! Layers: archives that a manifest describes, verified piece by piece and as a whole.
+//! Extracts layers: archives that a manifest describes, verified piece by piece and as a whole.
 
 use std::os::fd::OwnedFd;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
 use cpack_format::Digest;
 use cpack_format::manifest::{Archive, MAX_PIECE};
 use cpack_format::zip::{read_directory, read_end};
 
-use super::error::{ExtractError, Failure, refused, zip_error};
-use super::plan::{Layout, PlanError, WHOLE, plan_layer};
-use super::pool::{Crew, Jobs, work};
-use super::run::{Check, Run, lock};
-use super::source::verify;
-use super::source::{BytesSource, PieceSource};
-use super::{CallerError, Limits, Stats, Totals, check_directory_size};
+use crate::error::{CallerError, ExtractError, Failure, refused, zip_error};
+use crate::limits::{Limits, Stats, check_directory_size};
+use crate::plan::{Layout, PlanError, WHOLE, plan_layer};
+use crate::pool::{Crew, Jobs, work};
+use crate::run::{Check, Run};
+use crate::source::{BytesSource, PieceSource, verify};
 
 /// Layers up to this size are fetched by one request, directory and all: most of an environment's layers are small, and
 /// each request has its latency.
 const SMALL: u64 = 512 << 10;
 
-/// Bytes that may be fetched and not yet decoded, however much memory there is: more than eight reads have in flight. What
-/// waits beyond them makes nothing faster, and memory that nobody used before is slow to touch.
+/// Most bytes that may be fetched and not yet decoded: more than eight reads have in flight. More of them makes nothing
+/// faster, and memory that was not used before is slow to touch.
 const AHEAD: u64 = 64 << 20;
 
-/// A layer to be extracted.
+/// A layer that [`extract_layers`] extracts.
 #[derive(Debug)]
 pub struct LayerTask<'a> {
     /// The caller's number for it.
@@ -37,30 +35,30 @@ pub struct LayerTask<'a> {
     pub content: Digest,
     /// Where the archive's bytes come from.
     pub source: Box<dyn PieceSource + 'a>,
-    /// An empty directory that nobody else uses.
+    /// An empty directory that no other process uses.
     pub into: OwnedFd,
 }
 
-/// Layers that are handed out one after the other, and taken back when they are complete.
+/// Hands out layers one after the other, and takes them back when they are complete.
 ///
-/// All methods are called from several threads at once.
+/// Several threads call all methods at once.
 pub trait Layers<'a>: Sync {
-    /// The next layer, in the order of need. It is asked for when a worker has nothing else to do, so that the caller
-    /// may claim, lock and make directories at the last moment. None when there is none left; it is asked again.
+    /// The next layer, in the order of need; `None` if there is none left. A worker calls this when it has nothing else to
+    /// do, so that the implementation may claim, lock and make directories at the last moment. Other workers call it again
+    /// after `None`.
     fn next(&self) -> Option<Result<LayerTask<'a>, CallerError>>;
 
-    /// The layer `id` is complete: its tree is whole and its content verified.
-    fn done(&self, id: usize, stats: Stats) -> Result<(), CallerError>;
+    /// The layer `id` is complete: its content of `unpacked` bytes is written and verified.
+    fn done(&self, id: usize, unpacked: u64) -> Result<(), CallerError>;
 
-    /// This many more bytes of the layer `id` were written: a sign of life for whoever waits.
+    /// `bytes` more of the layer `id` were written: a sign of life for processes that wait for it.
     fn progress(&self, _id: usize, _bytes: u64) {}
 }
 
-/// Extracts layers that are handed out one by one. Returns when all are complete, or after the first error.
+/// Extracts the layers that `layers` hands out. Returns when all are complete, or after the first error.
 ///
-/// `cancel` is looked at between spans, that is every few dozen milliseconds.
-pub fn extract<'a>(layers: &dyn Layers<'a>, limits: &Limits, cancel: &AtomicBool) -> Result<Stats, Failure> {
-    let jobs = LayerJobs { layers, limits, totals: Totals::default() };
+/// `cancel` is read between spans, that is every few dozen milliseconds.
+pub fn extract_layers<'a>(layers: &dyn Layers<'a>, limits: &Limits, cancel: &AtomicBool) -> Result<Stats, Failure> {
     let crew = if limits.fetches == 0 {
         Crew { threads: limits.workers(MAX_PIECE + WHOLE), fetchers: 0, fetched: 0, large: 0 }
     } else {
@@ -68,36 +66,12 @@ pub fn extract<'a>(layers: &dyn Layers<'a>, limits: &Limits, cancel: &AtomicBool
         let fetched = limits.memory.saturating_sub(2 * WHOLE * threads as u64).min(AHEAD);
         Crew { threads, fetchers: limits.fetches, fetched, large: 0 }
     };
-    let packed = work(&jobs, crew, cancel)?;
-    Ok(jobs.totals.stats(packed))
-}
-
-/// Extracts `tasks`, in their order, calling `on_done` for each that is complete.
-pub fn extract_layers<'a>(
-    tasks: Vec<LayerTask<'a>>,
-    limits: &Limits,
-    cancel: &AtomicBool,
-    on_done: &(dyn Fn(usize, Stats) -> Result<(), CallerError> + Sync),
-) -> Result<Stats, Failure> {
-    struct Listed<'l, 'a> {
-        tasks: Mutex<std::vec::IntoIter<LayerTask<'a>>>,
-        on_done: &'l (dyn Fn(usize, Stats) -> Result<(), CallerError> + Sync),
-    }
-    impl<'a> Layers<'a> for Listed<'_, 'a> {
-        fn next(&self) -> Option<Result<LayerTask<'a>, CallerError>> {
-            lock(&self.tasks).next().map(Ok)
-        }
-        fn done(&self, id: usize, stats: Stats) -> Result<(), CallerError> {
-            (self.on_done)(id, stats)
-        }
-    }
-    extract(&Listed { tasks: Mutex::new(tasks.into_iter()), on_done }, limits, cancel)
+    work(&LayerJobs { layers, limits }, crew, cancel)
 }
 
 struct LayerJobs<'l, 'a> {
     layers: &'l dyn Layers<'a>,
     limits: &'l Limits,
-    totals: Totals,
 }
 
 impl<'a> Jobs<'a> for LayerJobs<'_, 'a> {
@@ -112,14 +86,12 @@ impl<'a> Jobs<'a> for LayerJobs<'_, 'a> {
     }
 
     fn done(&self, run: &Run<'a>) -> Result<(), ExtractError> {
-        let stats = Stats::of(run);
-        self.totals.add(stats);
         let failed = |source| ExtractError::Caller { archive: run.name.clone(), source };
-        self.layers.done(run.id, stats).map_err(failed)
+        self.layers.done(run.id, run.plan.unpacked).map_err(failed)
     }
 }
 
-/// Reads the directory of a layer, verified, and plans.
+/// Reads and verifies the directory of a layer, and plans its extraction.
 fn start_layer<'a>(task: LayerTask<'a>, limits: &Limits) -> Result<Run<'a>, ExtractError> {
     let LayerTask { id, name, archive, content, mut source, into } = task;
     let refuse = |error| refused(&name, error);
@@ -141,7 +113,7 @@ fn start_layer<'a>(task: LayerTask<'a>, limits: &Limits) -> Result<Run<'a>, Extr
     Ok(Run::new(id, name, plan, source, into, Check::Layer { archive, layout, content }))
 }
 
-/// Reads the archive from `start` on, where a piece starts, as one and verified.
+/// Reads the archive from `start` on, where a piece starts, by one request, and verifies it.
 fn read_pieces(
     source: &dyn PieceSource,
     name: &str,

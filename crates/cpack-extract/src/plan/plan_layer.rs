@@ -1,13 +1,16 @@
-//! Layers: the spans are the pieces that the manifest names.
+//! Plans a layer: a span is a piece that the manifest names.
 
 use cpack_format::manifest::Archive;
 use cpack_format::zip::{Entry, Frames, local_header};
 
-use super::{Draft, Limits, Plan, PlanError, Span, Unit, frames, index, lay_out};
+use super::draft::{Draft, frames, lay_out};
+use super::error::PlanError;
+use super::model::{Plan, Span, Unit, index};
+use crate::limits::Limits;
 
 /// Where the pieces of an archive are.
 #[derive(Debug)]
-pub struct Layout<'a> {
+pub(crate) struct Layout<'a> {
     archive: &'a Archive,
     /// Offset of each piece, and of the end.
     starts: Vec<u64>,
@@ -15,7 +18,7 @@ pub struct Layout<'a> {
 
 impl<'a> Layout<'a> {
     /// The layout of `archive`, whose directory must start with a piece.
-    pub fn new(archive: &'a Archive) -> Result<Self, PlanError> {
+    pub(crate) fn new(archive: &'a Archive) -> Result<Self, PlanError> {
         let mut starts = Vec::with_capacity(archive.pieces.len() + 1);
         let mut at = 0u64;
         for piece in &archive.pieces {
@@ -33,13 +36,13 @@ impl<'a> Layout<'a> {
     }
 
     /// The index of the piece that starts at `offset`.
-    pub fn piece_at(&self, offset: u64) -> Option<usize> {
+    pub(crate) fn piece_at(&self, offset: u64) -> Option<usize> {
         self.starts.binary_search(&offset).ok()
     }
 }
 
 /// Plans the extraction of a layer with these entries. Spans are pieces, in the order of the archive.
-pub fn plan_layer(mut entries: Vec<Entry>, layout: &Layout<'_>, limits: &Limits) -> Result<Plan, PlanError> {
+pub(crate) fn plan_layer(mut entries: Vec<Entry>, layout: &Layout<'_>, limits: &Limits) -> Result<Plan, PlanError> {
     let archive = layout.archive;
     let nexts = lay_out(&mut entries, archive.directory)?;
     let found = entries.len() as u64;
@@ -81,7 +84,7 @@ impl Builder<'_> {
     }
 
     fn add_frames(&mut self, entry: &Entry, frames: &Frames, file: u32) -> Result<(), PlanError> {
-        // The length that this project's writer gives the header: the span that holds it checks that it is true.
+        // The length that this project's writer gives the header. `Run` checks it when it decodes the span.
         let header = local_header(entry).len() as u64;
         let (at, len) = self.place(entry, entry.header_offset, header)?;
         self.draft.plan.units.push(Unit::Header { file, at, len });
@@ -94,7 +97,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Offset in its piece, and length, of a run of bytes that must lie within one.
+    /// Offset in its piece, and length, of bytes that must lie within one piece.
     fn place(&mut self, entry: &Entry, offset: u64, len: u64) -> Result<(u32, u32), PlanError> {
         while self.layout.starts.get(self.piece + 1).is_some_and(|next| *next <= offset) {
             self.next_piece();

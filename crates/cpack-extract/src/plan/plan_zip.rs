@@ -1,27 +1,30 @@
-//! Any zip: neighbouring entries are grouped, large ones are cut where that is possible.
+//! Plans any zip: a span is a group of neighbouring entries, or a large one, which is cut where that is possible.
 
 use std::collections::HashMap;
 
 use cpack_format::zip::{Entry, LOCAL_HEADER_SIZE, Method};
 
-use super::{Draft, Limits, Plan, PlanError, Span, Unit, WHOLE, frames, index, lay_out};
+use super::draft::{Draft, WHOLE, frames, lay_out};
+use super::error::PlanError;
+use super::model::{Plan, Span, Unit, index};
+use crate::limits::Limits;
 
 /// Archive bytes read as one: long enough that reading costs nothing beside decoding, short enough that a group and
 /// what it decodes to stay in a core's level 2 cache.
 const GROUP: u64 = 512 << 10;
 
-/// Unused bytes between two entries that are read along with them.
+/// Most unused bytes between two entries that are read with both.
 const GAP: u64 = 16 << 10;
 
-/// A local header's extra fields are at most this long.
+/// Longest extra fields of a local header.
 const MAX_EXTRA: u64 = u16::MAX as u64;
 
 /// Bytes that creating a file costs as much as decoding: about 15 µs.
 const FILE_WEIGHT: u64 = 10 << 10;
 
-/// The entries among `entries` whose data must be found before planning, since they are decoded in parts: stored ones,
-/// and those with frames, that are larger than [`WHOLE`].
-pub fn cut_entries(entries: &[Entry]) -> impl Iterator<Item = &Entry> {
+/// The entries that are decoded in parts, so that the offset of their data must be known before [`plan_zip`]: stored ones
+/// of more than [`WHOLE`], and those with frames.
+pub(crate) fn cut_entries(entries: &[Entry]) -> impl Iterator<Item = &Entry> {
     entries.iter().filter(|entry| part_size(entry).is_some())
 }
 
@@ -31,9 +34,9 @@ fn part_size(entry: &Entry) -> Option<u64> {
     frames(entry).map(|frames| frames.size).or_else(stored)
 }
 
-/// Plans the extraction of those `entries` for which `select` gives a path. Their directory starts at `end`;
-/// `data` has the offset of the data of each of [`cut_entries`] by that of its header. Spans are sorted longest first.
-pub fn plan_zip(
+/// Plans the extraction of the `entries` for which `select` returns a path. The central directory starts at `end`;
+/// `data` maps the header's offset of each of [`cut_entries`] to the offset of its data. Spans are sorted longest first.
+pub(crate) fn plan_zip(
     mut entries: Vec<Entry>,
     end: u64,
     data: &HashMap<u64, u64>,
@@ -56,7 +59,7 @@ pub fn plan_zip(
 
 struct Builder<'a> {
     draft: Draft<'a>,
-    /// Start and end of the group that entries are being added to, its first unit, and its weight.
+    /// The group that entries are being added to.
     group: Option<Group>,
     /// How long each span will take.
     weights: Vec<u64>,

@@ -1,7 +1,7 @@
 //! Writing below one directory, by descriptors.
 //!
-//! Nothing is followed out of the directory: it is private to the extraction, paths are safe, links are made after all
-//! files, and every open is exclusive and refuses a link in the last place.
+//! No write leaves the directory: it is private to the extraction, paths are safe, links are made after all files, and
+//! every open is exclusive and refuses a link as the last component.
 
 use std::fs::File;
 use std::io;
@@ -9,56 +9,55 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use cpack_fault::point;
 use cpack_format::SafePath;
+use cpack_format::content::Kind;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::symlinkat;
 
-use super::plan::PlannedFile;
+use crate::plan::PlannedFile;
 
-/// The directory that an archive is extracted to, and those below it, made when the first file needs them.
+/// The directory that an archive is extracted to. Those below it are made when the first file needs them.
 #[derive(Debug)]
-pub(super) struct Tree<'a> {
-    pub(super) root: BorrowedFd<'a>,
-    /// Tells the trees of one extraction apart.
-    pub(super) serial: u64,
-    pub(super) directories: &'a [SafePath],
+pub(crate) struct Destination<'a> {
+    pub(crate) root: BorrowedFd<'a>,
+    /// Tells the destinations of one extraction apart.
+    pub(crate) serial: u64,
+    pub(crate) directories: &'a [SafePath],
 }
 
 /// The directory that a worker wrote to last: neighbours in an archive are mostly neighbours on disk.
 #[derive(Debug, Default)]
-pub(super) struct Cursor {
+pub(crate) struct Cursor {
     place: Option<(u64, u32)>,
     directory: Option<OwnedFd>,
 }
 
-const fn file_mode(executable: bool) -> Mode {
-    if executable { Mode::from_bits_truncate(0o555) } else { Mode::from_bits_truncate(0o444) }
-}
-
-impl Tree<'_> {
-    /// Creates the regular file for `file`, not writable for anybody who opens it later.
-    pub(super) fn create(&self, cursor: &mut Cursor, file: &PlannedFile, executable: bool) -> io::Result<File> {
+impl Destination<'_> {
+    /// Creates the regular file for `file`, whose mode lets no later open write to it.
+    pub(crate) fn create(&self, cursor: &mut Cursor, file: &PlannedFile) -> io::Result<File> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let directory = self.enter(cursor, file.directory)?;
-        let created = openat(directory, file.file_name(), flags, file_mode(executable))?;
+        let mode = if file.kind == Kind::Executable { 0o555 } else { 0o444 };
+        let created = openat(directory, file.file_name(), flags, Mode::from_bits_truncate(mode))?;
         point("layer.file")?;
         Ok(created.into())
     }
 
     /// Creates the symbolic link for `file`.
-    pub(super) fn link(&self, cursor: &mut Cursor, file: &PlannedFile, target: &[u8]) -> io::Result<()> {
+    pub(crate) fn link(&self, cursor: &mut Cursor, file: &PlannedFile, target: &[u8]) -> io::Result<()> {
         let directory = self.enter(cursor, file.directory)?;
         Ok(symlinkat(target, directory, file.file_name())?)
     }
 
-    /// Makes the directory `path` and those above it. One that is there already is kept.
-    pub(super) fn make(&self, path: &SafePath) -> io::Result<()> {
+    /// Makes the directory `path` and those above it. An existing one is kept.
+    pub(crate) fn make(&self, path: &SafePath) -> io::Result<()> {
+        let mkdir = |path: &SafePath| mkdirat(self.root, path.as_bytes(), Mode::from_bits_truncate(0o755));
         // Upwards until one can be made, then down again: mostly the first attempt succeeds.
         let mut missing = Vec::new();
         let mut next = Some(path.clone());
         while let Some(path) = next {
-            match mkdirat(self.root, path.as_bytes(), Mode::from_bits_truncate(0o755)) {
+            match mkdir(&path) {
                 Ok(()) | Err(Errno::EEXIST) => break,
                 Err(Errno::ENOENT) => {
                     next = path.parent();
@@ -68,7 +67,7 @@ impl Tree<'_> {
             }
         }
         for path in missing.iter().rev() {
-            match mkdirat(self.root, path.as_bytes(), Mode::from_bits_truncate(0o755)) {
+            match mkdir(path) {
                 Ok(()) | Err(Errno::EEXIST) => {}
                 Err(e) => return Err(e.into()),
             }
@@ -76,7 +75,7 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// The descriptor of a directory; none is the root.
+    /// The descriptor of a directory; `None` is the root.
     fn enter<'c>(&'c self, cursor: &'c mut Cursor, directory: Option<u32>) -> io::Result<BorrowedFd<'c>> {
         let Some(index) = directory else { return Ok(self.root) };
         if cursor.place != Some((self.serial, index)) || cursor.directory.is_none() {

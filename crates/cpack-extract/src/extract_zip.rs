@@ -1,39 +1,36 @@
-//! Any zip: a PEX, a wheel, what somebody made with `zip -r`.
+//! Extracts any zip: a PEX, a wheel, an archive that `zip -r` made.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
 use cpack_format::zip::{Entry, LOCAL_HEADER_SIZE, MAX_TAIL, local_header_len, read_directory, read_end};
-use cpack_store::StoreError;
 
-use super::error::{ExtractError, Failure, refused, zip_error};
-use super::plan::{WHOLE, cut_entries, plan_zip};
-use super::pool::{Crew, Jobs, work};
-use super::run::{Check, Run, lock};
-use super::source::{FileSource, PieceSource};
-use super::{Limits, Stats, Totals, check_directory_size};
+use crate::error::{ExtractError, Failure, refused, zip_error};
+use crate::limits::{Limits, Stats, check_directory_size};
+use crate::lock::lock;
+use crate::plan::{WHOLE, cut_entries, plan_zip};
+use crate::pool::{Crew, Jobs, work};
+use crate::run::{Check, Run};
+use crate::source::PieceSource;
 
-/// A zip that need not be a layer: a PEX, a wheel, anything.
+/// A zip that [`extract_zip`] extracts.
 #[derive(Debug)]
 pub struct ZipTask<'a> {
     /// What it is called in messages.
     pub name: String,
     /// Where its bytes come from.
     pub source: Box<dyn PieceSource + 'a>,
-    /// Its length.
+    /// Length of the archive.
     pub size: u64,
-    /// An empty directory that nobody else uses.
+    /// An empty directory that no other process uses.
     pub into: OwnedFd,
     /// Whether symbolic links are made. Else they are files that hold their target, as Python's `zipfile` extracts them.
     pub links: bool,
 }
 
-/// The path below the directory at which an entry is extracted; none where it is not wanted.
+/// The path below the directory at which an entry is extracted; `None` leaves it out.
 pub type Select<'s> = &'s dyn Fn(&Entry) -> Option<Vec<u8>>;
 
 /// Extracts every entry under its own name.
@@ -41,7 +38,7 @@ pub fn everything(entry: &Entry) -> Option<Vec<u8>> {
     Some(entry.name.to_vec())
 }
 
-/// Extracts the entries that `select` wants, each checked against its CRC-32.
+/// Extracts the entries for which `select` returns a path, each checked against its CRC-32.
 pub fn extract_zip(
     task: ZipTask<'_>,
     select: Select<'_>,
@@ -52,30 +49,24 @@ pub fn extract_zip(
     let each = run.plan.spans.iter().map(|span| u64::from(span.len)).max().unwrap_or(0) + 2 * WHOLE;
     let threads = limits.workers(each);
     let large = limits.memory.saturating_sub(each * threads as u64);
-    let jobs = ZipJob { run: Mutex::new(Some(run)), totals: Totals::default() };
-    let packed = work(&jobs, Crew { threads, fetchers: 0, fetched: 0, large }, cancel)?;
-    Ok(jobs.totals.stats(packed))
+    work(&ZipJob(Mutex::new(Some(run))), Crew { threads, fetchers: 0, fetched: 0, large }, cancel)
 }
 
-struct ZipJob<'a> {
-    run: Mutex<Option<Run<'a>>>,
-    totals: Totals,
-}
+struct ZipJob<'a>(Mutex<Option<Run<'a>>>);
 
 impl<'a> Jobs<'a> for ZipJob<'a> {
     fn start(&self) -> Option<Result<Run<'a>, ExtractError>> {
-        lock(&self.run).take().map(Ok)
+        lock(&self.0).take().map(Ok)
     }
 
     fn progress(&self, _run: &Run<'a>, _bytes: u64) {}
 
-    fn done(&self, run: &Run<'a>) -> Result<(), ExtractError> {
-        self.totals.add(Stats::of(run));
+    fn done(&self, _run: &Run<'a>) -> Result<(), ExtractError> {
         Ok(())
     }
 }
 
-/// Reads the directory of a zip and plans.
+/// Reads the directory of a zip and plans its extraction.
 fn start_zip<'a>(task: ZipTask<'a>, select: Select<'_>, limits: &Limits) -> Result<Run<'a>, ExtractError> {
     let ZipTask { name, source, size, into, links } = task;
     let unreadable = |source| ExtractError::Read { archive: name.clone(), source };
@@ -99,28 +90,10 @@ fn start_zip<'a>(task: ZipTask<'a>, select: Select<'_>, limits: &Limits) -> Resu
     for entry in cut_entries(&entries).filter(|entry| select(entry).is_some()) {
         data.insert(entry.header_offset, entry.header_offset + header_len(entry)? as u64);
     }
-    // What is left out is so by its name: one that was damaged in the directory would be missed by nobody.
+    // A name that is damaged in the directory may be left out by mistake: the local header must have the same.
     for entry in entries.iter().filter(|entry| select(entry).is_none()) {
         header_len(entry)?;
     }
     let plan = plan_zip(entries, end.directory_offset, &data, select, limits).map_err(|e| refused(&name, e))?;
     Ok(Run::new(0, name, plan, source, into, Check::Crc))
-}
-
-/// Extracts the zip `file` into the directory `into`, which must be empty and is made where it is missing.
-pub fn unzip(file: &Path, into: &Path, limits: &Limits, cancel: &AtomicBool) -> Result<Stats, Failure> {
-    let name = file.display().to_string();
-    let unreadable = |source: StoreError| ExtractError::Read { archive: name.clone(), source };
-    let (source, size) = FileSource::open(file).map_err(unreadable)?;
-    let unwritable = |source| ExtractError::Write { archive: name.clone(), path: into.display().to_string(), source };
-    let into = empty_directory(into).map_err(unwritable)?;
-    extract_zip(ZipTask { name, source: Box::new(source), size, into, links: true }, &everything, limits, cancel)
-}
-
-fn empty_directory(path: &Path) -> io::Result<OwnedFd> {
-    fs::create_dir_all(path)?;
-    if fs::read_dir(path)?.next().is_some() {
-        return Err(io::ErrorKind::DirectoryNotEmpty.into());
-    }
-    Ok(File::open(path)?.into())
 }
