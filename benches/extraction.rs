@@ -14,7 +14,7 @@ use std::sync::atomic::AtomicBool;
 use cpack_extract::{BytesSource, LayerTask, Limits, ZipTask, everything, extract_zip};
 use cpack_format::SafePath;
 use cpack_format::content::Kind;
-use cpack_layer::archive::{Body, DEFAULT_LEVEL, Entry, Written, write_layer};
+use cpack_layer::archive::{Body, DEFAULT_LEVEL, Entry, WrittenArchive, write_layer};
 use cpack_test::extraction::extract_tasks;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use zip::CompressionMethod;
@@ -31,7 +31,7 @@ fn zip_of(files: &[(String, Vec<u8>)], method: CompressionMethod) -> Vec<u8> {
     writer.finish().expect("finishes").into_inner()
 }
 
-fn layer_of(files: &[(String, Vec<u8>)], directory: &Path) -> (Written, Vec<u8>) {
+fn layer_of(files: &[(String, Vec<u8>)], directory: &Path) -> (WrittenArchive, Vec<u8>) {
     corpus::write(directory, files).expect("writes");
     let entry = |(path, bytes): &(String, Vec<u8>)| Entry {
         path: SafePath::new(path.as_bytes()).expect("safe"),

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use cpack_fault::point;
 use cpack_format::Digest;
 use cpack_format::manifest::Archive;
+use cpack_layer::content::facts::Facts;
 use serde::{Deserialize, Serialize};
 
 /// Bump when the same files are packed to other bytes, or more facts are remembered.
@@ -31,34 +32,27 @@ pub struct ClientCache {
     root: PathBuf,
 }
 
-/// What a distribution was packed to.
+/// A layer that was packed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Packed {
+pub struct PackedLayer {
     /// Digest of its content.
     pub content: Digest,
     /// The archive.
     pub archive: Archive,
-    /// What was learned from its bytes on the way.
+    /// What packing learned of its files.
     #[serde(default)]
     pub facts: Facts,
 }
 
-/// What is learned from a distribution's bytes while it is packed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Facts {
-    /// Paths, relative to the prefix, of directories that its shared libraries reach by `RUNPATH` or `RPATH`.
-    pub run_paths: Vec<String>,
-    /// The newest glibc symbol version that its shared libraries need, e.g. `2.17`.
-    pub glibc: Option<String>,
-    /// Files that differ from what RECORD says.
-    pub modified: Vec<String>,
-    /// Files that could not be compiled to byte-code.
-    pub not_compiled: Vec<String>,
-    /// Files that were left out, and why.
-    pub left_out: Vec<String>,
-}
-
 impl ClientCache {
+    /// The client's cache directory by the rules of the XDG base directories. `variable` looks up environment variables.
+    pub fn of_user(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<Self> {
+        let base = variable("XDG_CACHE_HOME")
+            .filter(|path| path.is_absolute())
+            .or_else(|| Some(variable("HOME").filter(|home| home.is_absolute())?.join(".cache")))?;
+        Some(Self::new(base.join("cluster-pack")))
+    }
+
     /// The cache in `root`, which need not exist yet.
     pub fn new(root: PathBuf) -> Self {
         Self { root }
@@ -82,12 +76,12 @@ impl ClientCache {
     }
 
     /// What a distribution with this fingerprint was packed to. A record that cannot be read is as good as none.
-    pub fn packed(&self, fingerprint: &Digest) -> Option<Packed> {
+    pub fn packed(&self, fingerprint: &Digest) -> Option<PackedLayer> {
         serde_json::from_slice(&fs::read(self.record(fingerprint)).ok()?).ok()
     }
 
     /// Remembers what a distribution was packed to.
-    pub fn remember(&self, fingerprint: &Digest, packed: &Packed) -> io::Result<()> {
+    pub fn remember(&self, fingerprint: &Digest, packed: &PackedLayer) -> io::Result<()> {
         let path = self.record(fingerprint);
         let directory = path.parent().unwrap_or(&self.root);
         fs::create_dir_all(directory)?;
@@ -151,7 +145,7 @@ mod tests {
         assert_eq!(cache.packed(&key), None);
         let digest = Digest::of(b"x");
         let archive = Archive { digest, size: 0, unpacked: 0, files: 0, directory: 0, pieces: Vec::new() };
-        let packed = Packed { content: digest, archive, facts: Facts::default() };
+        let packed = PackedLayer { content: digest, archive, facts: Facts::default() };
         cache.remember(&key, &packed).expect("writes");
         assert_eq!(cache.packed(&key), Some(packed));
         fs::write(cache.record(&key), b"{").expect("writes");

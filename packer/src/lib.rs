@@ -5,6 +5,7 @@ pub mod cache;
 pub mod cli;
 pub mod launcher;
 pub mod manifest;
+pub mod pack;
 pub mod pex;
 pub mod prune;
 pub mod publish;

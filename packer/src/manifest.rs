@@ -7,20 +7,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cpack_discover::{Environment, PythonInfo, normalise};
-use cpack_format::manifest::{EntryPoint, FORMAT, LayerKind, Manifest, Python};
+use cpack_format::manifest::{EntryPoint, FORMAT, Layer, LayerKind, Manifest, Python};
 
-use crate::publish::Outcome;
+use crate::publish::PublishedLayer;
 
-/// The manifest of `environment`, made of the layers in `outcomes`.
-pub fn build(environment: &Environment, outcomes: &[Outcome]) -> Manifest {
+/// The manifest of `environment`, made of the `published` layers.
+pub fn build(environment: &Environment, published: &[PublishedLayer]) -> Manifest {
     let owners = Owners::new(environment);
-    let mut layers: Vec<_> = outcomes
+    let mut layers: Vec<_> = published
         .iter()
-        .map(|outcome| {
-            let mut layer = outcome.layer.clone();
+        .map(|PublishedLayer { layer, facts, .. }| {
             let requires = environment.distribution(&layer.name).map(|d| d.requires.as_slice()).unwrap_or_default();
-            layer.needs = needs(&layer.name, requires, &outcome.facts.run_paths, environment, &owners);
-            layer
+            Layer { needs: needs(&layer.name, requires, &facts.run_paths, environment, &owners), ..layer.clone() }
         })
         .collect();
     let ranks: Vec<u32> = {
@@ -31,7 +29,7 @@ pub fn build(environment: &Environment, outcomes: &[Outcome]) -> Manifest {
         layer.rank = rank;
     }
     layers.sort_unstable_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
-    let least_glibc = outcomes.iter().filter_map(|o| o.facts.glibc.as_deref()).max_by_key(|v| version_key(v));
+    let least_glibc = published.iter().filter_map(|p| p.facts.glibc.as_deref()).max_by_key(|v| version_key(v));
     let requires = vec!["zstd-frames".to_owned()];
     Manifest {
         format: FORMAT,

@@ -20,7 +20,7 @@ use crate::launcher::{self, LauncherError};
 use crate::pex;
 use crate::publish::{NameRecord, Publisher};
 use crate::requirements::{self, Machine};
-use crate::submit::{EntryRequest, JobRequest, Submission, default_cache, submit, total_size};
+use crate::submit::{EntryRequest, JobRequest, Submission, submit, total_size};
 
 /// Variables whose names look as if their values were secret.
 const SECRET_WORDS: [&str; 6] = ["SECRET", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIAL", "PRIVATE_KEY"];
@@ -43,7 +43,7 @@ impl Context {
         let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let cache = match &common.client_cache {
             Some(path) => ClientCache::new(absolute(path)?),
-            None => default_cache(variable).ok_or_else(|| {
+            None => ClientCache::of_user(variable).ok_or_else(|| {
                 CommandError::Usage("no place for the client's cache: set HOME or pass --client-cache PATH".into())
             })?,
         };
@@ -189,7 +189,7 @@ impl Context {
             let sent = sent.fetch_add(more, Ordering::Relaxed) + more;
             bar.set_message(format!("packing, {} sent", bytes(sent)));
         };
-        let publisher = Publisher { store, cache: &self.cache, level, repair, sending: Watcher(&sending) };
+        let publisher = Publisher { store, cache: &self.cache, repair, sending: Watcher(&sending) };
         let options = assemble::Options { with_python: self.common.with_python, level };
         let cluster = cluster_properties(store.uri(), &self.store_options())?;
         let job = &JobRequest { cluster, ..job.clone() };

@@ -7,8 +7,6 @@ use cpack_discover::DiscoverError;
 use cpack_discover::selection::UnknownName;
 use cpack_format::exit::Exit;
 use cpack_format::manifest::DocumentError;
-use cpack_layer::PackError;
-use cpack_layer::archive::ArchiveError;
 use cpack_store::{ObjectUriError, StoreError, UriError};
 
 use crate::cli::config::ConfigError;
@@ -89,10 +87,11 @@ impl CommandError {
 
 fn pex(error: &PexError) -> Exit {
     match error {
-        PexError::Io { .. } | PexError::Archive(ArchiveError::Write { .. }) => Exit::Disk,
+        PexError::Io { .. } => Exit::Disk,
+        PexError::Pack(error) if error.is_disk() => Exit::Disk,
         PexError::Given(error) => error.exit(),
         PexError::NoPython { .. } => Exit::Interpreter,
-        PexError::Archive(_) | PexError::Runtime { .. } | PexError::Distribution { .. } => Exit::Environment,
+        PexError::Pack(_) | PexError::Runtime { .. } | PexError::Distribution { .. } => Exit::Environment,
         PexError::NoScript { .. } | PexError::TooLarge { .. } | PexError::Occupied(_) => Exit::Usage,
     }
 }
@@ -100,7 +99,8 @@ fn pex(error: &PexError) -> Exit {
 fn submit(error: &SubmitError) -> Exit {
     match error {
         SubmitError::Publish(error) => publish(error),
-        SubmitError::Assemble(_) => Exit::Environment,
+        SubmitError::Pack(error) if error.is_disk() => Exit::Disk,
+        SubmitError::Pack(_) | SubmitError::Assemble(_) => Exit::Environment,
         SubmitError::Payload { .. } | SubmitError::Script { .. } => Exit::Usage,
     }
 }
@@ -117,8 +117,7 @@ fn prune(error: &PruneError) -> Exit {
 fn publish(error: &PublishError) -> Exit {
     match error {
         PublishError::Store(error) => error.exit(),
-        PublishError::Pack(PackError::Archive(ArchiveError::Write { .. })) | PublishError::Local { .. } => Exit::Disk,
-        PublishError::Pack(_) => Exit::Environment,
+        PublishError::Local { .. } => Exit::Disk,
         PublishError::Vanished { .. } => Exit::Unavailable,
         PublishError::Damaged { .. } => Exit::Artifact,
         PublishError::Name(_) => Exit::Usage,

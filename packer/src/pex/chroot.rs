@@ -21,11 +21,13 @@ use cpack_discover::{Distribution, Environment, FileKind, FileStat};
 use cpack_format::SafePath;
 use cpack_format::content::Kind;
 use cpack_layer::archive::{Body, Entry};
-use cpack_layer::content::compile::{Compiled, Compilers};
+use cpack_layer::content::compile::Compilers;
 use cpack_layer::content::pyc::{self, Magic, Source};
+use cpack_layer::content::transform::spellings;
 use cpack_layer::content::{direct_url, script};
 
-use super::{PexError, hash};
+use super::error::PexError;
+use super::hash;
 
 /// Where what is not a module is, in a chroot.
 const STASH: &str = ".prefix";
@@ -54,19 +56,13 @@ pub(super) struct Files<'a> {
     /// The ways in which the path of the environment may be spelt.
     prefixes: Vec<Vec<u8>>,
     byte_code: Option<Arc<Compilers>>,
-    magic: Magic,
 }
 
 impl<'a> Files<'a> {
     /// Reads `environment`, with byte-code if there is who compiles it.
     pub(super) fn new(environment: &'a Environment, compilers: Option<Arc<Compilers>>) -> Self {
-        let bytes = |path: &std::path::Path| path.as_os_str().as_encoded_bytes().to_vec();
-        let mut prefixes = vec![bytes(&environment.prefix)];
-        prefixes.extend(environment.prefix.canonicalize().iter().map(|path| bytes(path)));
-        prefixes.dedup();
-        let magic = Magic(environment.python.magic);
-        let byte_code = compilers.filter(|_| magic.layout().is_ok());
-        Self { environment, prefixes, byte_code, magic }
+        let byte_code = compilers.filter(|_| Magic(environment.python.magic).layout().is_ok());
+        Self { environment, prefixes: spellings(&environment.prefix), byte_code }
     }
 
     fn read(&self, file: &FileStat) -> Result<Vec<u8>, PexError> {
@@ -90,38 +86,22 @@ impl<'a> Files<'a> {
         Some(Entry { path, kind, body: Body::File { path: source, size } })
     }
 
-    /// The byte-code of the module `file`, which is at `path`: made when its turn comes.
+    /// The byte-code of the module `file`, which is at `path` in the chroot. It is made when the writer gets to it.
     fn byte_code(&self, file: &FileStat, path: &SafePath, compiled: &HashMap<&[u8], &FileStat>) -> Option<Entry> {
         let compilers = Arc::clone(self.byte_code.as_ref()?);
-        let (at, old) = (pyc_path(path, &self.environment.python.cache_tag)?, {
-            let installed = pyc_path(&file.path, &self.environment.python.cache_tag)?;
-            compiled.get(installed.as_bytes()).map(|file| self.environment.source(file))
-        });
-        let (magic, source) = (self.magic, self.environment.source(file));
-        let (modified, name) = (file.mtime_ns.div_euclid(1_000_000_000), file.path.as_bytes().to_vec());
+        let cache_tag = &self.environment.python.cache_tag;
+        let (path, installed) = (pyc::cache_path(path, cache_tag)?, pyc::cache_path(&file.path, cache_tag)?);
+        let installed = compiled.get(installed.as_bytes()).map(|file| self.environment.source(file));
+        let source = self.environment.source(file);
+        let (modified, name) = (file.mtime_ns.div_euclid(1_000_000_000), file.path.clone());
         let make = move || {
             let bytes = fs::read(&source).map_err(|e| e.to_string())?;
-            let old = old.as_ref().and_then(|path| fs::read(path).ok());
+            let installed = installed.as_ref().and_then(|path| fs::read(path).ok());
             let module = Source { bytes: &bytes, modified };
-            let valid = old.as_ref().and_then(|old| pyc::valid_code(old, magic, module).ok());
-            if let Some(made) = valid.and_then(|code| pyc::unchecked(magic, &bytes, code, &name).ok()) {
-                return Ok(Some(made));
-            }
-            match compilers.compile(&bytes).map_err(|e| e.to_string())? {
-                Compiled::Code(code) => Ok(pyc::unchecked(magic, &bytes, &code, &name).ok()),
-                Compiled::Refused(_) => Ok(None),
-            }
+            compilers.byte_code(module, installed.as_deref(), name.as_bytes()).map_err(|e| e.to_string())
         };
-        Some(Entry { path: at, kind: Kind::File, body: Body::Made { size_hint: file.size, make: Box::new(make) } })
+        Some(Entry { path, kind: Kind::File, body: Body::Made { size_hint: file.size, make: Box::new(make) } })
     }
-}
-
-/// Where the byte-code of the module at `path` is.
-fn pyc_path(path: &SafePath, tag: &str) -> Option<SafePath> {
-    let text = path.as_bytes().strip_suffix(b".py")?;
-    let cut = text.iter().rposition(|b| *b == b'/').map_or(0, |at| at + 1);
-    let (directory, stem) = text.split_at_checked(cut)?;
-    SafePath::new(&[directory, b"__pycache__/", stem, b".", tag.as_bytes(), b".pyc"].concat()).ok()
 }
 
 /// The byte-code files among `files`, by path.

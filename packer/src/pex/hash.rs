@@ -8,7 +8,7 @@ use cpack_layer::archive::{Body, Entry};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-use super::PexError;
+use super::error::PexError;
 
 /// SHA-256 of a distribution (`CacheHelper.dir_hash` with `hashlib.sha256`).
 pub(super) fn sha256(entries: &[Entry]) -> Result<String, PexError> {

@@ -4,7 +4,8 @@ use std::process::Command;
 
 use cpack_format::SafePath;
 use cpack_format::content::Kind;
-use cpack_layer::archive::{Body, Entry};
+use cpack_layer::archive::{Body, Codec, Entry};
+use cpack_pex::info::PexInfo;
 
 use super::*;
 

@@ -25,7 +25,7 @@ use cpack_pex::{self, Pex, keep_youngest};
 use rayon::prelude::*;
 use serde::Deserialize;
 
-use super::PexError;
+use super::error::PexError;
 use crate::cache::ClientCache;
 
 /// The module that starts what the PEX starts.

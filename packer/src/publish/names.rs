@@ -6,8 +6,8 @@ use cpack_parallel::try_map;
 use cpack_store::{Key, Put, Source, Store, StoreErrorKind, Written};
 use serde::{Deserialize, Serialize};
 
+use super::error::{PublishError, step};
 use super::layers::{is_old, refresh_if_old};
-use super::{PublishError, step};
 use crate::launcher::Launcher;
 
 /// Layers that are looked at side by side.
@@ -31,17 +31,21 @@ pub struct NameRecord {
     pub python_version: String,
 }
 
-/// A manifest that was published.
+/// A manifest that the store has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Published {
+pub struct PublishedManifest {
     /// The environment id.
     pub id: Digest,
-    /// Whether the store had it.
+    /// Whether the store had it before.
     pub existed: bool,
 }
 
-/// Writes the manifest, then looks whether every layer it names is still there: [`PublishError::Vanished`] if one is not.
-pub fn publish_manifest(store: &dyn Store, manifest: &Manifest, repair: bool) -> Result<Published, PublishError> {
+/// Puts the manifest, then looks whether the store still has every layer it names: [`PublishError::Vanished`] if it lacks one.
+pub fn publish_manifest(
+    store: &dyn Store,
+    manifest: &Manifest,
+    repair: bool,
+) -> Result<PublishedManifest, PublishError> {
     let bytes = manifest.to_bytes();
     let id = Digest::of(&bytes);
     let key = Key::environment(&id);
@@ -53,7 +57,7 @@ pub fn publish_manifest(store: &dyn Store, manifest: &Manifest, repair: bool) ->
     }
     step("publish.manifest")?;
     check_layers(store, &manifest.layers)?;
-    Ok(Published { id, existed })
+    Ok(PublishedManifest { id, existed })
 }
 
 /// Many at once: each waits for the network.
@@ -70,7 +74,7 @@ fn check_layer(store: &dyn Store, layer: &Layer) -> Result<(), PublishError> {
     Err(PublishError::Vanished { layer: layer.name.clone(), digest, store })
 }
 
-/// Whether the object is these bytes.
+/// Whether the object at `key` is `bytes`.
 fn holds(store: &dyn Store, key: &Key, bytes: &[u8]) -> Result<bool, PublishError> {
     match store.read(key, bytes.len() as u64) {
         Ok(found) => Ok(found == bytes),
@@ -79,7 +83,7 @@ fn holds(store: &dyn Store, key: &Key, bytes: &[u8]) -> Result<bool, PublishErro
     }
 }
 
-/// Publishes what executors start from, both parts of a launcher. The digest is the job's.
+/// Publishes both parts of a launcher: the executable, and the job that executors start from. Returns the job's digest.
 pub fn publish_launcher(
     store: &dyn Store,
     launcher: &Launcher,
@@ -92,8 +96,8 @@ pub fn publish_launcher(
     Ok((digest, executable.and(job)))
 }
 
-/// Writes what is not there. What is there is not touched, not even its age: YARN fails the containers of running
-/// applications when the time of a file changed that they were started with. That it is in use is noted beside it.
+/// Puts an object that the store lacks. One that is there is not touched, not even its age: YARN fails the containers of
+/// running applications when the time of a file changed that they were started with. A note beside it says that it is in use.
 fn publish_immutable(store: &dyn Store, key: &Key, bytes: &[u8], repair: bool) -> Result<Written, PublishError> {
     if let Some(stat) = store.stat(key)?.filter(|stat| stat.size == bytes.len() as u64) {
         if repair && !holds(store, key, bytes)? {
@@ -103,7 +107,8 @@ fn publish_immutable(store: &dyn Store, key: &Key, bytes: &[u8], repair: bool) -
         if !is_old(stat) || store.stat(&note)?.is_some_and(|note| !is_old(note)) {
             return Ok(Written::Kept);
         }
-        // A prune looks for the note before it removes the object: what it took meanwhile is sent again.
+        // `prune` looks for the note before it removes the object. If it removed the object before the note was there, the put
+        // below sends the object again.
         store.put(&note, Source::Bytes(b"1"), Put::Replace)?;
     }
     Ok(store.put(key, Source::Bytes(bytes), Put::Once)?)
@@ -121,9 +126,9 @@ pub fn read_name(store: &dyn Store, name: &str) -> Result<Option<NameRecord>, Pu
     }
 }
 
-/// Points `name` at an environment, and lays the launcher there, unless both are there already.
+/// Points `name` at an environment, and puts the launcher there, unless both are there already.
 ///
-/// What is unchanged is not rewritten: YARN fails containers whose source file changed.
+/// An unchanged file is not rewritten: YARN fails containers whose source file changed.
 pub fn publish_name(
     store: &dyn Store,
     name: &str,

@@ -4,23 +4,26 @@
 //! at a byte boundary (a full flush), so that readers that know nothing of parts see one deflate stream.
 
 use std::cell::RefCell;
+use std::io;
+use std::thread::LocalKey;
 
 use cpack_format::Digest;
 use cpack_format::digest::{PartHash, part_hash};
 use cpack_format::zip::{FRAME_SIZE, Method};
 
+use super::codec::Codec;
 use super::entry::{Body, Entry, Unit, read_part, read_whole};
-use super::{ArchiveError, Codec};
+use super::error::ArchiveError;
 
-/// What compressing a unit gave.
+/// A compressed unit.
 #[derive(Debug)]
-pub(super) struct Packed {
-    /// Which entry.
+pub(super) struct Compressed {
+    /// Index of the entry.
     pub(super) entry: usize,
     /// Whether this is the last unit of its entry.
     pub(super) last: bool,
-    /// The parts: one for a whole entry or a frame, several where an entry turned out larger than one frame, none where
-    /// it turned out that there is no such entry.
+    /// One part for a whole entry or a frame, several for a [`Body::Made`] that is larger than a frame, none for one that
+    /// made nothing.
     pub(super) parts: Vec<Part>,
 }
 
@@ -45,7 +48,7 @@ pub(super) enum Hash {
 /// Contents shorter than this are stored: zstd's frame would eat what it saves.
 const LEAST_COMPRESSED: usize = 64;
 
-pub(super) fn compress(entries: &[Entry], unit: Unit, codec: Codec) -> Result<Packed, ArchiveError> {
+pub(super) fn compress(entries: &[Entry], unit: Unit, codec: Codec) -> Result<Compressed, ArchiveError> {
     let _event =
         cpack_events::span("compress", || entries.get(unit.entry).map(|e| e.path.to_string()).unwrap_or_default());
     let entry = entries
@@ -65,7 +68,7 @@ pub(super) fn compress(entries: &[Entry], unit: Unit, codec: Codec) -> Result<Pa
         (Body::Bytes(bytes), _) => (bytes, None),
         (Body::Made { make, .. }, _) => {
             let made = make().map_err(|reason| ArchiveError::Make { path: entry.path.to_string(), reason })?;
-            let Some(made) = made else { return Ok(Packed { entry: unit.entry, last: true, parts: Vec::new() }) };
+            let Some(made) = made else { return Ok(Compressed { entry: unit.entry, last: true, parts: Vec::new() }) };
             content = made;
             (&content, None)
         }
@@ -82,10 +85,10 @@ pub(super) fn compress(entries: &[Entry], unit: Unit, codec: Codec) -> Result<Pa
     } else {
         vec![whole(bytes, codec).map_err(failed)?]
     };
-    Ok(Packed { entry: unit.entry, last, parts })
+    Ok(Compressed { entry: unit.entry, last, parts })
 }
 
-fn whole(bytes: &[u8], codec: Codec) -> std::io::Result<Part> {
+fn whole(bytes: &[u8], codec: Codec) -> io::Result<Part> {
     let hash = Hash::Whole(Digest::of(bytes));
     let compressed = match codec {
         _ if bytes.len() < LEAST_COMPRESSED => None,
@@ -101,7 +104,7 @@ fn whole(bytes: &[u8], codec: Codec) -> std::io::Result<Part> {
 }
 
 /// Frames are always compressed: what does not shrink becomes raw blocks, which cost a copy.
-fn frame(bytes: &[u8], offset: u64, last: bool, codec: Codec) -> std::io::Result<Part> {
+fn frame(bytes: &[u8], offset: u64, last: bool, codec: Codec) -> io::Result<Part> {
     let packed = match codec {
         Codec::Zstd(level) => zstd_frame(bytes, level)?,
         Codec::Deflate(level) => deflate_segment(bytes, level, last)?,
@@ -117,34 +120,41 @@ fn crc(bytes: &[u8]) -> crc32fast::Hasher {
     hasher
 }
 
-/// One zstd frame with its content size, without a checksum: the zip has a CRC-32 and layers their digests.
-fn zstd_frame(bytes: &[u8], level: i32) -> std::io::Result<Vec<u8>> {
-    thread_local! {
-        static COMPRESSOR: RefCell<Option<(i32, zstd::bulk::Compressor<'static>)>> = const { RefCell::new(None) };
-    }
-    COMPRESSOR.with_borrow_mut(|slot| {
-        if slot.as_ref().is_none_or(|(found, _)| *found != level) {
-            *slot = Some((level, zstd::bulk::Compressor::new(level)?));
-        }
-        match slot {
-            Some((_, compressor)) => compressor.compress(bytes),
-            None => Err(std::io::Error::other("no zstd context")),
-        }
+/// Runs `work` with this thread's compressor, which `make` makes again whenever the level changes.
+fn with_compressor<L: Copy + PartialEq, C, T>(
+    key: &'static LocalKey<RefCell<Option<(L, C)>>>,
+    level: L,
+    make: impl FnOnce() -> io::Result<C>,
+    work: impl FnOnce(&mut C) -> io::Result<T>,
+) -> io::Result<T> {
+    key.with_borrow_mut(|slot| {
+        let compressor = match slot.take() {
+            Some((found, compressor)) if found == level => compressor,
+            _ => make()?,
+        };
+        work(&mut slot.insert((level, compressor)).1)
     })
 }
 
-/// A whole deflate stream; none if it would not be smaller than `bytes`.
-fn deflate_whole(bytes: &[u8], level: u32) -> std::io::Result<Option<Vec<u8>>> {
+/// One zstd frame with its content size, without a checksum: the zip has a CRC-32 and layers their digests.
+fn zstd_frame(bytes: &[u8], level: i32) -> io::Result<Vec<u8>> {
+    thread_local! {
+        static COMPRESSOR: RefCell<Option<(i32, zstd::bulk::Compressor<'static>)>> = const { RefCell::new(None) };
+    }
+    with_compressor(&COMPRESSOR, level, || zstd::bulk::Compressor::new(level), |compressor| compressor.compress(bytes))
+}
+
+/// A whole deflate stream; `None` if it would not be smaller than `bytes`.
+fn deflate_whole(bytes: &[u8], level: u32) -> io::Result<Option<Vec<u8>>> {
     thread_local! {
         static COMPRESSOR: RefCell<Option<(u32, libdeflater::Compressor)>> = const { RefCell::new(None) };
     }
-    COMPRESSOR.with_borrow_mut(|slot| {
-        if slot.as_ref().is_none_or(|(found, _)| *found != level) {
-            let level_found = i32::try_from(level).ok().and_then(|level| libdeflater::CompressionLvl::new(level).ok());
-            let level_found = level_found.ok_or_else(|| std::io::Error::other(format!("no deflate level {level}")))?;
-            *slot = Some((level, libdeflater::Compressor::new(level_found)));
-        }
-        let Some((_, compressor)) = slot else { return Err(std::io::Error::other("no deflate context")) };
+    let make = || {
+        let known = i32::try_from(level).ok().and_then(|level| libdeflater::CompressionLvl::new(level).ok());
+        let known = known.ok_or_else(|| io::Error::other(format!("no deflate level {level}")))?;
+        Ok(libdeflater::Compressor::new(known))
+    };
+    with_compressor(&COMPRESSOR, level, make, |compressor| {
         let mut out = vec![0; bytes.len()];
         match compressor.deflate_compress(bytes, &mut out) {
             Ok(len) => {
@@ -156,23 +166,20 @@ fn deflate_whole(bytes: &[u8], level: u32) -> std::io::Result<Option<Vec<u8>>> {
     })
 }
 
-/// Deflate blocks that refer to nothing before them: ended by a full flush, or as the end of the stream if `last`.
-fn deflate_segment(bytes: &[u8], level: u32, last: bool) -> std::io::Result<Vec<u8>> {
+/// Deflate blocks that refer to nothing before them, ended by a full flush, or as the end of the stream if `last`.
+fn deflate_segment(bytes: &[u8], level: u32, last: bool) -> io::Result<Vec<u8>> {
     thread_local! {
         static COMPRESSOR: RefCell<Option<(u32, flate2::Compress)>> = const { RefCell::new(None) };
     }
-    COMPRESSOR.with_borrow_mut(|slot| {
-        if slot.as_ref().is_none_or(|(found, _)| *found != level) {
-            // zlib knows levels up to 9.
-            *slot = Some((level, flate2::Compress::new(flate2::Compression::new(level.min(9)), false)));
-        }
-        let Some((_, compressor)) = slot else { return Err(std::io::Error::other("no deflate context")) };
+    // zlib knows levels up to 9.
+    let make = || Ok(flate2::Compress::new(flate2::Compression::new(level.min(9)), false));
+    with_compressor(&COMPRESSOR, level, make, |compressor| {
         compressor.reset();
         // Raw blocks of at most 16 KiB with 5 bytes before each, and the flush.
         let mut out = Vec::with_capacity(bytes.len() + bytes.len() / 1024 + 1024);
         let flush = if last { flate2::FlushCompress::Finish } else { flate2::FlushCompress::Full };
-        compressor.compress_vec(bytes, &mut out, flush).map_err(std::io::Error::other)?;
+        compressor.compress_vec(bytes, &mut out, flush).map_err(io::Error::other)?;
         let whole = compressor.total_in() == bytes.len() as u64 && out.len() < out.capacity();
-        if whole { Ok(out) } else { Err(std::io::Error::other("deflate needs more room than it is said to")) }
+        if whole { Ok(out) } else { Err(io::Error::other("deflate needs more room than it is said to")) }
     })
 }

@@ -2,23 +2,25 @@
 
 use std::fmt;
 use std::fs::File;
+use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use cpack_format::SafePath;
 use cpack_format::content::Kind;
 
-use super::{ArchiveError, Codec};
+use super::codec::Codec;
+use super::error::ArchiveError;
 
-/// Makes the content of an entry when its turn comes, on any thread; none if there is to be no such entry.
+/// Makes the content of an entry when the writer gets to it, on any thread. `None` leaves the entry out.
 pub type Make = Box<dyn Fn() -> Result<Option<Vec<u8>>, String> + Send + Sync>;
 
 /// One file, link or empty directory to be packed.
 #[derive(Debug)]
 pub struct Entry {
-    /// Where it will be.
+    /// Where the node will have it, relative to the environment.
     pub path: SafePath,
-    /// What it is.
+    /// File, executable, link or directory.
     pub kind: Kind,
     /// Its content.
     pub body: Body,
@@ -26,20 +28,20 @@ pub struct Entry {
 
 /// Where an entry's content comes from.
 pub enum Body {
-    /// A file of this length.
+    /// A file of the environment.
     File {
-        /// Where it is.
+        /// Where the client reads it.
         path: PathBuf,
-        /// Its length when it was found.
+        /// Its length at discovery; packing fails if it has changed.
         size: u64,
     },
     /// These bytes; a link's target.
     Bytes(Vec<u8>),
-    /// Made when needed: rewritten byte-code, for example.
+    /// Content that is made when the writer gets to it: a PEX's byte-code.
     Made {
         /// A guess at the length, for balancing the work.
         size_hint: u64,
-        /// Makes it.
+        /// Returns the content.
         make: Make,
     },
 }
@@ -67,11 +69,11 @@ impl Body {
 /// A part of the work: a whole entry, or one frame of a large file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Unit {
-    /// Which entry.
+    /// Index of the entry.
     pub(super) entry: usize,
-    /// Which part of it; none for the whole.
+    /// `None` for a whole entry.
     pub(super) frame: Option<Frame>,
-    /// Bytes to be read, or about.
+    /// Bytes to read; a guess for [`Body::Made`].
     pub(super) size: u64,
 }
 
@@ -120,19 +122,13 @@ pub(super) fn batches(units: impl Iterator<Item = Unit>, limit: u64) -> Vec<Vec<
 /// Reads a file that must have exactly `size` bytes.
 pub(super) fn read_whole(path: &Path, size: u64) -> Result<Vec<u8>, ArchiveError> {
     let failed = |source| ArchiveError::Read { path: path.to_owned(), source };
-    let file = File::open(path).map_err(failed)?;
+    let mut file = File::open(path).map_err(failed)?;
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
-    io_read_to_end(&file, &mut bytes).map_err(failed)?;
+    file.read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 != size {
         return Err(ArchiveError::Changed(path.to_owned()));
     }
     Ok(bytes)
-}
-
-fn io_read_to_end(file: &File, bytes: &mut Vec<u8>) -> std::io::Result<()> {
-    use std::io::Read as _;
-    let mut reader = file;
-    reader.read_to_end(bytes).map(|_| ())
 }
 
 /// Reads `size` bytes at `offset`.

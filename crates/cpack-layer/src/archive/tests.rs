@@ -51,7 +51,7 @@ fn entries(directory: &Path, made: bool) -> Vec<Entry> {
     corpus().into_iter().enumerate().map(entry).collect()
 }
 
-fn write(directory: &Path, entries: Vec<Entry>, threads: usize) -> (Written, Vec<u8>) {
+fn write(directory: &Path, entries: Vec<Entry>, threads: usize) -> (WrittenArchive, Vec<u8>) {
     let path = directory.join(format!("layer-{threads}-{}.zip", fs::read_dir(directory).expect("reads").count()));
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
     let written = pool.install(|| write_layer("test", entries, &path, DEFAULT_LEVEL, &|_| {})).expect("writes");

@@ -20,7 +20,9 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::pyc::Magic;
+use cpack_discover::PythonInfo;
+
+use super::pyc::{self, Magic, Source};
 
 /// The program that workers run.
 const SCRIPT: &str = include_str!("compile.py");
@@ -94,15 +96,35 @@ struct Pool {
 }
 
 impl Compilers {
+    /// Workers of an environment's interpreter, one for each thread of the rayon pool that this is called in.
+    pub fn of(python: &PythonInfo) -> Self {
+        Self::new(&python.executable, Magic(python.magic), rayon::current_num_threads())
+    }
+
     /// Workers that run `python`, whose byte-code has this `magic` number, at most `limit` (at least one) at a time. None is
     /// started yet.
     pub fn new(python: impl Into<PathBuf>, magic: Magic, limit: usize) -> Self {
         Self { python: python.into(), magic, limit: limit.max(1), pool: Mutex::default(), freed: Condvar::new() }
     }
 
-    /// The magic number of the byte-code.
-    pub const fn magic(&self) -> Magic {
-        self.magic
+    /// The unchecked-hash `.pyc` of a module, whose code will say that it comes from `name`: made from the `installed` one if
+    /// that is valid, else compiled. `None` if the interpreter refuses the source.
+    pub fn byte_code(
+        &self,
+        source: Source<'_>,
+        installed: Option<&[u8]>,
+        name: &[u8],
+    ) -> Result<Option<Vec<u8>>, CompileError> {
+        let shipped = |code: &[u8]| pyc::unchecked(self.magic, source.bytes, code, name).ok();
+        // An installed one that cannot be used, for whatever reason, is as good as none.
+        let valid = installed.and_then(|pyc| pyc::valid_code(pyc, self.magic, source).ok());
+        if let Some(made) = valid.and_then(shipped) {
+            return Ok(Some(made));
+        }
+        Ok(match self.compile(source.bytes)? {
+            Compiled::Code(code) => shipped(&code),
+            Compiled::Refused(_) => None,
+        })
     }
 
     /// Compiles the source of a module. Its code says that it comes from `<source>`. Blocks while all workers are busy.

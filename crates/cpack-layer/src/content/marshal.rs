@@ -112,7 +112,7 @@ pub enum MarshalError {
 
 /// Rewrites the marshalled code object of a module into its canonical form, with `file_name` as `co_filename` of it and of
 /// all code objects within. `file_name` need not be UTF-8: it is escaped as `os.fsdecode` does.
-pub fn relocate(code: &[u8], layout: Layout, file_name: &[u8]) -> Result<Vec<u8>, MarshalError> {
+pub(super) fn relocate(code: &[u8], layout: Layout, file_name: &[u8]) -> Result<Vec<u8>, MarshalError> {
     let graph = Graph::read(code, layout)?;
     Ok(write::module(&graph, &escape(file_name), code.len()))
 }

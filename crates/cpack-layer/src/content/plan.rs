@@ -1,43 +1,22 @@
-//! What becomes of each file: a pure function of the list of files.
+//! Decides what each file of a layer is made of: a pure function of the list of installed files.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 
+use cpack_discover::{FileKind, FileStat};
 use cpack_format::SafePath;
-use cpack_format::content::Kind;
 
-/// A file as installed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Installed {
-    /// Where it is in the environment, and will be in the layer.
-    pub path: SafePath,
-    /// Where its bytes are.
-    pub place: PathBuf,
-    /// What it is.
-    pub kind: Kind,
-    /// Length in bytes.
-    pub size: u64,
-    /// When its bytes were changed last, in seconds since 1970.
-    pub modified: i64,
-    /// Where it leads, if it is a link.
-    pub target: Vec<u8>,
-    /// Whether it may differ from what `RECORD` says of it, so that it must be read.
-    pub suspect: bool,
-}
+use super::pyc;
 
 /// What a file of a layer is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action<'a> {
+pub(super) enum Action<'a> {
     /// The installed file.
     Copy,
     /// The installed file in relocatable form, if it is a script for the environment's interpreter.
     Script,
-    /// The byte-code of the installed file, which is a source.
-    ByteCode {
-        /// What was installed in its place.
-        installed: Option<&'a Installed>,
-    },
-    /// A list of all others.
+    /// The byte-code of the installed file, which is a source; `installed` is the `.pyc` that is there now.
+    ByteCode { installed: Option<&'a FileStat> },
+    /// The list of all other files.
     Record,
     /// The installed file without local paths and credentials.
     DirectUrl,
@@ -45,48 +24,47 @@ pub enum Action<'a> {
 
 /// One file of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Planned<'a> {
-    /// Where it will be.
-    pub path: SafePath,
-    /// What it is made of.
-    pub action: Action<'a>,
+pub(super) struct FilePlan<'a> {
+    pub(super) path: SafePath,
+    pub(super) action: Action<'a>,
     /// The installed file that it is made from.
-    pub from: &'a Installed,
+    pub(super) from: &'a FileStat,
 }
 
 /// What the plan depends on besides the files.
 #[derive(Debug, Clone, Copy)]
-pub struct Rules<'a> {
+pub(super) struct Rules<'a> {
     /// The `.dist-info` directory, if the files are those of a distribution.
-    pub info: Option<&'a SafePath>,
-    /// The directory whose sources get byte-code, `None` for all; and the interpreter's cache tag, such as
-    /// `cpython-311`. Without it there is no byte-code.
-    pub byte_code: Option<(Option<&'a SafePath>, &'a str)>,
+    pub(super) info: Option<&'a SafePath>,
+    /// The directory whose sources get byte-code, `None` for all.
+    pub(super) modules: Option<&'a SafePath>,
+    /// The interpreter's cache tag: `cpython-311`.
+    pub(super) cache_tag: &'a str,
 }
 
-/// The files of the layer, in the order in which those that they are made from are given.
+/// Plans the files of a layer, in the order of the installed files that they are made from.
 ///
-/// Byte-code is planned for each source. What is in `__pycache__` is packed in no other way: it is made again, or belongs
-/// to a source that is gone, or to another interpreter, or is a cache of numba's, which the times of extracted files void.
-pub fn plan<'a>(files: &'a [Installed], rules: Rules<'_>) -> Vec<Planned<'a>> {
-    let cached: HashMap<&SafePath, &Installed> =
+/// Each source gets byte-code. What is in `__pycache__` is packed in no other way: it is made again, or belongs to a source
+/// that is gone, or to another interpreter, or is a cache of numba's, which the times of extracted files invalidate.
+pub(super) fn plan<'a>(files: &'a [FileStat], rules: Rules<'_>) -> Vec<FilePlan<'a>> {
+    let cached: HashMap<&SafePath, &FileStat> =
         files.iter().filter(|file| is_cached(&file.path)).map(|file| (&file.path, file)).collect();
-    let mut planned = Vec::with_capacity(files.len() * 2);
+    let mut plans = Vec::with_capacity(files.len() * 2);
     for from in files {
         let Some(action) = action(from, rules.info) else { continue };
-        planned.push(Planned { path: from.path.clone(), action, from });
-        if let Some(path) = byte_code_path(from, rules.byte_code) {
+        plans.push(FilePlan { path: from.path.clone(), action, from });
+        if let Some(path) = byte_code_path(from, rules) {
             let installed = cached.get(&path).copied();
-            planned.push(Planned { path, action: Action::ByteCode { installed }, from });
+            plans.push(FilePlan { path, action: Action::ByteCode { installed }, from });
         }
     }
-    planned
+    plans
 }
 
-/// What becomes of an installed file itself.
-fn action(file: &Installed, info: Option<&SafePath>) -> Option<Action<'static>> {
+/// The action for the installed file itself. `None` leaves it out.
+fn action(file: &FileStat, info: Option<&SafePath>) -> Option<Action<'static>> {
     let path = file.path.as_bytes();
-    let is_file = matches!(file.kind, Kind::File | Kind::Executable);
+    let is_file = !matches!(file.kind, FileKind::Link(_));
     let in_info = info.and_then(|info| path.strip_prefix(info.as_bytes())?.strip_prefix(b"/"));
     match in_info {
         Some(b"RECORD") if is_file => Some(Action::Record),
@@ -106,31 +84,25 @@ fn is_cached(path: &SafePath) -> bool {
     directory == b"__pycache__" && [&b".pyc"[..], b".nbi", b".nbc"].iter().any(|end| name.ends_with(end))
 }
 
-/// Where the byte-code of a file goes, if it is a source that gets some.
-fn byte_code_path(file: &Installed, byte_code: Option<(Option<&SafePath>, &str)>) -> Option<SafePath> {
-    let (modules, tag) = byte_code?;
-    let path = file.path.as_bytes();
-    let stem = path.strip_suffix(b".py").filter(|_| matches!(file.kind, Kind::File | Kind::Executable))?;
-    if let Some(modules) = modules {
-        path.strip_prefix(modules.as_bytes())?.strip_prefix(b"/")?;
+/// The path of a file's byte-code, if it is a source that gets some.
+fn byte_code_path(file: &FileStat, rules: Rules<'_>) -> Option<SafePath> {
+    if let Some(modules) = rules.modules {
+        file.path.as_bytes().strip_prefix(modules.as_bytes())?.strip_prefix(b"/")?;
     }
-    let (directory, name) = stem.split_at(stem.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1));
-    // A name that gets too long by this has no byte-code in Python either.
-    SafePath::new(&[directory, b"__pycache__/", name, b".", tag.as_bytes(), b".pyc"].concat()).ok()
+    pyc::cache_path(&file.path, rules.cache_tag).filter(|_| !matches!(file.kind, FileKind::Link(_)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn installed(path: &str, kind: Kind) -> Installed {
+    fn installed(path: &str, kind: FileKind) -> FileStat {
         let path = SafePath::new(path.as_bytes()).expect("safe");
-        let place = PathBuf::from("/env").join(&path);
-        Installed { path, place, kind, size: 0, modified: 0, target: Vec::new(), suspect: false }
+        FileStat { path, source: None, size: 0, mtime_ns: 0, ctime_ns: 0, ino: 0, kind }
     }
 
-    fn summary(files: &[Installed], rules: Rules<'_>) -> Vec<String> {
-        let line = |planned: &Planned<'_>| match planned.action {
+    fn summary(files: &[FileStat], rules: Rules<'_>) -> Vec<String> {
+        let line = |planned: &FilePlan<'_>| match planned.action {
             Action::ByteCode { installed } => format!("{} {}", planned.path, installed.is_some()),
             action => format!("{} {action:?}", planned.path),
         };
@@ -138,34 +110,33 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_file_is_known() {
+    fn plan_knows_every_kind_of_file() {
         let files = [
-            ("bin/tool", Kind::Executable),
-            ("bin/link", Kind::Link),
-            ("bin/helper.py", Kind::File),
-            ("lib/p/site/a.py", Kind::File),
-            ("lib/p/site/__pycache__/a.cpython-311.pyc", Kind::File),
-            ("lib/p/site/__pycache__/a.cpython-310.pyc", Kind::File),
-            ("lib/p/site/__pycache__/gone.cpython-311.pyc", Kind::File),
-            ("lib/p/site/__pycache__/a.f-1.py311.nbi", Kind::File),
-            ("lib/p/site/__pycache__/notes.txt", Kind::File),
-            ("lib/p/site/sub/__init__.py", Kind::File),
-            ("lib/p/site/sub/link.py", Kind::Link),
-            ("lib/p/site/sub/only.pyc", Kind::File),
-            ("lib/p/site/x-1.dist-info/RECORD", Kind::File),
-            ("lib/p/site/x-1.dist-info/direct_url.json", Kind::File),
-            ("lib/p/site/x-1.dist-info/INSTALLER", Kind::File),
-            ("lib/p/site/x-1.dist-info/uv_cache.json", Kind::File),
-            ("lib/p/site/x-1.dist-info/licenses/RECORD", Kind::File),
-            ("lib/p/site/y-1.dist-info/RECORD", Kind::File),
-            ("lib/p2/b.py", Kind::File),
-            ("share/empty", Kind::Directory),
+            ("bin/tool", FileKind::Executable),
+            ("bin/link", FileKind::Link(b"tool"[..].into())),
+            ("bin/helper.py", FileKind::File),
+            ("lib/p/site/a.py", FileKind::File),
+            ("lib/p/site/__pycache__/a.cpython-311.pyc", FileKind::File),
+            ("lib/p/site/__pycache__/a.cpython-310.pyc", FileKind::File),
+            ("lib/p/site/__pycache__/gone.cpython-311.pyc", FileKind::File),
+            ("lib/p/site/__pycache__/a.f-1.py311.nbi", FileKind::File),
+            ("lib/p/site/__pycache__/notes.txt", FileKind::File),
+            ("lib/p/site/sub/__init__.py", FileKind::File),
+            ("lib/p/site/sub/link.py", FileKind::Link(b"a.py"[..].into())),
+            ("lib/p/site/sub/only.pyc", FileKind::File),
+            ("lib/p/site/x-1.dist-info/RECORD", FileKind::File),
+            ("lib/p/site/x-1.dist-info/direct_url.json", FileKind::File),
+            ("lib/p/site/x-1.dist-info/INSTALLER", FileKind::File),
+            ("lib/p/site/x-1.dist-info/uv_cache.json", FileKind::File),
+            ("lib/p/site/x-1.dist-info/licenses/RECORD", FileKind::File),
+            ("lib/p/site/y-1.dist-info/RECORD", FileKind::File),
+            ("lib/p2/b.py", FileKind::File),
         ]
         .map(|(path, kind)| installed(path, kind));
         let (info, modules) = ("lib/p/site/x-1.dist-info", "lib/p");
         let safe = |path: &str| SafePath::new(path.as_bytes()).expect("safe");
         let (info, modules) = (safe(info), safe(modules));
-        let rules = Rules { info: Some(&info), byte_code: Some((Some(&modules), "cpython-311")) };
+        let rules = Rules { info: Some(&info), modules: Some(&modules), cache_tag: "cpython-311" };
         let expected = [
             "bin/tool Script",
             "bin/link Copy",
@@ -183,17 +154,14 @@ mod tests {
             "lib/p/site/x-1.dist-info/licenses/RECORD Copy",
             "lib/p/site/y-1.dist-info/RECORD Copy",
             "lib/p2/b.py Copy",
-            "share/empty Copy",
         ];
         assert_eq!(summary(&files, rules), expected);
     }
 
     #[test]
-    fn byte_code_is_left_out_or_made_everywhere() {
-        let files = ["a.py", "__pycache__/a.cpython-311.pyc", "x/RECORD"].map(|path| installed(path, Kind::File));
-        let none = Rules { info: None, byte_code: None };
-        assert_eq!(summary(&files, none), ["a.py Copy", "x/RECORD Copy"]);
-        let all = Rules { info: None, byte_code: Some((None, "cpython-39")) };
+    fn plan_makes_byte_code_of_all_sources_of_an_overlay() {
+        let files = ["a.py", "__pycache__/a.cpython-311.pyc", "x/RECORD"].map(|path| installed(path, FileKind::File));
+        let all = Rules { info: None, modules: None, cache_tag: "cpython-39" };
         assert_eq!(summary(&files, all), ["a.py Copy", "__pycache__/a.cpython-39.pyc false", "x/RECORD Copy"]);
     }
 }

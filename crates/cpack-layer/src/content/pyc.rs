@@ -10,6 +10,7 @@
 use std::fmt;
 use std::hash::Hasher as _;
 
+use cpack_format::SafePath;
 use siphasher::sip::{SipHasher13, SipHasher24};
 
 use super::marshal::{self, Layout, MarshalError};
@@ -147,6 +148,14 @@ pub fn valid_code<'a>(pyc: &'a [u8], magic: Magic, source: Source<'_>) -> Result
         other => return Err(PycError::Flags(other)),
     };
     if stamp == expected { Ok(code) } else { Err(PycError::Stale) }
+}
+
+/// Where the interpreter looks for the byte-code of the source at `path`. `None` if that is no source, or if the name gets too
+/// long, as it then is in Python too.
+pub fn cache_path(path: &SafePath, cache_tag: &str) -> Option<SafePath> {
+    let stem = path.as_bytes().strip_suffix(b".py")?;
+    let (directory, name) = stem.split_at(stem.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1));
+    SafePath::new(&[directory, b"__pycache__/", name, b".", cache_tag.as_bytes(), b".pyc"].concat()).ok()
 }
 
 /// The unchecked-hash `.pyc` of `source` with this marshalled `code`. `path` is what the code objects will say they were

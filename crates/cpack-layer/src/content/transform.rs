@@ -1,268 +1,226 @@
-//! Carries out a plan: reads what must be read, on all cores, and gives the entries of a layer.
+//! Carries out a plan: reads what must be read, on all cores, and returns the entries of a layer.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
-use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
-use cpack_discover::record::{self, RecordError, Row, Shipped};
+use cpack_discover::record::{self, Row, Shipped};
+use cpack_discover::{Environment, FileKind, FileStat, Suspect, elf};
 use cpack_format::SafePath;
 use cpack_format::content::Kind;
 use rayon::prelude::*;
 
-use super::compile::{CompileError, Compiled, Compilers};
-use super::plan::{Action, Installed, Planned, Rules, plan};
-use super::pyc::{self, Source};
+use super::compile::Compilers;
+use super::facts::Facts;
+use super::plan::{Action, FilePlan, Rules, plan};
+use super::pyc::Source;
 use super::{direct_url, script};
 use crate::archive::{Body, Entry};
+use crate::error::PackError;
 
 /// Largest file in `bin/` that may be a script that installers wrote; theirs have some hundred bytes.
 const MAX_SCRIPT: u64 = 1 << 20;
 
-/// The environment that the files are from.
+/// The installed files that become one layer.
+#[derive(Debug, Clone, Default)]
+pub struct LayerFiles<'a> {
+    /// In the order of their paths.
+    pub files: Cow<'a, [FileStat]>,
+    /// The `.dist-info` directory, if the files are those of a distribution.
+    pub info: Option<&'a SafePath>,
+    /// Files that may differ from what RECORD says, so that they must be read.
+    pub suspects: &'a [Suspect],
+    /// Whether the root of the files is on the path, as an overlay's is. Else only sources below the interpreter's library get
+    /// byte-code.
+    pub is_overlay: bool,
+}
+
+/// Makes the entries of layers of one environment.
 #[derive(Debug)]
 pub struct Transformer<'a> {
-    /// The ways in which its path may be spelt in scripts and in `RECORD`: as named, with links resolved.
-    pub prefixes: Vec<Vec<u8>>,
-    /// How sources get byte-code; without it they travel alone.
-    pub byte_code: Option<ByteCode<'a>>,
+    environment: &'a Environment,
+    compilers: &'a Compilers,
+    prefixes: Vec<Vec<u8>>,
+    modules: Option<SafePath>,
 }
 
-/// How sources get byte-code.
+/// The entry that a plan gives, with what `RECORD` will say of it, and what the user may want to know. Neither for RECORD, which
+/// is made of the products of all other files.
+type Product = (Option<(Entry, Shipped)>, Option<Note>);
+
+/// What packing learned of one file.
 #[derive(Debug)]
-pub struct ByteCode<'a> {
-    /// Compile those for which the environment has none that is valid. Their limit is best the number of threads.
-    pub compilers: &'a Compilers,
-    /// The interpreter's cache tag: `cpython-311`.
-    pub tag: &'a str,
-    /// The directory whose sources get byte-code, `None` for all: `lib/python3.11`.
-    pub modules: Option<SafePath>,
-}
-
-/// The files of a layer.
-#[derive(Debug, Default)]
-pub struct Transformed {
-    /// What is packed, in the order of paths.
-    pub entries: Vec<Entry>,
-    /// What the user may want to know, in the order of paths.
-    pub remarks: Vec<Remark>,
-    /// How many sources kept the byte-code that they had.
-    pub reused: usize,
-    /// How many sources were compiled.
-    pub compiled: usize,
-}
-
-/// Something about one file that does not stand in the way of packing the others.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remark {
-    /// The installed file.
-    pub path: SafePath,
-    /// What about it.
-    pub about: About,
-}
-
-/// What a [`Remark`] says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum About {
-    /// It is not what its distribution installed; it is packed as it is.
+enum Note {
     Modified,
-    /// It travels without byte-code: why.
-    NoByteCode(String),
-    /// It is left out: why.
+    NotCompiled,
     LeftOut(String),
 }
 
-/// Why a layer's files cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum TransformError {
-    /// An installed file cannot be read.
-    #[error("cannot read {path}", path = path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The list of files is damaged.
-    #[error("cannot understand {path}: reinstall the distribution", path = path.display())]
-    Record {
-        /// The `RECORD`.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: RecordError,
-    },
-    /// The interpreter fails, which is worse than a source that it refuses.
-    #[error("cannot compile {path}", path = path.display())]
-    Compile {
-        /// The source.
-        path: PathBuf,
-        /// Why.
-        source: CompileError,
-    },
+/// The rows of a RECORD, and what they say of the installed files.
+struct Listed<'a> {
+    /// Rows with a hash, by the file that they describe.
+    rows: BTreeMap<SafePath, &'a Row>,
+    suspects: HashSet<&'a SafePath>,
 }
 
-/// What became of one planned file.
-#[derive(Debug, Default)]
-struct Outcome {
-    /// The file, and what `RECORD` is to say of it.
-    entry: Option<(Entry, Shipped)>,
-    about: Option<About>,
-    reused: bool,
-    compiled: bool,
+/// The ways in which scripts and `RECORD` may spell the path of the environment in `prefix`: as the user named it, and with
+/// links resolved.
+pub fn spellings(prefix: &Path) -> Vec<Vec<u8>> {
+    let real = prefix.canonicalize().ok().filter(|real| real != prefix);
+    [Some(prefix.to_owned()), real].into_iter().flatten().map(|path| path.as_os_str().as_bytes().to_vec()).collect()
 }
 
-impl Transformer<'_> {
-    /// Makes the files of a layer from the installed `files`. `info` is the `.dist-info` directory of the distribution that
-    /// they are; the files that nobody owns have none.
+impl<'a> Transformer<'a> {
+    /// Layers of `environment`. `compilers` run its interpreter; their limit is best the number of threads.
+    pub fn new(environment: &'a Environment, compilers: &'a Compilers) -> Self {
+        // `lib/python3.11`
+        let modules = environment.site_packages.parent();
+        Self { environment, compilers, prefixes: spellings(&environment.prefix), modules }
+    }
+
+    /// Makes the entries of a layer, in the order of their paths.
     ///
-    /// Call it within a rayon pool: it uses all its threads. The result holds all byte-code, and no other large file.
-    pub fn transform(&self, info: Option<&SafePath>, files: &[Installed]) -> Result<Transformed, TransformError> {
-        let byte_code = self.byte_code.as_ref().map(|byte_code| (byte_code.modules.as_ref(), byte_code.tag));
-        let planned = plan(files, Rules { info, byte_code });
-        let record = planned.iter().find(|planned| planned.action == Action::Record);
-        let base = info.and_then(SafePath::parent);
-        let rows = match record {
-            Some(record) => parse_record(&record.from.place)?,
-            None => Vec::new(),
-        };
-        let listed = self.listed(&rows, base.as_ref());
-        let outcomes: Result<Vec<Outcome>, TransformError> =
-            planned.par_iter().with_max_len(1).map(|planned| self.produce(planned, &listed)).collect();
+    /// Uses all threads of the rayon pool that it is called in. The result holds all byte-code, and no other large file.
+    pub fn transform(&self, layer: &LayerFiles<'_>) -> Result<(Vec<Entry>, Facts), PackError> {
+        let modules = self.modules.as_ref().filter(|_| !layer.is_overlay);
+        let cache_tag = &self.environment.python.cache_tag;
+        let plans = plan(&layer.files, Rules { info: layer.info, modules, cache_tag });
+        let record = plans.iter().find(|plan| plan.action == Action::Record);
+        let base = layer.info.and_then(SafePath::parent);
+        let rows = record.map(|record| self.parse_record(record.from)).transpose()?.unwrap_or_default();
+        let listed = self.listed(&rows, base.as_ref(), layer.suspects);
+        let products: Result<Vec<Product>, PackError> =
+            plans.par_iter().with_max_len(1).map(|plan| self.produce(plan, &listed)).collect();
 
-        let mut all = Transformed::default();
+        let mut facts = self.library_facts(&layer.files);
+        let mut entries = Vec::with_capacity(plans.len());
         let mut shipped = BTreeMap::new();
-        for (planned, outcome) in planned.iter().zip(outcomes?) {
-            all.reused += usize::from(outcome.reused);
-            all.compiled += usize::from(outcome.compiled);
-            all.remarks.extend(outcome.about.map(|about| Remark { path: planned.from.path.clone(), about }));
-            if let Some((entry, what)) = outcome.entry {
+        for (plan, (product, note)) in plans.iter().zip(products?) {
+            let path = &plan.from.path;
+            match note {
+                Some(Note::Modified) => facts.modified.push(path.to_string()),
+                Some(Note::NotCompiled) => facts.not_compiled.push(path.to_string()),
+                Some(Note::LeftOut(why)) => facts.left_out.push(format!("{path}: {why}")),
+                None => {}
+            }
+            if let Some((entry, what)) = product {
                 shipped.insert(entry.path.clone(), what);
-                all.entries.push(entry);
+                entries.push(entry);
             }
         }
         if let (Some(record), Some(base)) = (record, base) {
             shipped.insert(record.path.clone(), Shipped::Unhashed);
             let text = record::rewrite(&rows, &base, &self.prefixes, &shipped);
-            all.entries.push(made(record, text));
+            entries.push(made(record, text));
         }
-        all.entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        all.remarks.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(all)
+        entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        for notes in [&mut facts.modified, &mut facts.not_compiled, &mut facts.left_out] {
+            notes.sort_unstable();
+        }
+        Ok((entries, facts))
     }
 
-    /// Rows by where they lead, as far as they say what their file is.
-    fn listed<'r>(&self, rows: &'r [Row], base: Option<&SafePath>) -> BTreeMap<SafePath, &'r Row> {
-        let Some(base) = base else { return BTreeMap::new() };
+    fn library_facts(&self, files: &[FileStat]) -> Facts {
+        let needs = elf::layer_needs(files.iter().map(|file| {
+            let is_executable = file.kind == FileKind::Executable;
+            (&file.path, is_executable, self.environment.source(file))
+        }));
+        Facts { run_paths: needs.run_paths, glibc: needs.glibc, ..Facts::default() }
+    }
+
+    fn listed<'r>(&self, rows: &'r [Row], base: Option<&SafePath>, suspects: &'r [Suspect]) -> Listed<'r> {
         let described = rows.iter().filter(|row| row.hash.is_some());
-        described.filter_map(|row| Some((record::locate(&row.path, base, &self.prefixes)?, row))).collect()
+        let located = |row: &'r Row| Some((record::locate(&row.path, base?, &self.prefixes)?, row));
+        let suspects = suspects.iter().map(|suspect| &suspect.path).collect();
+        Listed { rows: described.filter_map(located).collect(), suspects }
     }
 
-    fn produce(&self, planned: &Planned<'_>, listed: &BTreeMap<SafePath, &Row>) -> Result<Outcome, TransformError> {
-        match planned.action {
-            Action::Copy => self.copy(planned, listed),
+    fn produce(&self, plan: &FilePlan<'_>, listed: &Listed<'_>) -> Result<Product, PackError> {
+        match plan.action {
+            Action::Copy => self.copy(plan, listed),
             Action::Script => {
-                let mut outcome = self.copy(planned, listed)?;
-                if let Some(text) = self.script(planned.from)? {
-                    outcome.entry = Some(rewritten(planned, text));
-                }
-                Ok(outcome)
+                let (copied, note) = self.copy(plan, listed)?;
+                let relocated = self.script(plan.from)?.map(|text| rewritten(plan, text));
+                Ok((relocated.or(copied), note))
             }
-            Action::ByteCode { installed } => self.byte_code(planned, installed),
-            Action::DirectUrl => Ok(match direct_url::reduce(&read(&planned.from.place)?) {
-                Ok(text) => Outcome { entry: Some(rewritten(planned, text)), ..Outcome::default() },
-                Err(error) => Outcome { about: Some(About::LeftOut(error.to_string())), ..Outcome::default() },
+            Action::ByteCode { installed } => self.byte_code(plan, installed),
+            Action::DirectUrl => Ok(match direct_url::reduce(&self.read(plan.from)?) {
+                Ok(text) => (Some(rewritten(plan, text)), None),
+                Err(error) => (None, Some(Note::LeftOut(error.to_string()))),
             }),
-            // It is made of the outcome of all others.
-            Action::Record => Ok(Outcome::default()),
+            Action::Record => Ok((None, None)),
         }
     }
 
     /// The file as it is. It is read only where stat data says that `RECORD` may be wrong about it.
-    fn copy(&self, planned: &Planned<'_>, listed: &BTreeMap<SafePath, &Row>) -> Result<Outcome, TransformError> {
-        let from = planned.from;
-        let mut outcome = Outcome { entry: Some((copied(planned), Shipped::Kept)), ..Outcome::default() };
-        let row = listed.get(&from.path).filter(|_| from.target.is_empty());
-        let Some((row, hash)) = row.and_then(|row| Some((row, row.hash.as_deref()?))) else { return Ok(outcome) };
-        if from.suspect || row.size.is_some_and(|size| size != from.size) {
-            let bytes = read(&from.place)?;
+    fn copy(&self, plan: &FilePlan<'_>, listed: &Listed<'_>) -> Result<Product, PackError> {
+        let from = plan.from;
+        let (kind, body) = match &from.kind {
+            FileKind::Link(target) => (Kind::Link, Body::Bytes(target.to_vec())),
+            kind => (kind.content_kind(), Body::File { path: self.environment.source(from), size: from.size }),
+        };
+        let entry = Entry { path: plan.path.clone(), kind, body };
+        let row = listed.rows.get(&from.path).filter(|_| kind != Kind::Link);
+        if let Some((row, hash)) = row.and_then(|row| Some((row, row.hash.as_deref()?)))
+            && (listed.suspects.contains(&from.path) || row.size.is_some_and(|size| size != from.size))
+        {
+            let bytes = self.read(from)?;
             if record::matches(hash, &bytes) != Some(true) {
-                outcome.about = Some(About::Modified);
-                outcome.entry = Some((copied(planned), Shipped::changed(&bytes)));
+                return Ok((Some((entry, Shipped::changed(&bytes))), Some(Note::Modified)));
             }
         }
-        Ok(outcome)
+        Ok((Some((entry, Shipped::Kept)), None))
     }
 
-    fn script(&self, from: &Installed) -> Result<Option<Vec<u8>>, TransformError> {
-        let failed = |source| TransformError::Read { path: from.place.clone(), source };
+    fn script(&self, from: &FileStat) -> Result<Option<Vec<u8>>, PackError> {
         if from.size > MAX_SCRIPT {
             return Ok(None);
         }
-        let mut file = File::open(&from.place).map_err(failed)?;
-        let mut text = Vec::new();
-        (&mut file).take(2).read_to_end(&mut text).map_err(failed)?;
-        if text != b"#!" {
-            return Ok(None);
-        }
-        file.read_to_end(&mut text).map_err(failed)?;
+        let path = self.environment.source(from);
+        let read = || {
+            let mut file = File::open(&path)?;
+            let mut text = Vec::new();
+            (&mut file).take(2).read_to_end(&mut text)?;
+            if text == b"#!" {
+                file.read_to_end(&mut text)?;
+            }
+            Ok(text)
+        };
+        let text = read().map_err(|source| PackError::Read { path: path.clone(), source })?;
         Ok(script::relocate(&text, &self.prefixes))
     }
 
-    fn byte_code(&self, planned: &Planned<'_>, installed: Option<&Installed>) -> Result<Outcome, TransformError> {
-        let Some(ByteCode { compilers, .. }) = &self.byte_code else { return Ok(Outcome::default()) };
-        let (magic, from) = (compilers.magic(), planned.from);
-        let bytes = read(&from.place)?;
-        let source = Source { bytes: &bytes, modified: from.modified };
-        let path = from.path.as_bytes();
-        if let Some(installed) = installed {
-            // One that is there but cannot be used, for whatever reason, is as good as none.
-            let old = fs::read(&installed.place).unwrap_or_default();
-            let code = pyc::valid_code(&old, magic, source);
-            if let Ok(new) = code.and_then(|code| pyc::unchecked(magic, &bytes, code, path)) {
-                return Ok(Outcome { reused: true, ..Outcome::of_byte_code(planned, new) });
-            }
-        }
-        let failed = |source| TransformError::Compile { path: from.place.clone(), source };
-        let why = match compilers.compile(&bytes).map_err(failed)? {
-            Compiled::Refused(why) => why,
-            Compiled::Code(code) => match pyc::unchecked(magic, &bytes, &code, path) {
-                Ok(new) => return Ok(Outcome { compiled: true, ..Outcome::of_byte_code(planned, new) }),
-                Err(error) => error.to_string(),
-            },
-        };
-        Ok(Outcome { about: Some(About::NoByteCode(why)), ..Outcome::default() })
+    fn byte_code(&self, plan: &FilePlan<'_>, installed: Option<&FileStat>) -> Result<Product, PackError> {
+        let from = plan.from;
+        let bytes = self.read(from)?;
+        let source = Source { bytes: &bytes, modified: from.mtime_ns.div_euclid(1_000_000_000) };
+        let installed = installed.and_then(|pyc| fs::read(self.environment.source(pyc)).ok());
+        let failed = |source| PackError::Compile { path: self.environment.source(from), source };
+        let made = self.compilers.byte_code(source, installed.as_deref(), from.path.as_bytes()).map_err(failed)?;
+        let Some(pyc) = made else { return Ok((None, Some(Note::NotCompiled))) };
+        let entry = Entry { path: plan.path.clone(), kind: Kind::File, body: Body::Bytes(pyc) };
+        Ok((Some((entry, Shipped::Unhashed)), None))
+    }
+
+    fn parse_record(&self, file: &FileStat) -> Result<Vec<Row>, PackError> {
+        let failed = |source| PackError::Record { path: self.environment.source(file), source };
+        record::parse(&self.read(file)?).map_err(failed)
+    }
+
+    fn read(&self, file: &FileStat) -> Result<Vec<u8>, PackError> {
+        let path = self.environment.source(file);
+        fs::read(&path).map_err(|source| PackError::Read { path, source })
     }
 }
 
-impl Outcome {
-    fn of_byte_code(planned: &Planned<'_>, pyc: Vec<u8>) -> Self {
-        let entry = Entry { path: planned.path.clone(), kind: Kind::File, body: Body::Bytes(pyc) };
-        Self { entry: Some((entry, Shipped::Unhashed)), ..Self::default() }
-    }
-}
-
-fn parse_record(path: &Path) -> Result<Vec<Row>, TransformError> {
-    record::parse(&read(path)?).map_err(|source| TransformError::Record { path: path.to_owned(), source })
-}
-
-fn rewritten(planned: &Planned<'_>, bytes: Vec<u8>) -> (Entry, Shipped) {
+fn rewritten(plan: &FilePlan<'_>, bytes: Vec<u8>) -> (Entry, Shipped) {
     let shipped = Shipped::changed(&bytes);
-    (made(planned, bytes), shipped)
+    (made(plan, bytes), shipped)
 }
 
-fn made(planned: &Planned<'_>, bytes: Vec<u8>) -> Entry {
-    Entry { path: planned.path.clone(), kind: planned.from.kind, body: Body::Bytes(bytes) }
-}
-
-fn copied(planned: &Planned<'_>) -> Entry {
-    let from = planned.from;
-    let body = match from.kind {
-        Kind::Link | Kind::Directory => Body::Bytes(from.target.clone()),
-        Kind::File | Kind::Executable => Body::File { path: from.place.clone(), size: from.size },
-    };
-    Entry { path: planned.path.clone(), kind: from.kind, body }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, TransformError> {
-    fs::read(path).map_err(|source| TransformError::Read { path: path.to_owned(), source })
+fn made(plan: &FilePlan<'_>, bytes: Vec<u8>) -> Entry {
+    Entry { path: plan.path.clone(), kind: plan.from.kind.content_kind(), body: Body::Bytes(bytes) }
 }

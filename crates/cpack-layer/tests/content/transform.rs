@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Cursor, Write as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cpack_discover::record;
+use cpack_discover::{DiscoverOptions, Distribution, Environment, Suspect, discover, record};
 use cpack_format::SafePath;
 use cpack_format::content::Kind;
-use cpack_layer::archive::Body;
+use cpack_layer::PackError;
+use cpack_layer::archive::{Body, Entry};
 use cpack_layer::content::compile::Compilers;
-use cpack_layer::content::plan::Installed;
-use cpack_layer::content::transform::{About, ByteCode, Remark, Transformed, Transformer};
+use cpack_layer::content::facts::Facts;
+use cpack_layer::content::transform::{LayerFiles, Transformer};
 
 use crate::python::{Python, pythons};
 
@@ -74,43 +75,42 @@ fn install(python: &Python, wheel: &Path, prefix: &Path, compile: &str) {
     assert!(status.success(), "{} -m pip cannot install: this test needs pip 22.3 or later", python.program.display());
 }
 
-/// The files that the distribution's RECORD lists, in no particular order.
-fn installed(python: &Python, prefix: &Path) -> Vec<Installed> {
-    let base = SafePath::new(format!("lib/python3.{}/site-packages", python.minor).as_bytes()).expect("safe");
-    let list = fs::read(prefix.join(&base).join("demo-1.0.dist-info/RECORD")).expect("reads");
-    let file = |row: record::Row| {
-        let path = record::locate(&row.path, &base, &[]).expect("inside");
-        let place = prefix.join(&path);
-        let stat = place.metadata().expect("exists");
-        let kind = if stat.mode() & 0o100 == 0 { Kind::File } else { Kind::Executable };
-        Installed { path, place, kind, size: stat.size(), modified: stat.mtime(), target: Vec::new(), suspect: false }
-    };
-    record::parse(&list).expect("parses").into_iter().rev().map(file).collect()
+/// The environment in `prefix`, in which the distribution is installed.
+fn discovered(prefix: &Path) -> Environment {
+    let cache = tempfile::tempdir().expect("a directory");
+    discover(prefix, &DiscoverOptions { cache_dir: cache.path().into(), python: None }).expect("discovers")
 }
 
-fn transform(python: &Python, prefix: &Path, files: &[Installed]) -> Transformed {
-    let compilers = Compilers::new(prefix.join("bin/python"), python.magic(), 2);
-    let safe = |text: String| SafePath::new(text.as_bytes()).expect("safe");
-    let modules = Some(safe(format!("lib/python3.{}", python.minor)));
-    let tag = format!("cpython-3{}", python.minor);
-    let byte_code = Some(ByteCode { compilers: &compilers, tag: &tag, modules });
-    let transformer = Transformer { prefixes: vec![prefix.as_os_str().as_encoded_bytes().to_vec()], byte_code };
-    let info = safe(format!("lib/python3.{}/site-packages/demo-1.0.dist-info", python.minor));
-    transformer.transform(Some(&info), files).expect("transforms")
+fn demo(environment: &Environment) -> &Distribution {
+    environment.distribution("demo").expect("is installed")
 }
 
-fn contents(transformed: &Transformed) -> BTreeMap<String, (Kind, Vec<u8>)> {
+/// The entries of the distribution, with `compilers` in place of the interpreter's.
+fn transform(environment: &Environment, compilers: &Compilers) -> Result<(Vec<Entry>, Facts), PackError> {
+    let demo = demo(environment);
+    // The order of files does not matter.
+    let files = demo.files.iter().rev().cloned().collect::<Vec<_>>().into();
+    let layer = LayerFiles { files, info: Some(&demo.info), suspects: &demo.suspects, is_overlay: false };
+    Transformer::new(environment, compilers).transform(&layer)
+}
+
+fn contents(entries: &[Entry]) -> BTreeMap<String, (Kind, Vec<u8>)> {
     let content = |body: &Body| match body {
         Body::Bytes(bytes) => bytes.clone(),
         Body::File { path, .. } => fs::read(path).expect("reads"),
         Body::Made { make, .. } => make().expect("makes").expect("an entry"),
     };
-    transformed.entries.iter().map(|entry| (entry.path.to_string(), (entry.kind, content(&entry.body)))).collect()
+    entries.iter().map(|entry| (entry.path.to_string(), (entry.kind, content(&entry.body)))).collect()
 }
 
-fn remarks(transformed: &Transformed) -> Vec<(String, &About)> {
-    let name = |remark: &Remark| remark.path.to_string().rsplit('/').next().unwrap_or_default().to_owned();
-    transformed.remarks.iter().map(|remark| (name(remark), &remark.about)).collect()
+/// A path that gets no byte-code.
+fn gone() -> SafePath {
+    SafePath::new(b"share/old.txt").expect("safe")
+}
+
+/// Compilers that fail when they are asked.
+fn no_compilers(python: &Python) -> Compilers {
+    Compilers::new("/nonexistent/python", python.magic(), 1)
 }
 
 #[test]
@@ -128,18 +128,26 @@ fn the_same_content_gives_the_same_files_and_they_work() {
         install(&python, &wheels[0], &plain, "--compile");
         install(&python, &wheels[1], &spaced, "--no-compile");
 
-        let one = transform(&python, &plain, &installed(&python, &plain));
-        let other = transform(&python, &spaced, &installed(&python, &spaced));
-        assert_eq!((one.reused, one.compiled, other.reused, other.compiled), (3, 0, 0, 3), "3.{}", python.minor);
-        let (files, others) = (contents(&one), contents(&other));
-        for (path, file) in &files {
-            assert!(Some(file) == others.get(path), "3.{}: {path} differs", python.minor);
+        let environments = [&plain, &spaced].map(|prefix| discovered(prefix));
+        let [one, other] = environments.each_ref().map(|environment| {
+            let (entries, facts) = transform(environment, &Compilers::of(&environment.python)).expect("transforms");
+            assert!(matches!(&facts.not_compiled[..], [path] if path.ends_with("/demo/old.py")), "{facts:?}");
+            assert_eq!((&facts.modified, &facts.left_out), (&vec![], &vec![]), "3.{}", python.minor);
+            contents(&entries)
+        });
+        for (path, file) in &one {
+            assert!(Some(file) == other.get(path), "3.{}: {path} differs", python.minor);
         }
-        assert_eq!(files.len(), others.len());
-        for transformed in [&one, &other] {
-            let remarks = remarks(transformed);
-            assert!(matches!(&remarks[..], [(name, About::NoByteCode(_))] if name == "old.py"), "{remarks:?}");
-        }
+        assert_eq!(one.len(), other.len());
+        let files = one;
+        // What is valid is not compiled again: without the source that no interpreter takes, none is asked.
+        let [compiled, bare] = environments.map(|mut environment| {
+            let all = environment.distributions.iter_mut().flat_map(|distribution| &mut distribution.files);
+            all.filter(|file| file.path.as_bytes().ends_with(b"/old.py")).for_each(|file| file.path = gone());
+            transform(&environment, &no_compilers(&python)).map(|(entries, _)| entries.len())
+        });
+        assert_eq!(compiled.expect("reuses"), files.len(), "3.{}", python.minor);
+        assert!(matches!(bare, Err(PackError::Compile { .. })), "3.{}: {bare:?}", python.minor);
         let old = directory.as_os_str().as_encoded_bytes();
         for (path, (_, bytes)) in &files {
             assert!(!bytes.windows(old.len()).any(|window| window == old), "{path} tells where it was");
@@ -201,18 +209,25 @@ fn changed_and_damaged_files_are_told() {
     fs::write(modules.join("demo-1.0.dist-info/direct_url.json"), "{").expect("writes");
     fs::write(modules.join(format!("demo/sub/__pycache__/sets.cpython-3{}.pyc", python.minor)), "damaged")
         .expect("writes");
-    let mut files = installed(&python, &prefix);
-    // Of the same length as before: only discovery can suspect it.
-    files.iter_mut().for_each(|file| file.suspect = file.path.as_bytes().ends_with(b"METADATA"));
-    let transformed = transform(&python, &prefix, &files);
-    let remarks = remarks(&transformed);
-    let names: Vec<_> = remarks.iter().map(|(name, about)| (name.as_str(), std::mem::discriminant(*about))).collect();
-    let (modified, left_out, none) = (About::Modified, About::LeftOut(String::new()), About::NoByteCode(String::new()));
-    let expected =
-        [("METADATA", &modified), ("direct_url.json", &left_out), ("__init__.py", &modified), ("old.py", &none)];
-    assert_eq!(names, expected.map(|(name, about)| (name, std::mem::discriminant(about))), "{remarks:?}");
-    assert_eq!((transformed.reused, transformed.compiled), (1, 2));
-    let contents = contents(&transformed);
+    let mut environment = discovered(&prefix);
+    // Of the same length and second as before: only discovery's suspicion tells.
+    let info = demo(&environment).info.clone();
+    let path = SafePath::new(format!("{info}/METADATA").as_bytes()).expect("safe");
+    environment.distributions.iter_mut().for_each(|distribution| {
+        distribution.suspects = vec![Suspect { path: path.clone(), hash: String::new(), certain: false }];
+    });
+    let (entries, facts) = transform(&environment, &Compilers::of(&environment.python)).expect("transforms");
+    let names = |paths: &[String]| {
+        let name = |path: &String| path.rsplit('/').next().unwrap_or_default().to_owned();
+        paths.iter().map(name).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&facts.modified), ["METADATA", "__init__.py"]);
+    assert_eq!(names(&facts.not_compiled), ["old.py"]);
+    assert!(matches!(&facts.left_out[..], [line] if line.contains("/direct_url.json: ")), "{facts:?}");
+    let contents = contents(&entries);
+    let pyc =
+        &contents[&format!("lib/python3.{0}/site-packages/demo/sub/__pycache__/sets.cpython-3{0}.pyc", python.minor)].1;
+    assert!(pyc.starts_with(&python.magic().0) && pyc.len() > 100, "the damaged byte-code is made again");
     let list = &contents[&format!("lib/python3.{}/site-packages/demo-1.0.dist-info/RECORD", python.minor)].1;
     let list = String::from_utf8(list.clone()).expect("utf-8");
     assert!(

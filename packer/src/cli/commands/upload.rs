@@ -10,7 +10,7 @@ use crate::cli::context::Context;
 use crate::cli::error::CommandError;
 use crate::cli::output::bytes;
 use crate::launcher::Launcher;
-use crate::publish::{Outcome, publish_launcher, publish_name};
+use crate::publish::{PublishedLayer, publish_launcher, publish_name};
 use crate::submit::{JobRequest, Submission};
 
 /// What `upload --json` and `pack --json` print.
@@ -53,7 +53,7 @@ pub(super) struct LayerReport {
 }
 
 impl LayerReport {
-    fn new(outcome: &Outcome) -> Self {
+    fn new(outcome: &PublishedLayer) -> Self {
         let layer = &outcome.layer;
         Self {
             kind: layer.kind,
