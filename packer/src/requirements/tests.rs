@@ -1,9 +1,9 @@
 use std::io::{Cursor, Write as _};
 use std::sync::OnceLock;
 
-use cpack_discover::fixture::interpreters;
 use cpack_discover::record;
 use cpack_discover::selection;
+use cpack_test::programs::interpreters;
 use tempfile::TempDir;
 use zip::write::SimpleFileOptions;
 
