@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cpack_test::programs::{World, cluster_pack, install_by_hand, text, usual_interpreter, utf8, venv};
+use cpack_test::programs::{World, cluster_pack_with_bench, install_by_hand, text, usual_interpreter, utf8, venv};
 
 /// An environment of two distributions, of which a run imports one, that imports the other's second module.
 fn environment(world: &World) -> PathBuf {
@@ -20,7 +20,7 @@ fn environment(world: &World) -> PathBuf {
 fn measured(world: &World, env: &Path) -> (serde_json::Value, PathBuf) {
     let page = world.path("page <of> it.html");
     let arguments = ["--json", "bench", "--runs", "2", "--containers", "3", "--html", utf8(&page)];
-    let mut command = world.command(cluster_pack());
+    let mut command = world.command(cluster_pack_with_bench());
     command.args(["--venv", utf8(env), "--store", utf8(&world.path("store"))]).args(arguments);
     let output = command.args(["--", "-c", "import wanted"]).output().expect("runs");
     assert!(output.status.success(), "{}", text(&output.stderr));

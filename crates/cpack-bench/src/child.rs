@@ -1,4 +1,4 @@
-//! Processes that are measured: wall time from before their start to after their end, CPU time as the kernel counts it.
+//! Runs and measures processes: wall time from before the start to after the end, CPU time as the kernel counts it.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -8,25 +8,23 @@ use std::time::Instant;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 
-use super::{BenchError, io_error};
+use crate::error::{BenchError, io_error};
 
-/// Variables that steer the programs, or Python, and would be carried into what is measured.
+/// Prefixes of variables that change what the measured programs, or Python, do. [`command`] removes these variables.
 const STEERING: &[&str] =
     &["CPACK_", "PYTHON", "PEX", "LOCAL_DIRS", "LOCAL_USER_DIRS", "SPARK_LOCAL_DIRS", "VIRTUAL_ENV"];
 
-/// What a process cost.
 #[derive(Debug, Clone, Default)]
-pub struct Cost {
-    /// Wall time, in seconds.
-    pub seconds: f64,
-    /// User and system time of it and what it waited for, in seconds.
-    pub cpu: f64,
-    /// What it said on standard error.
-    pub stderr: String,
+pub(crate) struct Cost {
+    /// Wall time.
+    pub(crate) seconds: f64,
+    /// User and system seconds of the process and of the children that it waited for.
+    pub(crate) cpu: f64,
+    pub(crate) stderr: String,
 }
 
-/// A command with the variables of this process, less those that steer what is measured, and nothing to read.
-pub fn command(program: &Path) -> Command {
+/// A command with empty standard input and the variables of this process without those of [`STEERING`].
+pub(crate) fn command(program: &Path) -> Command {
     let steering = |name: &OsStr| name.to_str().is_some_and(|name| STEERING.iter().any(|s| name.starts_with(s)));
     let kept = std::env::vars_os().filter(|(name, _)| !steering(name));
     let mut command = Command::new(program);
@@ -34,8 +32,8 @@ pub fn command(program: &Path) -> Command {
     command
 }
 
-/// Runs one to its end. What it prints is thrown away unless it fails.
-pub fn run(command: &mut Command) -> Result<Cost, BenchError> {
+/// Runs a command to its end.
+pub(crate) fn run(command: &mut Command) -> Result<Cost, BenchError> {
     let (before, start) = (children_cpu(), Instant::now());
     let output = command.output().map_err(io_error("run", command.get_program()))?;
     let seconds = start.elapsed().as_secs_f64();
@@ -43,8 +41,8 @@ pub fn run(command: &mut Command) -> Result<Cost, BenchError> {
     Ok(Cost { seconds, cpu: children_cpu() - before, stderr })
 }
 
-/// Starts all at once and waits for each; the wall times in the order given, and the CPU time of all.
-pub fn together(commands: Vec<Command>) -> Result<(Vec<f64>, f64), BenchError> {
+/// Starts all commands at once and waits for each. Returns their wall times, in the order given, and their CPU time together.
+pub(crate) fn together(commands: Vec<Command>) -> Result<(Vec<f64>, f64), BenchError> {
     let before = children_cpu();
     let results: Vec<Result<f64, BenchError>> = std::thread::scope(|scope| {
         let run = |mut command: Command| {
@@ -60,7 +58,7 @@ pub fn together(commands: Vec<Command>) -> Result<(Vec<f64>, f64), BenchError> {
     Ok((results.into_iter().collect::<Result<_, _>>()?, children_cpu() - before))
 }
 
-/// Seconds of all children that have ended.
+/// CPU seconds of all children that have ended.
 fn children_cpu() -> f64 {
     let seconds = |usage: nix::sys::resource::Usage| {
         (usage.user_time().num_microseconds() + usage.system_time().num_microseconds()) as f64 / 1e6
@@ -75,7 +73,7 @@ fn checked(program: &OsStr, output: &Output) -> Result<String, BenchError> {
     }
     let lines: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
     let said = lines.get(lines.len().saturating_sub(3)..).unwrap_or_default().join(" / ");
-    Err(BenchError::Failed { what: name_of(program), status: output.status.to_string(), said })
+    Err(BenchError::Failed { program: name_of(program), status: output.status.to_string(), said })
 }
 
 fn name_of(program: &OsStr) -> String {
@@ -88,14 +86,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_says_what_was_said() {
+    fn child_that_fails_is_quoted() {
         let mut command = command(Path::new("/bin/sh"));
         let error = run(command.args(["-c", "echo a >&2; echo why >&2; exit 3"])).expect_err("fails");
         assert!(error.to_string().contains("a / why") && error.to_string().contains('3'), "{error}");
     }
 
     #[test]
-    fn all_are_started_before_any_is_waited_for() {
+    fn children_are_all_started_before_any_is_waited_for() {
         let directory = tempfile::tempdir().expect("a directory");
         let fifo = directory.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a fifo");

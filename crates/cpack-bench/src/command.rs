@@ -1,4 +1,4 @@
-//! The command line of `cluster-pack bench`.
+//! The command line of `cpack-bench`, which is that of `cluster-pack bench`.
 
 use std::ffi::OsString;
 use std::fs;
@@ -6,76 +6,59 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use clap::Parser as _;
-use cluster_pack::cli::arguments::{Cli, Command};
-use cluster_pack::cli::bench_arguments::{Bench, Form, Instead, Measure};
-use cluster_pack::cli::context::{Context, absolute};
-use cluster_pack::cli::error::CommandError;
-use cluster_pack::cli::{config, output};
+use cluster_pack::cli::{Bench, CommandError, Context, Form, Instead, Measure, absolute, show_error};
 use cluster_pack::launcher;
 use cluster_pack::manifest::requirement_name;
 use cpack_discover::{Distribution, Environment, normalise};
-use cpack_format::exit::Exit;
 use cpack_store::Scheme;
 
 use crate::creation::Packer;
-use crate::error::Error;
+use crate::error::{BenchError, io_error};
+use crate::measure::{Subject, measure};
 use crate::scratch::Scratch;
-use crate::{Subject, cluster, measure, page, table};
+use crate::{page, simulation, table};
 
-/// Runs `cpack-bench` with the arguments of `cluster-pack`, of which it takes those of `bench` alone.
+/// Runs `cpack-bench` with these arguments and returns its exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
-        Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(Exit::Usage.code()) } else { ExitCode::SUCCESS };
-        }
+    let (context, bench) = match cluster_pack::cli::bench(arguments) {
+        Ok(parsed) => parsed,
+        Err(code) => return code,
     };
-    match run(cli) {
+    match run(&context, &bench) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output::error(&error);
+            show_error(&error);
             ExitCode::from(error.exit().code())
         }
     }
 }
 
-fn run(mut cli: Cli) -> Result<(), Error> {
-    let Command::Bench(arguments) = cli.command else {
-        return Err(CommandError::Usage("cpack-bench only does what `cluster-pack bench` does".into()).into());
-    };
-    config::fill_from_process(&mut cli.common).map_err(CommandError::from)?;
-    bench(&Context::new(cli.common)?, &arguments)
-}
-
-/// Measures, or simulates.
-fn bench(context: &Context, arguments: &Bench) -> Result<(), Error> {
-    match &arguments.instead {
-        Some(Instead::Simulate(arguments)) => cluster::simulation(context, arguments),
-        None => measured(context, &arguments.measure),
+fn run(context: &Context, bench: &Bench) -> Result<(), BenchError> {
+    match &bench.instead {
+        Some(Instead::Simulate(arguments)) => simulation::run(context, arguments),
+        None => measured(context, &bench.measure),
     }
 }
 
-fn measured(context: &Context, arguments: &Measure) -> Result<(), Error> {
+fn measured(context: &Context, arguments: &Measure) -> Result<(), BenchError> {
     let html = arguments.html.as_deref().map(writable).transpose()?;
-    let place = match &arguments.scratch {
+    let directory = match &arguments.scratch {
         Some(path) => absolute(path)?,
         None => context.cache.root().join("bench"),
     };
-    let mut scratch = Scratch::new(&place)?;
+    let mut scratch = Scratch::new(&directory)?;
     if arguments.keep {
         scratch.keep();
         context.voice.say(format!("nodes and containers stay in {}", scratch.path().display()));
     }
     let environment = context.environment()?;
-    let places = Places::new(context, &scratch, usize::from(arguments.runs))?;
+    let stores = RunStores::new(context, &scratch, usize::from(arguments.runs))?;
     let subject = Subject {
         name: context.name(&environment)?,
         packer: packer(context, &environment)?,
         boot: boot(context)?,
-        stores: places.stores.clone(),
-        store_kind: places.scheme.name().to_owned(),
+        stores: stores.uris.clone(),
+        store_kind: stores.scheme.name().to_owned(),
         command: command(&environment, &arguments.arguments)?,
         runs: arguments.runs.into(),
         containers: arguments.containers.into(),
@@ -84,31 +67,26 @@ fn measured(context: &Context, arguments: &Measure) -> Result<(), Error> {
     };
     let report = measure(&subject, &mut scratch, &|line| context.voice.say(line))?;
     if let Some(path) = &html {
-        fs::write(path, page::page(&report)).map_err(failed("write", path))?;
+        fs::write(path, page::page(&report)).map_err(io_error("write", path))?;
         context.voice.say(format!("wrote {}", path.display()));
     }
     context.voice.answer(table::render(&report), &report);
     Ok(())
 }
 
-pub(crate) fn failed(verb: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> CommandError {
-    let path = path.to_owned();
-    move |source| CommandError::Io { verb, path, source }
-}
-
-/// A file that can be written, found out before minutes are spent.
-fn writable(path: &Path) -> Result<PathBuf, CommandError> {
+/// Creates the file, so that a wrong path is reported before the measurement, which takes minutes.
+fn writable(path: &Path) -> Result<PathBuf, BenchError> {
     let path = absolute(path)?;
-    fs::OpenOptions::new().append(true).create(true).open(&path).map_err(failed("write", &path))?;
+    fs::OpenOptions::new().append(true).create(true).open(&path).map_err(io_error("write", &path))?;
     Ok(path)
 }
 
-/// `cluster-pack`: the one that started this program, else the one on `PATH`.
+/// The `cluster-pack` that started this program, otherwise the one on `PATH`.
 fn program() -> PathBuf {
     std::env::var_os("CPACK_BENCH_PACKER").map_or_else(|| PathBuf::from("cluster-pack"), PathBuf::from)
 }
 
-/// The program that packs, told of what was chosen here.
+/// `cluster-pack` with the flags that were given here.
 fn packer(context: &Context, environment: &Environment) -> Result<Packer, CommandError> {
     let program = program();
     let common = &context.common;
@@ -130,38 +108,38 @@ fn boot(context: &Context) -> Result<PathBuf, CommandError> {
     absolute(&launcher::find_boot(context.common.boot.as_deref(), Some(&program()))?)
 }
 
-/// Places in the store that are removed at the end.
-struct Places<'a> {
+/// A store for each run, erased when the value is dropped.
+struct RunStores<'a> {
     context: &'a Context,
-    stores: Vec<String>,
+    uris: Vec<String>,
     scheme: Scheme,
 }
 
-impl<'a> Places<'a> {
+impl<'a> RunStores<'a> {
     fn new(context: &'a Context, scratch: &Scratch, runs: usize) -> Result<Self, CommandError> {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let base = match &context.common.store {
             Some(_) => context.store()?.uri().join(&format!("bench-{}-{time:x}", std::process::id())),
             None => scratch.path().join("store").display().to_string(),
         };
-        let stores: Vec<String> = (0..runs).map(|run| format!("{base}-{run}")).collect();
+        let uris = (0..runs).map(|run| format!("{base}-{run}")).collect();
         let scheme = context.open_store(&base)?.uri().scheme;
-        Ok(Self { context, stores, scheme })
+        Ok(Self { context, uris, scheme })
     }
 }
 
-impl Drop for Places<'_> {
+impl Drop for RunStores<'_> {
     fn drop(&mut self) {
-        for place in &self.stores {
-            let Ok(store) = self.context.open_store(place) else { continue };
+        for uri in &self.uris {
+            let Ok(store) = self.context.open_store(uri) else { continue };
             if let Err(error) = store.erase() {
-                self.context.voice.warn(format!("{place} could not be removed: {error}"));
+                self.context.voice.warn(format!("{uri} could not be removed: {error}"));
             }
         }
     }
 }
 
-/// The arguments of Python: as given, else the import of the largest distribution that no other needs.
+/// The arguments of Python that were given, otherwise an import of the largest distribution that no other requires.
 fn command(environment: &Environment, given: &[OsString]) -> Result<Vec<OsString>, CommandError> {
     if !given.is_empty() {
         return Ok(given.to_vec());
@@ -181,23 +159,4 @@ fn command(environment: &Environment, given: &[OsString]) -> Result<Vec<OsString
         CommandError::Usage("nothing in the environment can be imported: name a command, e.g. -- -c 'pass'".into())
     })?;
     Ok(vec!["-c".into(), format!("import {module}").into()])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_follows_the_dashes_is_pythons() {
-        let line =
-            ["cluster-pack", "bench", "--runs", "2", "--mode", "pex,pex-loose", "--", "-c", "import x", "--json"];
-        let cli = Cli::try_parse_from(line).expect("parses");
-        let Command::Bench(bench) = cli.command else { panic!("another command") };
-        assert_eq!((bench.measure.runs, bench.measure.mode), (2, vec![Form::Pex, Form::PexLoose]));
-        assert_eq!(bench.measure.arguments, ["-c", "import x", "--json"]);
-        let cli = Cli::try_parse_from(["cluster-pack", "bench", "simulate", "a.json", "--nodes", "7"]).expect("parses");
-        let Command::Bench(bench) = cli.command else { panic!("another command") };
-        let Some(Instead::Simulate(simulate)) = bench.instead else { panic!("measures") };
-        assert_eq!((simulate.nodes, simulate.reports), (7, vec![PathBuf::from("a.json")]));
-    }
 }

@@ -1,28 +1,27 @@
-//! Packing and sending: `cluster-pack` as a process, with a client cache and a place in the store that know nothing.
+//! Measures packing and sending: runs `cluster-pack` with an empty client cache and an empty store.
 
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::child::{self, Cost};
-use super::report::Creation;
-use super::spread::Spread;
-use super::{BenchError, io_error, trace};
+use crate::child::{self, Cost};
+use crate::error::{BenchError, io_error};
+use crate::report::Creation;
+use crate::spread::Spread;
+use crate::trace;
 
-/// What the packer's threads do, as its trace names it.
+/// The kinds of work in the trace of `cluster-pack`.
 const KINDS: &[&str] = &["discover", "pack", "compress", "write", "send"];
 
-/// The packer and what it is always told.
+/// `cluster-pack` and the arguments that all its runs have.
 #[derive(Debug, Clone)]
-pub struct Packer {
-    /// The program.
-    pub program: PathBuf,
-    /// What names the environment, and the boot.
-    pub arguments: Vec<OsString>,
+pub(crate) struct Packer {
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<OsString>,
 }
 
-/// One publication from nothing and one with nothing changed.
+/// A publication from nothing, then one with nothing changed.
 #[derive(Debug)]
 struct Sample {
     first: Cost,
@@ -31,15 +30,15 @@ struct Sample {
 }
 
 impl Packer {
-    /// A launcher at `launcher`, everything that it needs published to `store`.
-    pub fn launcher(&self, store: &str, cache: &Path, launcher: &Path) -> Command {
+    /// Publishes the environment to `store` and writes a launcher to `launcher`.
+    pub(crate) fn launcher(&self, store: &str, cache: &Path, launcher: &Path) -> Command {
         let mut command = self.command(cache);
         command.arg("--store").arg(store).args(["-q", "launcher", "-o"]).arg(launcher);
         command
     }
 
-    /// A PEX of this format at `output`.
-    pub fn pex(&self, format: &str, cache: &Path, output: &Path) -> Command {
+    /// Writes a PEX of this format to `output`.
+    pub(crate) fn pex(&self, format: &str, cache: &Path, output: &Path) -> Command {
         let mut command = self.command(cache);
         command.args(["-q", "pack", "--format", format, "-o"]).arg(output);
         command
@@ -61,8 +60,8 @@ impl Packer {
     }
 }
 
-/// Publishes to each of `stores`, which are empty; the launcher is for the last of them.
-pub fn measure(
+/// Publishes to each of `stores`, which are empty. `launcher` is for the last of them.
+pub(crate) fn measure(
     packer: &Packer,
     stores: &[String],
     mut fresh: impl FnMut() -> Result<PathBuf, BenchError>,

@@ -1,4 +1,4 @@
-//! What a run imported: Python's own account of it, and the distributions that the modules came from.
+//! The modules that a run imported, as Python reports them, and the distributions that they belong to.
 //!
 //! `PYTHONPROFILEIMPORTTIME` (`-X importtime`) makes the interpreter write a line for each module when its import ends, so
 //! modules come before what imported them:
@@ -8,27 +8,26 @@
 //! import time:       123 |        456 |   requests.adapters
 //! ```
 //!
-//! Nothing is put into the environment for that. It slows imports down, so such a run is not one of those that are timed.
+//! This adds nothing to the environment. It slows imports down, so the profiled run is not one of the timed ones.
 
 use std::collections::HashMap;
 
 use cpack_discover::{Environment, FileStat, module_name};
 
-/// A module that was imported.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Imported {
-    /// Its full name.
-    pub module: String,
-    /// Microseconds, without those of what it imported.
-    pub own_us: u64,
-    /// Microseconds with those.
-    pub total_us: u64,
-    /// How deep: 0 for what nothing else imported.
-    pub depth: usize,
+pub(crate) struct Imported {
+    /// The full name.
+    pub(crate) module: String,
+    /// Microseconds without the modules that it imported.
+    pub(crate) own_us: u64,
+    /// Microseconds with the modules that it imported.
+    pub(crate) total_us: u64,
+    /// 0 for a module that no other module imported.
+    pub(crate) depth: usize,
 }
 
-/// The lines of standard error that are the interpreter's, in their order.
-pub fn parse(stderr: &str) -> Vec<Imported> {
+/// Parses the lines of standard error that the interpreter wrote.
+pub(crate) fn parse(stderr: &str) -> Vec<Imported> {
     let line = |line: &str| {
         let mut parts = line.strip_prefix("import time:")?.splitn(3, '|');
         let (own, total, name) = (parts.next()?, parts.next()?, parts.next()?);
@@ -41,19 +40,18 @@ pub fn parse(stderr: &str) -> Vec<Imported> {
     stderr.lines().filter_map(line).collect()
 }
 
-/// What of a distribution was imported.
+/// The imported part of a distribution.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Used {
-    /// Modules.
-    pub modules: u64,
-    /// Bytes of their files.
-    pub bytes: u64,
-    /// Microseconds that they took, without those of modules of others.
-    pub own_us: u64,
+pub(crate) struct Used {
+    pub(crate) modules: u64,
+    /// Size of the modules' files.
+    pub(crate) bytes: u64,
+    /// Microseconds without the modules of other distributions.
+    pub(crate) own_us: u64,
 }
 
-/// What was imported of each distribution and editable project, by name.
-pub fn by_distribution(environment: &Environment, imported: &[Imported]) -> HashMap<String, Used> {
+/// The imported part of each distribution and editable project, by name.
+pub(crate) fn by_distribution(environment: &Environment, imported: &[Imported]) -> HashMap<String, Used> {
     let site_packages = format!("{}/", environment.site_packages);
     let distributions = environment.distributions.iter().map(|d| (d.name.as_str(), &d.files[..]));
     let editables = environment.editables.iter().map(|e| (e.name.as_str(), &e.files[..]));
@@ -76,7 +74,7 @@ pub fn by_distribution(environment: &Environment, imported: &[Imported]) -> Hash
     used
 }
 
-/// An extension module is taken before the source of the same name, as the import system does.
+/// Adds a file's module. An extension module wins over a source of the same name, as in the import system.
 fn add<'a>(owners: &mut HashMap<String, (&'a str, u64)>, module: String, name: &'a str, file: &FileStat) {
     let is_extension = file.path.as_bytes().ends_with(b".so");
     if is_extension || !owners.contains_key(&module) {
@@ -84,7 +82,7 @@ fn add<'a>(owners: &mut HashMap<String, (&'a str, u64)>, module: String, name: &
     }
 }
 
-/// The module that a file below `site-packages` is: `a/b/__init__.py` is `a.b`, `a/c.cpython-311-x86_64-linux-gnu.so` is `a.c`.
+/// The module of a file below `site-packages`: `a/b/__init__.py` is `a.b`, `a/c.cpython-311-x86_64-linux-gnu.so` is `a.c`.
 fn module_of(path: &str) -> Option<String> {
     let (directory, file) = path.rsplit_once('/').unwrap_or(("", path));
     let name = module_name(file.as_bytes()).filter(|_| !file.ends_with(".pyc"))?;
@@ -97,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_the_interpreter_are_told_from_others() {
+    fn parse_ignores_lines_that_the_interpreter_did_not_write() {
         let said = "warning: x\nimport time: self [us] | cumulative | imported package\n\
             import time:       191 |        191 |     _io\nimport time:        40 |       1231 | site\n";
         let found = parse(said);
@@ -106,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_modules() {
+    fn module_of_names_the_module_of_a_file() {
         for (path, module) in [
             ("six.py", Some("six")),
             ("a/__init__.py", Some("a")),

@@ -1,44 +1,39 @@
-//! What the first run of an environment costs and where it goes: the program behind `cluster-pack bench`.
+//! `cpack-bench`, the program behind `cluster-pack bench`: it measures what the first run of an environment costs and where
+//! the time goes, and simulates a cluster from such measurements.
 //!
-//! The two programs are started as people start them, as processes of their own, and tell themselves where their time
-//! went: `CPACK_METRICS` the phases of each start, `CPACK_TRACE` every step of one. The clock here is that of whole
-//! commands, from before a process is started to after its end. What comes after `exec`, Python's own start and what
-//! the command does, is the rest.
+//! `cpack-bench` starts `cluster-pack` and `cpack-boot` as users do, as processes of their own, and measures each from before
+//! its start to after its end. The programs report themselves where their time went: `CPACK_METRICS` has the phases of each
+//! start, `CPACK_TRACE` every step of one. The time after `exec` is Python's own start and the command.
 //!
 //! ```text
-//! measure ─ scratch, memory, child, starts, creation   run the programs, in fresh directories
-//!    │  └── metrics, trace, imports               read what they and Python tell
+//! measure ─ scratch, memory, child, starts, creation   run the programs in fresh directories
+//!    │  └── metrics, trace, imports                    parse what the programs and Python report
 //!    ▼
-//! Report (report) ── page                         one HTML page that needs nothing else
-//!    └────────────── simulate                     what a cluster costs, from such reports
+//! Report (report) ── table, page                       the terminal; one HTML page without scripts or network
+//!    └────────────── simulate                          what a cluster costs, computed from reports
 //! ```
 //!
-//! **Cold** means an empty node cache in a fresh directory, bytes of a store on this machine in page cache, and memory at
-//! hand (`memory`). Directories are new ones, never emptied ones: ext4 without a journal makes the re-creation of a tree
-//! within minutes of its removal up to 15 times slower. Everything is removed at the end unless it is kept, or where the disk is too small before, and the report says which.
+//! **Cold** means an empty node cache in a fresh directory, a local store's bytes in page cache, and free memory that was
+//! touched just before (`memory`). A directory is never emptied and used again: ext4 without a journal creates a tree up to
+//! 15 times slower if it was removed within the last minutes. `cpack-bench` removes everything at its end, unless `--keep`
+//! is given; if the disk is too small for all directories it removes each after its use, and the report says so.
 
 mod child;
-mod cluster;
 mod command;
-pub mod creation;
+mod creation;
 mod error;
-pub mod imports;
-pub mod measure;
+mod imports;
+mod measure;
 mod memory;
-pub mod metrics;
-pub mod page;
-pub mod report;
-pub mod scratch;
-pub mod simulate;
-pub mod spread;
-pub mod starts;
+mod metrics;
+mod page;
+mod report;
+mod scratch;
+mod simulate;
+mod simulation;
+mod spread;
+mod starts;
 mod table;
-pub mod trace;
+mod trace;
 
 pub use command::main;
-pub use error::BenchError;
-pub use measure::{Subject, measure};
-pub use report::Report;
-pub use spread::Spread;
-
-pub(crate) use error::io_error;

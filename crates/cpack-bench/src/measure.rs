@@ -1,4 +1,4 @@
-//! The measurement, from an environment to its report.
+//! Measures an environment and makes the report.
 
 use std::ffi::OsString;
 use std::fs;
@@ -8,51 +8,48 @@ use std::time::SystemTime;
 use cluster_pack::launcher::Launcher;
 use cpack_discover::Environment;
 
-use super::creation::{self, Packer};
-use super::imports::{self, Imported};
-use super::report::{Creation, EnvironmentFacts, FORMAT, Layer, Machine, Method, Mode, Report, Waterfall};
-use super::scratch::{self, Scratch};
-use super::spread::Spread;
-use super::starts::{self, Sample, Shipped, WORK};
-use super::trace::{self, Bar, Lane};
-use super::{BenchError, child, io_error, memory};
+use crate::creation::{self, Packer};
+use crate::error::{BenchError, io_error};
+use crate::imports::{self, Imported};
+use crate::report::{
+    Creation, EnvironmentFacts, FORMAT, Layer, Machine, Method, Mode, Report, Starts, Together, Waterfall,
+};
+use crate::scratch::{self, Scratch};
+use crate::spread::Spread;
+use crate::starts::{self, Sample, Shipped, WORK};
+use crate::trace::{self, Bar, Lane};
+use crate::{child, memory};
 
-/// Disk that is left alone, as a part of what is free.
+/// The part of the free disk space that is not used.
 const RESERVE: f64 = 0.05;
 
-/// Memory that a process of a crowd takes by itself.
+/// Memory of a container's process without its environment.
 const PROCESS: u64 = 128 << 20;
 
-/// Parts into which the time of the traced start is cut for its picture.
+/// The waterfall divides the time of the traced start into so many parts.
 const SLOTS: usize = 480;
 
-/// What is measured, and how.
+/// What to measure, and how.
 #[derive(Debug)]
-pub struct Subject<'a> {
-    /// The environment.
-    pub environment: &'a Environment,
-    /// The name under which it would be published.
-    pub name: String,
-    /// The packer.
-    pub packer: Packer,
-    /// The boot executable.
-    pub boot: PathBuf,
-    /// An empty place in the store for each run.
-    pub stores: Vec<String>,
-    /// The kind of store.
-    pub store_kind: String,
+pub(crate) struct Subject<'a> {
+    pub(crate) environment: &'a Environment,
+    pub(crate) name: String,
+    pub(crate) packer: Packer,
+    pub(crate) boot: PathBuf,
+    /// The URI of an empty store for each run.
+    pub(crate) stores: Vec<String>,
+    /// `file`, `s3`, `hdfs` or `viewfs`.
+    pub(crate) store_kind: String,
     /// The arguments of Python.
-    pub command: Vec<OsString>,
-    /// Runs of each.
-    pub runs: usize,
-    /// Containers at once.
-    pub containers: usize,
-    /// Formats beside layers, as `pack --format` names them.
-    pub formats: Vec<&'static str>,
+    pub(crate) command: Vec<OsString>,
+    pub(crate) runs: usize,
+    /// Containers that start at once.
+    pub(crate) containers: usize,
+    /// Formats to measure beside layers, as `pack --format` names them.
+    pub(crate) formats: Vec<&'static str>,
 }
 
-/// Everything that runs of one measurement share.
-struct Bench<'a> {
+struct Measurement<'a> {
     subject: &'a Subject<'a>,
     scratch: &'a mut Scratch,
     say: &'a dyn Fn(&str),
@@ -61,8 +58,8 @@ struct Bench<'a> {
     removing: bool,
 }
 
-/// Measures everything. `say` is told how far it is.
-pub fn measure(subject: &Subject<'_>, scratch: &mut Scratch, say: &dyn Fn(&str)) -> Result<Report, BenchError> {
+/// Measures creation and starts. Calls `say` with progress messages.
+pub(crate) fn measure(subject: &Subject<'_>, scratch: &mut Scratch, say: &dyn Fn(&str)) -> Result<Report, BenchError> {
     let before = load();
     let launcher = scratch.fresh("launcher")?.join("env-python");
     say(&format!("packing {} from nothing, {} times", subject.name, subject.stores.len()));
@@ -70,40 +67,39 @@ pub fn measure(subject: &Subject<'_>, scratch: &mut Scratch, say: &dyn Fn(&str))
     let layers = layers_of(&launcher)?;
     let shipped = Shipped { launcher, arguments: subject.command.clone() };
     let removing = must_remove(subject, scratch, &layers)?;
-    let mut bench = Bench { subject, scratch, say, shipped, layers, removing };
-    let formats = bench.formats()?;
-    let found = bench.starts()?;
-    let modes = bench.modes(&creation, &found.cold.seconds, formats);
+    let mut measurement = Measurement { subject, scratch, say, shipped, layers, removing };
+    let formats = measurement.formats()?;
+    let starts = measurement.starts()?;
+    let modes = measurement.modes(&creation, &starts.cold.seconds, formats);
     Ok(Report {
         format: FORMAT,
         version: env!("CARGO_PKG_VERSION").into(),
         machine: machine([before, load()]),
-        environment: bench.facts(found.modules),
+        environment: measurement.facts(starts.modules),
         store: subject.store_kind.clone(),
         command: subject.command.iter().map(|argument| argument.to_string_lossy().into_owned()).collect(),
-        method: method(subject, bench.removing),
+        method: method(subject, measurement.removing),
         creation,
         modes,
-        cold: found.cold,
-        second: found.second,
-        warm: found.warm,
-        together: found.together,
-        waterfall: found.waterfall,
+        cold: starts.cold,
+        second: starts.second,
+        warm: starts.warm,
+        together: starts.together,
+        waterfall: starts.waterfall,
     })
 }
 
-/// What the starts gave.
-struct Found {
-    cold: super::report::Starts,
-    second: super::report::Starts,
-    warm: super::report::Starts,
-    together: super::report::Together,
+struct AllStarts {
+    cold: Starts,
+    second: Starts,
+    warm: Starts,
+    together: Together,
     waterfall: Waterfall,
     modules: u64,
 }
 
-impl Bench<'_> {
-    fn starts(&mut self) -> Result<Found, BenchError> {
+impl Measurement<'_> {
+    fn starts(&mut self) -> Result<AllStarts, BenchError> {
         let (mut cold, mut second, mut warm, mut bare) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut imported = Vec::new();
         for run in 0..self.subject.runs {
@@ -126,10 +122,10 @@ impl Bench<'_> {
         let [cold, second, warm] = [cold, second, warm].map(|samples| starts::summary(&samples, interpreter));
         let waterfall = self.waterfall(&imported, interpreter, warm.python())?;
         let modules = imported.len() as u64;
-        Ok(Found { cold, second, warm, together, waterfall, modules })
+        Ok(AllStarts { cold, second, warm, together, waterfall, modules })
     }
 
-    /// Nothing is left to be written, and what a cold start needs of memory is at hand.
+    /// Writes dirty pages to disk and touches the memory that a cold start needs.
     fn settle(&self) {
         nix::unistd::sync();
         let unpacked: u64 = self.layers.iter().map(|layer| layer.unpacked).sum();
@@ -148,14 +144,14 @@ impl Bench<'_> {
         starts::require(&sample, start).map(|()| sample)
     }
 
-    /// A node is done with.
+    /// Called after the last start on `node`: removes it if the disk is too small for all nodes.
     fn leave(&self, node: &Path) {
         if self.removing {
             scratch::remove(node);
         }
     }
 
-    /// What the command imports, of each layer.
+    /// Runs the command once more and records which modules of each layer it imports.
     fn imports(&mut self, node: &Path, container: &Path) -> Result<Vec<Imported>, BenchError> {
         let profiled = |command: &mut std::process::Command| _ = command.env("PYTHONPROFILEIMPORTTIME", "1");
         let sample = self.shipped.start_with(node, container, &self.subject.command, profiled)?;
@@ -170,7 +166,7 @@ impl Bench<'_> {
         Ok(imported)
     }
 
-    fn together(&mut self) -> Result<super::report::Together, BenchError> {
+    fn together(&mut self) -> Result<Together, BenchError> {
         let (count, mut crowds) = (self.subject.containers, Vec::new());
         for run in 0..self.subject.runs {
             (self.say)(&format!("{count} containers at once on a fresh node, {} of {}", run + 1, self.subject.runs));
@@ -183,7 +179,7 @@ impl Bench<'_> {
         Ok(starts::together(count, &crowds))
     }
 
-    /// One more cold start, with every step of it told.
+    /// Traces every step of one more cold start.
     fn waterfall(&mut self, imported: &[Imported], interpreter: f64, python: f64) -> Result<Waterfall, BenchError> {
         (self.say)("starting on a fresh node once more, every step traced");
         let (node, container) = (self.scratch.fresh("node")?, self.container()?);
@@ -196,7 +192,7 @@ impl Bench<'_> {
         let events = trace::read(&fs::read_to_string(&file).map_err(io_error("read", &file))?)?;
         let by_layer = trace::work_by_layer(&events, WORK);
         for layer in &mut self.layers {
-            // As the boot names it.
+            // The name of the layer in the boot's trace.
             let title = format!("layer {} {}", layer.name, layer.version);
             let work = by_layer.get(title.trim_end());
             layer.work = work.into_iter().flatten().map(|(kind, seconds)| (kind.clone(), *seconds)).collect();
@@ -211,14 +207,14 @@ impl Bench<'_> {
         Ok(Waterfall { seconds, lanes })
     }
 
-    /// The lines of the table: layers, then each other format.
+    /// Layers, then the other formats.
     fn modes(&self, creation: &Creation, first: &Spread, formats: Vec<Mode>) -> Vec<Mode> {
         let size = self.layers.iter().map(|layer| layer.packed).sum();
         let layers = Mode { name: "layers".into(), creation: creation.seconds.clone(), first: first.clone(), size };
         std::iter::once(layers).chain(formats).collect()
     }
 
-    /// The other formats. They come before the many starts of layers: what they need and this machine lacks is told soon.
+    /// Measures the other formats. Called before the many starts of layers, so that an error comes early.
     fn formats(&mut self) -> Result<Vec<Mode>, BenchError> {
         let formats = &self.subject.formats;
         formats.iter().map(|format| self.format(format)).collect()
@@ -261,7 +257,7 @@ impl Bench<'_> {
     }
 }
 
-/// The layers of a launcher, overlays included.
+/// The layers and overlays of a launcher.
 fn layers_of(launcher: &Path) -> Result<Vec<Layer>, BenchError> {
     let unexpected = |reason: String| BenchError::Unexpected { what: "the launcher", reason };
     let opened = Launcher::read(launcher, None).map_err(|e| unexpected(e.to_string()))?;
@@ -278,26 +274,25 @@ fn layers_of(launcher: &Path) -> Result<Vec<Layer>, BenchError> {
     Ok(manifest.layers.iter().chain(&opened.job.overlays).map(layer).collect())
 }
 
-/// Whether nodes must be removed before the next is made.
+/// Whether the disk is too small for all nodes, so that each must be removed before the next is made.
 fn must_remove(subject: &Subject<'_>, scratch: &Scratch, layers: &[Layer]) -> Result<bool, BenchError> {
     let one: u64 = layers.iter().map(|layer| layer.unpacked).sum();
     let free = (scratch.free() as f64 * (1.0 - RESERVE)) as u64;
-    // Cold starts, crowds, and the traced one; a PEX and its node for each other format.
+    // Cold starts, crowds, and the traced start; a PEX and its node for each run of each other format.
     let nodes = 2 * subject.runs + 1 + 2 * subject.runs * subject.formats.len();
     if one > free {
-        let people = |bytes: u64| format!("{} MiB", bytes >> 20);
         let path = scratch.path().to_owned();
-        return Err(BenchError::Room { path, free: people(free), needed: people(one) });
+        return Err(BenchError::Room { path, free: free >> 20, needed: one >> 20 });
     }
     Ok(one.saturating_mul(nodes as u64) > free)
 }
 
-/// Python's part of a start: its own start and the command, and what the command imported, outermost first.
+/// The lanes of Python: its own start and the command, and the command's outermost imports.
 ///
-/// Where the imports began is not told: they are laid one after the other, as long as the interpreter says they took.
+/// Python does not report when an import began, so the imports are drawn one after the other, each as long as it took.
 fn python_lanes(imported: &[Imported], ready: f64, end: f64, interpreter: f64, python: f64) -> Vec<Lane> {
     let bar = |kind: &str, name: &str, from: f64, to: f64| Bar { kind: kind.into(), from, to, name: name.into() };
-    // The file of the trace is written before Python is executed.
+    // `cpack-boot` writes the file of the trace between its last phase and `exec`.
     let exec = (end - python).max(ready);
     let mut bars = Vec::new();
     if exec > ready {
@@ -309,7 +304,7 @@ fn python_lanes(imported: &[Imported], ready: f64, end: f64, interpreter: f64, p
     let after_site = imported.iter().position(|i| i.module == "site").map_or(0, |at| at + 1);
     let outermost: Vec<&Imported> = imported.iter().skip(after_site).filter(|i| i.depth == 0).collect();
     let total: f64 = outermost.iter().map(|i| i.total_us as f64).sum();
-    // Profiling slows imports down: together they are as long as the command at most.
+    // Profiling slows imports down: they are scaled to be at most as long as the command.
     let scale = ((end - begin) * 1e6 / total.max(1.0)).min(1.0) / 1e6;
     let mut at = begin;
     let mut imports = Vec::new();
@@ -358,7 +353,7 @@ fn load() -> f64 {
     text.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0.0)
 }
 
-/// Bytes of a file, or of all files of a directory.
+/// The size of a file, or of all files of a directory.
 fn size_of(path: &Path) -> u64 {
     let Ok(metadata) = fs::symlink_metadata(path) else { return 0 };
     if !metadata.is_dir() {
@@ -372,7 +367,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn imports_follow_the_interpreter_and_fit_into_the_command() {
+    fn python_lanes_put_imports_into_the_command() {
         let import = |module: &str, total_us, depth| Imported { module: module.into(), own_us: 1, total_us, depth };
         let imported = [import("_io", 9, 1), import("site", 10, 0), import("a.b", 5, 1), import("a", 2_000_000, 0)];
         let lanes = python_lanes(&imported, 1.0, 3.0, 0.5, 1.5);

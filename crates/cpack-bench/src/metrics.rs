@@ -1,54 +1,36 @@
-//! What `cpack-boot` tells of one start: a line of `CPACK_METRICS`.
+//! Parses `CPACK_METRICS`, in which `cpack-boot` writes a line for each start.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::BenchError;
+use crate::error::BenchError;
 
-/// The phases of a start, in their order.
-pub const PHASES: [&str; 9] = ["find", "look", "plan", "extract", "wait", "check", "link", "commit", "clean"];
-
-/// One start.
+/// The metrics of one start.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     /// `warm` or `cold`.
-    pub start: String,
-    /// Milliseconds until Python was executed.
-    pub total_ms: f64,
-    /// Milliseconds by phase: they follow each other.
-    pub phases_ms: BTreeMap<String, f64>,
-    /// Milliseconds of all threads together, by what they did.
+    pub(crate) start: String,
+    /// Milliseconds until `exec`.
+    pub(crate) total_ms: f64,
+    /// Milliseconds of each phase. Phases follow each other.
+    pub(crate) phases_ms: BTreeMap<String, f64>,
+    /// Milliseconds of all threads together, by kind of work.
     #[serde(default)]
-    pub work_ms: BTreeMap<String, f64>,
-    /// What was moved.
-    pub bytes: Bytes,
-    /// What became of the layers.
-    pub layers: Layers,
+    pub(crate) work_ms: BTreeMap<String, f64>,
+    pub(crate) bytes: Bytes,
 }
 
-/// What a start moved.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-pub struct Bytes {
+pub(crate) struct Bytes {
     /// Of archives.
-    pub fetched: u64,
+    pub(crate) fetched: u64,
     /// Of files.
-    pub written: u64,
+    pub(crate) written: u64,
 }
 
-/// What became of the layers of a start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-pub struct Layers {
-    /// Built by it.
-    pub built: u64,
-    /// Built by another meanwhile.
-    pub waited: u64,
-    /// There already.
-    pub reused: u64,
-}
-
-/// Every start in a file of `CPACK_METRICS`.
-pub fn read(text: &str) -> Result<Vec<Metrics>, BenchError> {
+/// Parses a file of `CPACK_METRICS`.
+pub(crate) fn read(text: &str) -> Result<Vec<Metrics>, BenchError> {
     let parsed = text.lines().filter(|line| !line.trim().is_empty()).map(serde_json::from_str);
     parsed
         .collect::<Result<_, _>>()
@@ -60,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_a_start() {
+    fn metrics_have_a_line_for_each_start() {
         let line = r#"{"format":1,"start":"cold","total_ms":12.5,"phases_ms":{"find":1},"work_ms":{"decode":3.5},
             "layers":{"built":2,"waited":0,"reused":1,"checked":0},"bytes":{"fetched":7,"written":9},"files":3}"#;
         let found = read(&format!("{}\n\n", line.replace('\n', ""))).expect("reads");

@@ -1,195 +1,170 @@
-//! What was measured: the JSON of `cluster-pack bench`, from which the table, the page and the simulation are made.
+//! The report of a measurement: what `bench --json` prints, and the input of the table, the page and the simulation.
 //!
-//! Format 1. Unknown fields are ignored. Times are in seconds, sizes in bytes. Nothing in it names a directory or a host.
+//! Format 1. Unknown fields are ignored. Times are in seconds, sizes in bytes. No field names a directory or a host.
 
 use serde::{Deserialize, Serialize};
 
-use super::spread::Spread;
-use super::trace::Lane;
+use crate::spread::Spread;
+use crate::trace::Lane;
 
-/// The version of this format.
-pub const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 
-/// Everything that was measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Report {
-    /// The version of this format.
-    pub format: u32,
-    /// The release that was measured.
-    pub version: String,
-    /// On what.
-    pub machine: Machine,
-    /// What was packed.
-    pub environment: EnvironmentFacts,
+pub(crate) struct Report {
+    /// [`FORMAT`].
+    pub(crate) format: u32,
+    /// The version of `cpack-bench`.
+    pub(crate) version: String,
+    pub(crate) machine: Machine,
+    pub(crate) environment: EnvironmentFacts,
     /// The kind of store: `file`, `s3`, `hdfs`, `viewfs`.
-    pub store: String,
+    pub(crate) store: String,
     /// The arguments of Python.
-    pub command: Vec<String>,
-    /// How it was measured.
-    pub method: Method,
-    /// Making and sending it.
-    pub creation: Creation,
-    /// Ways to ship it, each a line of the table, layers first.
-    pub modes: Vec<Mode>,
+    pub(crate) command: Vec<String>,
+    pub(crate) method: Method,
+    pub(crate) creation: Creation,
+    /// One for each way to ship the environment, layers first.
+    pub(crate) modes: Vec<Mode>,
     /// The first start on a node.
-    pub cold: Starts,
-    /// The first start of another container of that node.
-    pub second: Starts,
+    pub(crate) cold: Starts,
+    /// The first start of another container on that node.
+    pub(crate) second: Starts,
     /// Further starts.
-    pub warm: Starts,
-    /// Several containers of one node at once, none of which finds anything.
-    pub together: Together,
-    /// One cold start, step by step: not one of those that are timed.
-    pub waterfall: Waterfall,
+    pub(crate) warm: Starts,
+    /// Several containers that start at once on one node with an empty cache.
+    pub(crate) together: Together,
+    /// The steps of one cold start, which is not one of the timed starts.
+    pub(crate) waterfall: Waterfall,
 }
 
-/// What it was measured on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Machine {
-    /// The processor's name.
-    pub cpu: String,
-    /// Processors that may be used.
-    pub cores: usize,
-    /// Bytes of memory.
-    pub memory: u64,
-    /// Processes that wanted a processor during the last minute, before and after. More than a few: take ratios only.
-    pub load: [f64; 2],
+pub(crate) struct Machine {
+    pub(crate) cpu: String,
+    /// Processors that this process may use.
+    pub(crate) cores: usize,
+    pub(crate) memory: u64,
+    /// The load average of the last minute, before and after. If it is high, only ratios are meaningful.
+    pub(crate) load: [f64; 2],
 }
 
-/// How it was measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Method {
-    /// Runs of each.
-    pub runs: usize,
-    /// What `cold` means.
-    pub cold: String,
-    /// What `warm` means.
-    pub warm: String,
-    /// Whether directories had to be removed between the runs: on ext4 that makes later runs slower.
-    pub removed_between: bool,
+pub(crate) struct Method {
+    pub(crate) runs: usize,
+    pub(crate) cold: String,
+    pub(crate) warm: String,
+    /// Whether directories were removed between the runs, which makes later runs slower on ext4.
+    pub(crate) removed_between: bool,
 }
 
-/// What was packed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EnvironmentFacts {
-    /// The name under which it would be published.
-    pub name: String,
-    /// The interpreter's version.
-    pub python: String,
-    /// Files, of all layers.
-    pub files: u64,
-    /// Bytes of them.
-    pub unpacked: u64,
-    /// Bytes of the archives.
-    pub packed: u64,
-    /// Layers, largest first.
-    pub layers: Vec<Layer>,
-    /// Modules that the command imported, the standard library's included.
-    pub modules: u64,
+pub(crate) struct EnvironmentFacts {
+    pub(crate) name: String,
+    pub(crate) python: String,
+    pub(crate) files: u64,
+    /// Size of the files.
+    pub(crate) unpacked: u64,
+    /// Size of the archives.
+    pub(crate) packed: u64,
+    /// Largest first.
+    pub(crate) layers: Vec<Layer>,
+    /// The number of modules that the command imported, the standard library's included.
+    pub(crate) modules: u64,
 }
 
-/// One layer: what it is, what of it the command imported, and what it cost in the traced start.
+/// A layer, the part of it that the command imported, and its cost in the traced start.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Layer {
-    /// The distribution.
-    pub name: String,
-    /// Its version.
-    pub version: String,
-    /// Files.
-    pub files: u64,
-    /// Bytes of them.
-    pub unpacked: u64,
-    /// Bytes of the archive.
-    pub packed: u64,
-    /// Modules that were imported.
-    pub modules: u64,
-    /// Bytes of their files.
-    pub imported: u64,
-    /// Seconds that their import took, without modules of others.
-    pub import_seconds: f64,
-    /// Seconds of all threads by what they did: `fetch`, `verify`, `decode`, `write`.
-    pub work: Vec<(String, f64)>,
+pub(crate) struct Layer {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) files: u64,
+    /// Size of the files.
+    pub(crate) unpacked: u64,
+    /// Size of the archive.
+    pub(crate) packed: u64,
+    /// The number of imported modules.
+    pub(crate) modules: u64,
+    /// Size of the imported modules' files.
+    pub(crate) imported: u64,
+    /// Seconds of their import, without modules of other layers.
+    pub(crate) import_seconds: f64,
+    /// Seconds of all threads by kind of work: `fetch`, `verify`, `decode`, `write`.
+    pub(crate) work: Vec<(String, f64)>,
 }
 
-/// Making and sending an environment.
+/// Packing and sending an environment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Creation {
+pub(crate) struct Creation {
     /// From nothing to a launcher that can be shipped, everything sent.
-    pub seconds: Spread,
-    /// The same with nothing changed.
-    pub again: Spread,
+    pub(crate) seconds: Spread,
+    /// Again, with nothing changed.
+    pub(crate) again: Spread,
     /// CPU time from nothing.
-    pub cpu: Spread,
-    /// Time during which at least one thread did this: `discover`, `pack`, `send`. They overlap.
-    pub phases: Vec<(String, Spread)>,
-    /// Seconds of all threads by what they did, without overlap: `pack` is reading and hashing.
-    pub work: Vec<(String, Spread)>,
-    /// Bytes that were sent.
-    pub sent: u64,
+    pub(crate) cpu: Spread,
+    /// Time during which at least one thread did `discover`, `pack` or `send`. The three overlap.
+    pub(crate) phases: Vec<(String, Spread)>,
+    /// Seconds of all threads by kind of work, without overlap: `pack` is reading and hashing.
+    pub(crate) work: Vec<(String, Spread)>,
+    /// Bytes.
+    pub(crate) sent: u64,
 }
 
-/// A line of the table.
+/// A way to ship the environment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Mode {
-    /// What people call it.
-    pub name: String,
-    /// Making it.
-    pub creation: Spread,
-    /// From the start of the process to the end of the command, on a node that has nothing.
-    pub first: Spread,
-    /// Bytes of what is shipped.
-    pub size: u64,
+pub(crate) struct Mode {
+    pub(crate) name: String,
+    pub(crate) creation: Spread,
+    /// A start on a node with an empty cache, to the end of the command.
+    pub(crate) first: Spread,
+    /// Size of everything that is shipped.
+    pub(crate) size: u64,
 }
 
 /// Starts of the same kind.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Starts {
+pub(crate) struct Starts {
     /// From the start of the process to the end of the command.
-    pub seconds: Spread,
-    /// CPU time of all of it.
-    pub cpu: Spread,
-    /// Until Python is executed.
-    pub boot: Spread,
-    /// What follows each other: those of the boot, then `interpreter` and `command`.
-    pub phases: Vec<(String, Spread)>,
-    /// Seconds of all threads within the boot, by what they did.
-    pub work: Vec<(String, Spread)>,
-    /// Bytes that were fetched.
-    pub fetched: u64,
-    /// Bytes that were written.
-    pub written: u64,
+    pub(crate) seconds: Spread,
+    pub(crate) cpu: Spread,
+    /// Until `exec`.
+    pub(crate) boot: Spread,
+    /// Phases in order: those of `cpack-boot`, then `interpreter` and `command`.
+    pub(crate) phases: Vec<(String, Spread)>,
+    /// Seconds of all threads of `cpack-boot`, by kind of work.
+    pub(crate) work: Vec<(String, Spread)>,
+    /// Bytes, as `written`.
+    pub(crate) fetched: u64,
+    pub(crate) written: u64,
 }
 
 /// Containers that start at once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Together {
-    /// How many.
-    pub containers: usize,
-    /// Until the last executes Python.
-    pub boot: Spread,
-    /// Until the first has run its command.
-    pub first: Spread,
-    /// Until the last has run its command.
-    pub last: Spread,
-    /// CPU time of all.
-    pub cpu: Spread,
-    /// Bytes that were fetched by all.
-    pub fetched: u64,
+pub(crate) struct Together {
+    pub(crate) containers: usize,
+    /// Until the last `exec`.
+    pub(crate) boot: Spread,
+    /// Until the first command has ended.
+    pub(crate) first: Spread,
+    /// Until the last command has ended.
+    pub(crate) last: Spread,
+    /// CPU time of all containers.
+    pub(crate) cpu: Spread,
+    /// Bytes that all containers fetched.
+    pub(crate) fetched: u64,
 }
 
-/// One start, step by step.
+/// The steps of one start.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Waterfall {
+pub(crate) struct Waterfall {
     /// From the start of the process to the end of the command.
-    pub seconds: f64,
-    /// The boot, its threads, Python.
-    pub lanes: Vec<Lane>,
+    pub(crate) seconds: f64,
+    /// Of `cpack-boot`, of its threads, of Python.
+    pub(crate) lanes: Vec<Lane>,
 }
 
 impl Starts {
-    /// As if made once, everything at its fastest: what disturbs a start only makes it longer.
+    /// Replaces each spread by its minimum: disturbances only make starts longer.
     #[must_use]
-    pub fn fastest(&self) -> Self {
+    pub(crate) fn fastest(&self) -> Self {
         let fastest = |spread: &Spread| Spread::of([spread.min]);
         let all = |named: &[(String, Spread)]| named.iter().map(|(name, s)| (name.clone(), fastest(s))).collect();
         Self {
@@ -202,13 +177,13 @@ impl Starts {
         }
     }
 
-    /// The median of a phase.
-    pub fn phase(&self, name: &str) -> f64 {
+    /// The median of a phase; zero if it did not happen.
+    pub(crate) fn phase(&self, name: &str) -> f64 {
         self.phases.iter().find(|(found, _)| found == name).map_or(0.0, |(_, spread)| spread.median)
     }
 
-    /// The median of what comes after the boot.
-    pub fn python(&self) -> f64 {
+    /// The median of the time after `exec`.
+    pub(crate) fn python(&self) -> f64 {
         self.phase("interpreter") + self.phase("command")
     }
 }

@@ -1,4 +1,4 @@
-//! A directory of directories that are used once.
+//! A directory whose subdirectories are each used once.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -6,45 +6,44 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::statvfs;
 
-use super::{BenchError, io_error};
+use crate::error::{BenchError, io_error};
 
-/// A place for everything that a measurement makes, removed with it unless it is kept.
+/// Holds everything that a measurement writes. Removed when dropped, unless [`Scratch::keep`] was called.
 #[derive(Debug)]
-pub struct Scratch {
+pub(crate) struct Scratch {
     directory: tempfile::TempDir,
     made: usize,
     kept: bool,
 }
 
 impl Scratch {
-    /// A new directory in `place`, which is made if it is not there.
-    pub fn new(place: &Path) -> Result<Self, BenchError> {
-        fs::create_dir_all(place).map_err(io_error("create", place))?;
-        let directory = tempfile::Builder::new().prefix("bench-").tempdir_in(place);
-        Ok(Self { directory: directory.map_err(io_error("create", place))?, made: 0, kept: false })
+    /// Makes a new directory in `parent`, which is made if it is missing.
+    pub(crate) fn new(parent: &Path) -> Result<Self, BenchError> {
+        fs::create_dir_all(parent).map_err(io_error("create", parent))?;
+        let directory = tempfile::Builder::new().prefix("bench-").tempdir_in(parent);
+        Ok(Self { directory: directory.map_err(io_error("create", parent))?, made: 0, kept: false })
     }
 
-    /// Where it is.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    /// A directory that was never used.
-    pub fn fresh(&mut self, what: &str) -> Result<PathBuf, BenchError> {
+    /// Makes a directory that was never used.
+    pub(crate) fn fresh(&mut self, what: &str) -> Result<PathBuf, BenchError> {
         self.made += 1;
         let path = self.directory.path().join(format!("{what}-{}", self.made));
         fs::create_dir(&path).map_err(io_error("create", &path))?;
         Ok(path)
     }
 
-    /// Leaves everything where it is.
-    pub fn keep(&mut self) {
+    /// Prevents the removal.
+    pub(crate) fn keep(&mut self) {
         self.directory.disable_cleanup(true);
         self.kept = true;
     }
 
-    /// Bytes that may be written.
-    pub fn free(&self) -> u64 {
+    /// Free bytes of the file system.
+    pub(crate) fn free(&self) -> u64 {
         statvfs(self.directory.path()).map_or(u64::MAX, |found| found.blocks_available() * found.fragment_size())
     }
 }
@@ -57,8 +56,8 @@ impl Drop for Scratch {
     }
 }
 
-/// Removes a tree, of which directories may be read-only: environments on a node are so on purpose.
-pub fn remove(directory: &Path) {
+/// Removes a directory tree. Its directories may be read-only, as those of environments in the node cache are.
+pub(crate) fn remove(directory: &Path) {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let _ = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
     for entry in entries {
@@ -75,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_used_twice_and_nothing_stays() {
+    fn scratch_makes_fresh_directories_and_removes_them() {
         let place = tempfile::tempdir().expect("a directory");
         let mut scratch = Scratch::new(&place.path().join("new")).expect("makes");
         let (one, other) = (scratch.fresh("a").expect("makes"), scratch.fresh("a").expect("makes"));

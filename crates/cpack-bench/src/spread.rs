@@ -1,23 +1,20 @@
-//! Several measurements of the same thing.
+//! Repeated measurements.
 
 use serde::{Deserialize, Serialize};
 
-/// Median, smallest and largest, and the values in the order in which they were taken.
+/// The values of repeated measurements, in the order in which they were taken, and their median, minimum and maximum.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Spread {
-    /// The middle one, or the mean of the two in the middle.
-    pub median: f64,
-    /// The smallest.
-    pub min: f64,
-    /// The largest.
-    pub max: f64,
-    /// All of them.
-    pub values: Vec<f64>,
+pub(crate) struct Spread {
+    /// With an even number of values, the mean of the two in the middle.
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+    pub(crate) values: Vec<f64>,
 }
 
 impl Spread {
-    /// Of values in any order. None: all zero.
-    pub fn of(values: impl IntoIterator<Item = f64>) -> Self {
+    /// Without values everything is zero.
+    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Self {
         let values: Vec<f64> = values.into_iter().collect();
         let mut sorted = values.clone();
         sorted.sort_by(f64::total_cmp);
@@ -33,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_is_in_the_middle() {
+    fn spread_has_the_median_in_the_middle() {
         for (values, median) in [(vec![], 0.0), (vec![3.0], 3.0), (vec![9.0, 1.0], 5.0), (vec![5.0, 1.0, 2.0], 2.0)] {
             assert_eq!(Spread::of(values.clone()).median, median, "{values:?}");
         }

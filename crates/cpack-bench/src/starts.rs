@@ -1,63 +1,61 @@
-//! Starting: a launcher as a process, in a fresh directory as its container, on a node that knows something or nothing.
+//! Starts a launcher as a process: its container is a fresh directory, its node a directory with a node cache.
 
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::child::{self, Cost};
-use super::metrics::{self, Metrics, PHASES};
-use super::report::{Starts, Together};
-use super::spread::Spread;
-use super::{BenchError, io_error};
+use cluster_pack::cli::PHASES;
 
-/// What is shipped to a node and what runs there.
+use crate::child::{self, Cost};
+use crate::error::{BenchError, io_error};
+use crate::metrics::{self, Metrics};
+use crate::report::{Starts, Together};
+use crate::spread::Spread;
+
 #[derive(Debug, Clone)]
-pub struct Shipped {
-    /// The launcher.
-    pub launcher: PathBuf,
+pub(crate) struct Shipped {
+    pub(crate) launcher: PathBuf,
     /// The arguments of Python.
-    pub arguments: Vec<OsString>,
+    pub(crate) arguments: Vec<OsString>,
 }
 
-/// One start.
 #[derive(Debug, Clone)]
-pub struct Sample {
-    /// The whole process.
-    pub cost: Cost,
-    /// What the boot told.
-    pub metrics: Metrics,
+pub(crate) struct Sample {
+    /// Of the whole process.
+    pub(crate) cost: Cost,
+    pub(crate) metrics: Metrics,
 }
 
 impl Sample {
-    /// Seconds after the boot.
-    pub fn python(&self) -> f64 {
+    /// Seconds from `exec` to the end of the process.
+    pub(crate) fn python(&self) -> f64 {
         (self.cost.seconds - self.metrics.total_ms / 1e3).max(0.0)
     }
 }
 
 impl Shipped {
-    /// Lays the launcher into `container`, as a framework does.
-    pub fn localize(&self, container: &Path) -> Result<(), BenchError> {
+    /// Copies the launcher into `container`, as a framework does.
+    pub(crate) fn localize(&self, container: &Path) -> Result<(), BenchError> {
         let to = container.join("env-python");
         fs::copy(&self.launcher, &to).map(drop).map_err(io_error("write", to))
     }
 
-    /// A start in `container` on the node whose cache is in `node`.
-    pub fn command(&self, node: &Path, container: &Path, arguments: &[OsString]) -> Command {
+    /// The command of a start in `container`, with the node cache in `node`.
+    pub(crate) fn command(&self, node: &Path, container: &Path, arguments: &[OsString]) -> Command {
         let mut command = child::command(&container.join("env-python"));
         on_node(&mut command, node, container);
         command.args(arguments);
         command
     }
 
-    /// Runs it in `container`.
-    pub fn start(&self, node: &Path, container: &Path) -> Result<Sample, BenchError> {
+    /// Runs the launcher in `container`.
+    pub(crate) fn start(&self, node: &Path, container: &Path) -> Result<Sample, BenchError> {
         self.start_with(node, container, &self.arguments, |_| {})
     }
 
-    /// Runs Python with other arguments, and whatever `change` adds.
-    pub fn start_with(
+    /// Runs the launcher with other arguments and a command that `change` may change.
+    pub(crate) fn start_with(
         &self,
         node: &Path,
         container: &Path,
@@ -72,15 +70,15 @@ impl Shipped {
     }
 }
 
-/// The variables of a node: its cache, and no other place in which an environment could be found.
-pub fn on_node(command: &mut Command, node: &Path, container: &Path) {
+/// Sets the variables that make `node` the only place where `cpack-boot` looks for an environment.
+pub(crate) fn on_node(command: &mut Command, node: &Path, container: &Path) {
     let variables = [("CPACK_CACHE_DIR", node), ("XDG_CACHE_HOME", node), ("TMPDIR", container)];
     command.envs(variables).env("CPACK_METRICS", container.join("metrics")).env("CPACK_INTERPRETER", "1");
     command.current_dir(container);
 }
 
-/// All starts that were made in a container.
-pub fn metrics_in(container: &Path) -> Result<Vec<Metrics>, BenchError> {
+/// The metrics of all starts in a container.
+pub(crate) fn metrics_in(container: &Path) -> Result<Vec<Metrics>, BenchError> {
     let path = container.join("metrics");
     metrics::read(&fs::read_to_string(&path).map_err(io_error("read", path))?)
 }
@@ -89,8 +87,8 @@ fn last(mut all: Vec<Metrics>) -> Result<Metrics, BenchError> {
     all.pop().ok_or_else(|| BenchError::Unexpected { what: "CPACK_METRICS", reason: "it has no line".into() })
 }
 
-/// A start that should have built everything, or nothing.
-pub fn require(sample: &Sample, start: &str) -> Result<(), BenchError> {
+/// Fails if the start was not `cold` or `warm` as expected.
+pub(crate) fn require(sample: &Sample, start: &str) -> Result<(), BenchError> {
     if sample.metrics.start == start {
         return Ok(());
     }
@@ -98,8 +96,8 @@ pub fn require(sample: &Sample, start: &str) -> Result<(), BenchError> {
     Err(BenchError::Unexpected { what: "the node cache", reason })
 }
 
-/// Starts of one kind. `interpreter` is what Python takes to start and end, in seconds.
-pub fn summary(samples: &[Sample], interpreter: f64) -> Starts {
+/// Summarises starts of one kind. `interpreter` is the number of seconds that Python takes to start and end.
+pub(crate) fn summary(samples: &[Sample], interpreter: f64) -> Starts {
     let spread = |value: &dyn Fn(&Sample) -> f64| Spread::of(samples.iter().map(value));
     let of = |from: fn(&Metrics) -> &std::collections::BTreeMap<String, f64>, name: &str| {
         spread(&|s| from(&s.metrics).get(name).copied().unwrap_or(0.0) / 1e3)
@@ -123,20 +121,20 @@ pub fn summary(samples: &[Sample], interpreter: f64) -> Starts {
     }
 }
 
-/// What the boot's threads do.
-pub const WORK: &[&str] = &["fetch", "verify", "decode", "write"];
+/// The kinds of work of `cpack-boot`'s threads.
+pub(crate) const WORK: &[&str] = &["fetch", "verify", "decode", "write"];
 
-/// Several containers of one node at once.
+/// Starts of several containers of one node at once.
 #[derive(Debug, Clone)]
-pub struct Crowd {
+pub(crate) struct Crowd {
     seconds: Vec<f64>,
     boots: Vec<f64>,
     cpu: f64,
     fetched: u64,
 }
 
-/// Starts a container in each of `containers` at once, on a node that has nothing.
-pub fn crowd(shipped: &Shipped, node: &Path, containers: &[PathBuf]) -> Result<Crowd, BenchError> {
+/// Starts all `containers` at once, on a node with an empty cache.
+pub(crate) fn crowd(shipped: &Shipped, node: &Path, containers: &[PathBuf]) -> Result<Crowd, BenchError> {
     let commands = containers.iter().map(|container| shipped.command(node, container, &shipped.arguments)).collect();
     let (seconds, cpu) = child::together(commands)?;
     let told: Vec<Metrics> =
@@ -149,8 +147,8 @@ pub fn crowd(shipped: &Shipped, node: &Path, containers: &[PathBuf]) -> Result<C
     })
 }
 
-/// What several crowds of the same size took.
-pub fn together(containers: usize, crowds: &[Crowd]) -> Together {
+/// Summarises crowds of the same size.
+pub(crate) fn together(containers: usize, crowds: &[Crowd]) -> Together {
     let largest = |values: &[f64]| values.iter().copied().fold(0.0, f64::max);
     let smallest = |values: &[f64]| values.iter().copied().fold(f64::MAX, f64::min);
     Together {
@@ -177,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_the_boot_is_python() {
+    fn summary_of_starts_counts_the_time_after_exec_as_python() {
         let starts = summary(&[sample(1.0, 400.0), sample(1.2, 500.0), sample(0.9, 300.0)], 0.1);
         let names: Vec<&str> = starts.phases.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["extract", "interpreter", "command"]);
@@ -188,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_is_as_slow_as_its_last() {
+    fn together_takes_the_slowest_of_a_crowd() {
         let crowd = Crowd { seconds: vec![1.0, 3.0, 2.0], boots: vec![0.5, 0.7, 0.6], cpu: 4.0, fetched: 9 };
         let found = together(3, &[crowd]);
         assert_eq!((found.boot.median, found.first.median, found.last.median), (0.7, 1.0, 3.0));

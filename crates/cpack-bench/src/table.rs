@@ -1,11 +1,11 @@
-//! A report on the terminal.
+//! Shows a report on the terminal.
 
 use crate::page::seconds;
 use crate::report::{Report, Starts};
 use crate::spread::Spread;
-use cluster_pack::cli::output::{bytes, count, table};
+use cluster_pack::cli::{bytes, count, table};
 
-/// The table that people know, then where the time went.
+/// The table of modes that users of cluster-pack know, then where the time went.
 pub(crate) fn render(report: &Report) -> String {
     let (machine, method) = (&report.machine, &report.method);
     let about = format!(
@@ -74,7 +74,7 @@ fn creation(report: &Report) -> String {
     table(&rows, &[1])
 }
 
-/// The median, and the smallest and the largest in its unit.
+/// The median, then the smallest and the largest value in the median's unit.
 fn shown(spread: &Spread) -> String {
     let median = seconds(spread.median);
     if spread.values.len() < 2 {
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_spread_has_the_unit_of_its_median() {
+    fn shown_spread_has_the_unit_of_its_median() {
         for (values, text) in [
             (vec![1.234], "1.23 s"),
             (vec![0.0031, 0.0052, 0.0042], "4.2 ms [3.1–5.2]"),

@@ -1,77 +1,66 @@
-//! What the programs tell of every step: a file of `CPACK_TRACE` ([`cpack_events`]).
+//! Parses and sums a file of `CPACK_TRACE`, which has an event for each step of a program ([`cpack_events`]).
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::BenchError;
+use crate::error::BenchError;
 
-/// An event that took time, in microseconds since 1970.
+/// An event that took time. Times are in microseconds, `ts` since 1970.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Event {
-    /// Of a file, layer or object.
-    pub name: String,
-    /// What was done.
-    pub cat: String,
-    /// `X` for what took time.
-    pub ph: String,
-    /// When it began.
-    pub ts: f64,
-    /// How long it took.
-    pub dur: f64,
-    /// Of which thread.
-    pub tid: u32,
-    /// More about it.
+pub(crate) struct Event {
+    /// The file, layer or object.
+    pub(crate) name: String,
+    /// The kind of work.
+    pub(crate) cat: String,
+    /// `X` for an event that took time.
+    pub(crate) ph: String,
+    pub(crate) ts: f64,
+    pub(crate) dur: f64,
+    pub(crate) tid: u32,
     #[serde(default)]
-    pub args: Arguments,
+    pub(crate) args: Arguments,
 }
 
-/// More about an event.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-pub struct Arguments {
-    /// How many bytes it was about.
-    pub bytes: Option<u64>,
+pub(crate) struct Arguments {
+    pub(crate) bytes: Option<u64>,
 }
 
 impl Event {
-    /// How many bytes it was about.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.args.bytes.unwrap_or(0)
     }
 }
 
-/// A stretch of time of one thread, in seconds.
+/// Something that a thread did, from and to in seconds since the start of the process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Bar {
-    /// What was done.
-    pub kind: String,
-    /// When it began.
-    pub from: f64,
-    /// When it ended.
-    pub to: f64,
-    /// What it was about, if that is one thing.
+pub(crate) struct Bar {
+    pub(crate) kind: String,
+    pub(crate) from: f64,
+    pub(crate) to: f64,
+    /// The file, layer, object or module, if it is a single one.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub name: String,
+    pub(crate) name: String,
 }
 
-/// What one thread did, or what happened one after the other.
+/// The bars of one thread, or steps that follow each other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Lane {
-    /// For people.
-    pub name: String,
-    /// In the order of time, not overlapping.
-    pub bars: Vec<Bar>,
+pub(crate) struct Lane {
+    pub(crate) name: String,
+    /// In order, without overlap.
+    pub(crate) bars: Vec<Bar>,
 }
 
-/// The events in a file, whose closing bracket is left out.
-pub fn read(text: &str) -> Result<Vec<Event>, BenchError> {
+/// Parses a file, a JSON array without its closing bracket, and returns the events that took time.
+pub(crate) fn read(text: &str) -> Result<Vec<Event>, BenchError> {
     let array = format!("{}]", text.trim_end().trim_end_matches(','));
     let events: Vec<Event> = serde_json::from_str(&array)
         .map_err(|e| BenchError::Unexpected { what: "a file of CPACK_TRACE", reason: e.to_string() })?;
     Ok(events.into_iter().filter(|event| event.ph == "X").collect())
 }
 
-/// A part of an event in which no other event of its thread was open.
+/// A part of an event during which its thread had no inner event open.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Stretch<'a> {
     kind: &'a str,
@@ -81,12 +70,13 @@ struct Stretch<'a> {
     to: f64,
 }
 
-/// What each thread was doing at any time: the innermost event that was open.
-fn stretches<'a>(events: impl Iterator<Item = &'a Event>) -> BTreeMap<u32, Vec<Stretch<'a>>> {
+/// The innermost open event of each thread at any time, of events of these kinds.
+fn stretches<'a>(events: &'a [Event], kinds: &[&str]) -> BTreeMap<u32, Vec<Stretch<'a>>> {
     let mut by_thread: BTreeMap<u32, Vec<&Event>> = BTreeMap::new();
-    events.for_each(|event| by_thread.entry(event.tid).or_default().push(event));
+    let wanted = events.iter().filter(|event| kinds.contains(&event.cat.as_str()));
+    wanted.for_each(|event| by_thread.entry(event.tid).or_default().push(event));
     let cut = |mut events: Vec<&'a Event>| {
-        // What encloses comes first.
+        // Outer events first.
         events.sort_by(|a, b| a.ts.total_cmp(&b.ts).then(b.dur.total_cmp(&a.dur)));
         let mut found = Vec::new();
         let mut open: Vec<&Event> = Vec::new();
@@ -103,7 +93,7 @@ fn stretches<'a>(events: impl Iterator<Item = &'a Event>) -> BTreeMap<u32, Vec<S
     by_thread.into_iter().map(|(thread, events)| (thread, cut(events))).collect()
 }
 
-/// Ends the events that are over at `now`.
+/// Pops the events that are over at `now`.
 fn close<'a>(open: &mut Vec<&'a Event>, at: &mut f64, now: f64, found: &mut Vec<Stretch<'a>>) {
     while let Some(end) = open.last().map(|event| event.ts + event.dur).filter(|end| *end <= now) {
         emit(open, *at, end, found);
@@ -118,21 +108,19 @@ fn emit<'a>(open: &[&'a Event], from: f64, to: f64, found: &mut Vec<Stretch<'a>>
     }
 }
 
-/// Seconds of all threads by what they did, without that of events within others.
-pub fn work(events: &[Event], kinds: &[&str]) -> BTreeMap<String, f64> {
+/// Seconds of all threads by kind of work. The time of an inner event is not counted for the outer one.
+pub(crate) fn work(events: &[Event], kinds: &[&str]) -> BTreeMap<String, f64> {
     let mut sums: BTreeMap<String, f64> = BTreeMap::new();
-    let wanted = events.iter().filter(|event| kinds.contains(&event.cat.as_str()));
-    for stretch in stretches(wanted).into_values().flatten() {
+    for stretch in stretches(events, kinds).into_values().flatten() {
         *sums.entry(stretch.kind.to_owned()).or_default() += (stretch.to - stretch.from) / 1e6;
     }
     sums
 }
 
-/// Seconds of all threads by the layer of the outermost event, which is named `<layer> at <offset>`, and by what they did.
-pub fn work_by_layer(events: &[Event], kinds: &[&str]) -> BTreeMap<String, BTreeMap<String, f64>> {
+/// Like [`work`], by layer: the outermost event is named `<layer> at <offset>`.
+pub(crate) fn work_by_layer(events: &[Event], kinds: &[&str]) -> BTreeMap<String, BTreeMap<String, f64>> {
     let mut sums: BTreeMap<String, BTreeMap<String, f64>> = BTreeMap::new();
-    let wanted = events.iter().filter(|event| kinds.contains(&event.cat.as_str()));
-    for stretch in stretches(wanted).into_values().flatten() {
+    for stretch in stretches(events, kinds).into_values().flatten() {
         let layer = stretch.outer.rsplit_once(" at ").map_or(stretch.outer, |(layer, _)| layer);
         let kinds = sums.entry(layer.to_owned()).or_default();
         *kinds.entry(stretch.kind.to_owned()).or_default() += (stretch.to - stretch.from) / 1e6;
@@ -140,8 +128,8 @@ pub fn work_by_layer(events: &[Event], kinds: &[&str]) -> BTreeMap<String, BTree
     sums
 }
 
-/// Seconds during which at least one thread was in an event of this kind.
-pub fn elapsed(events: &[Event], kind: &str) -> f64 {
+/// Seconds during which at least one thread had an event of this kind open.
+pub(crate) fn elapsed(events: &[Event], kind: &str) -> f64 {
     let mut spans: Vec<(f64, f64)> = events.iter().filter(|e| e.cat == kind).map(|e| (e.ts, e.ts + e.dur)).collect();
     spans.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut end = f64::MIN;
@@ -153,15 +141,14 @@ pub fn elapsed(events: &[Event], kind: &str) -> f64 {
     sum / 1e6
 }
 
-/// What happened from `origin` on (microseconds since 1970), a lane for each thread. Within each of `slots` equal parts of
-/// `seconds` only what took most of it is told, so that the length of it does not depend on the number of events.
-pub fn lanes(events: &[Event], kinds: &[&str], origin: f64, seconds: f64, slots: usize) -> Vec<Lane> {
-    let wanted = events.iter().filter(|event| kinds.contains(&event.cat.as_str()));
+/// A lane for each thread, from `origin` (microseconds since 1970) on. `seconds` are divided into `slots` equal parts, and
+/// each part has only the kind of work that took most of it, so that the size does not depend on the number of events.
+pub(crate) fn lanes(events: &[Event], kinds: &[&str], origin: f64, seconds: f64, slots: usize) -> Vec<Lane> {
     let lane = |(number, (_, stretches)): (usize, (u32, Vec<Stretch<'_>>))| Lane {
         name: format!("thread {}", number + 1),
         bars: merged(&stretches, origin, seconds, slots),
     };
-    stretches(wanted).into_iter().enumerate().map(lane).collect()
+    stretches(events, kinds).into_iter().enumerate().map(lane).collect()
 }
 
 fn merged(stretches: &[Stretch<'_>], origin: f64, seconds: f64, slots: usize) -> Vec<Bar> {
@@ -192,8 +179,8 @@ fn merged(stretches: &[Stretch<'_>], origin: f64, seconds: f64, slots: usize) ->
     bars
 }
 
-/// What happened one after the other: events of one kind, by name.
-pub fn sequence(events: &[Event], kind: &str, origin: f64) -> Vec<Bar> {
+/// The events of one kind, as bars whose kind is the event's name.
+pub(crate) fn sequence(events: &[Event], kind: &str, origin: f64) -> Vec<Bar> {
     let at = |ts: f64| (ts - origin) / 1e6;
     let bar = |event: &Event| Bar {
         kind: event.name.clone(),
@@ -226,20 +213,20 @@ mod tests {
     const KINDS: &[&str] = &["decode", "write"];
 
     #[test]
-    fn time_within_belongs_to_what_is_within() {
+    fn trace_work_counts_inner_events_once() {
         let found = work(&events(), KINDS);
         assert_eq!(found, BTreeMap::from([("decode".into(), 6.0), ("write".into(), 3.0)]));
         assert_eq!(work_by_layer(&events(), KINDS)["numpy 2"], found);
     }
 
     #[test]
-    fn what_overlaps_is_counted_once() {
+    fn trace_elapsed_counts_overlaps_once() {
         assert_eq!(elapsed(&events(), "decode"), 6.0);
         assert_eq!(elapsed(&events(), "nothing"), 0.0);
     }
 
     #[test]
-    fn a_lane_tells_what_took_most_of_each_part() {
+    fn trace_lanes_have_the_largest_kind_of_each_slot() {
         let lanes = lanes(&events(), KINDS, 0.0, 8.0, 8);
         let told = |lane: usize| {
             let text = |bar: &Bar| format!("{} {}-{}", bar.kind, bar.from, bar.to);
@@ -251,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_has_no_closing_bracket() {
+    fn trace_file_has_no_closing_bracket() {
         let text = "[\n{\"name\":\"process_name\",\"cat\":\"\",\"ph\":\"M\",\"ts\":0,\"dur\":0,\"pid\":1,\"tid\":0,\"args\":{}},\n\
             {\"name\":\"a\",\"cat\":\"write\",\"ph\":\"X\",\"ts\":1.5,\"dur\":2,\"pid\":1,\"tid\":3,\"args\":{}},\n";
         assert_eq!(read(text).expect("reads"), [event("write", "a", 1.5, 2.0, 3)]);

@@ -15,6 +15,7 @@
 
 #![allow(
     clippy::expect_used,
+    clippy::new_without_default,
     clippy::panic,
     clippy::print_stdout,
     missing_docs,

@@ -49,6 +49,13 @@ pub fn cluster_pack() -> &'static Path {
     })
 }
 
+/// Builds `cpack-bench` beside `cluster-pack`, once for all tests, and returns the path of `cluster-pack`.
+pub fn cluster_pack_with_bench() -> &'static Path {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| build(&["-p", "cpack-bench"]));
+    cluster_pack()
+}
+
 /// The static `cpack-boot`, built once for all tests; or the one that `CPACK_TEST_BOOT` names.
 pub fn boot() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();

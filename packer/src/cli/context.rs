@@ -1,4 +1,4 @@
-//! Settings made into the values that commands work with: environment, store, caches, voice.
+//! [`Context`]: settings, and the environment, store, cache and voice that they select.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,29 +16,30 @@ use crate::cache::ClientCache;
 use crate::cli::arguments::{Common, JobArguments};
 use crate::cli::error::CommandError;
 use crate::cli::output::{Voice, bytes, count, seconds};
+use crate::cli::report;
 use crate::launcher::{self, LauncherError};
 use crate::pex;
 use crate::publish::{NameRecord, Publisher};
 use crate::requirements::{self, Machine};
 use crate::submit::{EntryRequest, JobRequest, Submission, submit, total_size};
 
-/// Variables whose names look as if their values were secret.
+/// A variable whose name contains one of these words probably has a secret value.
 const SECRET_WORDS: [&str; 6] = ["SECRET", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIAL", "PRIVATE_KEY"];
 
-/// Settings and what they stand for.
+/// The settings of one run of `cluster-pack` or `cpack-bench`.
 #[derive(Debug)]
 pub struct Context {
     /// The flags that all commands share.
     pub common: Common,
-    /// What is told, and how.
+    /// Shows messages and the answer.
     pub voice: Voice,
-    /// What the client remembers.
+    /// The client's cache, kept between runs.
     pub cache: ClientCache,
 }
 
 impl Context {
-    /// Reads what `common` leaves to the process and its environment.
-    pub fn new(common: Common) -> Result<Self, CommandError> {
+    /// Takes the client's cache and the voice from `common`, or from the variables of the process.
+    pub(super) fn new(common: Common) -> Result<Self, CommandError> {
         let voice = Voice::new(common.quiet, common.verbose, common.json);
         let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let cache = match &common.client_cache {
@@ -50,9 +51,8 @@ impl Context {
         Ok(Self { common, voice, cache })
     }
 
-    /// The context in which a PEX stands for the environment, and a job that starts what the PEX starts, unless another entry
-    /// was asked for.
-    pub fn of_pex(&self, path: &Path, job: &JobArguments) -> Result<(Self, JobArguments), CommandError> {
+    /// A context whose environment is that of a PEX, and a job that starts the PEX's entry point unless `job` has an entry.
+    pub(super) fn of_pex(&self, path: &Path, job: &JobArguments) -> Result<(Self, JobArguments), CommandError> {
         let search = std::env::var_os("PATH");
         let unpacked = pex::unpack::unpack(path, &self.cache, search.as_deref())?;
         let name = self.common.name.clone().unwrap_or_else(|| file_stem(&path.with_extension("")));
@@ -64,7 +64,7 @@ impl Context {
         Ok((Self { common, voice: self.voice, cache: self.cache.clone() }, job))
     }
 
-    /// The store that was named, else the one in the client's cache.
+    /// The store of `--store`, otherwise the one in the client's cache.
     pub fn store(&self) -> Result<Box<dyn Store>, CommandError> {
         match &self.common.store {
             Some(text) => self.open_store(text),
@@ -72,8 +72,7 @@ impl Context {
         }
     }
 
-    /// The store in the client's cache.
-    pub fn own_store(&self) -> Result<Box<dyn Store>, CommandError> {
+    pub(super) fn own_store(&self) -> Result<Box<dyn Store>, CommandError> {
         self.open_store(&self.cache.default_store().to_string_lossy())
     }
 
@@ -82,8 +81,7 @@ impl Context {
         self.open_uri(text.parse()?)
     }
 
-    /// Opens the store at `uri`.
-    pub fn open_uri(&self, uri: StoreUri) -> Result<Box<dyn Store>, CommandError> {
+    pub(super) fn open_uri(&self, uri: StoreUri) -> Result<Box<dyn Store>, CommandError> {
         let uri = match uri.as_directory() {
             Some(directory) => StoreUri::directory(&absolute(&directory)?),
             None => uri,
@@ -97,10 +95,10 @@ impl Context {
         StoreOptions { replication, ..options }
     }
 
-    /// The environment that is asked for, with what should be known about it said.
+    /// Discovers the environment that the settings name and says its warnings.
     pub fn environment(&self) -> Result<Environment, CommandError> {
         let start = Instant::now();
-        let mut environment = self.found()?;
+        let mut environment = self.discovered()?;
         let selection = Selection { only: self.common.only.clone(), ignore: self.common.ignore.clone() };
         selection.apply(&mut environment)?;
         for finding in &environment.warnings {
@@ -117,8 +115,9 @@ impl Context {
         Ok(environment)
     }
 
-    /// What is installed: made of the requirements files, or at the prefix that is named or active, `--add` included.
-    fn found(&self) -> Result<Environment, CommandError> {
+    /// The environment of the requirements files, otherwise the one at the prefix that is named or active, with what
+    /// `--add` names merged in.
+    fn discovered(&self) -> Result<Environment, CommandError> {
         let _event = cpack_events::span("discover", || "environment".into());
         let machine = Machine {
             path: std::env::var_os("PATH"),
@@ -175,7 +174,7 @@ impl Context {
     }
 
     /// Publishes `environment` to `store` with a progress bar, and says what was sent.
-    pub fn submit(
+    pub(super) fn submit(
         &self,
         environment: &Environment,
         store: &dyn Store,
@@ -196,47 +195,12 @@ impl Context {
         let submission = submit(environment, &publisher, &options, job, &|bytes| bar.inc(bytes));
         bar.finish_and_clear();
         let submission = submission?;
-        self.report(&submission, store);
+        report::say(self.voice, &submission, store.uri());
         Ok(submission)
     }
 
-    fn report(&self, submission: &Submission, store: &dyn Store) {
-        let all = || submission.layers.iter().chain(&submission.overlays);
-        for outcome in all() {
-            let what = format!("{} {}", outcome.layer.name, outcome.layer.version);
-            match outcome.sent {
-                Some(sent) => self.voice.detail(format!("  sent {what} ({})", bytes(sent))),
-                None if outcome.packed => self.voice.detail(format!("  in the store already {what}")),
-                None => {}
-            }
-            let modified = &outcome.facts.modified;
-            if let Some(first) = modified.first() {
-                let more = if modified.len() > 1 { format!(" and {} more", modified.len() - 1) } else { String::new() };
-                self.voice.warn(format!("{what} was changed after it was installed: {first}{more}; packed as it is"));
-            }
-            for file in &outcome.facts.left_out {
-                self.voice.warn(format!("{what} is packed without {file}"));
-            }
-            for file in &outcome.facts.not_compiled {
-                self.voice.detail(format!("  no byte-code for {file}"));
-            }
-        }
-        let sent: Vec<u64> = all().filter_map(|o| o.sent).collect();
-        let total = submission.layers.len() + submission.overlays.len();
-        let kept: u64 = all().filter(|o| o.sent.is_none()).map(|o| o.layer.archive.size).sum();
-        self.voice.say(format!(
-            "sent {} of {} ({}), {} in {} already ({})",
-            sent.len(),
-            count(total, "layer"),
-            bytes(sent.iter().sum()),
-            total - sent.len(),
-            store.uri(),
-            bytes(kept),
-        ));
-    }
-
-    /// The boot executable that is shipped, which must be able to open `store`. Read before minutes are spent on packing.
-    pub fn boot(&self, store: &dyn Store) -> Result<Vec<u8>, CommandError> {
+    /// Reads the boot executable and checks that it can open `store`. Called before packing, which may take minutes.
+    pub(super) fn boot(&self, store: &dyn Store) -> Result<Vec<u8>, CommandError> {
         let program = std::env::current_exe().and_then(|p| p.canonicalize()).ok();
         let path = launcher::find_boot(self.common.boot.as_deref(), program.as_deref())?;
         let boot = launcher::read_boot(&path)?;
@@ -244,8 +208,7 @@ impl Context {
         if launcher::opens(&boot, scheme) { Ok(boot) } else { Err(LauncherError::NoStore { path, scheme }.into()) }
     }
 
-    /// What the job adds, from its flags.
-    pub fn job(&self, arguments: &JobArguments, name: String) -> JobRequest {
+    pub(super) fn job(&self, arguments: &JobArguments, name: String) -> JobRequest {
         let mut job = JobRequest { name, no_editable: arguments.no_editable, ..JobRequest::default() };
         job.entry = match (&arguments.module, &arguments.script, &arguments.payload) {
             (Some(module), _, _) => EntryRequest::Module(module.clone()),
@@ -270,8 +233,8 @@ impl Context {
     }
 }
 
-/// The record for the name of a submission, whose job is kept as `launcher`.
-pub fn name_record(submission: &Submission, launcher: Option<Digest>) -> NameRecord {
+/// The record under a submission's name; `launcher` is the digest of its job.
+pub(super) fn name_record(submission: &Submission, launcher: Option<Digest>) -> NameRecord {
     let manifest = &submission.manifest;
     NameRecord {
         format: 1,
@@ -285,7 +248,7 @@ pub fn name_record(submission: &Submission, launcher: Option<Digest>) -> NameRec
     }
 }
 
-/// `path` made absolute against the working directory.
+/// Makes `path` absolute against the working directory.
 pub fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
     std::path::absolute(path).map_err(|source| CommandError::Io { verb: "find", path: path.to_owned(), source })
 }
@@ -294,7 +257,7 @@ fn file_stem(path: &Path) -> String {
     sanitised(&path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default())
 }
 
-/// The environment's directory; for one called `.venv`, `venv` or `env` the project's that it is in.
+/// The name of the environment's directory; for `.venv`, `venv`, `env` and `.env` the name of the project's directory.
 fn environment_name(prefix: &Path) -> String {
     let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let own = name(prefix);
@@ -314,7 +277,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_come_from_the_project() {
+    fn environment_name_is_that_of_the_project() {
         for (prefix, name) in [("/p/my project/.venv", "my-project"), ("/p/envs/torch", "torch"), ("/", "environment")]
         {
             assert_eq!(environment_name(Path::new(prefix)), name, "{prefix}");

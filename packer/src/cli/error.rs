@@ -1,4 +1,4 @@
-//! What ends a command, and with which exit code.
+//! Errors that end a command, and their exit codes.
 
 use std::io;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use crate::publish::PublishError;
 use crate::requirements::RequirementsError;
 use crate::submit::SubmitError;
 
-/// What ends a command.
+/// An error that ends a command.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say what each variant means")]
 pub enum CommandError {
@@ -62,7 +62,7 @@ pub enum CommandError {
 }
 
 impl CommandError {
-    /// The exit code that fits.
+    /// The exit code of the process.
     pub fn exit(&self) -> Exit {
         match self {
             Self::Usage(_)

@@ -1,15 +1,17 @@
-//! The command line of `cluster-pack`: what is asked for, and what is shown.
+//! The command line of `cluster-pack`: flags, commands, messages.
 //!
-//! Standard output carries the answer (a URI, a path, JSON), standard error everything that is said about it, so that
-//! `uri=$(cluster-pack upload)` works. Progress bars are drawn on a terminal only.
+//! Standard output carries the answer (a URI, a path, JSON), standard error everything else, so that
+//! `uri=$(cluster-pack upload)` works. Progress bars are drawn on a terminal only. What is exported here is what
+//! `cpack-bench` shares with `cluster-pack`.
 
-pub mod arguments;
-pub mod bench_arguments;
+mod arguments;
+mod bench_arguments;
 mod commands;
-pub mod config;
-pub mod context;
-pub mod error;
-pub mod output;
+mod config;
+mod context;
+mod error;
+mod output;
+mod report;
 mod run;
 mod shell;
 
@@ -19,33 +21,55 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use cpack_format::exit::Exit;
 
-pub use arguments::Cli;
+use arguments::{Cli, Command};
+pub use bench_arguments::{Bench, Form, Instead, Measure, Simulate};
+pub use commands::run::PHASES;
+pub use context::{Context, absolute};
+pub use error::CommandError;
+pub use output::{bytes, count, error as show_error, seconds, table};
 
 /// Runs `cluster-pack` with these arguments and returns its exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(leave_alone(arguments.into_iter().collect())) {
+    let cli = match parse(leave_alone(arguments.into_iter().collect())) {
         Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(Exit::Usage.code()) } else { ExitCode::SUCCESS };
-        }
+        Err(code) => return code,
     };
     if let Some(path) = std::env::var_os("CPACK_TRACE").filter(|path| !path.is_empty()) {
         cpack_events::record("cluster-pack", Some(path.as_ref()));
     }
     let result = run::run(cli);
-    // A command does not fail for want of a trace.
+    // A command does not fail because its trace cannot be written.
     let _ = cpack_events::write();
     match result {
         Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            output::error(&error);
-            ExitCode::from(error.exit().code())
-        }
+        Err(error) => refused(&error),
     }
 }
 
-/// Puts `--` behind `spark-submit`: its options have names that are flags here, too.
+/// Reads the arguments of `cpack-bench`, which are those of `cluster-pack bench`. `Err` carries the exit code after the
+/// message, or the help, was printed.
+pub fn bench(arguments: impl IntoIterator<Item = OsString>) -> Result<(Context, Bench), ExitCode> {
+    let Cli { mut common, command } = parse(arguments.into_iter().collect())?;
+    let Command::Bench(bench) = command else {
+        return Err(refused(&CommandError::Usage("cpack-bench only does what `cluster-pack bench` does".into())));
+    };
+    config::fill_from_process(&mut common).map_err(|error| refused(&error.into()))?;
+    Ok((Context::new(common).map_err(|error| refused(&error))?, bench))
+}
+
+fn parse(arguments: Vec<OsString>) -> Result<Cli, ExitCode> {
+    Cli::try_parse_from(arguments).map_err(|error| {
+        let _ = error.print();
+        if error.use_stderr() { ExitCode::from(Exit::Usage.code()) } else { ExitCode::SUCCESS }
+    })
+}
+
+fn refused(error: &CommandError) -> ExitCode {
+    output::error(error);
+    ExitCode::from(error.exit().code())
+}
+
+/// Puts `--` behind `spark-submit`, whose options may have the same names as flags of `cluster-pack`.
 fn leave_alone(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let Some(at) = arguments.iter().position(|argument| argument == "spark-submit") else { return arguments };
     let rest = arguments.get(at + 1..).unwrap_or_default();
@@ -58,10 +82,9 @@ fn leave_alone(mut arguments: Vec<OsString>) -> Vec<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arguments::Command;
 
     #[test]
-    fn what_follows_spark_submit_is_its_own() {
+    fn arguments_after_spark_submit_belong_to_it() {
         let line = "cluster-pack --name mine spark-submit --name theirs -v --json job.py --store x";
         let cli = Cli::try_parse_from(leave_alone(line.split(' ').map(Into::into).collect())).expect("parses");
         assert_eq!(cli.common.name.as_deref(), Some("mine"));

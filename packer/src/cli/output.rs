@@ -1,4 +1,4 @@
-//! What is shown: one line for an error, aligned columns, bytes and seconds as people read them.
+//! Messages, answers, tables and progress bars; sizes and durations as people read them.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
@@ -7,43 +7,42 @@ use cpack_format::message::with_causes;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-/// How much is said on standard error.
+/// Writes messages to standard error, as many as `-q` and `-v` allow, and the answer to standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Voice {
-    /// -1: warnings only, -2: errors only, 1: details.
+    /// -2 shows errors only, -1 warnings too, 0 messages, 1 details.
     level: i16,
-    /// Standard output carries JSON.
-    pub json: bool,
+    /// Whether the answer is JSON.
+    pub(super) json: bool,
 }
 
 impl Voice {
-    /// How much is told after `-q` and `-v` were given so often.
-    pub fn new(quiet: u8, verbose: u8, json: bool) -> Self {
+    pub(super) fn new(quiet: u8, verbose: u8, json: bool) -> Self {
         Self { level: i16::from(verbose) - i16::from(quiet), json }
     }
 
-    /// Says what was done.
+    /// Shows a message, unless `-q` was given.
     pub fn say(self, text: impl AsRef<str>) {
         if self.level >= 0 {
             to_stderr(text.as_ref());
         }
     }
 
-    /// Says what only who asks for details wants to know.
-    pub fn detail(self, text: impl AsRef<str>) {
+    /// Shows a message if `-v` was given.
+    pub(super) fn detail(self, text: impl AsRef<str>) {
         if self.level > 0 {
             to_stderr(text.as_ref());
         }
     }
 
-    /// Says what may be wrong.
+    /// Shows a warning, unless `-qq` was given.
     pub fn warn(self, text: impl AsRef<str>) {
         if self.level > -2 {
             to_stderr(&format!("{} {}", paint("warning:", "33;1"), text.as_ref()));
         }
     }
 
-    /// Gives the answer: `text` for people, `value` as JSON.
+    /// Prints the answer: `value` as JSON with `--json`, otherwise `text`.
     pub fn answer(self, text: impl AsRef<str>, value: &impl Serialize) {
         if self.json {
             to_stdout(&serde_json::to_string_pretty(value).unwrap_or_default());
@@ -52,8 +51,8 @@ impl Voice {
         }
     }
 
-    /// A bar for `total` bytes, drawn only on a terminal and only if something may be said.
-    pub fn bar(self, total: u64, verb: &'static str) -> ProgressBar {
+    /// A progress bar for `total` bytes, drawn only on a terminal and not with `-q`.
+    pub(super) fn bar(self, total: u64, verb: &'static str) -> ProgressBar {
         let target = if self.level < 0 { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let style =
             ProgressStyle::with_template("{msg:>10} [{bar:30}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}")
@@ -64,7 +63,7 @@ impl Voice {
     }
 }
 
-/// Shows an error: one line, the causes that are not in the message behind it, without credentials.
+/// Shows an error in one line: its message, the causes that the message lacks, no credentials.
 pub fn error(error: &dyn std::error::Error) {
     let line = cpack_store::redact(&with_causes(error)).replace('\n', " ");
     to_stderr(&format!("{} {line}", paint("error:", "31;1")));
@@ -75,7 +74,7 @@ fn paint(text: &str, code: &str) -> String {
     if plain { text.to_owned() } else { format!("\x1b[{code}m{text}\x1b[0m") }
 }
 
-/// A reader that went away (`| head`) is no error.
+/// Ignores a closed pipe (`| head`).
 fn to_stdout(text: &str) {
     let _ = writeln!(io::stdout().lock(), "{text}");
 }
@@ -84,7 +83,7 @@ fn to_stderr(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// `bytes` in powers of 1024, three digits.
+/// A size in powers of 1024: `999 B`, `3.0 MiB`, `146 KiB`.
 pub fn bytes(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["B", "KiB", "MiB", "GiB"] {
@@ -112,7 +111,7 @@ pub fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Rows in aligned columns; columns named in `right` are aligned to the right.
+/// Aligns rows in columns; the columns whose indexes are in `right` are aligned to the right.
 pub fn table(rows: &[Vec<String>], right: &[usize]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|s| s.chars().count()).max().unwrap_or(0);
@@ -131,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_times_are_short() {
+    fn bytes_and_seconds_are_short() {
         for (value, shown) in [
             (0, "0 B"),
             (999, "999 B"),
@@ -148,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_aligned() {
+    fn table_aligns_columns() {
         let rows = [vec!["a".into(), "10".into()], vec!["bcd".into(), "5".into()]];
         assert_eq!(table(&rows, &[1]), "a    10\nbcd   5");
     }

@@ -1,4 +1,4 @@
-//! From parsed arguments to the command that they name.
+//! Runs the command that the arguments name.
 
 use clap::CommandFactory as _;
 
@@ -8,7 +8,7 @@ use super::config;
 use super::context::Context;
 use super::error::CommandError;
 
-/// Runs a command and returns the process's exit code.
+/// Returns the exit code of the process.
 pub(super) fn run(mut cli: Cli) -> Result<u8, CommandError> {
     if let Command::Completions { shell } = cli.command {
         clap_complete::generate(shell, &mut Cli::command(), "cluster-pack", &mut std::io::stdout().lock());

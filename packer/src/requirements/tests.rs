@@ -3,7 +3,7 @@ use std::sync::OnceLock;
 
 use cpack_discover::record;
 use cpack_discover::selection;
-use cpack_test::interpreters::interpreters;
+use cpack_test::programs::interpreters;
 use tempfile::TempDir;
 use zip::write::SimpleFileOptions;
 
@@ -90,7 +90,7 @@ fn with_pip() -> PathBuf {
         command.args(["-I", "-m", "pip", "install", "--help"]);
         run::run(command, "pip", &|_| {}).is_ok_and(|said| said.stdout.contains("--report"))
     };
-    let found = FOUND.get_or_init(|| interpreters().iter().map(|(_, program)| program.clone()).find(reports));
+    let found = FOUND.get_or_init(|| interpreters().into_iter().find(reports));
     found.clone().expect("these tests need a CPython with a pip that has `install --report`")
 }
 

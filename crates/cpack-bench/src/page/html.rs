@@ -1,7 +1,9 @@
-//! Pieces of HTML, and figures as people read them.
+//! Pieces of HTML.
 
-/// Text as it may stand in an element or an attribute.
-pub(super) fn escape(text: &str) -> String {
+use std::time::Duration;
+
+/// Escapes text for an element or an attribute.
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
@@ -16,39 +18,18 @@ pub(super) fn escape(text: &str) -> String {
     escaped
 }
 
-/// A part of a whole, in percent.
-pub(super) fn percent(part: f64, whole: f64) -> f64 {
+pub(crate) fn percent(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { 100.0 * part / whole } else { 0.0 }
 }
 
-/// `12.3 s`, `0.45 s`, `3.1 ms`.
+/// `12.3 s`, `0.45 s`, `3.1 ms`, `0`.
 pub(crate) fn seconds(seconds: f64) -> String {
-    match seconds {
-        s if s <= 0.0 => "0".into(),
-        s if s < 0.0995 => format!("{:.1} ms", s * 1e3),
-        s if s < 9.95 => format!("{s:.2} s"),
-        s => format!("{s:.1} s"),
-    }
+    let duration = Duration::try_from_secs_f64(seconds).ok().filter(|duration| !duration.is_zero());
+    duration.map_or_else(|| "0".into(), cluster_pack::cli::seconds)
 }
 
-/// `12 MiB`.
-pub(crate) fn bytes(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    for unit in ["B", "KiB", "MiB"] {
-        if value < 999.5 {
-            return if unit == "B" || value >= 9.95 {
-                format!("{value:.0} {unit}")
-            } else {
-                format!("{value:.1} {unit}")
-            };
-        }
-        value /= 1024.0;
-    }
-    format!("{value:.1} GiB")
-}
-
-/// A table: the first column names things, the others are numbers. Cells are HTML already.
-pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
+/// A table whose first column is text and whose other columns are numbers. Cells are HTML.
+pub(crate) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     let cell = |tag: &str, index: usize, text: &str| {
         let class = if index == 0 { "" } else { " class=\"number\"" };
         format!("<{tag}{class}>{text}</{tag}>")
@@ -60,8 +41,8 @@ pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     format!("<div class=\"scroll\"><table>\n<thead>{}</thead>\n<tbody>\n{body}</tbody>\n</table></div>\n", row(head))
 }
 
-/// A section with a heading and a line that says what is seen.
-pub(super) fn section(title: &str, note: &str, body: &str) -> String {
+/// A section with a heading and a note.
+pub(crate) fn section(title: &str, note: &str, body: &str) -> String {
     format!("<section>\n<h2>{}</h2>\n<p class=\"note\">{}</p>\n{body}</section>\n", escape(title), escape(note))
 }
 
@@ -70,17 +51,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_becomes_markup() {
+    fn escape_leaves_no_markup() {
         assert_eq!(escape("<a b='c' d=\"&\">"), "&lt;a b=&#39;c&#39; d=&quot;&amp;&quot;&gt;");
     }
 
     #[test]
-    fn figures_are_short() {
+    fn seconds_are_short() {
         for (value, text) in [(0.0, "0"), (0.0031, "3.1 ms"), (0.4, "0.40 s"), (12.34, "12.3 s")] {
             assert_eq!(seconds(value), text);
-        }
-        for (value, text) in [(7, "7 B"), (5 << 10, "5.0 KiB"), (200 << 20, "200 MiB"), (6 << 30, "6.0 GiB")] {
-            assert_eq!(bytes(value), text);
         }
     }
 }

@@ -1,21 +1,19 @@
-//! The page: a report as one HTML file that needs nothing else, no script and no network.
+//! Shows a report as one HTML file without scripts or network.
 //!
-//! Everything is laid out in parts of the width, so that it is read on a narrow screen as on a wide one; the treemap is
-//! drawn twice, for either shape. Colours come from variables that follow the reader's preference for light or dark.
+//! All widths are parts of the screen's width, so that the page is readable on narrow screens; the treemap is drawn twice,
+//! once for each shape. Colours are variables that follow the reader's preference for light or dark.
 
 mod html;
 mod sections;
 mod treemap;
 mod waterfall;
 
-use super::report::Report;
+use crate::report::Report;
 pub(crate) use html::seconds;
 
-/// The style sheet.
 const STYLE: &str = include_str!("style.css");
 
-/// The page of a report.
-pub fn page(report: &Report) -> String {
+pub(crate) fn page(report: &Report) -> String {
     let title = html::escape(&format!("First run of {}", report.environment.name));
     let sections = [
         sections::heading(report),

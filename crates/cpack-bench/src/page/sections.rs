@@ -1,13 +1,15 @@
-//! The parts of the page that are text and tables.
+//! The sections of the page that are text and tables.
 
-use super::html::{bytes, escape, percent, seconds, section, table};
+use cluster_pack::cli::{PHASES, bytes};
+
+use super::html::{escape, percent, seconds, section, table};
 use crate::report::{Report, Starts};
 use crate::spread::Spread;
 
-/// Layers that are listed by name.
+/// The number of layers in the table.
 const LISTED: usize = 15;
 
-pub(super) fn heading(report: &Report) -> String {
+pub(crate) fn heading(report: &Report) -> String {
     let environment = &report.environment;
     let command = report.command.iter().map(|a| escape(a)).collect::<Vec<_>>().join(" ");
     format!(
@@ -22,7 +24,7 @@ pub(super) fn heading(report: &Report) -> String {
     )
 }
 
-pub(super) fn figures(report: &Report) -> String {
+pub(crate) fn figures(report: &Report) -> String {
     let spread = |of: &Spread| match of.values.len() {
         0 | 1 => "one run".to_owned(),
         _ => format!("{} to {}", seconds(of.min), seconds(of.max)),
@@ -53,7 +55,7 @@ pub(super) fn figures(report: &Report) -> String {
     format!("<dl class=\"figures\">\n{}</dl>\n", figures.iter().map(tile).collect::<String>())
 }
 
-pub(super) fn modes(report: &Report) -> String {
+pub(crate) fn modes(report: &Report) -> String {
     let row = |mode: &crate::report::Mode| {
         vec![escape(&mode.name), with_spread(&mode.creation), with_spread(&mode.first), bytes(mode.size)]
     };
@@ -65,11 +67,15 @@ pub(super) fn modes(report: &Report) -> String {
     section("Ways to ship it", &note, &table(&["Mode", "Creation", "1st Exec", "Size"], &rows))
 }
 
-pub(super) fn phases(report: &Report) -> String {
+pub(crate) fn phases(report: &Report) -> String {
     let kinds: [&Starts; 3] = [&report.cold, &report.second, &report.warm];
     let mut names: Vec<&str> = report.cold.phases.iter().map(|(name, _)| name.as_str()).collect();
     names.extend(kinds.iter().flat_map(|k| &k.phases).map(|(name, _)| name.as_str()));
-    let order = |name: &str| ORDER.iter().position(|known| *known == name).unwrap_or(ORDER.len());
+    // Those of Python come last.
+    let order = |name: &str| {
+        let phase = PHASES.iter().position(|known| *known == name);
+        phase.unwrap_or(PHASES.len() + usize::from(name == "command"))
+    };
     names.sort_by_key(|name| order(name));
     names.dedup();
     let cell = |starts: &Starts, name: &str| {
@@ -109,11 +115,8 @@ fn creation(report: &Report) -> String {
     let all = [row("<b>all</b>".into(), &creation.seconds), row("all, nothing changed".into(), &creation.again)];
     table(&["Phase of the creation", "From nothing"], &elapsed.chain(threads).chain(all).collect::<Vec<_>>())
 }
-/// The order of a start.
-const ORDER: [&str; 11] =
-    ["find", "look", "plan", "extract", "wait", "check", "link", "commit", "clean", "interpreter", "command"];
 
-pub(super) fn layers(report: &Report) -> String {
+pub(crate) fn layers(report: &Report) -> String {
     let layers = &report.environment.layers;
     let row = |layer: &crate::report::Layer| {
         let work: f64 = layer.work.iter().map(|(_, seconds)| seconds).sum();
@@ -141,7 +144,7 @@ pub(super) fn layers(report: &Report) -> String {
     section("The largest layers", &note, &table(&heads, &rows))
 }
 
-pub(super) fn method(report: &Report) -> String {
+pub(crate) fn method(report: &Report) -> String {
     let (method, machine) = (&report.method, &report.machine);
     let removed = if method.removed_between {
         " The disk was too small for all of them: directories were removed between the runs, which slows ext4 down."

@@ -1,17 +1,19 @@
-//! The treemap: what the environment is made of, each layer as large as its files, and what of it the run imported.
+//! The treemap: a tile for each layer, as large as its files, with the part that the run imported.
 //!
-//! Squarified: Bruls, Huizing and van Wijk, "Squarified Treemaps" (2000).
+//! The layout is that of Bruls, Huizing and van Wijk, "Squarified Treemaps" (2000).
 
-use super::html::{self, bytes, escape, percent};
+use cluster_pack::cli::bytes;
+
+use super::html::{self, escape, percent};
 use crate::report::{Layer, Report};
 
-/// Layers smaller than this part of the whole are drawn as one.
+/// Layers smaller than this part of the whole share one tile.
 const SMALL: f64 = 0.002;
 
-/// The least width and height of a tile that can carry its name, in parts of the whole.
+/// The least width and height of a tile with its name in it, in parts of the whole.
 const LABELLED: f64 = 0.07;
 
-/// Where a tile is, in parts of the whole.
+/// Position and size, in parts of the whole.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Tile {
     x: f64,
@@ -20,7 +22,7 @@ struct Tile {
     height: f64,
 }
 
-/// What a tile stands for.
+/// The layer, or the small layers, of a tile.
 #[derive(Debug)]
 struct Item {
     name: String,
@@ -30,7 +32,7 @@ struct Item {
     modules: u64,
 }
 
-pub(super) fn section(report: &Report) -> String {
+pub(crate) fn section(report: &Report) -> String {
     let items = items(&report.environment.layers);
     let drawn = |class: &str, aspect: f64| {
         let sizes: Vec<f64> = items.iter().map(|item| item.size as f64).collect();
@@ -51,7 +53,7 @@ pub(super) fn section(report: &Report) -> String {
     )
 }
 
-/// Largest first; the smallest as one.
+/// Large layers, largest first, then one item for all small layers.
 fn items(layers: &[Layer]) -> Vec<Item> {
     let whole: u64 = layers.iter().map(|layer| layer.unpacked).sum();
     let is_large = |layer: &&Layer| layer.unpacked as f64 >= whole as f64 * SMALL;
@@ -108,7 +110,7 @@ fn drawn(item: &Item, tile: Tile) -> String {
     )
 }
 
-/// Tiles for `sizes`, which are in falling order, in a rectangle that is `aspect` times as wide as it is high.
+/// Tiles for `sizes`, largest first, in a rectangle that is `aspect` times as wide as high.
 fn squarify(sizes: &[f64], aspect: f64) -> Vec<Tile> {
     let total: f64 = sizes.iter().sum();
     let mut tiles = Vec::with_capacity(sizes.len());
@@ -144,7 +146,7 @@ fn squarify(sizes: &[f64], aspect: f64) -> Vec<Tile> {
     tiles
 }
 
-/// The ratio of the sides of the least square tile of a row.
+/// The largest ratio of sides among the tiles of a row.
 fn worst(row: &[f64], side: f64) -> f64 {
     let sum: f64 = row.iter().sum();
     let of =
@@ -157,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tiles_fill_the_whole_without_overlap() {
+    fn treemap_tiles_fill_the_whole_without_overlap() {
         for aspect in [2.2, 0.75, 1.0] {
             let sizes = [60.0, 60.0, 40.0, 30.0, 20.0, 10.0, 10.0, 1.0];
             let tiles = squarify(&sizes, aspect);
@@ -187,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_are_one() {
+    fn treemap_joins_the_smallest_layers() {
         let layer = |name: &str, unpacked, modules| Layer { name: name.into(), unpacked, modules, ..Layer::default() };
         let found = items(&[layer("a", 10_000, 1), layer("b", 5, 1), layer("c", 5, 0), layer("d", 0, 0)]);
         let told: Vec<_> = found.iter().map(|i| (i.name.as_str(), i.size)).collect();

@@ -1,4 +1,4 @@
-//! The waterfall: one cold start from the left to the right, a line for the boot, for each of its threads, for Python.
+//! The waterfall: one cold start from left to right, with lanes for `cpack-boot`, each of its threads, and Python.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use super::html::{self, escape, percent, seconds};
 use crate::report::Report;
 use crate::trace::{Bar, Lane};
 
-/// What is drawn in a colour of its own; everything else is a phase of the boot.
+/// Kinds of bars with their own colour, and their names in the legend. All other kinds are phases of `cpack-boot`.
 const KINDS: [(&str, &str); 8] = [
     ("fetch", "fetch"),
     ("verify", "verify"),
@@ -18,10 +18,10 @@ const KINDS: [(&str, &str); 8] = [
     ("trace", "writing the trace itself"),
 ];
 
-/// The least width at which a bar can carry a word, in percent of the whole.
+/// The least width of a bar with a word in it, in percent of the whole.
 const LABELLED: f64 = 5.0;
 
-pub(super) fn section(report: &Report) -> String {
+pub(crate) fn section(report: &Report) -> String {
     let fall = &report.waterfall;
     let lanes: String = fall.lanes.iter().map(|l| lane(l, fall.seconds)).collect();
     let body = format!(
@@ -74,7 +74,7 @@ fn drawn(bar: &Bar, whole: f64, index: usize) -> String {
     )
 }
 
-/// Marks at round times, at most six.
+/// At most six marks, at round times.
 fn axis(whole: f64) -> String {
     let raw = whole / 5.0;
     let power = 10f64.powf(raw.max(1e-6).log10().floor());
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn marks_are_round_and_few() {
+    fn waterfall_axis_has_few_round_marks() {
         for (whole, expected) in [
             (2.3, ["0.0 s", "0.5 s", "1.0 s", "1.5 s", "2.0 s"].as_slice()),
             (0.04, &["0 ms", "10 ms", "20 ms", "30 ms"]),
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_is_as_wide_as_it_took_long() {
+    fn waterfall_bar_is_as_wide_as_its_time() {
         let bar = Bar { kind: "import".into(), from: 1.0, to: 2.0, name: "<numpy>".into() };
         let found = drawn(&bar, 4.0, 0);
         assert!(found.contains("left:25.000%;width:25.000%") && found.contains("<b>&lt;numpy&gt;</b>"), "{found}");

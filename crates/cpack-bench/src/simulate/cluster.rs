@@ -1,64 +1,58 @@
-//! Nodes, containers and a store, from the first start to the last command's end.
+//! Simulates nodes, containers and a store, from the first start to the end of the last command.
 //!
-//! Time goes on from one event to the next: between two of them every rate is constant. Nodes are alike and start alike, so the
-//! simulation is of one node and its share of the store.
+//! Time advances from one event to the next; between two events every rate is constant. All nodes are equal and start at the
+//! same time, so one node with its share of the store is simulated.
 
-use super::fit::Demand;
+use super::demand::Demand;
 use super::flow::share;
 use super::stores::Store;
 
-/// Who starts.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Cluster {
-    /// Nodes.
-    pub nodes: u32,
-    /// Containers of each.
-    pub containers: u32,
+pub(crate) struct Cluster {
+    pub(crate) nodes: u32,
+    /// Containers of each node.
+    pub(crate) containers: u32,
     /// Cores that the containers of a node share.
-    pub cores: f64,
+    pub(crate) cores: f64,
     /// Bytes per second of a node's network.
-    pub network: f64,
+    pub(crate) network: f64,
     /// Seconds between the starts of a node's containers.
-    pub stagger: f64,
+    pub(crate) stagger: f64,
     /// Whether the containers of a node share what they build.
-    pub node_cache: bool,
+    pub(crate) node_cache: bool,
 }
 
-/// What it took.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
-pub struct Outcome {
-    /// Seconds from its own start until the last container executes Python.
-    pub ready: f64,
+pub(crate) struct Outcome {
+    /// Seconds from its own start until `exec`, of the slowest container.
+    pub(crate) ready: f64,
     /// Seconds until the first command ends.
-    pub first: f64,
-    /// Seconds until half of them have ended.
-    pub median: f64,
-    /// Seconds until all have ended.
-    pub last: f64,
-    /// Seconds that all executors wait for the end of their first command, together.
-    pub waited: f64,
+    pub(crate) first: f64,
+    /// Seconds until half of the commands have ended.
+    pub(crate) median: f64,
+    /// Seconds until all commands have ended.
+    pub(crate) last: f64,
+    /// Seconds from start to end, summed over all executors.
+    pub(crate) waited: f64,
     /// Core seconds of all nodes.
-    pub work: f64,
-    /// Bytes that the store gives.
-    pub fetched: f64,
-    /// Bytes that are written on each node.
-    pub written: f64,
+    pub(crate) work: f64,
+    /// Bytes that the store sends.
+    pub(crate) fetched: f64,
+    /// Bytes written on each node.
+    pub(crate) written: f64,
 }
 
-/// One stretch of a container's life.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Stage {
-    /// Not started, or waiting for something that needs no core: seconds left.
+    /// Not started yet, or waiting without a core. Holds the seconds left.
     Waiting(f64),
-    /// Core seconds left, and the cores that they can have at most.
+    /// Computing. Holds the core seconds left and the most cores that they can use.
     Alone(f64, f64),
-    /// The extraction with this index.
-    Building(usize),
-    /// At its end.
+    /// Taking part in the extraction with this index.
+    Extracting(usize),
     Over,
 }
 
-/// One container.
 #[derive(Debug, Clone)]
 struct Container {
     started: f64,
@@ -68,7 +62,7 @@ struct Container {
     ended: f64,
 }
 
-/// What is fetched and worked on by one container or by several together.
+/// An extraction by one container, or by several that share the node cache: bytes to fetch and core seconds left.
 #[derive(Debug, Clone, Copy)]
 struct Extraction {
     bytes: f64,
@@ -81,11 +75,10 @@ impl Extraction {
     }
 }
 
-/// What is left of something when it counts as done: rounding, in seconds or bytes.
+/// Fewer seconds or bytes than this count as done, because of rounding.
 const DONE: f64 = 1e-9;
 
-/// Starts everything and runs it to the end.
-pub fn simulate(cluster: &Cluster, store: &Store, demand: &Demand) -> Outcome {
+pub(crate) fn simulate(cluster: &Cluster, store: &Store, demand: &Demand) -> Outcome {
     let mut node = Node::new(cluster, store, demand);
     while node.step() {}
     node.outcome(cluster, demand, store)
@@ -112,7 +105,7 @@ impl Node {
             let mut stages = vec![
                 Stage::Waiting(started + store.latency),
                 Stage::Alone(demand.fixed, 1.0),
-                Stage::Building(index),
+                Stage::Extracting(index),
                 Stage::Alone(demand.python, demand.threads),
                 Stage::Waiting(demand.waiting),
                 Stage::Over,
@@ -132,7 +125,7 @@ impl Node {
         }
     }
 
-    /// Goes on to the next event. False: everything is over.
+    /// Advances to the next event. Returns false if all commands have ended.
     fn step(&mut self) -> bool {
         self.advance_stages();
         if self.containers.iter().all(|c| c.stage == Stage::Over) {
@@ -151,25 +144,25 @@ impl Node {
             match &mut container.stage {
                 Stage::Waiting(left) => *left = less(*left, 1.0, next),
                 Stage::Alone(left, _) => *left = less(*left, *rate, next),
-                Stage::Building(_) | Stage::Over => {}
+                Stage::Extracting(_) | Stage::Over => {}
             }
         }
         true
     }
 
-    /// Moves every container on whose stage is over.
+    /// Moves each container whose stage is over to its next stage.
     fn advance_stages(&mut self) {
         for container in &mut self.containers {
             loop {
                 let over = match container.stage {
                     Stage::Waiting(left) | Stage::Alone(left, _) => left <= DONE,
-                    Stage::Building(index) => self.extractions.get(index).is_none_or(Extraction::is_over),
+                    Stage::Extracting(index) => self.extractions.get(index).is_none_or(Extraction::is_over),
                     Stage::Over => break,
                 };
                 if !over {
                     break;
                 }
-                if matches!(container.stage, Stage::Building(_)) {
+                if matches!(container.stage, Stage::Extracting(_)) {
                     container.ready = self.now;
                 }
                 container.stage = container.stages.next().unwrap_or(Stage::Over);
@@ -180,9 +173,9 @@ impl Node {
         }
     }
 
-    /// Containers that take part in each extraction.
+    /// The number of containers that take part in each extraction.
     fn builders(&self) -> Vec<usize> {
-        let taking = |index: usize| self.containers.iter().filter(|c| c.stage == Stage::Building(index)).count();
+        let taking = |index: usize| self.containers.iter().filter(|c| c.stage == Stage::Extracting(index)).count();
         (0..self.extractions.len()).map(taking).collect()
     }
 
@@ -194,7 +187,7 @@ impl Node {
         share(self.network, &self.extractions.iter().zip(builders).map(limit).collect::<Vec<_>>())
     }
 
-    /// Cores of each container that runs alone, and of each extraction.
+    /// Cores of each container that computes, and of each extraction.
     fn computing(&self, builders: &[usize]) -> (Vec<f64>, Vec<f64>) {
         let own = |c: &Container| if let Stage::Alone(_, threads) = c.stage { threads } else { 0.0 };
         let all = |(extraction, builders): (&Extraction, &usize)| {
@@ -207,7 +200,7 @@ impl Node {
         (parts, building)
     }
 
-    /// Seconds until something is over. None: nothing goes on, since there are no cores or no network.
+    /// Seconds until the next stage is over. `None` if nothing advances because there are no cores or no network.
     fn next_event(&self, fetching: &[f64], alone: &[f64], building: &[f64]) -> Option<f64> {
         let until = |left: f64, rate: f64| if left > DONE && rate > 0.0 { left / rate } else { f64::INFINITY };
         let mut next = f64::INFINITY;
@@ -218,7 +211,7 @@ impl Node {
             next = next.min(match container.stage {
                 Stage::Waiting(left) => until(left, 1.0),
                 Stage::Alone(left, _) => until(left, *rate),
-                Stage::Building(_) | Stage::Over => f64::INFINITY,
+                Stage::Extracting(_) | Stage::Over => f64::INFINITY,
             });
         }
         next.is_finite().then_some(next)
@@ -245,7 +238,7 @@ impl Node {
     }
 }
 
-/// What is left after some time at a rate. What takes no time at all is over at once.
+/// What is left after `time` at `rate`. An infinite rate leaves nothing.
 fn less(left: f64, rate: f64, time: f64) -> f64 {
     if rate.is_infinite() { 0.0 } else { (left - rate * time).max(0.0) }
 }
@@ -271,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn one_container_alone_is_the_sum_of_its_parts() {
+    fn simulate_one_container_sums_its_parts() {
         let outcome = simulate(&cluster(1, 1, true), &store(f64::INFINITY), &demand());
         near(outcome.ready, 0.25 + 1.0 + 8.0 / 4.0);
         near(outcome.last, outcome.ready + 2.0 + 0.5);
@@ -282,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn containers_of_a_node_build_once() {
+    fn simulate_extracts_once_per_node_with_node_cache() {
         let shared = simulate(&cluster(1, 4, true), &store(20.0), &demand());
         near(shared.ready, 0.25 + 1.0 + 5.0);
         near(shared.fetched, 100.0);
@@ -294,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_share_the_store_and_nothing_else() {
+    fn simulate_shares_only_the_store_among_nodes() {
         let few = simulate(&cluster(1, 2, true), &store(1000.0), &demand());
         let many = simulate(&cluster(50, 2, true), &store(1000.0), &demand());
         near(few.ready, 0.25 + 1.0 + 2.0);
@@ -303,18 +296,18 @@ mod tests {
     }
 
     #[test]
-    fn more_containers_than_cores_take_turns() {
+    fn simulate_lets_containers_share_cores() {
         let outcome = simulate(&cluster(1, 8, true), &store(f64::INFINITY), &demand());
         // Eight fixed parts and eight commands on four cores.
         near(outcome.last, 0.25 + 2.0 + 2.0 + 4.0 + 0.5);
-        // Threads of a command help it where it is alone.
+        // A command's threads make it faster only if cores are idle.
         let threads = Demand { threads: 2.0, ..demand() };
         near(simulate(&cluster(1, 8, true), &store(f64::INFINITY), &threads).last, outcome.last);
         near(simulate(&cluster(1, 1, true), &store(f64::INFINITY), &threads).last, 0.25 + 1.0 + 2.0 + 1.0 + 0.5);
     }
 
     #[test]
-    fn who_comes_later_finds_what_is_there() {
+    fn simulate_late_container_finds_the_environment() {
         let late = Cluster { stagger: 100.0, ..cluster(1, 2, true) };
         let outcome = simulate(&late, &store(f64::INFINITY), &demand());
         near(outcome.last, 100.0 + 0.25 + 1.0 + 2.0 + 0.5);
@@ -322,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn without_network_it_ends() {
+    fn simulate_ends_without_network() {
         let outcome = simulate(&cluster(1, 1, true), &store(0.0), &demand());
         near(outcome.last, 0.0);
     }

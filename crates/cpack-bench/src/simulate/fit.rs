@@ -1,50 +1,32 @@
-//! From reports to costs, and from costs to what an environment demands.
+//! Computes costs from reports, and the demand of an environment from costs.
 
 use super::cluster::{Cluster, simulate};
+use super::demand::Demand;
 use super::least_squares::solve;
 use super::stores::Store;
-use crate::BenchError;
+use crate::error::BenchError;
 use crate::report::{Layer, Report};
 use crate::spread::Spread;
 use crate::starts::WORK;
 
-/// What things cost on the machine that was measured, in seconds of one core unless said otherwise.
+/// Costs on the measured machine, in core seconds unless stated otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
-pub struct Costs {
-    /// Of 1,000 files that are extracted, and of 10 MB unpacked, packed, and saved by packing: bytes that could not be
-    /// compressed are not decoded either.
-    pub extraction: [f64; 4],
-    /// What an extraction takes, times the cores there are, over its work: how well cores are used.
-    pub idleness: f64,
-    /// Of a boot that builds, beside the extraction: elapsed; and of a file that is linked: core seconds.
-    pub boot: [f64; 2],
-    /// Python's part right after a boot that built, over the same when warm.
-    pub first_import: f64,
+pub(crate) struct Costs {
+    /// Of extracting 1,000 files, 10 MB unpacked, 10 MB packed, and 10 MB that compression saved. Only compressed bytes
+    /// are decoded, hence the last.
+    pub(crate) extraction: [f64; 4],
+    /// Elapsed time of an extraction times the number of cores, over its core seconds: 1 if it keeps all cores busy.
+    pub(crate) idleness: f64,
+    /// Elapsed seconds of a cold start without its extraction, and core seconds of linking a file.
+    pub(crate) boot: [f64; 2],
+    /// Python's time in a cold start over its time in a warm start.
+    pub(crate) first_import: f64,
 }
 
-/// What one environment demands of a node.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
-pub struct Demand {
-    /// Seconds of one core, of each container.
-    pub fixed: f64,
-    /// Core seconds of the extraction and of linking the tree.
-    pub extraction: f64,
-    /// Bytes that are fetched.
-    pub packed: f64,
-    /// Bytes that are written.
-    pub unpacked: f64,
-    /// Core seconds of Python, per container.
-    pub python: f64,
-    /// Cores that they are spent on where there are enough: libraries start threads of their own.
-    pub threads: f64,
-    /// Seconds that Python waits without a core, per container.
-    pub waiting: f64,
-}
-
-/// Costs from reports of several environments: of one alone nobody could tell files from bytes. They are those of the fastest
-/// starts: in a large environment, a median of three still has what disturbed two of them, a disk that was written to or memory
-/// that was short.
-pub fn fit(reports: &[Report]) -> Result<Costs, BenchError> {
+/// Computes costs from reports of several environments: one environment does not separate the cost of files from that of
+/// bytes. The fastest start of each report counts, because in a large environment the median of three is still disturbed if
+/// two of them were (writes to the disk, too little memory).
+pub(crate) fn fit(reports: &[Report]) -> Result<Costs, BenchError> {
     let at_best =
         |report: &Report| Report { cold: report.cold.fastest(), warm: report.warm.fastest(), ..report.clone() };
     let reports: Vec<Report> = reports.iter().map(at_best).collect();
@@ -53,13 +35,16 @@ pub fn fit(reports: &[Report]) -> Result<Costs, BenchError> {
     if reports.len() < 2 {
         return Err(unusable(
             "the reports",
-            "costs of files and of bytes are told apart by two environments of different sizes",
+            "two reports of environments of different sizes are needed to separate the costs of files and bytes",
         ));
     }
     for report in &reports {
         let traced: f64 = report.environment.layers.iter().map(|layer| work(report, layer, |_| true)).sum();
-        if told(report) <= 0.0 || traced <= 0.0 {
-            return Err(unusable(&report.environment.name, "it tells no work of threads: measure it again"));
+        if total_work(report) <= 0.0 || traced <= 0.0 {
+            return Err(unusable(
+                &report.environment.name,
+                "the report has no work of threads: measure the environment again",
+            ));
         }
     }
     let decoding = |kind: &str| kind == DECODE;
@@ -67,7 +52,7 @@ pub fn fit(reports: &[Report]) -> Result<Costs, BenchError> {
     let rest = cost(&reports, |kind| !decoding(kind), |layer| [files(layer), unpacked(layer), packed(layer)]);
     let extraction = [rest[0] + decode_file, rest[1], rest[2], decode_saved];
     let elapsed = |report: &Report| report.cold.phase("extract") * report.machine.cores as f64;
-    let idleness = reports.iter().map(elapsed).sum::<f64>() / reports.iter().map(told).sum::<f64>();
+    let idleness = reports.iter().map(elapsed).sum::<f64>() / reports.iter().map(total_work).sum::<f64>();
     let around: Vec<([f64; 2], f64)> = reports
         .iter()
         .map(|report| {
@@ -75,7 +60,7 @@ pub fn fit(reports: &[Report]) -> Result<Costs, BenchError> {
             ([1.0, files], report.cold.boot.median - report.cold.phase("extract"))
         })
         .collect();
-    // The relative error counts: a small environment is to be predicted, too.
+    // Least squares of the relative error, so that small environments are predicted too.
     let weighted = |(row, value): &([f64; 2], f64)| (row.map(|r| r / value.max(1e-4)), 1.0);
     let (rows, values): (Vec<_>, Vec<_>) = around.iter().map(weighted).unzip();
     let ratio = |report: &Report| report.cold.python() / report.warm.python().max(1e-3);
@@ -88,7 +73,7 @@ pub fn fit(reports: &[Report]) -> Result<Costs, BenchError> {
     })
 }
 
-/// Columns of very different size are made alike first, which the descent needs.
+/// Solves after scaling both columns to the same size, without which the descent does not converge.
 fn scaled(rows: &[[f64; 2]], values: &[f64]) -> [f64; 2] {
     let largest = |at: usize| rows.iter().filter_map(|row| row.get(at).copied()).fold(f64::MIN_POSITIVE, f64::max);
     let units = [largest(0), largest(1)];
@@ -97,7 +82,7 @@ fn scaled(rows: &[[f64; 2]], values: &[f64]) -> [f64; 2] {
     [a / units[0], b / units[1]]
 }
 
-/// What work of the kinds that are wanted costs by the features of layers.
+/// The cost of each feature of a layer, in work of the wanted kinds.
 fn cost<const N: usize>(
     reports: &[Report],
     wanted: impl Fn(&str) -> bool,
@@ -106,8 +91,8 @@ fn cost<const N: usize>(
     let (mut rows, mut values) = (Vec::new(), Vec::new());
     for report in reports {
         for layer in &report.environment.layers {
-            // Each layer counts as much as the part of the time that it takes, so that small ones are heard.
-            let weight = 1.0 / work(report, layer, |_| true).max(told(report) * 1e-3).sqrt();
+            // Weighted so that a layer counts by its part of the time: small layers are not ignored.
+            let weight = 1.0 / work(report, layer, |_| true).max(total_work(report) * 1e-3).sqrt();
             rows.push(features(layer).map(|feature| feature * weight));
             values.push(work(report, layer, &wanted) * weight);
         }
@@ -115,13 +100,13 @@ fn cost<const N: usize>(
     solve(&rows, &values)
 }
 
-/// The work of threads in all.
-fn told(report: &Report) -> f64 {
+/// Core seconds of all threads.
+fn total_work(report: &Report) -> f64 {
     report.cold.work.iter().map(|(_, spread)| spread.median).sum()
 }
 
-/// The work of a layer, of the kinds that are wanted: what the traced start tells of it, each kind as much longer or shorter as
-/// the timed starts had of that kind altogether.
+/// Core seconds of a layer's work of the wanted kinds: the traced start has them by layer, and each kind is scaled so that its
+/// sum is that of the timed starts.
 fn work(report: &Report, layer: &Layer, wanted: impl Fn(&str) -> bool) -> f64 {
     let sum = |layers: &[Layer], kind: &str| -> f64 {
         layers.iter().flat_map(|l| &l.work).filter(|(found, _)| found == kind).map(|(_, seconds)| seconds).sum()
@@ -134,10 +119,10 @@ fn work(report: &Report, layer: &Layer, wanted: impl Fn(&str) -> bool) -> f64 {
     timed.map(of).sum()
 }
 
-/// The work that what is stored uncompressed does not cause.
+/// The only kind of work that entries stored without compression do not cause.
 const DECODE: &str = "decode";
 
-// Files and bytes in units that make them numbers of one size.
+// Units in which files and bytes are numbers of similar size.
 
 fn files(layer: &Layer) -> f64 {
     layer.files as f64 / 1000.0
@@ -156,14 +141,14 @@ fn saved(layer: &Layer) -> f64 {
 }
 
 impl Costs {
-    /// What an environment demands, of which the sizes and the warm start, at its fastest, are known.
-    pub fn demand(&self, report: &Report) -> Demand {
+    /// The demand of an environment, from its sizes and its fastest warm start.
+    pub(crate) fn demand(&self, report: &Report) -> Demand {
         let features = |layer: &Layer| [files(layer), unpacked(layer), packed(layer), saved(layer)];
         let of = |layer: &Layer| features(layer).iter().zip(self.extraction).map(|(a, b)| a * b).sum::<f64>();
         let environment = &report.environment;
         let warm = report.warm.fastest();
         let (python, cpu) = (warm.python(), warm.cpu.median);
-        // What the boot itself uses of a warm start's CPU time is a millisecond.
+        // `cpack-boot` itself uses about 1 ms of a warm start's CPU time, which is ignored.
         let threads = (cpu / python.max(f64::MIN_POSITIVE)).max(1.0);
         Demand {
             fixed: self.boot[0],
@@ -180,26 +165,24 @@ impl Costs {
 
 /// A prediction beside what was measured.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct Check {
-    /// What.
-    pub what: String,
-    /// In seconds.
-    pub predicted: f64,
-    /// The median, in seconds.
-    pub measured: f64,
-    /// The fastest, in seconds.
-    pub fastest: f64,
+pub(crate) struct Check {
+    pub(crate) what: String,
+    /// Seconds, as the others.
+    pub(crate) predicted: f64,
+    /// The median.
+    pub(crate) measured: f64,
+    pub(crate) fastest: f64,
 }
 
 impl Check {
-    /// How far the prediction is off, as a part of what was measured.
-    pub fn error(&self) -> f64 {
+    /// The relative error of the prediction.
+    pub(crate) fn error(&self) -> f64 {
         self.predicted / self.measured.max(f64::MIN_POSITIVE) - 1.0
     }
 }
 
-/// Predicts the starts of a report on the machine that it was measured on.
-pub fn check(costs: &Costs, report: &Report) -> Vec<Check> {
+/// Predicts the starts of a report on the machine of the report.
+pub(crate) fn check(costs: &Costs, report: &Report) -> Vec<Check> {
     let demand = costs.demand(report);
     let on = |containers: u32| Cluster {
         nodes: 1,
@@ -238,13 +221,13 @@ pub fn check(costs: &Costs, report: &Report) -> Vec<Check> {
 mod tests {
     use super::*;
 
-    /// Seconds of a file, an unpacked and a packed byte, of a boot, and of a file that is linked.
+    /// Seconds per file, unpacked byte, packed byte, start, and linked file.
     const TRUE: [f64; 5] = [1e-4, 1e-9, 2e-9, 0.02, 3e-5];
 
-    /// Seconds of decoding, for each byte that packing saved.
+    /// Seconds of decoding per byte that compression saved.
     const SAVED: f64 = 3e-9;
 
-    /// A report as a machine with two cores would give it on which everything costs what [`TRUE`] says.
+    /// The report of a machine with two cores and the costs of [`TRUE`].
     fn report(layers: &[(u64, u64, u64)]) -> Report {
         let written = |(files, unpacked, packed): &(u64, u64, u64)| {
             TRUE[0] * *files as f64 + TRUE[1] * *unpacked as f64 + TRUE[2] * *packed as f64
@@ -290,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_shown_is_predicted_where_costs_are_as_the_model_has_them() {
+    fn fit_predicts_other_environments_if_costs_follow_the_model() {
         let shown = [
             report(&[(200, 2_000_000, 900_000), (30, 500_000, 100_000)]),
             report(&[
@@ -308,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn one_environment_is_not_enough() {
+    fn fit_refuses_one_environment_and_reports_without_work() {
         assert!(fit(&[report(&[(1, 1, 1)])]).is_err());
         let mut silent = report(&[(1, 1, 1)]);
         silent.cold.work.clear();

@@ -1,8 +1,7 @@
-//! Sharing: how much of something each of those who want it gets.
+//! Max-min fairness.
 
-/// Parts of `capacity` for those who can take at most `limits`, evenly: nobody gets less than another unless it can take
-/// no more (max-min fairness).
-pub(super) fn share(capacity: f64, limits: &[f64]) -> Vec<f64> {
+/// Divides `capacity` among takers that can take at most `limits`: one gets less than another only if that is its limit.
+pub(crate) fn share(capacity: f64, limits: &[f64]) -> Vec<f64> {
     if capacity.is_infinite() {
         return limits.to_vec();
     }
@@ -27,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_is_favoured() {
+    fn share_is_fair() {
         for (capacity, limits, expected) in [
             (10.0, vec![], vec![]),
             (10.0, vec![20.0, 20.0], vec![5.0, 5.0]),

@@ -1,10 +1,10 @@
-//! Least squares with coefficients that are not negative: what one kind of work costs by a byte or a file never is.
+//! Least squares with coefficients that are not negative, as costs never are.
 
 /// Coefficients `x >= 0` that make the sum of squares of `rows · x - values` least.
 ///
-/// By coordinate descent: each coefficient in turn is set to its best value with the others as they are. For the handful of
-/// unknowns here that converges in some hundred rounds. Columns that are all zero get zero.
-pub(super) fn solve<const N: usize>(rows: &[[f64; N]], values: &[f64]) -> [f64; N] {
+/// Coordinate descent: sets each coefficient in turn to its best value while the others are fixed. With the few unknowns here
+/// it converges in some hundred rounds. The coefficient of a column of zeros is zero.
+pub(crate) fn solve<const N: usize>(rows: &[[f64; N]], values: &[f64]) -> [f64; N] {
     let mut found = [0.0; N];
     let dot = |a: &[f64; N], b: &[f64; N]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     for _ in 0..ROUNDS {

@@ -1,4 +1,4 @@
-//! `cluster-pack info`: what is inside, what is large, what changed.
+//! `cluster-pack info`: the contents of an environment or artifact, the largest layers, and what changed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +20,7 @@ use crate::cli::error::CommandError;
 use crate::cli::output::{bytes, count, table};
 use crate::publish::read_name;
 
-/// Something that can be shown or compared.
+/// What `info --json` prints: an environment, a launcher, a manifest or a PEX.
 #[derive(Debug, Serialize)]
 struct Content {
     what: String,
@@ -34,17 +34,15 @@ struct Content {
     unpacked_bytes: u64,
     parts: Vec<Part>,
     entry_points: Vec<String>,
-    /// Projects that are installed as editable, with what they provide and where that is.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     editables: Vec<Project>,
-    /// How it starts, if it is a PEX.
     #[serde(skip_serializing_if = "Option::is_none")]
     pex: Option<PexFacts>,
     #[serde(skip_serializing_if = "Option::is_none")]
     changes: Option<Changes>,
 }
 
-/// What a PEX says about itself.
+/// Facts of PEX-INFO.
 #[derive(Debug, Serialize)]
 struct PexFacts {
     layout: String,
@@ -52,7 +50,7 @@ struct PexFacts {
     pex_hash: Option<String>,
     requirements: Vec<String>,
     interpreter_constraints: Vec<String>,
-    /// Settings that differ from what is usual.
+    /// Settings that differ from their defaults.
     settings: Vec<String>,
 }
 
@@ -69,13 +67,12 @@ struct Part {
     content: Option<Digest>,
 }
 
-/// An editable project.
 #[derive(Debug, Clone, Serialize)]
 struct Project {
     name: String,
     version: String,
     directory: String,
-    /// Names to import, and the package's folder or the module's file.
+    /// The folder of each package and the file of each module, by the name to import.
     sources: BTreeMap<String, String>,
 }
 
@@ -91,18 +88,17 @@ impl Project {
     }
 }
 
-/// What differs from another artifact.
+/// The differences from another artifact.
 #[derive(Debug, Serialize)]
 struct Changes {
     against: String,
     added: Vec<String>,
     removed: Vec<String>,
     changed: Vec<String>,
-    /// Packed size of what is new here, where it is known.
+    /// The packed size of layers that the other artifact lacks, if it is known.
     fetch_bytes: Option<u64>,
 }
 
-/// Shows an environment, a launcher, a manifest or a name.
 pub(in crate::cli) fn info(context: &Context, arguments: &Info) -> Result<(), CommandError> {
     let mut content = match &arguments.artifact {
         None => of_environment(&context.environment()?),
@@ -149,7 +145,7 @@ fn of_environment(environment: &Environment) -> Content {
     }
 }
 
-/// A launcher or manifest on disk, a manifest's URI, or a name in the store.
+/// Loads a PEX, launcher or manifest on disk, a manifest at a URI, or a name in the store, in this order.
 fn load(context: &Context, artifact: &str) -> Result<Content, CommandError> {
     let path = Path::new(artifact);
     if cpack_pex::is_pex(path) {

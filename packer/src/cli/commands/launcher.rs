@@ -18,7 +18,7 @@ struct Report {
     changed: bool,
 }
 
-/// Publishes what is missing, then writes the launcher.
+/// Publishes what the store lacks, then writes the launcher.
 pub(in crate::cli) fn launcher(context: &Context, arguments: &Launcher) -> Result<(), CommandError> {
     let output = absolute(&arguments.output)?;
     if output.is_dir() {
@@ -26,8 +26,8 @@ pub(in crate::cli) fn launcher(context: &Context, arguments: &Launcher) -> Resul
     }
     let of_pex = arguments.pex.as_deref().map(|path| context.of_pex(path, &arguments.job)).transpose()?;
     let (context, job) = of_pex.as_ref().map_or((context, &arguments.job), |(context, job)| (context, job));
-    let made = context.made(job)?;
-    let bytes_of = made.launcher.whole();
+    let prepared = context.prepare(job)?;
+    let bytes_of = prepared.launcher.whole();
     let changed = launcher::write(&output, &bytes_of)?;
     let size = bytes_of.len() as u64;
     let done = if changed { "wrote" } else { "unchanged:" };
@@ -35,8 +35,8 @@ pub(in crate::cli) fn launcher(context: &Context, arguments: &Launcher) -> Resul
     let report = Report {
         path: output.display().to_string(),
         size,
-        environment: made.launcher.job.environment.to_hex(),
-        store: made.launcher.job.store,
+        environment: prepared.launcher.job.environment.to_hex(),
+        store: prepared.launcher.job.store,
         changed,
     };
     context.voice.answer(if context.voice.json { String::new() } else { output.display().to_string() }, &report);

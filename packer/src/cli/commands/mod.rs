@@ -1,12 +1,12 @@
-//! The commands, a file each.
+//! The commands, one file each; `prepare` is what several of them share.
 
 pub(super) mod bench;
 pub(super) mod info;
 pub(super) mod kubernetes;
 pub(super) mod launcher;
-pub(super) mod made;
 pub(super) mod package;
 pub(super) mod pex;
+pub(super) mod prepare;
 pub(super) mod prune;
 pub(super) mod run;
 pub(super) mod skein;

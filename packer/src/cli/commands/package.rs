@@ -1,10 +1,10 @@
-//! Files at places that users name: `upload --package` and `publish`.
+//! Files at URIs that users name: `upload --package` and `publish`.
 //!
 //! Beside `DIRECTORY/name.pex` lies `DIRECTORY/name.json` with the metadata that users of cluster-pack know
-//! (`package_installed`, `platform`, `python_version`) and the file's length and digest. By these it is told whether the
-//! same file is there already: what is unchanged is not rewritten, since YARN fails containers whose source file changed.
-//! The metadata is removed before the file is replaced and written after it, so that it never names another file than the
-//! one that lies there, whenever the writer is killed.
+//! (`package_installed`, `platform`, `python_version`) and the file's length and digest. [`lay`] compares these with the new
+//! file and rewrites nothing if they are equal, because YARN fails containers whose source file changed. [`lay`] removes the
+//! metadata, replaces the file, then writes the new metadata: if it is killed at any step, the metadata is missing or
+//! describes the file that is there.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -21,7 +21,7 @@ use crate::cli::context::{Context, absolute};
 use crate::cli::error::CommandError;
 use crate::publish::NameRecord;
 
-/// The store of packages for which none is named: a directory beside them.
+/// Without `--store`, the store is this directory beside the package.
 const STORE: &str = ".cluster-pack";
 
 /// What `publish --json` prints.
@@ -31,7 +31,7 @@ struct Report {
     unchanged: bool,
 }
 
-/// The object at `uri`; a path is made absolute.
+/// Parses a URI or a path, which is made absolute.
 fn object(uri: &str) -> Result<ObjectUri, CommandError> {
     match FileOrObject::read(uri.as_ref())? {
         FileOrObject::Object(object) => Ok(object),
@@ -39,7 +39,7 @@ fn object(uri: &str) -> Result<ObjectUri, CommandError> {
     }
 }
 
-/// Names the store beside the package, and the environment after it, where nothing else is said.
+/// Sets the store to the directory beside the package and the name to the package's, unless `common` has them.
 pub(in crate::cli) fn fill(common: &mut Common, package: &str) -> Result<(), CommandError> {
     let ObjectUri { store, key } = object(package)?;
     common.store.get_or_insert_with(|| store.join(STORE));
@@ -47,7 +47,6 @@ pub(in crate::cli) fn fill(common: &mut Common, package: &str) -> Result<(), Com
     Ok(())
 }
 
-/// Lays a file at a URI.
 pub(in crate::cli) fn publish(context: &Context, arguments: &Publish) -> Result<(), CommandError> {
     let metadata = serde_json::from_str(&arguments.metadata)
         .map_err(|error| CommandError::Usage(format!("--metadata is no JSON object: {error}")))?;
@@ -57,7 +56,7 @@ pub(in crate::cli) fn publish(context: &Context, arguments: &Publish) -> Result<
     Ok(())
 }
 
-/// Prints what lies beside the file at a URI.
+/// Prints the metadata beside the file at `uri`.
 pub(in crate::cli) fn metadata(context: &Context, uri: &str) -> Result<(), CommandError> {
     let object = object(uri)?;
     let store = context.open_uri(object.store.clone())?;
@@ -68,14 +67,13 @@ pub(in crate::cli) fn metadata(context: &Context, uri: &str) -> Result<(), Comma
     Ok(())
 }
 
-/// The metadata of a file.
+/// The key of a file's metadata.
 fn beside(file: &ObjectUri) -> Result<Key, CommandError> {
     let name = file.key.as_str();
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
     Key::beside(&format!("{stem}.json")).map_err(|error| CommandError::Usage(format!("{file}: {error}")))
 }
 
-/// The metadata of an uploaded environment.
 pub(in crate::cli) fn of_record(record: &NameRecord) -> Map<String, Value> {
     let value = |text: &str| Value::String(text.into());
     let packages = record.package_installed.iter().map(|package| value(package)).collect();
@@ -87,7 +85,7 @@ pub(in crate::cli) fn of_record(record: &NameRecord) -> Map<String, Value> {
     ])
 }
 
-/// Lays `source` at `uri` with its metadata, unless the same is there or `force` is set.
+/// Writes `source` and its metadata to `uri`. Without `force`, nothing is written if the same file is there.
 pub(in crate::cli) fn lay(
     context: &Context,
     uri: &str,
@@ -131,7 +129,7 @@ fn is_there(
     }
 }
 
-/// Whoever may read it may run it.
+/// Gives the permission to execute to all who may read.
 fn make_executable(path: &Path) -> std::io::Result<()> {
     let mode = fs::metadata(path)?.permissions().mode();
     fs::set_permissions(path, Permissions::from_mode(mode | (mode & 0o444) >> 2))
@@ -158,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_store_is_beside_the_package_unless_one_is_named() {
+    fn package_names_the_store_beside_it() {
         let mut common = Common::default();
         fill(&mut common, "s3://bucket/envs/mine.pex.zip").expect("fills");
         assert_eq!(common.store.as_deref(), Some("s3://bucket/envs/.cluster-pack"));

@@ -13,7 +13,7 @@ use crate::cli::output::bytes;
 use crate::pex::{Layout, PexOptions, Shape, Start, write_pex};
 use crate::submit::total_size;
 
-/// The variable by which users of the Python library choose between speed and size.
+/// Users of the Python library choose between speed and size by this variable.
 const OPTIMIZATION: &str = "C_PACK_LAYOUT_OPTIMIZATION";
 
 /// What `pack --format pex --json` prints.
@@ -26,7 +26,6 @@ struct Report {
     distributions: Vec<String>,
 }
 
-/// Writes a PEX and prints its path.
 pub(in crate::cli) fn pack(context: &Context, arguments: &Pack) -> Result<(), CommandError> {
     let start = Instant::now();
     let output = absolute(&arguments.output)?;
@@ -55,7 +54,7 @@ pub(in crate::cli) fn pack(context: &Context, arguments: &Pack) -> Result<(), Co
     Ok(())
 }
 
-/// The form of the PEX. `--format pex` leaves it to the variable, and to the name of the output.
+/// The layout of the PEX. With `--format pex` it depends on [`OPTIMIZATION`], then on the name of the output.
 fn shape(format: Format, output: &Path, optimization: Option<&str>) -> Result<Shape, CommandError> {
     let zipped = output.extension().is_some_and(|extension| extension == "zip");
     let of = |layout| Shape { layout, zipped, ..Shape::default() };
@@ -80,7 +79,7 @@ fn start_of(arguments: &PexArguments) -> Start {
     }
 }
 
-/// The settings of the runtime that follow from flags; all else is as upstream's `pex` has it by default.
+/// PEX-INFO as the flags have it; all other settings are the defaults of upstream's `pex`.
 fn settings(arguments: &PexArguments) -> Result<PexInfo, CommandError> {
     let mut settings = PexInfo {
         inherit_path: match arguments.inherit_path.as_deref() {
@@ -107,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shape_follows_format_name_and_variable() {
+    fn pex_shape_follows_format_name_and_variable() {
         for (format, output, optimization, expected) in [
             (Format::Pex, "my.pex", None, Some((Layout::Zipapp, false))),
             (Format::Pex, "my.pex.zip", None, Some((Layout::Packed, true))),

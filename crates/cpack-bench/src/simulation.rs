@@ -1,20 +1,16 @@
-//! `cluster-pack bench simulate`: what a cluster would take.
+//! `cluster-pack bench simulate`: computes what a cluster would take, from reports of `bench --json`.
 
 use std::fs;
 use std::path::Path;
 
 use serde::Serialize;
 
-use cluster_pack::cli::context::Context;
-use cluster_pack::cli::error::CommandError;
+use cluster_pack::cli::{CommandError, Context, Simulate, table};
 
-use crate::command::failed;
-use crate::error::Error;
+use crate::error::{BenchError, io_error};
 use crate::page::seconds;
 use crate::report::Report;
 use crate::simulate::{Check, Cluster, Costs, Demand, Link, Outcome, Store, check, fit, simulate, stores};
-use cluster_pack::cli::bench_arguments::Simulate;
-use cluster_pack::cli::output::table;
 
 /// Bytes per second of a Gbit/s.
 const GBIT: f64 = 1e9 / 8.0;
@@ -26,7 +22,6 @@ struct Answer {
     environments: Vec<Simulated>,
 }
 
-/// One environment.
 #[derive(Debug, Serialize)]
 struct Simulated {
     name: String,
@@ -37,7 +32,6 @@ struct Simulated {
     cases: Vec<Case>,
 }
 
-/// One store, with or without the node cache.
 #[derive(Debug, Serialize)]
 struct Case {
     store: String,
@@ -46,8 +40,8 @@ struct Case {
     outcome: Outcome,
 }
 
-/// Simulates a cluster, or compares predictions with what was measured.
-pub(crate) fn simulation(context: &Context, arguments: &Simulate) -> Result<(), Error> {
+/// Simulates a cluster or, with `--check`, compares predictions with measurements.
+pub(crate) fn run(context: &Context, arguments: &Simulate) -> Result<(), BenchError> {
     for (flag, value) in
         [("--cores", arguments.cores), ("--network", arguments.network), ("--shared", arguments.shared)]
     {
@@ -74,10 +68,10 @@ pub(crate) fn simulation(context: &Context, arguments: &Simulate) -> Result<(), 
     Ok(())
 }
 
-fn read(path: &Path) -> Result<Report, CommandError> {
-    let text = fs::read(path).map_err(failed("read", path))?;
+fn read(path: &Path) -> Result<Report, BenchError> {
+    let text = fs::read(path).map_err(io_error("read", path))?;
     serde_json::from_slice(&text)
-        .map_err(|e| CommandError::Usage(format!("{} is no report of `bench --json`: {e}", path.display())))
+        .map_err(|e| CommandError::Usage(format!("{} is no report of `bench --json`: {e}", path.display())).into())
 }
 
 fn cases(arguments: &Simulate, demand: &Demand) -> Vec<Case> {

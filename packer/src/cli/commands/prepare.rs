@@ -1,4 +1,4 @@
-//! A launcher, however it comes about: from an environment that is published, or, inside a booted environment, from the
+//! The launcher that a framework's command ships: made of a published environment or, inside a booted environment, of the
 //! launcher that booted it.
 
 use std::collections::BTreeMap;
@@ -10,38 +10,35 @@ use cpack_format::Digest;
 use cpack_format::job::Entry;
 use cpack_store::{Key, Scheme, StoreOptions, StoreUri, cluster_properties};
 
-use super::upload::LayerReport;
 use crate::cli::arguments::JobArguments;
 use crate::cli::context::Context;
 use crate::cli::error::CommandError;
+use crate::cli::report::LayerReport;
 use crate::launcher::{self, Launcher};
 use crate::publish::publish_launcher;
 use crate::submit::EntryRequest;
 
-/// The variable in which the boot leaves the launcher's path to the code that it starts.
+/// In this variable `cpack-boot` leaves the launcher's path to the code that it starts.
 const LAUNCHER: &str = "CPACK_LAUNCHER";
 
-/// The same for the executable, where the launcher has none in itself.
+/// The same for the executable, if the launcher does not contain one.
 const LAUNCHER_BOOT: &str = "CPACK_LAUNCHER_BOOT";
 
-/// The name under which executors get the launcher.
+/// Executors see the launcher under this name.
 pub(super) const NAME: &str = "env-python";
 
-/// A launcher that can be shipped.
 #[derive(Debug)]
-pub(super) struct Made {
-    /// Its parts.
+pub(super) struct Prepared {
     pub(super) launcher: Launcher,
-    /// The interpreter here that has the same distributions: of the virtual environment, or the launcher itself.
+    /// An interpreter on this machine with the same distributions: the virtual environment's, or the launcher itself.
     pub(super) python: PathBuf,
-    /// What it is made of; nothing, where it was not made from an environment.
+    /// Empty if the launcher is that of a booted environment.
     pub(super) layers: Vec<LayerReport>,
-    /// Where it came from, where it was not made from an environment.
-    forwarded: Option<PathBuf>,
+    forwarded: bool,
 }
 
 impl Context {
-    /// The launcher of the environment in which this runs, where that was booted and no other was asked for.
+    /// The launcher that booted the environment of this process, unless the user asks for another environment.
     fn booted(&self) -> Option<PathBuf> {
         if self.common.venv.is_some() || !self.common.requirements.is_empty() {
             return None;
@@ -49,9 +46,9 @@ impl Context {
         std::env::var_os(LAUNCHER).filter(|path| !path.is_empty()).map(PathBuf::from)
     }
 
-    /// Publishes what is missing and makes the launcher, or gives the one that booted this environment another job: then
-    /// nothing is packed and nothing is sent.
-    pub(super) fn made(&self, arguments: &JobArguments) -> Result<Made, CommandError> {
+    /// Publishes what the store lacks and makes a launcher. Inside a booted environment nothing is packed or sent: the
+    /// launcher that booted it gets the job of `arguments`.
+    pub(super) fn prepare(&self, arguments: &JobArguments) -> Result<Prepared, CommandError> {
         if let Some(path) = self.booted() {
             return self.forward(arguments, path);
         }
@@ -63,10 +60,10 @@ impl Context {
         let python = environment.prefix.join("bin/python");
         let layers = LayerReport::all(&submission);
         let launcher = Launcher::new(boot, submission.job, &submission.manifest);
-        Ok(Made { launcher, python, layers, forwarded: None })
+        Ok(Prepared { launcher, python, layers, forwarded: false })
     }
 
-    fn forward(&self, arguments: &JobArguments, path: PathBuf) -> Result<Made, CommandError> {
+    fn forward(&self, arguments: &JobArguments, path: PathBuf) -> Result<Prepared, CommandError> {
         let boot = std::env::var_os(LAUNCHER_BOOT).filter(|path| !path.is_empty()).map(PathBuf::from);
         let mut launcher = Launcher::read(&path, boot.as_deref())?;
         let request = self.job(arguments, launcher.job.name.clone());
@@ -87,34 +84,32 @@ impl Context {
         let passed: Vec<String> = request.pass.into_iter().filter(|name| !job.pass.contains(name)).collect();
         job.pass.extend(passed);
         self.voice.detail(format!("forwarding the environment of {}", path.display()));
-        Ok(Made { launcher, python: path.clone(), layers: Vec::new(), forwarded: Some(path) })
+        Ok(Prepared { launcher, python: path, layers: Vec::new(), forwarded: true })
     }
 
-    /// Where frameworks can fetch the launcher: what a store on the network keeps of it, else a file of this machine,
-    /// which they ship by themselves.
-    pub(super) fn shipped(&self, made: &Made) -> Result<Shipped, CommandError> {
-        let bytes = made.launcher.whole();
-        // The directory is named after what is in it, so that the file never changes while a job reads it.
+    /// Puts the launcher where frameworks can fetch it: into a file of this machine, which they ship themselves, and into
+    /// the store if that is on the network.
+    pub(super) fn ship(&self, prepared: &Prepared) -> Result<Shipped, CommandError> {
+        let bytes = prepared.launcher.whole();
+        // The directory's name is the digest of the file, so the file never changes while a job reads it.
         let directory = self.cache.root().join("launchers").join(Digest::of(&bytes).to_hex());
         let local = directory.join(NAME);
         launcher::write(&local, &bytes)?;
-        let place = &made.launcher.job.store;
-        let uri: StoreUri = place.parse()?;
-        let remote = if uri.scheme == Scheme::File || made.forwarded.is_some() {
+        let store_uri = &prepared.launcher.job.store;
+        let remote = if store_uri.parse::<StoreUri>()?.scheme == Scheme::File || prepared.forwarded {
             None
         } else {
-            let store = self.open_store(place)?;
-            let (digest, _) = publish_launcher(store.as_ref(), &made.launcher, false)?;
-            Some(Remote::new(store.uri(), digest, &made.launcher)?)
+            let store = self.open_store(store_uri)?;
+            let (digest, _) = publish_launcher(store.as_ref(), &prepared.launcher, false)?;
+            Some(Remote::new(store.uri(), digest, &prepared.launcher)?)
         };
         Ok(Shipped { local, remote })
     }
 }
 
-/// Makes the launcher of `shipped` appear in `directory` under the name that executors see, as a link.
+/// Links `directory/env-python` to the launcher. Returns false if there is a file that this program did not put there.
 ///
-/// Spark 4 starts the interpreter of executors on the driver, too, to plan data sources and table functions. A file that
-/// somebody else put there is left alone: false.
+/// Spark 4 starts the executors' interpreter on the driver too, to plan data sources and table functions.
 pub(super) fn link_into(directory: &Path, shipped: &Shipped) -> Result<bool, CommandError> {
     let link = directory.join(NAME);
     let own = shipped.local.parent().and_then(Path::parent);
@@ -131,26 +126,24 @@ pub(super) fn link_into(directory: &Path, shipped: &Shipped) -> Result<bool, Com
     Ok(true)
 }
 
-/// Where a launcher is.
 #[derive(Debug)]
 pub(super) struct Shipped {
-    /// Here, under the name that executors shall see.
+    /// A file of this machine that is called `env-python`.
     pub(super) local: PathBuf,
-    /// In the store.
     pub(super) remote: Option<Remote>,
 }
 
-/// The files of a store that are a launcher together, as Hadoop's clients name them. Neither ever changes.
+/// The two files in a store that together are a launcher, as URIs that Hadoop's clients accept. Neither ever changes.
 #[derive(Debug)]
 pub(super) struct Remote {
-    /// What is started.
+    /// The job, which is started.
     pub(super) launcher: String,
-    /// The executable, which has to lie beside it as [`launcher::BOOT`].
+    /// The executable, which must lie beside `launcher` as [`launcher::BOOT`].
     pub(super) boot: String,
 }
 
 impl Remote {
-    /// `digest`: of the job, as [`publish_launcher`] gave it.
+    /// `digest` is that of the job, as [`publish_launcher`] returned it.
     pub(super) fn new(store: &StoreUri, digest: Digest, launcher: &Launcher) -> Result<Self, CommandError> {
         let boot = Key::boot(launcher.boot_digest());
         Ok(Self { launcher: qualified(store, &Key::launcher(&digest))?, boot: qualified(store, &boot)? })
@@ -158,14 +151,13 @@ impl Remote {
 }
 
 impl Shipped {
-    /// The file's URI.
     pub(super) fn local_uri(&self) -> String {
-        file_uri(&self.local)
+        format!("file://{}", self.local.display())
     }
 }
 
-/// The URI of an object as Hadoop's clients take it anywhere: S3 by another scheme, HDFS with its name node, since node
-/// managers refuse URIs without.
+/// The URI by which Hadoop's clients find an object: `s3a:` instead of `s3:`, and always with HDFS's name node, because
+/// node managers refuse a URI without it.
 fn qualified(store: &StoreUri, key: &Key) -> Result<String, CommandError> {
     let plain = store.join(key.as_str());
     if store.scheme == Scheme::S3 {
@@ -180,16 +172,12 @@ fn qualified(store: &StoreUri, key: &Key) -> Result<String, CommandError> {
     Ok(default.map_or(plain, |default| format!("{default}{}/{key}", store.path)))
 }
 
-fn file_uri(path: &Path) -> String {
-    format!("file://{}", path.display())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_link_is_renewed_and_what_is_not_ours_is_left_alone() {
+    fn link_into_renews_its_own_link_and_keeps_files_of_others() {
         let root = tempfile::tempdir().expect("a directory");
         let shipped =
             |digest: &str| Shipped { local: root.path().join("launchers").join(digest).join(NAME), remote: None };
