@@ -81,9 +81,9 @@ def upload_env(
 
     :param package_path: where to upload to; by default into the user's directory on Hadoop's default file system
     :param packer: another packer than this library's
-    :param additional_packages: packages and versions to add or replace
-    :param ignored_packages: packages to leave out
-    :param only_packages: packages to keep, and no other
+    :param additional_packages: packages and versions to add or replace, with what they require
+    :param ignored_packages: packages to leave out, unless something that is packed requires them
+    :param only_packages: packages to keep, with what they require, and no other
     :param force_upload: send it even if the same is there
     :param include_editable: pack editable projects, too
     :param fs_args: credentials and endpoint, as fsspec's file systems name them
@@ -185,15 +185,27 @@ def metadata(package_path: str, fs_args: Dict[str, Any] = {}) -> Dict[str, Any]:
 
 
 def _changes(additional: Dict[str, str], ignored: Collection[str], only: Optional[Collection[str]]) -> List[str]:
-    installed = {_normalised(name) for name in packaging.get_non_editable_requirements()} if ignored else set()
-    arguments: List[str] = []
+    """The options of `cluster-pack` for changes, which are resolved as an installer would that gets what remains: what is
+    packed is packed with what it requires."""
+    if not additional and not ignored and only is None:
+        return []
+    installed = {_normalised(name) for name in packaging.get_non_editable_requirements()}
+    arguments: List[str] = ["--with-dependencies"]
     for requirement in packaging.format_requirements(additional):
         arguments += ["--add", requirement]
-    for name in ignored:
-        if _normalised(name) in installed:
-            arguments += ["--ignore", name]
+    known = installed | {_normalised(name) for name in additional}
+    # Nothing is what an empty `only_packages` keeps, and no list of names says that to `cluster-pack`.
+    left_out = known if only is not None and not only else {_normalised(name) for name in ignored}
+    for name in sorted(left_out & known):
+        arguments += ["--ignore", name]
+    unknown = [name for name in only or [] if _normalised(name) not in known]
+    if unknown and len(unknown) < len(only or []):
+        _logger.warning("only_packages: %s: not installed, or editable (see include_editable)", ", ".join(unknown))
+    else:
+        unknown = []
     for name in only or []:
-        arguments += ["--only", name]
+        if name not in unknown:
+            arguments += ["--only", name]
     return arguments
 
 

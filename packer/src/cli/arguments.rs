@@ -38,6 +38,9 @@ pub struct Common {
     /// Leave these distributions out
     #[arg(long, global = true, value_name = "NAME", value_delimiter = ',', help_heading = "Environment")]
     pub ignore: Vec<String>,
+    /// Keep what the selected distributions require, too: with --only, and where --ignore names it
+    #[arg(long, global = true, help_heading = "Environment")]
+    pub with_dependencies: bool,
     /// Add or replace a requirement
     #[arg(long, global = true, value_name = "REQUIREMENT", help_heading = "Environment")]
     pub add: Vec<String>,
@@ -112,7 +115,7 @@ pub enum Command {
     Info(Info),
     /// Measure what the first run costs here and where it goes
     Bench(Bench),
-    /// Lay a file at a URI, with metadata beside it, unless the same file is there already
+    /// Lay a file at a URI, with metadata beside it and with the layers that a launcher needs, unless it is there already
     Publish(Publish),
     /// Print what lies beside a file that was uploaded or published
     Metadata {
@@ -225,6 +228,9 @@ pub struct Publish {
     /// Send it even if the same file is there
     #[arg(long)]
     pub force: bool,
+    /// Leave the layers of a launcher in the store that it names, unless that is a directory of this machine and URI is not
+    #[arg(long)]
+    pub keep_store: bool,
 }
 
 /// `cluster-pack spark`.

@@ -37,6 +37,7 @@ mod names;
 mod own;
 mod prefix;
 mod python;
+mod requires;
 pub mod selection;
 mod tree;
 mod walk;
@@ -61,6 +62,7 @@ pub use model::{
 };
 pub(crate) use names::module_name;
 pub use prefix::{ActiveVariables, active_prefix};
+pub use requires::markers;
 pub use selection::{Selection, UnknownName};
 pub use walk::walk_tree;
 
