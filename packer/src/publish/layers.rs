@@ -137,7 +137,7 @@ impl Publisher<'_> {
     }
 
     /// Sends an archive, then the record that names it by its content.
-    fn send(&self, kind: LayerKind, packed: &Packed, path: &Path) -> Result<Option<u64>, PublishError> {
+    pub(super) fn send(&self, kind: LayerKind, packed: &Packed, path: &Path) -> Result<Option<u64>, PublishError> {
         let _event = events::span("send", || packed.archive.digest.to_string()).of(packed.archive.size);
         // What is there is not whole: that was found out before.
         let put = if self.repair { Put::Replace } else { Put::IfAbsent };
@@ -183,7 +183,7 @@ impl Publisher<'_> {
     }
 
     /// Whether the store has the archive; its age is refreshed on the way.
-    fn is_whole(&self, kind: LayerKind, archive: &Archive) -> Result<bool, PublishError> {
+    pub(super) fn is_whole(&self, kind: LayerKind, archive: &Archive) -> Result<bool, PublishError> {
         let key = archive_key(kind, &archive.digest);
         let Some(stat) = self.store.stat(&key)?.filter(|stat| stat.size == archive.size) else { return Ok(false) };
         if self.repair && !self.verifies(&key, archive)? {
@@ -254,12 +254,12 @@ fn outcome(planned: &Planned<'_>, packed: Packed, sent: Option<u64>, was_packed:
 
 /// A path for an archive that is being written: in the store where that is a directory, so that publishing is a
 /// rename; else in the client's cache. What is left there is removed.
-struct Temporary {
-    path: PathBuf,
+pub(super) struct Temporary {
+    pub(super) path: PathBuf,
 }
 
 impl Temporary {
-    fn new(store: &dyn Store, cache: &ClientCache) -> Result<Self, PublishError> {
+    pub(super) fn new(store: &dyn Store, cache: &ClientCache) -> Result<Self, PublishError> {
         if let Some(root) = store.uri().as_directory() {
             return Ok(Self { path: cpack_artifact::store::FileStore::new(&root).temporary()? });
         }

@@ -7,6 +7,7 @@
 
 mod layers;
 mod names;
+mod transfer;
 
 use std::io;
 use std::path::PathBuf;

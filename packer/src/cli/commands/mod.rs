@@ -10,6 +10,7 @@ mod made;
 mod package;
 mod pex;
 mod prune;
+mod publish;
 mod run;
 mod skein;
 mod spark;
@@ -41,7 +42,7 @@ pub(super) fn run(mut cli: Cli) -> Result<u8, CommandError> {
         Command::Run(arguments) => run::run(&context, &arguments),
         Command::Info(arguments) => info::info(&context, &arguments).map(|()| 0),
         Command::Bench(arguments) => bench::bench(&context, &arguments).map(|()| 0),
-        Command::Publish(arguments) => package::publish(&context, &arguments).map(|()| 0),
+        Command::Publish(arguments) => publish::publish(&context, &arguments).map(|()| 0),
         Command::Metadata { uri } => package::metadata(&context, &uri).map(|()| 0),
         Command::Spark(Spark::Conf(arguments)) => spark::conf(&context, &arguments).map(|()| 0),
         Command::SparkSubmit(arguments) => spark::submit(&context, &arguments).map(|never| match never {}),

@@ -13,23 +13,15 @@ use std::path::Path;
 use cpack_artifact::Digest;
 use cpack_artifact::manifest::MAX_JSON;
 use cpack_artifact::store::{FileOrObject, Key, ObjectUri, Put, Source, Store, Written};
-use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::CommandError;
 use super::context::{Context, absolute};
-use crate::cli::arguments::{Common, Publish};
+use crate::cli::arguments::Common;
 use crate::publish::NameRecord;
 
 /// The store of packages for which none is named: a directory beside them.
 const STORE: &str = ".cluster-pack";
-
-/// What `publish --json` prints.
-#[derive(Debug, Serialize)]
-struct Report {
-    uri: String,
-    unchanged: bool,
-}
 
 /// The object at `uri`; a path is made absolute.
 fn object(uri: &str) -> Result<ObjectUri, CommandError> {
@@ -44,16 +36,6 @@ pub(super) fn fill(common: &mut Common, package: &str) -> Result<(), CommandErro
     let ObjectUri { store, key } = object(package)?;
     common.store.get_or_insert_with(|| store.join(STORE));
     common.name.get_or_insert_with(|| key.as_str().trim_end_matches(".zip").trim_end_matches(".pex").to_owned());
-    Ok(())
-}
-
-/// Lays a file at a URI.
-pub(super) fn publish(context: &Context, arguments: &Publish) -> Result<(), CommandError> {
-    let metadata = serde_json::from_str(&arguments.metadata)
-        .map_err(|error| CommandError::Usage(format!("--metadata is no JSON object: {error}")))?;
-    let written = lay(context, &arguments.uri, Source::File(&arguments.file), metadata, arguments.force)?;
-    let report = Report { uri: arguments.uri.clone(), unchanged: written == Written::Kept };
-    context.voice.answer(report.uri.clone(), &report);
     Ok(())
 }
 
