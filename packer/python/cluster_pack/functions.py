@@ -17,6 +17,9 @@ import cloudpickle
 from cluster_pack import binary, packaging, uploader
 from cluster_pack.errors import ClusterPackError, RemoteError, RemoteTraceback
 
+# How long a check may take that only tells early what a job would tell late.
+_CHECK_SECONDS = 5.0
+
 RUNNER = str(Path(__file__).with_name("runner.py"))
 
 
@@ -85,10 +88,17 @@ def check(package_path: Optional[str]) -> None:
         _check_cloudpickle(package_path, packages)
 
 
-def check_python(package_path: str) -> Dict[str, Any]:
-    """Refuses an environment of another Python than this; what lies beside it."""
+def check_python(package_path: str, environ: Optional[Mapping[str, str]] = None) -> Dict[str, Any]:
+    """Refuses an environment of another Python than this; what lies beside it.
+
+    `environ` says how to reach it, as variables; by default as this process did that uploaded it. Where that is unknown,
+    nobody is asked: keys are for the endpoint that the user means.
+    """
+    environ = environ or uploader.access(package_path)
+    if environ is None:
+        return {}
     try:
-        beside = uploader.metadata(package_path)
+        beside = binary.call(["metadata", package_path], environ=environ, timeout=_CHECK_SECONDS)
     except ClusterPackError:
         # Whoever starts containers may reach what this machine does not.
         return {}

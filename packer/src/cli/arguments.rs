@@ -194,6 +194,9 @@ pub struct PexArguments {
     /// Make plain Python run the PEX from a virtual environment
     #[arg(long)]
     pub venv_mode: bool,
+    /// Put the modules in this directory into the PEX, too
+    #[arg(short = 'D', long, value_name = "PATH")]
+    pub sources_directory: Vec<PathBuf>,
     /// Leave byte-code out: smaller, slower at the first start
     #[arg(long)]
     pub no_byte_code: bool,

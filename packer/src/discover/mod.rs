@@ -39,6 +39,7 @@ mod prefix;
 mod python;
 mod requires;
 pub mod selection;
+mod sources;
 mod tree;
 mod walk;
 
@@ -64,6 +65,7 @@ pub(crate) use names::module_name;
 pub use prefix::{ActiveVariables, active_prefix};
 pub use requires::markers;
 pub use selection::{Selection, UnknownName};
+pub use sources::add_sources;
 pub use walk::walk_tree;
 
 /// A file changed this long after RECORD was written was not written by the installer: 2 seconds, since installers write

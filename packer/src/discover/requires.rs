@@ -62,7 +62,8 @@ pub(super) fn reached(environment: &Environment, roots: &BTreeSet<String>) -> BT
 
 /// `Requires-Dist` of the distribution or editable project with this name.
 fn requires<'e>(environment: &'e Environment, name: &str) -> &'e [String] {
-    let editable = || environment.editables.iter().find(|editable| editable.name == name).map(|e| e.requires.as_slice());
+    let editable =
+        || environment.editables.iter().find(|editable| editable.name == name).map(|e| e.requires.as_slice());
     environment.distribution(name).map(|d| d.requires.as_slice()).or_else(editable).unwrap_or_default()
 }
 
@@ -74,11 +75,7 @@ fn is_absent(environment: &Environment, name: &str) -> bool {
 /// The normalised name that a requirement names, with its extras; none where its marker does not hold.
 ///
 /// A requirement that the standard refuses (`pytz (>dev)`) counts by its name.
-fn required(
-    text: &str,
-    markers: Option<&MarkerEnvironment>,
-    extras: &[ExtraName],
-) -> Option<(String, Vec<ExtraName>)> {
+fn required(text: &str, markers: Option<&MarkerEnvironment>, extras: &[ExtraName]) -> Option<(String, Vec<ExtraName>)> {
     match Requirement::<VerbatimUrl>::from_str(text) {
         Ok(requirement) => {
             let holds = markers.is_none_or(|markers| requirement.evaluate_markers(markers, extras));
@@ -100,7 +97,10 @@ mod tests {
     fn fixture() -> Fixture {
         let fixture = Fixture::new();
         for (name, requires) in [
-            ("pandas", &["NumPy>=1; python_version < '3.12'", "numpy-next; python_version >= '3.12'", "pytz (>dev)"][..]),
+            (
+                "pandas",
+                &["NumPy>=1; python_version < '3.12'", "numpy-next; python_version >= '3.12'", "pytz (>dev)"][..],
+            ),
             ("numpy", &[]),
             ("numpy-next", &[]),
             ("pytz", &[]),

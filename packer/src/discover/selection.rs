@@ -242,7 +242,11 @@ mod tests {
             let mut environment = fixture.discover();
             let selection = Selection { with_dependencies: true, ..selection(only, ignore) };
             selection.apply(&mut environment).expect("known names");
-            assert_eq!((names(&environment).as_slice(), environment.unowned.len()), (expected, unowned), "{selection:?}");
+            assert_eq!(
+                (names(&environment).as_slice(), environment.unowned.len()),
+                (expected, unowned),
+                "{selection:?}"
+            );
             let found = findings(&environment, FindingKind::Required);
             assert_eq!(found.len(), usize::from(reported.is_some()), "{found:?}");
             assert!(found.iter().zip(reported).all(|(line, name)| line.starts_with(name)), "{found:?}");

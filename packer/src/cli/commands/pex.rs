@@ -10,6 +10,7 @@ use super::CommandError;
 use super::context::{Context, absolute};
 use crate::cli::arguments::{Format, Pack, PexArguments};
 use crate::cli::output::bytes;
+use crate::discover::add_sources;
 use crate::pex::{Layout, PexOptions, Shape, Start, write_pex};
 use crate::submit::total_size;
 
@@ -37,7 +38,15 @@ pub(super) fn pack(context: &Context, arguments: &Pack) -> Result<(), CommandErr
         settings: settings(&arguments.pex)?,
         no_byte_code: arguments.pex.no_byte_code,
     };
-    let environment = context.environment()?;
+    let mut environment = context.environment()?;
+    for directory in &arguments.pex.sources_directory {
+        let directory = absolute(directory)?;
+        add_sources(&mut environment, &directory).map_err(|source| CommandError::Io {
+            verb: "read",
+            path: directory.clone(),
+            source,
+        })?;
+    }
     let bar = context.voice.bar(total_size(&environment), "packing");
     let written = write_pex(&environment, &options, &output, &context.cache, &|bytes| bar.inc(bytes));
     bar.finish_and_clear();
