@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import io
 import os
 import platform
 import pickle
@@ -9,8 +11,8 @@ import sys
 import sysconfig
 import tempfile
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Protocol, Sequence
+from types import CodeType, ModuleType
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Protocol, Sequence, Tuple
 
 import cloudpickle
 
@@ -62,8 +64,9 @@ def dump(func: Callable[..., Any], args: Sequence[Any], path: str, kwargs: Optio
     loose = _loose_modules(func)
     for module in loose:
         cloudpickle.register_pickle_by_value(module)
+    buffer = io.BytesIO()
     try:
-        data = cloudpickle.dumps(payload)
+        _Pickler(buffer).dump(payload)
     except Exception as error:
         raise ClusterPackError(
             f"{_name(func)} cannot be pickled ({type(error).__name__}: {error}): make what it needs inside of it, or pass "
@@ -72,7 +75,18 @@ def dump(func: Callable[..., Any], args: Sequence[Any], path: str, kwargs: Optio
     finally:
         for module in loose:
             cloudpickle.unregister_pickle_by_value(module)
-    Path(path).write_bytes(data)
+    Path(path).write_bytes(buffer.getvalue())
+
+
+def _with_file(code: CodeType) -> Tuple[Any, ...]:
+    make, arguments, *rest = cloudpickle.Pickler.dispatch_table[CodeType](code)
+    return (make, tuple(code.co_filename if a == "<dynamic-code>" else a for a in arguments), *rest)
+
+
+class _Pickler(cloudpickle.Pickler):
+    """Code keeps the name of its file, without which tracebacks have no source. cloudpickle 3.1.3 replaces it."""
+
+    dispatch_table = collections.ChainMap({CodeType: _with_file}, cloudpickle.Pickler.dispatch_table)
 
 
 def check(package_path: Optional[str]) -> None:
