@@ -19,7 +19,8 @@ import cloudpickle
 from cluster_pack import binary, packaging, uploader
 from cluster_pack.errors import ClusterPackError, RemoteError, RemoteTraceback
 
-# How long a check may take that only tells early what a job would tell late.
+# How long S3 may take to answer a check that only tells early what a job would tell late: an endpoint may be one that only
+# executors reach.
 _CHECK_SECONDS = 5.0
 
 RUNNER = str(Path(__file__).with_name("runner.py"))
@@ -112,7 +113,8 @@ def check_python(package_path: str, environ: Optional[Mapping[str, str]] = None)
     if environ is None:
         return {}
     try:
-        beside = binary.call(["metadata", package_path], environ=environ, timeout=_CHECK_SECONDS)
+        timeout = _CHECK_SECONDS if package_path.startswith(("s3:", "s3a:")) else None
+        beside = binary.call(["metadata", package_path], environ=environ, timeout=timeout)
     except ClusterPackError:
         # Whoever starts containers may reach what this machine does not.
         return {}

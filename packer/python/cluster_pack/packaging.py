@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import importlib.util
 import json
 import os
 import shutil
@@ -263,11 +264,19 @@ def get_editable_requirements(
     if executable == sys.executable and binary.booted():
         return _packages_of_overlays()
     if index.is_file():
-        names = index.read_text(encoding="utf-8").split()
-        return {name: str(index.parent / name) for name in names if (index.parent / name).is_dir()}
+        found = {name: _directory_of(name, index.parent) for name in index.read_text(encoding="utf-8").split()}
+        return {name: path for name, path in found.items() if path}
     info = binary.call(["info"], prefix=_prefix_of(executable))
     sources = [item for project in info.get("editables", []) for item in project["sources"].items()]
     return {name: path for name, path in sources if "." not in name and os.path.isdir(path)}
+
+
+def _directory_of(package: str, beside: Path) -> Optional[str]:
+    """Where a package is: unpacked beside the index, else where it is imported from."""
+    if (beside / package).is_dir():
+        return str(beside / package)
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    return os.path.dirname(spec.origin) if spec and spec.origin else None
 
 
 def _packages_of_overlays() -> Dict[str, str]:
