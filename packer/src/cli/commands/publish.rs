@@ -85,7 +85,12 @@ fn publish_whole(context: &Context, arguments: &Publish, given: Map<String, Valu
         let record = record_of(&manifest, launcher.job.environment, Some(digest));
         // So that no prune takes what the file needs.
         let name = common.name.unwrap_or_default();
-        written = sent.and(publish_name(store.as_ref(), &name, &record, None)?);
+        let named = publish_name(store.as_ref(), &name, &record, None)?;
+        written = sent.and(named);
+        if named != Written::Kept {
+            // A prune that looked before the name was there may have taken what it names.
+            written = written.and(publish_launcher(store.as_ref(), &launcher, false)?.1);
+        }
         metadata = of_record(&record);
         remote = Some(Remote::new(store.uri(), digest, &launcher)?);
     } else if let Some(manifest) = launcher.manifest().map_err(|error| document(&arguments.file, error))? {
