@@ -272,11 +272,14 @@ def get_editable_requirements(
 
 
 def _directory_of(package: str, beside: Path) -> Optional[str]:
-    """Where a package is: unpacked beside the index, else where it is imported from."""
-    if (beside / package).is_dir():
-        return str(beside / package)
-    spec = importlib.util.find_spec(package) if package.isidentifier() else None
-    return os.path.dirname(spec.origin) if spec and spec.origin else None
+    """Where a package is imported from, else where it lies unpacked beside the index."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
+    if spec and spec.origin:
+        return os.path.dirname(spec.origin)
+    return str(beside / package) if (beside / package).is_dir() else None
 
 
 def _packages_of_overlays() -> Dict[str, str]:
