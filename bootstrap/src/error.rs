@@ -8,7 +8,7 @@ use cpack_format::manifest::DocumentError;
 use cpack_format::message::{one_line, with_causes};
 use cpack_node::building::BuildError;
 use cpack_pex::PexError;
-use cpack_store::{ObjectUriError, StoreError, UriError};
+use cpack_store::{ObjectUriError, StoreError, UriError, redact};
 
 use crate::entry::EntryError;
 use crate::interpreter::InterpreterError;
@@ -33,6 +33,18 @@ pub enum BootError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The store lacks what the job names: it was moved or removed, or a prune took it.
+    #[error(
+        "the store {store}, which has the environment of this job, is gone or no longer whole: upload the environment again; to \
+         move a file like this one use upload_zip or `cluster-pack publish FILE URI`, which take along what it needs; a PEX \
+         (C_PACK_FORMAT=pex) needs no store"
+    )]
+    StoreGone {
+        /// Its URI.
+        store: String,
+        /// What was not found.
+        source: Box<BootError>,
+    },
     /// The store's URI.
     #[error("the job's store cannot be used")]
     Uri(#[from] UriError),
@@ -97,10 +109,20 @@ impl BootError {
             Self::Interpreter(_) | Self::Exec { .. } => Exit::Interpreter,
             Self::Pex(error) => error.exit(),
             Self::Store(error) => error.exit(),
+            Self::StoreGone { source, .. } => source.exit(),
             Self::Manifest { .. } | Self::WrongManifest { .. } | Self::Entry(_) => Exit::Artifact,
             Self::Build(error) => error.exit(),
             Self::Io { .. } => Exit::Disk,
             Self::Stopped(_) => Exit::Stopped,
+        }
+    }
+
+    /// The same error with the store that the job names, where that lacks something.
+    #[must_use]
+    pub fn of_store(self, store: &str) -> Self {
+        match self.exit() {
+            Exit::NotFound => Self::StoreGone { store: redact(store), source: Box::new(self) },
+            _ => self,
         }
     }
 
@@ -112,7 +134,25 @@ impl BootError {
 
 #[cfg(test)]
 mod tests {
+    use cpack_store::StoreErrorKind;
+
     use super::*;
+
+    #[test]
+    fn of_store_names_the_store_that_is_gone() {
+        let error = |kind| {
+            let (operation, location) = ("cannot read", "file:/s/layers/a.zip".to_owned());
+            BootError::Store(StoreError { kind, operation, location, reason: "no such object".into() })
+        };
+        let gone = error(StoreErrorKind::NotFound).of_store("file:/s");
+        let line = gone.line();
+        for needle in ["the store file:/s,", "upload_zip", "C_PACK_FORMAT=pex", "file:/s/layers/a.zip: no such object"]
+        {
+            assert!(line.contains(needle), "{line}");
+        }
+        assert_eq!(gone.exit(), Exit::NotFound);
+        assert!(matches!(error(StoreErrorKind::Denied).of_store("file:/s"), BootError::Store(_)));
+    }
 
     #[test]
     fn a_failure_is_one_short_line() {

@@ -55,7 +55,7 @@ impl Deref for Environment {
 /// An environment with the wheel of now and these packages, which are kept for the next run.
 pub(crate) fn with_client(name: &str, packages: &[&str]) -> Environment {
     let alone = alone(name);
-    let path = installed(name, &[&["pip", "cloudpickle"], packages].concat());
+    let path = installed(name, &[&["pip", "cloudpickle", "fsspec"], packages].concat());
     let mut command = Command::new(path.join("bin/python"));
     command.args(["-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps"]).arg(wheel());
     succeed(&mut command);

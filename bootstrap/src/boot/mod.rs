@@ -76,10 +76,11 @@ impl<'a> Boot<'a> {
         }
         let found = if self.settings.writable { None } else { self.look() };
         timing.mark(Phase::Look);
-        match found {
+        let ready = match found {
             Some((cache, key, environment)) => self.add_overlays(cache, Some(key), environment, timing),
             None => self.build(timing),
-        }
+        };
+        ready.map_err(|error| error.of_store(&self.job().store))
     }
 
     /// Looks for the environment in all caches: the warm path. Nothing is created, started or locked but the lease.

@@ -101,6 +101,9 @@ fn packer(context: &Context, environment: &Environment) -> Result<Packer, Comman
     if common.with_python {
         arguments.push("--with-python".into());
     }
+    if common.with_dependencies {
+        arguments.push("--with-dependencies".into());
+    }
     Ok(Packer { program, arguments })
 }
 

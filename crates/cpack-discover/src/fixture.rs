@@ -56,8 +56,14 @@ impl Fixture {
 
     /// Writes the files and the metadata of a distribution. Paths are relative to site-packages.
     pub(super) fn install(&self, name: &str, version: &str, files: &[(&str, &str)]) {
+        self.install_with(name, version, &[], files);
+    }
+
+    /// The same of a distribution that requires others.
+    pub(super) fn install_with(&self, name: &str, version: &str, requires: &[&str], files: &[(&str, &str)]) {
         let info = format!("{name}-{version}.dist-info");
-        let metadata = format!("Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n\n");
+        let requires: String = requires.iter().map(|r| format!("Requires-Dist: {r}\n")).collect();
+        let metadata = format!("Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requires}\n");
         let mut all = vec![(format!("{info}/METADATA"), metadata), (format!("{info}/INSTALLER"), "hand\n".to_owned())];
         all.extend(files.iter().map(|(path, content)| ((*path).to_owned(), (*content).to_owned())));
         let mut rows = String::new();

@@ -38,7 +38,9 @@ mod own;
 mod prefix;
 mod python;
 pub mod record;
+mod requires;
 pub mod selection;
+mod sources;
 mod tree;
 mod walk;
 
@@ -62,7 +64,9 @@ pub use model::{
 };
 pub use names::module_name;
 pub use prefix::{ActiveVariables, active_prefix};
+pub use requires::markers;
 pub use selection::{Selection, UnknownName};
+pub use sources::add_sources;
 pub use walk::walk_tree;
 
 /// A file changed this long after RECORD was written was not written by the installer: 2 seconds, since installers write

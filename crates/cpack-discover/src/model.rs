@@ -37,6 +37,12 @@ impl Environment {
         }
     }
 
+    /// Normalised names of the distributions and of the editable projects.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let distributions = self.distributions.iter().map(|d| d.name.as_str());
+        distributions.chain(self.editables.iter().map(|e| e.name.as_str()))
+    }
+
     /// The distribution with this normalised name.
     pub fn distribution(&self, name: &str) -> Option<&Distribution> {
         let at = self.distributions.binary_search_by(|d| d.name.as_str().cmp(name)).ok()?;
@@ -302,6 +308,8 @@ pub enum FindingKind {
     Editable,
     /// An editable project provides a name that something else has.
     Shadow,
+    /// A distribution that is kept since something requires it.
+    Required,
 }
 
 /// Something that the user should know: one line that says what, where and what to do.

@@ -3,14 +3,20 @@
 //! Names are matched as PEP 503 normalises them. `--only` keeps exactly what it names, without what that requires, and no
 //! files that nobody owns; `--ignore` drops what it names, and everything else stays. Both reach editable projects too. A
 //! file that several distributions list goes to the next one that has its content when its owner is dropped.
+//!
+//! With `--with-dependencies` requirements are followed, as a resolver would that gets the remaining names: `--only` keeps
+//! what it names and all that this requires, and what `--ignore` names stays if something that is kept requires it, which
+//! is reported. Editable projects are then dropped by `--ignore` alone, and what they require is not followed unless
+//! `--only` names them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use cpack_format::SafePath;
 
 use super::metadata::normalise;
-use super::model::{Distribution, Environment, FileStat};
+use super::model::{Distribution, Environment, FileStat, Finding, FindingKind};
 use super::names::import_names;
+use super::requires::reached;
 
 /// What to pack of an environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +25,8 @@ pub struct Selection {
     pub only: Vec<String>,
     /// Names to drop.
     pub ignore: Vec<String>,
+    /// Whether what is kept keeps what it requires.
+    pub with_dependencies: bool,
 }
 
 /// A name that the environment does not have.
@@ -42,13 +50,19 @@ impl Selection {
     pub fn apply(&self, environment: &mut Environment) -> Result<(), UnknownName> {
         let only = self.known(environment, "--only", &self.only)?;
         let ignore = self.known(environment, "--ignore", &self.ignore)?;
-        let keeps = |name: &str| (only.is_empty() || only.contains(name)) && !ignore.contains(name);
+        let named = |name: &str| (only.is_empty() || only.contains(name)) && !ignore.contains(name);
+        let mut kept: BTreeSet<String> = environment.names().filter(|name| named(name)).map(str::to_owned).collect();
+        if self.with_dependencies {
+            let without_editables = |name: &String| !only.is_empty() || environment.distribution(name).is_some();
+            kept = with_dependencies(environment, kept.into_iter().filter(without_editables).collect(), &ignore);
+        }
         if !only.is_empty() {
             environment.unowned.clear();
         }
-        environment.editables.retain(|editable| keeps(&editable.name));
+        let stays = |name: &String| !ignore.contains(name) && (self.with_dependencies || kept.contains(name));
+        environment.editables.retain(|editable| stays(&editable.name));
         let all = std::mem::take(&mut environment.distributions);
-        let (kept, dropped): (Vec<_>, Vec<_>) = all.into_iter().partition(|d| keeps(&d.name));
+        let (kept, dropped): (Vec<_>, Vec<_>) = all.into_iter().partition(|d| kept.contains(&d.name));
         environment.distributions = kept;
         pass_on(environment, &dropped);
         Ok(())
@@ -60,9 +74,7 @@ impl Selection {
         flag: &'static str,
         names: &[String],
     ) -> Result<BTreeSet<String>, UnknownName> {
-        let distributions = environment.distributions.iter().map(|d| d.name.as_str());
-        let there: BTreeSet<&str> =
-            distributions.chain(environment.editables.iter().map(|e| e.name.as_str())).collect();
+        let there: BTreeSet<&str> = environment.names().collect();
         let known = |name: &String| {
             let normal = normalise(name);
             if there.contains(normal.as_str()) {
@@ -72,6 +84,23 @@ impl Selection {
         };
         names.iter().map(known).collect()
     }
+}
+
+/// `roots` with all that they require. What is kept although `ignore` names it is reported.
+fn with_dependencies(
+    environment: &mut Environment,
+    roots: BTreeSet<String>,
+    ignore: &BTreeSet<String>,
+) -> BTreeSet<String> {
+    let reached = reached(environment, &roots);
+    for (name, by) in &reached {
+        let is_ignored = ignore.contains(name) && environment.distribution(name).is_some();
+        if let (true, Some(by)) = (is_ignored, by) {
+            let message = format!("{name} is packed although it is to be ignored: {by} requires it");
+            environment.warnings.push(Finding::new(FindingKind::Required, message));
+        }
+    }
+    reached.into_keys().collect()
 }
 
 /// The name that is nearest to `name`, if any is near.
@@ -154,12 +183,12 @@ pub fn merge(environment: &mut Environment, added: Environment) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{Fixture, SITE, files, shortened};
+    use super::super::fixture::{Fixture, SITE, files, findings, shortened};
     use super::*;
 
     fn selection(only: &[&str], ignore: &[&str]) -> Selection {
         let owned = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
-        Selection { only: owned(only), ignore: owned(ignore) }
+        Selection { only: owned(only), ignore: owned(ignore), with_dependencies: false }
     }
 
     fn names(environment: &Environment) -> Vec<&str> {
@@ -190,6 +219,37 @@ mod tests {
         ] {
             let error = selection(only, ignore).apply(&mut fixture.discover()).expect_err("unknown");
             assert_eq!(error.to_string(), message);
+        }
+    }
+
+    #[test]
+    fn selection_with_dependencies_keeps_what_is_required() {
+        let fixture = Fixture::new();
+        fixture.install_with("pandas", "1", &["NumPy", "six"], &[("pandas.py", "")]);
+        fixture.install_with("scipy", "1", &["numpy"], &[("scipy.py", "")]);
+        for name in ["numpy", "six", "other"] {
+            fixture.install(name, "1", &[(&format!("{name}.py"), "")]);
+        }
+        fixture.write("share/x", "");
+        for (only, ignore, expected, unowned, reported) in [
+            (&["Pandas"][..], &[][..], &["numpy", "pandas", "six"][..], 0, None),
+            (&["pandas"], &["NUMPY", "other"], &["numpy", "pandas", "six"], 0, Some("numpy")),
+            (&[], &["pandas"], &["numpy", "other", "scipy", "six"], 1, None),
+            (&[], &["six", "pandas", "other"], &["numpy", "scipy"], 1, None),
+            (&[], &["numpy"], &["numpy", "other", "pandas", "scipy", "six"], 1, Some("numpy")),
+            (&["six"], &["six"], &[], 0, None),
+        ] {
+            let mut environment = fixture.discover();
+            let selection = Selection { with_dependencies: true, ..selection(only, ignore) };
+            selection.apply(&mut environment).expect("known names");
+            assert_eq!(
+                (names(&environment).as_slice(), environment.unowned.len()),
+                (expected, unowned),
+                "{selection:?}"
+            );
+            let found = findings(&environment, FindingKind::Required);
+            assert_eq!(found.len(), usize::from(reported.is_some()), "{found:?}");
+            assert!(found.iter().zip(reported).all(|(line, name)| line.starts_with(name)), "{found:?}");
         }
     }
 

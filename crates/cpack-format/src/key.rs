@@ -11,6 +11,9 @@ pub struct Key(String);
 /// The directories of the layout.
 pub const DIRECTORIES: [&str; 7] = ["layers", "contents", "environments", "overlays", "launchers", "boot", "names"];
 
+/// Where temporary files of writers are, beside the directories of the layout.
+pub const TEMPORARY: &str = "tmp";
+
 /// The end of notes' keys.
 const IN_USE: &str = ".used";
 
@@ -81,6 +84,12 @@ impl Key {
         Self::name(file, "").map(|key| Self(key.0.trim_start_matches("names/").to_owned()))
     }
 
+    /// Where a writer keeps the object until it is whole: in the directory of the layout for that, or hidden beside a file
+    /// that is apart from the layout, where the user wants no directory of ours.
+    pub fn temporary(&self, unique: &str) -> String {
+        if self.0.contains('/') { format!("{TEMPORARY}/{unique}") } else { format!(".cpack-{unique}") }
+    }
+
     /// The key of a listed path. None if it has no shape of the layout's directories.
     pub fn from_listing(path: &str) -> Option<Self> {
         let (directory, rest) = path.split_once('/')?;
@@ -117,6 +126,17 @@ mod tests {
         }
         assert_eq!(Key::beside("names.pex").map(|k| k.to_string()), Ok("names.pex".into()));
         assert!(Key::beside("a/b").is_err());
+    }
+
+    #[test]
+    fn temporary_files_are_hidden_beside_what_users_placed() {
+        let temporary = |key: Result<Key, NameError>| key.map(|key| key.temporary("1-2"));
+        assert_eq!(temporary(Key::beside("my.pex")), Ok(".cpack-1-2".into()));
+        assert_eq!(temporary(Key::name("my", "json")), Ok("tmp/1-2".into()));
+    }
+
+    #[test]
+    fn names_are_files_of_their_directory() {
         assert_eq!(Key::name("my-env_1.0", "json").map(|k| k.to_string()), Ok("names/my-env_1.0.json".into()));
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Objects are written to `<store>/tmp/` and renamed into place, so a reader never sees a part of one, and a writer that
 //! is killed leaves nothing but a temporary file, which pruning removes. Renaming replaces: two writers of one key
-//! write the same bytes, and whoever is last wins without anybody noticing.
+//! write the same bytes, and whoever is last wins without anybody noticing. A file apart from the layout
+//! ([`Key::beside`]) is written as `.cpack-…` in its own directory.
 
 use std::fs::{self, File, FileTimes};
 use std::io::{self, Write as _};
@@ -12,11 +13,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use cpack_fault::point;
+use cpack_format::key::TEMPORARY;
 
 use super::{Key, Listed, Put, Source, Stat, Store, StoreError, StoreErrorKind, StoreUri, Written};
-
-/// Where temporary files of writers are, beside the directories of the layout.
-const TEMPORARY: &str = "tmp";
 
 /// A directory store.
 #[derive(Debug)]
@@ -34,12 +33,15 @@ impl FileStore {
     /// A new path for a temporary file on the store's file system, its directory made: what is written there can be
     /// put by [`Source::Consume`] without copying.
     pub fn temporary(&self) -> Result<PathBuf, StoreError> {
-        static COUNTER: AtomicU64 = AtomicU64::new(0);
-        let directory = self.root.join(TEMPORARY);
-        fs::create_dir_all(&directory).map_err(|e| self.error("cannot create", TEMPORARY, &e))?;
-        let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
-        let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-        Ok(directory.join(format!("{}-{nanos:x}-{count:x}", std::process::id())))
+        self.prepare(format!("{TEMPORARY}/{}", unique()))
+    }
+
+    /// The path with its directory made.
+    fn prepare(&self, temporary: String) -> Result<PathBuf, StoreError> {
+        let path = self.root.join(temporary);
+        let directory = path.parent().unwrap_or(&self.root);
+        fs::create_dir_all(directory).map_err(|e| self.error("cannot create", TEMPORARY, &e))?;
+        Ok(path)
     }
 
     fn path(&self, key: &Key) -> PathBuf {
@@ -96,7 +98,7 @@ impl FileStore {
                 result => return result.map(|()| Written::Sent(size)).map_err(failed),
             }
         }
-        let temporary = self.temporary()?;
+        let temporary = self.prepare(key.temporary(&unique()))?;
         let result = Self::fill(&temporary, source).and_then(|size| match put.has_come(self, key, size) {
             true => fs::remove_file(&temporary).map(|()| Written::Kept),
             false => Self::publish(&temporary, &place).map(|()| Written::Sent(size)),
@@ -124,6 +126,14 @@ impl FileStore {
         }
         Ok(())
     }
+}
+
+/// What no other temporary file is called.
+fn unique() -> String {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
+    let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+    format!("{}-{nanos:x}-{count:x}", std::process::id())
 }
 
 impl Store for FileStore {
@@ -246,6 +256,18 @@ mod tests {
         let place = directory.path().join("store");
         conformance::check(&FileStore::new(&place));
         assert!(!place.exists(), "the store was erased");
+    }
+
+    #[test]
+    fn put_leaves_nothing_but_the_file_apart_from_the_layout() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = FileStore::new(&directory.path().join("envs"));
+        let key = Key::beside("my.pex").expect("a name");
+        for put in [Put::Replace, Put::Once] {
+            store.put(&key, Source::Bytes(b"1"), put).expect("writes");
+            let names: Vec<_> = fs::read_dir(&store.root).expect("lists").flatten().map(|e| e.file_name()).collect();
+            assert_eq!(names, ["my.pex"]);
+        }
     }
 
     #[test]

@@ -36,6 +36,9 @@ pub struct Common {
     /// Leave these distributions out
     #[arg(long, global = true, value_name = "NAME", value_delimiter = ',', help_heading = "Environment")]
     pub ignore: Vec<String>,
+    /// Keep what the selected distributions require, too: with --only, and where --ignore names it
+    #[arg(long, global = true, help_heading = "Environment")]
+    pub with_dependencies: bool,
     /// Add or replace a requirement
     #[arg(long, global = true, value_name = "REQUIREMENT", help_heading = "Environment")]
     pub add: Vec<String>,
@@ -109,7 +112,7 @@ pub(super) enum Command {
     Info(Info),
     /// Measure what the first run costs here and where it goes
     Bench(Bench),
-    /// Lay a file at a URI, with metadata beside it, unless the same file is there already
+    /// Lay a file at a URI, with metadata beside it and with the layers that a launcher needs, unless it is there already
     Publish(Publish),
     /// Print what lies beside a file that was uploaded or published
     Metadata {
@@ -184,6 +187,9 @@ pub(super) struct PexArguments {
     /// Make plain Python run the PEX from a virtual environment
     #[arg(long)]
     pub venv_mode: bool,
+    /// Put the modules in this directory into the PEX, too
+    #[arg(short = 'D', long, value_name = "PATH")]
+    pub sources_directory: Vec<PathBuf>,
     /// Leave byte-code out: smaller, slower at the first start
     #[arg(long)]
     pub no_byte_code: bool,
@@ -215,6 +221,9 @@ pub(super) struct Publish {
     /// Send it even if the same file is there
     #[arg(long)]
     pub force: bool,
+    /// Leave the layers of a launcher in the store that it names, unless that is a directory of this machine and URI is not
+    #[arg(long)]
+    pub keep_store: bool,
 }
 
 #[derive(Debug, Subcommand)]

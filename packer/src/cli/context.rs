@@ -8,6 +8,7 @@ use std::time::Instant;
 use cpack_discover::selection::{Selection, merge};
 use cpack_discover::{self, ActiveVariables, DiscoverOptions, Environment};
 use cpack_format::Digest;
+use cpack_format::manifest::Manifest;
 use cpack_layer::archive::DEFAULT_LEVEL;
 use cpack_store::{Key, Store, StoreOptions, StoreUri, Watcher, cluster_properties, open};
 
@@ -82,14 +83,18 @@ impl Context {
     }
 
     pub(super) fn open_uri(&self, uri: StoreUri) -> Result<Box<dyn Store>, CommandError> {
-        let uri = match uri.as_directory() {
-            Some(directory) => StoreUri::directory(&absolute(&directory)?),
-            None => uri,
-        };
-        Ok(open(&uri, &self.store_options())?)
+        Ok(open(&self.full_uri(uri)?, &self.store_options())?)
     }
 
-    fn store_options(&self) -> StoreOptions {
+    /// The URI with an absolute path, where it is of a directory.
+    pub(super) fn full_uri(&self, uri: StoreUri) -> Result<StoreUri, CommandError> {
+        Ok(match uri.as_directory() {
+            Some(directory) => StoreUri::directory(&absolute(&directory)?),
+            None => uri,
+        })
+    }
+
+    pub(super) fn store_options(&self) -> StoreOptions {
         let options = StoreOptions::of_process(BTreeMap::new());
         let replication = self.common.replication.map_or(options.replication, |n| Some(n).filter(|n| *n > 0));
         StoreOptions { replication, ..options }
@@ -99,7 +104,8 @@ impl Context {
     pub fn environment(&self) -> Result<Environment, CommandError> {
         let start = Instant::now();
         let mut environment = self.discovered()?;
-        let selection = Selection { only: self.common.only.clone(), ignore: self.common.ignore.clone() };
+        let Common { only, ignore, with_dependencies, .. } = self.common.clone();
+        let selection = Selection { only, ignore, with_dependencies };
         selection.apply(&mut environment)?;
         for finding in &environment.warnings {
             self.voice.warn(finding.to_string());
@@ -201,11 +207,16 @@ impl Context {
 
     /// Reads the boot executable and checks that it can open `store`. Called before packing, which may take minutes.
     pub(super) fn boot(&self, store: &dyn Store) -> Result<Vec<u8>, CommandError> {
-        let program = std::env::current_exe().and_then(|p| p.canonicalize()).ok();
-        let path = launcher::find_boot(self.common.boot.as_deref(), program.as_deref())?;
+        let path = self.boot_path()?;
         let boot = launcher::read_boot(&path)?;
         let scheme = store.uri().scheme.name();
         if launcher::opens(&boot, scheme) { Ok(boot) } else { Err(LauncherError::NoStore { path, scheme }.into()) }
+    }
+
+    /// The path of that executable.
+    pub(super) fn boot_path(&self) -> Result<PathBuf, LauncherError> {
+        let program = std::env::current_exe().and_then(|p| p.canonicalize()).ok();
+        launcher::find_boot(self.common.boot.as_deref(), program.as_deref())
     }
 
     pub(super) fn job(&self, arguments: &JobArguments, name: String) -> JobRequest {
@@ -235,10 +246,14 @@ impl Context {
 
 /// The record under a submission's name; `launcher` is the digest of its job.
 pub(super) fn name_record(submission: &Submission, launcher: Option<Digest>) -> NameRecord {
-    let manifest = &submission.manifest;
+    record_of(&submission.manifest, submission.id, launcher)
+}
+
+/// The same of an environment's manifest.
+pub(super) fn record_of(manifest: &Manifest, environment: Digest, launcher: Option<Digest>) -> NameRecord {
     NameRecord {
         format: 1,
-        environment: submission.id,
+        environment,
         launcher,
         package_installed: crate::manifest::distributions(manifest)
             .map(|l| format!("{}=={}", l.name, l.version))

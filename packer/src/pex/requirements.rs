@@ -6,9 +6,9 @@
 
 use std::str::FromStr as _;
 
-use cpack_discover::{Environment, normalise};
+use cpack_discover::{Environment, markers, normalise};
 use pep440_rs::Version;
-use pep508_rs::{MarkerEnvironment, MarkerEnvironmentBuilder, Requirement, VerbatimUrl, VersionOrUrl};
+use pep508_rs::{MarkerEnvironment, Requirement, VerbatimUrl, VersionOrUrl};
 
 /// One requirement for each distribution.
 pub(super) fn of(environment: &Environment) -> Vec<String> {
@@ -18,7 +18,7 @@ pub(super) fn of(environment: &Environment) -> Vec<String> {
 
 /// The first requirement that the environment does not meet, told to the user.
 pub(super) fn unmet(environment: &Environment) -> Option<String> {
-    let markers = markers(environment);
+    let markers = markers(&environment.python);
     environment.distributions.iter().find_map(|distribution| {
         let unmet = distribution.requires.iter().find(|text| !is_met(text, environment, markers.as_ref()))?;
         let name = &distribution.display_name;
@@ -39,24 +39,4 @@ fn is_met(text: &str, environment: &Environment, markers: Option<&MarkerEnvironm
         (Some(VersionOrUrl::VersionSpecifier(_)), Err(_)) => false,
         _ => true,
     }
-}
-
-/// The environment of markers as far as environments differ; the machine is this one.
-fn markers(environment: &Environment) -> Option<MarkerEnvironment> {
-    let python = &environment.python;
-    let machine = python.platform.rsplit_once('-').map_or("x86_64", |(_, machine)| machine);
-    MarkerEnvironment::try_from(MarkerEnvironmentBuilder {
-        implementation_name: "cpython",
-        implementation_version: &python.version,
-        os_name: "posix",
-        platform_machine: machine,
-        platform_python_implementation: "CPython",
-        platform_release: "",
-        platform_system: "Linux",
-        platform_version: "",
-        python_full_version: &python.version,
-        python_version: &python.tag,
-        sys_platform: "linux",
-    })
-    .ok()
 }

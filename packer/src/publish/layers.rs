@@ -126,7 +126,7 @@ impl Publisher<'_> {
     }
 
     /// Puts an archive, then the record that names it by its content.
-    fn put(&self, kind: LayerKind, packed: &PackedLayer, path: &Path) -> Result<Option<u64>, PublishError> {
+    pub(super) fn put(&self, kind: LayerKind, packed: &PackedLayer, path: &Path) -> Result<Option<u64>, PublishError> {
         let _event = cpack_events::span("send", || packed.archive.digest.to_string()).of(packed.archive.size);
         // With `repair`, [`Self::in_store`] has found that an archive under this key is damaged.
         let put = if self.repair { Put::Replace } else { Put::IfAbsent };
@@ -165,7 +165,7 @@ impl Publisher<'_> {
     }
 
     /// Whether the store has the archive. Refreshes its age if it has.
-    fn is_whole(&self, kind: LayerKind, archive: &Archive) -> Result<bool, PublishError> {
+    pub(super) fn is_whole(&self, kind: LayerKind, archive: &Archive) -> Result<bool, PublishError> {
         let key = kind.key(&archive.digest);
         let Some(stat) = self.store.stat(&key)?.filter(|stat| stat.size == archive.size) else { return Ok(false) };
         if self.repair && !self.verifies(&key, archive)? {

@@ -12,6 +12,7 @@
 mod error;
 mod layers;
 mod names;
+mod transfer;
 
 pub use error::PublishError;
 pub use layers::{PublishedLayer, Publisher};

@@ -12,9 +12,7 @@ use super::super::content::Content;
 use super::super::retry::Failure;
 use super::super::{Key, Put, Store as _, StoreError, StoreErrorKind, Written};
 use super::{Call, HdfsStore, LISTING, no_answer};
-
-/// Where temporary files of writers are, beside the directories of the layout.
-const TEMPORARY: &str = "tmp";
+use cpack_format::key::TEMPORARY;
 
 /// Bytes that are handed to the client as one: its progress is watched by these.
 const CHUNK: u64 = 1 << 20;
@@ -36,7 +34,7 @@ impl HdfsStore {
     pub(super) fn write(&self, key: &Key, content: &Content<'_>, put: Put) -> Result<Written, StoreError> {
         // An attempt has as long as it makes progress, so the deadline of the whole is the call's.
         let call = Call { operation: "cannot write", object: key.as_str(), bytes: content.len() };
-        let temporary = self.path(&format!("{TEMPORARY}/{}", self.temporary_name()));
+        let temporary = self.path(&key.temporary(&self.temporary_name()));
         let mut tries = 0;
         let result = self
             .call(call, |client| {

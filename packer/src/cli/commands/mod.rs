@@ -8,6 +8,7 @@ pub(super) mod package;
 pub(super) mod pex;
 pub(super) mod prepare;
 pub(super) mod prune;
+pub(super) mod publish;
 pub(super) mod run;
 pub(super) mod skein;
 pub(super) mod spark;

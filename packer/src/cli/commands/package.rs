@@ -13,23 +13,15 @@ use std::path::Path;
 use cpack_format::Digest;
 use cpack_format::manifest::MAX_JSON;
 use cpack_store::{FileOrObject, Key, ObjectUri, Put, Source, Store, Written};
-use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::cli::arguments::{Common, Publish};
+use crate::cli::arguments::Common;
 use crate::cli::context::{Context, absolute};
 use crate::cli::error::CommandError;
 use crate::publish::NameRecord;
 
 /// Without `--store`, the store is this directory beside the package.
 const STORE: &str = ".cluster-pack";
-
-/// What `publish --json` prints.
-#[derive(Debug, Serialize)]
-struct Report {
-    uri: String,
-    unchanged: bool,
-}
 
 /// Parses a URI or a path, which is made absolute.
 fn object(uri: &str) -> Result<ObjectUri, CommandError> {
@@ -44,15 +36,6 @@ pub(in crate::cli) fn fill(common: &mut Common, package: &str) -> Result<(), Com
     let ObjectUri { store, key } = object(package)?;
     common.store.get_or_insert_with(|| store.join(STORE));
     common.name.get_or_insert_with(|| key.as_str().trim_end_matches(".zip").trim_end_matches(".pex").to_owned());
-    Ok(())
-}
-
-pub(in crate::cli) fn publish(context: &Context, arguments: &Publish) -> Result<(), CommandError> {
-    let metadata = serde_json::from_str(&arguments.metadata)
-        .map_err(|error| CommandError::Usage(format!("--metadata is no JSON object: {error}")))?;
-    let written = lay(context, &arguments.uri, Source::File(&arguments.file), metadata, arguments.force)?;
-    let report = Report { uri: arguments.uri.clone(), unchanged: written == Written::Kept };
-    context.voice.answer(report.uri.clone(), &report);
     Ok(())
 }
 

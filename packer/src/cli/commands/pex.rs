@@ -12,6 +12,7 @@ use crate::cli::error::CommandError;
 use crate::cli::output::bytes;
 use crate::pex::{Layout, PexOptions, Shape, Start, write_pex};
 use crate::submit::total_size;
+use cpack_discover::add_sources;
 
 /// Users of the Python library choose between speed and size by this variable.
 const OPTIMIZATION: &str = "C_PACK_LAYOUT_OPTIMIZATION";
@@ -36,7 +37,15 @@ pub(in crate::cli) fn pack(context: &Context, arguments: &Pack) -> Result<(), Co
         settings: settings(&arguments.pex)?,
         no_byte_code: arguments.pex.no_byte_code,
     };
-    let environment = context.environment()?;
+    let mut environment = context.environment()?;
+    for directory in &arguments.pex.sources_directory {
+        let directory = absolute(directory)?;
+        add_sources(&mut environment, &directory).map_err(|source| CommandError::Io {
+            verb: "read",
+            path: directory.clone(),
+            source,
+        })?;
+    }
     let bar = context.voice.bar(total_size(&environment), "packing");
     let written = write_pex(&environment, &options, &output, &context.cache, &|bytes| bar.inc(bytes));
     bar.finish_and_clear();
