@@ -23,16 +23,16 @@ payload['func'](*payload.get('args', ()), **payload.get('kwargs', {}))
 
 /// A program and its arguments, its own name first.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CommandLine {
+pub(crate) struct CommandLine {
     /// The file to execute.
-    pub program: PathBuf,
+    pub(crate) program: PathBuf,
     /// `argv`.
-    pub arguments: Vec<OsString>,
+    pub(crate) arguments: Vec<OsString>,
 }
 
 /// An entry that cannot be run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EntryError {
+pub(crate) enum EntryError {
     /// There is no such script.
     #[error("the environment has no script {0:?}: see cpack-boot --cpack info for what it has")]
     Script(String),
@@ -45,7 +45,7 @@ pub enum EntryError {
 ///
 /// `argv[0]` is the environment's `bin/python`, from which CPython derives `sys.prefix`. `payload` is the directory of
 /// the job's payload.
-pub fn command_line(
+pub(crate) fn command_line(
     entry: &Entry,
     prefix: &Path,
     payload: Option<&Path>,

@@ -17,7 +17,7 @@ use crate::settings::SettingError;
 
 /// Why a start failed.
 #[derive(Debug, thiserror::Error)]
-pub enum BootError {
+pub(crate) enum BootError {
     /// A setting.
     #[error(transparent)]
     Setting(#[from] SettingError),
@@ -90,7 +90,7 @@ pub enum BootError {
 
 impl BootError {
     /// The exit code that fits.
-    pub fn exit(&self) -> Exit {
+    pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Setting(_) | Self::Uri(_) | Self::Object(_) | Self::Usage(_) | Self::Variable(_) => Exit::Usage,
             Self::Find(error) => error.exit(),
@@ -105,7 +105,7 @@ impl BootError {
     }
 
     /// The line for standard error: the error and its causes, without line breaks.
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         one_line(&format!("cpack-boot: {}", with_causes(self)))
     }
 }

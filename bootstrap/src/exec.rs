@@ -11,15 +11,15 @@ use crate::sys::{self, AtStart};
 
 /// What is executed.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Exec {
+pub(crate) struct Exec {
     /// The file.
-    pub program: PathBuf,
+    pub(crate) program: PathBuf,
     /// `argv`, the first being what the program takes for its own path.
-    pub arguments: Vec<OsString>,
+    pub(crate) arguments: Vec<OsString>,
     /// The environment variables, all of them.
-    pub environ: BTreeMap<OsString, OsString>,
+    pub(crate) environ: BTreeMap<OsString, OsString>,
     /// How this process was started: standard descriptors and `SIGPIPE` are handed on like that.
-    pub at_start: AtStart,
+    pub(crate) at_start: AtStart,
 }
 
 impl fmt::Debug for Exec {
@@ -36,7 +36,7 @@ impl fmt::Debug for Exec {
 
 impl Exec {
     /// Replaces this process. Returns only if that fails.
-    pub fn run(self) -> io::Error {
+    pub(crate) fn run(self) -> io::Error {
         match self.try_run() {
             Ok(never) => match never {},
             Err(error) => error,

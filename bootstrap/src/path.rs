@@ -10,15 +10,15 @@ use std::path::PathBuf;
 
 /// The new values of two variables; None: not set.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Merged {
+pub(crate) struct Merged {
     /// `PYTHONPATH`.
-    pub path: Option<OsString>,
+    pub(crate) path: Option<OsString>,
     /// What was added to it.
-    pub added: Option<OsString>,
+    pub(crate) added: Option<OsString>,
 }
 
 /// Puts `overlays` before what is on the `current` path, without what an outer launcher `added` to it.
-pub fn merge(overlays: &[PathBuf], current: Option<&OsStr>, added: Option<&OsStr>) -> Merged {
+pub(crate) fn merge(overlays: &[PathBuf], current: Option<&OsStr>, added: Option<&OsStr>) -> Merged {
     let split = |value: Option<&OsStr>| -> Vec<Vec<u8>> {
         let bytes = value.map(OsStr::as_bytes).unwrap_or_default();
         if bytes.is_empty() { Vec::new() } else { bytes.split(|b| *b == b':').map(<[u8]>::to_vec).collect() }

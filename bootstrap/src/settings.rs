@@ -10,15 +10,15 @@ use cpack_node::node::Node;
 
 /// A variable that people set.
 #[derive(Debug, Clone, Copy)]
-pub struct Variable {
+pub(crate) struct Variable {
     /// Its name.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// What it does, for `--cpack help` and the README.
-    pub help: &'static str,
+    pub(crate) help: &'static str,
 }
 
 /// The variables that people set.
-pub const VARIABLES: &[Variable] = &[
+pub(crate) const VARIABLES: &[Variable] = &[
     Variable { name: "CPACK_JOB", help: "the job: a path or URI of a launcher or job file, or the JSON itself" },
     Variable { name: "CPACK_ARTIFACT", help: "what to start where there is no job: a PEX, by path or URI" },
     Variable { name: "CPACK_CACHE_DIR", help: "where to keep environments on this node, before all other places" },
@@ -44,15 +44,15 @@ pub const VARIABLES: &[Variable] = &[
 ];
 
 /// Variables that the boot leaves for those that it starts.
-pub mod left {
+pub(crate) mod left {
     /// The entries of `PYTHONPATH` that a launcher added: one that is started inside removes them.
-    pub const ADDED_PATH: &str = "CPACK_ADDED_PATH";
+    pub(crate) const ADDED_PATH: &str = "CPACK_ADDED_PATH";
     /// The launcher that was started, absolute: code inside can start another job with it.
-    pub const LAUNCHER: &str = "CPACK_LAUNCHER";
+    pub(crate) const LAUNCHER: &str = "CPACK_LAUNCHER";
     /// `cpack-boot`, absolute, where the launcher has none in itself: it is whole only with it.
-    pub const BOOT: &str = "CPACK_LAUNCHER_BOOT";
+    pub(crate) const BOOT: &str = "CPACK_LAUNCHER_BOOT";
     /// The directory of the environment.
-    pub const ENVIRONMENT: &str = "CPACK_ENVIRONMENT";
+    pub(crate) const ENVIRONMENT: &str = "CPACK_ENVIRONMENT";
 }
 
 /// Default of `CPACK_CACHE_LIMIT`: seven environments of the size of torch's (6.4 GB).
@@ -64,61 +64,61 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// A setting that cannot be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name} is {value:?}: expected {expected}")]
-pub struct SettingError {
+pub(crate) struct SettingError {
     /// The variable.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Its value.
-    pub value: String,
+    pub(crate) value: String,
     /// What it should be.
-    pub expected: &'static str,
+    pub(crate) expected: &'static str,
 }
 
 /// What people set, and what the node says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// `CPACK_JOB`.
-    pub job: Option<OsString>,
+    pub(crate) job: Option<OsString>,
     /// `CPACK_ARTIFACT`.
-    pub artifact: Option<OsString>,
+    pub(crate) artifact: Option<OsString>,
     /// `CPACK_CACHE_LIMIT`, in bytes.
-    pub cache_limit: u64,
+    pub(crate) cache_limit: u64,
     /// `CPACK_CACHE_RESERVE`, in bytes.
-    pub cache_reserve: Option<u64>,
+    pub(crate) cache_reserve: Option<u64>,
     /// `CPACK_THREADS`.
-    pub threads: Option<usize>,
+    pub(crate) threads: Option<usize>,
     /// `CPACK_PYTHON`.
-    pub python: Option<PathBuf>,
+    pub(crate) python: Option<PathBuf>,
     /// `CPACK_INTERPRETER`.
-    pub interpreter: bool,
+    pub(crate) interpreter: bool,
     /// `CPACK_WRITABLE`.
-    pub writable: bool,
+    pub(crate) writable: bool,
     /// `CPACK_STALL_TIMEOUT`.
-    pub stall_timeout: Duration,
+    pub(crate) stall_timeout: Duration,
     /// `CPACK_METRICS`.
-    pub metrics: Option<PathBuf>,
+    pub(crate) metrics: Option<PathBuf>,
     /// `CPACK_TRACE`.
-    pub trace: Option<PathBuf>,
+    pub(crate) trace: Option<PathBuf>,
     /// `CPACK_LOG`.
-    pub log: bool,
+    pub(crate) log: bool,
     /// What says where a cache may be.
-    pub places: Places,
+    pub(crate) places: Places,
     /// `PATH`.
-    pub path: OsString,
+    pub(crate) path: OsString,
 }
 
 impl Settings {
     /// The caches of this node.
-    pub fn node(&self) -> Node {
+    pub(crate) fn node(&self) -> Node {
         Node::new(&self.places, self.cache_limit, self.cache_reserve)
     }
 
     /// Reads the settings of this process.
-    pub fn from_process() -> Result<Self, SettingError> {
+    pub(crate) fn from_process() -> Result<Self, SettingError> {
         Self::read(|name| std::env::var_os(name))
     }
 
     /// Reads the settings; `lookup` gives the value of a variable. An empty value counts as none.
-    pub fn read(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Self, SettingError> {
+    pub(crate) fn read(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Self, SettingError> {
         let value = |name: &str| lookup(name).filter(|value| !value.is_empty());
         let path = |name: &str| value(name).map(PathBuf::from);
         let places = |name: &str| value(name).map(|v| split_commas(&v)).unwrap_or_default();
@@ -160,7 +160,7 @@ impl Settings {
     /// The threads to use: as set, else the CPUs that affinity and cgroup give, at most 16.
     ///
     /// More than 16 do not help: a local disk is the limit long before.
-    pub fn threads(&self) -> usize {
+    pub(crate) fn threads(&self) -> usize {
         self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from).min(16))
     }
 }

@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 /// How the process was started, as far as Rust's runtime changes it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct AtStart {
+pub(crate) struct AtStart {
     /// `SIGPIPE` was ignored.
-    pub sigpipe_ignored: bool,
+    pub(crate) sigpipe_ignored: bool,
     /// Which of the descriptors 0, 1 and 2 were closed.
-    pub closed: [bool; 3],
+    pub(crate) closed: [bool; 3],
 }
 
 const RECORDED_SIGPIPE: u32 = 1 << 8;
@@ -49,7 +49,7 @@ static INIT: extern "C" fn() = {
 };
 
 /// How the process was started.
-pub fn at_start() -> AtStart {
+pub(crate) fn at_start() -> AtStart {
     let record = RECORD.load(Ordering::Relaxed);
     AtStart {
         sigpipe_ignored: record & RECORDED_SIGPIPE != 0,
@@ -59,7 +59,7 @@ pub fn at_start() -> AtStart {
 
 /// Undoes what Rust's runtime did to the process: the last step before `exec`.
 #[expect(unsafe_code, reason = "signal(2) and close(2) on descriptors that the runtime opened have no safe wrapper")]
-pub fn restore(start: AtStart) {
+pub(crate) fn restore(start: AtStart) {
     if !start.sigpipe_ignored {
         // SAFETY: setting a signal to its default action has no precondition.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
@@ -76,7 +76,7 @@ pub fn restore(start: AtStart) {
 ///
 /// The modules that `/etc/nsswitch.conf` names were made for the host's glibc; loaded into this one they end the
 /// process (seen: SIGABRT, SIGFPE, SIGSEGV). Only the built-in sources are asked from here on.
-pub fn plain_name_service() {
+pub(crate) fn plain_name_service() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[expect(unsafe_code, reason = "glibc's only way to ignore nsswitch.conf")]
     {
@@ -93,7 +93,7 @@ pub fn plain_name_service() {
 
 /// The path that this process was executed by, as the kernel noted it. Known without `/proc`.
 #[expect(unsafe_code, reason = "getauxval(3) has no safe wrapper")]
-pub fn executed_path() -> Option<PathBuf> {
+pub(crate) fn executed_path() -> Option<PathBuf> {
     // SAFETY: getauxval has no precondition; it gives 0 for what the kernel did not pass.
     let address = unsafe { libc::getauxval(libc::AT_EXECFN) };
     let pointer = address as *const libc::c_char;
@@ -109,7 +109,7 @@ pub fn executed_path() -> Option<PathBuf> {
 ///
 /// `exec` gives them their default action again.
 #[expect(unsafe_code, reason = "sigaction(2): a handler that stores to one atomic")]
-pub fn catch_stop_signals() {
+pub(crate) fn catch_stop_signals() {
     extern "C" fn note(signal: libc::c_int) {
         STOP_SIGNAL.store(signal, Ordering::Relaxed);
     }
@@ -127,13 +127,13 @@ pub fn catch_stop_signals() {
 }
 
 /// The signal that asked this process to stop since [`catch_stop_signals`].
-pub fn stop_signal() -> Option<i32> {
+pub(crate) fn stop_signal() -> Option<i32> {
     Some(STOP_SIGNAL.load(Ordering::Relaxed)).filter(|signal| *signal != 0)
 }
 
 /// Ends the process by the signal, so that whoever waits for it sees why.
 #[expect(unsafe_code, reason = "signal(2) and raise(3)")]
-pub fn die_by(signal: i32) {
+pub(crate) fn die_by(signal: i32) {
     // SAFETY: neither call has a precondition; the default action of the caught signals ends the process.
     unsafe {
         libc::signal(signal, libc::SIG_DFL);

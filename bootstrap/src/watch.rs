@@ -30,7 +30,7 @@ const INTERVAL: u16 = 20;
 
 /// Ends the watching when it is dropped.
 #[derive(Debug)]
-pub struct Watching(Arc<AtomicBool>);
+pub(crate) struct Watching(Arc<AtomicBool>);
 
 impl Drop for Watching {
     fn drop(&mut self) {
@@ -39,7 +39,7 @@ impl Drop for Watching {
 }
 
 /// Starts to watch, for a process with these arguments.
-pub fn watch(arguments: &[OsString]) -> (Stop, Watching) {
+pub(crate) fn watch(arguments: &[OsString]) -> (Stop, Watching) {
     let stop = Stop::default();
     let watching = Watching(Arc::default());
     let watcher = Watcher { stop: stop.clone(), done: Arc::clone(&watching.0), hang_up_counts: is_pyspark(arguments) };

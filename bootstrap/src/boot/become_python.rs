@@ -14,13 +14,13 @@ use crate::settings::Settings;
 use crate::sys;
 
 /// Becomes the Python of a job.
-pub fn run(boot: &Boot<'_>, settings: &Settings, mut timing: Timing) -> Result<Infallible, BootError> {
+pub(crate) fn run(boot: &Boot<'_>, settings: &Settings, mut timing: Timing) -> Result<Infallible, BootError> {
     let prepared = boot.prepare(&mut timing).and_then(|ready| Ok((boot.exec(&ready)?, ready)));
     become_python(prepared, boot.job(), settings, &timing)
 }
 
 /// Becomes what was prepared; tells what that cost, or why there is nothing.
-pub fn become_python(
+pub(crate) fn become_python(
     prepared: Result<(Exec, Ready), BootError>,
     job: &Job,
     settings: &Settings,

@@ -8,7 +8,7 @@ use cpack_node::stop::Stop;
 use cpack_node::tree::Python;
 use cpack_store::{Key, Store, StoreOptions, StoreUri, open};
 
-use super::{Boot, Means, Phase, Ready, Timing, Tree};
+use super::{Boot, Means, Phase, Ready, Timing, TreeInputs};
 use crate::error::BootError;
 use crate::interpreter::{Search, choose, environment_key, node_glibc, require_glibc, require_platform};
 use crate::message::tell_if_not_as_chosen;
@@ -17,7 +17,7 @@ use crate::watch::{Watching, watch};
 
 /// What is opened and started only when something is to be built.
 #[derive(Debug)]
-pub struct Materials {
+pub(crate) struct Materials {
     store: Box<dyn Store>,
     stop: Stop,
     _watching: Watching,
@@ -25,7 +25,7 @@ pub struct Materials {
 
 impl Materials {
     /// What building needs.
-    pub fn means(&self, settings: &Settings) -> Means<'_> {
+    pub(crate) fn means(&self, settings: &Settings) -> Means<'_> {
         Means {
             store: &*self.store,
             threads: settings.threads(),
@@ -46,7 +46,7 @@ struct Plan {
 
 impl Boot<'_> {
     /// Opens the job's store, and starts to watch whether anybody still wants this.
-    pub fn materials(&self) -> Result<Materials, BootError> {
+    pub(crate) fn materials(&self) -> Result<Materials, BootError> {
         let uri: StoreUri = self.job().store.parse()?;
         let options = StoreOptions::of_process(self.job().cluster.clone());
         let store = open(&uri, &options)?;
@@ -82,7 +82,7 @@ impl Boot<'_> {
     }
 
     fn build_in(&self, cache: Cache, plan: &Plan, means: &Means<'_>, timing: &mut Timing) -> Result<Ready, BootError> {
-        let tree = Tree {
+        let inputs = TreeInputs {
             key: &plan.key,
             manifest: &plan.manifest,
             manifest_bytes: &plan.bytes,
@@ -91,11 +91,11 @@ impl Boot<'_> {
             overlays: &self.job().overlays,
         };
         if self.settings.writable {
-            let environment = private_tree(&cache, &tree, means, timing)?;
+            let environment = private_tree(&cache, &inputs, means, timing)?;
             self.node.clean(&cache, &plan.key, timing);
             return self.add_overlays(cache, None, environment, timing);
         }
-        let (environment, is_new) = ensure_tree(&cache, &tree, means, timing)?;
+        let (environment, is_new) = ensure_tree(&cache, &inputs, means, timing)?;
         if is_new {
             self.node.clean(&cache, &plan.key, timing);
         }

@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use cpack_format::job::{self, Entry, Job};
-use cpack_node::building::{Means, Tree};
+use cpack_node::building::{Means, TreeInputs};
 use cpack_node::cache::{Cache, Environment, Lease};
 use cpack_node::node::Node;
 use cpack_node::timing::{Phase, Timing};
@@ -17,17 +17,16 @@ use crate::entry::command_line;
 use crate::error::BootError;
 use crate::exec::Exec;
 use crate::interpreter::{Identity, Search, environment_key};
-use crate::job::{Found, Origin};
+use crate::job::{FoundJob, Origin};
 use crate::settings::{Settings, left};
 use crate::{path, sys};
 
-pub use become_python::{become_python, run};
-pub use cold::Materials;
+pub(crate) use become_python::{become_python, run};
 
 /// One start of one job.
 #[derive(Debug)]
-pub struct Boot<'a> {
-    found: &'a Found,
+pub(crate) struct Boot<'a> {
+    found: &'a FoundJob,
     settings: &'a Settings,
     arguments: &'a [OsString],
     node: Node,
@@ -35,29 +34,29 @@ pub struct Boot<'a> {
 
 /// An environment that is ready, with what the job adds.
 #[derive(Debug)]
-pub struct Ready {
+pub(crate) struct Ready {
     /// Python's prefix.
-    pub prefix: PathBuf,
+    pub(crate) prefix: PathBuf,
     /// The cache that it is in.
-    pub cache: Cache,
+    pub(crate) cache: Cache,
     /// Its name there; none for a private copy.
-    pub key: Option<String>,
+    pub(crate) key: Option<String>,
     /// Where the job's overlays are, in the order of the path.
-    pub overlays: Vec<PathBuf>,
+    pub(crate) overlays: Vec<PathBuf>,
     /// Where the job's payload is.
-    pub payload: Option<PathBuf>,
+    pub(crate) payload: Option<PathBuf>,
     /// Keep clean-up away.
-    pub leases: Vec<Lease>,
+    pub(crate) leases: Vec<Lease>,
 }
 
 impl<'a> Boot<'a> {
     /// A start of the job that was found, with the arguments of the process.
-    pub fn new(found: &'a Found, settings: &'a Settings, arguments: &'a [OsString]) -> Self {
+    pub(crate) fn new(found: &'a FoundJob, settings: &'a Settings, arguments: &'a [OsString]) -> Self {
         Self { found, settings, arguments, node: settings.node() }
     }
 
     /// The job.
-    pub fn job(&self) -> &Job {
+    pub(crate) fn job(&self) -> &Job {
         &self.found.job
     }
 
@@ -70,7 +69,7 @@ impl<'a> Boot<'a> {
     }
 
     /// Makes the environment ready: finds it, or builds it.
-    pub fn prepare(&self, timing: &mut Timing) -> Result<Ready, BootError> {
+    pub(crate) fn prepare(&self, timing: &mut Timing) -> Result<Ready, BootError> {
         if let Some(name) = self.job().pass.iter().find(|name| std::env::var_os(name).is_none()) {
             return Err(BootError::Variable(name.clone()));
         }
@@ -83,7 +82,7 @@ impl<'a> Boot<'a> {
     }
 
     /// Looks for the environment in all caches: the warm path. Nothing is created, started or locked but the lease.
-    pub fn look(&self) -> Option<(Cache, String, Environment)> {
+    pub(crate) fn look(&self) -> Option<(Cache, String, Environment)> {
         let (id, wanted) = (&self.job().environment, &self.job().interpreter);
         let minor = job::minor(&wanted.version);
         let key = |identity: Option<&Identity>| environment_key(id, minor, &wanted.soabi, identity);
@@ -95,7 +94,7 @@ impl<'a> Boot<'a> {
     }
 
     /// What is executed in an environment that is ready.
-    pub fn exec(&self, ready: &Ready) -> Result<Exec, BootError> {
+    pub(crate) fn exec(&self, ready: &Ready) -> Result<Exec, BootError> {
         let entry = if self.settings.interpreter { &Entry::Interpreter } else { &self.job().entry };
         let line = command_line(entry, &ready.prefix, ready.payload.as_deref(), self.arguments)?;
         let mut environ: std::collections::BTreeMap<OsString, OsString> = std::env::vars_os().collect();

@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use crate::boot::Boot;
 use crate::error::BootError;
-use crate::job::{self, Found};
+use crate::job::{self, FoundJob};
 use crate::pex;
 use crate::settings::{Settings, VARIABLES};
 
@@ -46,7 +46,7 @@ const COMMANDS: &[(&str, &str, &str)] = &[
 ];
 
 /// Runs a command; the exit code.
-pub fn run(arguments: &[OsString]) -> Result<u8, BootError> {
+pub(crate) fn run(arguments: &[OsString]) -> Result<u8, BootError> {
     let timing = Timing::start();
     let settings = Settings::from_process()?;
     crate::message::record(&settings);
@@ -104,7 +104,7 @@ fn exec(arguments: &[OsString], settings: &Settings, mut timing: Timing) -> Resu
 }
 
 /// The manifest of a job, from its launcher or its store.
-fn manifest_of(found: &Found, settings: &Settings) -> Result<Manifest, BootError> {
+fn manifest_of(found: &FoundJob, settings: &Settings) -> Result<Manifest, BootError> {
     let boot = Boot::new(found, settings, &[]);
     let materials = boot.materials()?;
     let (bytes, location) = boot.manifest_bytes(materials.means(settings).store)?;

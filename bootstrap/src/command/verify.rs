@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use cpack_format::Digest;
 use cpack_format::manifest::Manifest;
-use cpack_node::building::{Means, Tree, repair_tree};
+use cpack_node::building::{Means, TreeInputs, repair_tree};
 use cpack_node::cache::{
     Cache, Claim, Description, Staging, content_of, file_digest, read_description, read_manifest, remove_tree,
 };
@@ -134,8 +134,8 @@ impl Verifier<'_> {
             stall_timeout: self.settings.stall_timeout,
             stop: &stop,
         };
-        let tree = Tree { key, manifest, manifest_bytes: bytes, python: &python, description, overlays: &[] };
-        Ok(repair_tree(self.cache, &tree, &means, &mut Timing::start())?)
+        let inputs = TreeInputs { key, manifest, manifest_bytes: bytes, python: &python, description, overlays: &[] };
+        Ok(repair_tree(self.cache, &inputs, &means, &mut Timing::start())?)
     }
 
     fn remove(&self, key: &str) -> io::Result<()> {

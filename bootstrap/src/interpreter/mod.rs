@@ -19,7 +19,7 @@ use cpack_format::launcher::is_launcher;
 
 use crate::settings::Settings;
 
-pub use probe::{Choice, InterpreterError, choose, inspect, node_glibc, require_glibc, require_platform};
+pub(crate) use probe::{Choice, InterpreterError, choose, inspect, node_glibc, require_glibc, require_platform};
 
 /// Directories in which a `pythonX.Y` may be, `~` being the home directory and a final `*` any ending of a name.
 const USUAL_PLACES: &[&str] = &[
@@ -40,11 +40,11 @@ const USUAL_PLACES: &[&str] = &[
 
 /// Which interpreter is looked for, and where.
 #[derive(Debug, Clone)]
-pub struct Search<'a> {
+pub(crate) struct Search<'a> {
     /// `X.Y`.
-    pub minor: &'a str,
+    pub(crate) minor: &'a str,
     /// `SOABI`.
-    pub soabi: &'a str,
+    pub(crate) soabi: &'a str,
     /// The interpreter on the client, tried first.
     recorded: &'a Path,
     /// `CPACK_PYTHON`: no other is tried.
@@ -57,16 +57,16 @@ pub struct Search<'a> {
 
 /// An interpreter as `stat` shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// Its path without symbolic links.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Stands for path, size, modification time and inode.
     digest: Digest,
 }
 
 impl<'a> Search<'a> {
     /// What `job` looks for under these settings.
-    pub fn new(job: &'a Job, settings: &'a Settings) -> Self {
+    pub(crate) fn new(job: &'a Job, settings: &'a Settings) -> Self {
         Self {
             minor: minor(&job.interpreter.version),
             soabi: &job.interpreter.soabi,
@@ -78,13 +78,13 @@ impl<'a> Search<'a> {
     }
 
     /// Any CPython of this version, `3.11`, that is not forced or recorded.
-    pub fn of_minor(minor: &'a str, settings: &'a Settings) -> Self {
+    pub(crate) fn of_minor(minor: &'a str, settings: &'a Settings) -> Self {
         let (path, home) = (&settings.path, settings.places.home.as_deref());
         Self { minor, soabi: "", recorded: Path::new(""), forced: None, path, home }
     }
 
     /// Paths at which the interpreter may be, best first. Nothing is looked at before the iterator gets there.
-    pub fn candidates(&self) -> impl Iterator<Item = PathBuf> + '_ {
+    pub(crate) fn candidates(&self) -> impl Iterator<Item = PathBuf> + '_ {
         let name = format!("python{}", self.minor);
         let named = self.forced.unwrap_or(self.recorded).to_owned();
         let others = self.forced.is_none().then(|| {
@@ -95,7 +95,7 @@ impl<'a> Search<'a> {
     }
 
     /// The identities of those that are there, each once.
-    pub fn identities(&self) -> impl Iterator<Item = Identity> + '_ {
+    pub(crate) fn identities(&self) -> impl Iterator<Item = Identity> + '_ {
         let mut seen = Vec::new();
         self.candidates().filter_map(|path| identify(&path)).filter(move |identity| {
             let new = !seen.contains(&identity.path);
@@ -135,7 +135,7 @@ impl<'a> Search<'a> {
 }
 
 /// The identity of the executable at `path`. None: there is none.
-pub fn identify(path: &Path) -> Option<Identity> {
+pub(crate) fn identify(path: &Path) -> Option<Identity> {
     let path = fs::canonicalize(path).ok()?;
     let metadata = fs::metadata(&path).ok().filter(|m| m.is_file() && m.mode() & 0o111 != 0)?;
     let mut hasher = blake3::Hasher::new();
@@ -149,7 +149,7 @@ pub fn identify(path: &Path) -> Option<Identity> {
 /// The name of an environment in the node cache: the environment id, and what stands for its interpreter.
 ///
 /// A shipped interpreter is part of the environment, so its version and ABI are enough.
-pub fn environment_key(environment: &Digest, minor: &str, soabi: &str, identity: Option<&Identity>) -> String {
+pub(crate) fn environment_key(environment: &Digest, minor: &str, soabi: &str, identity: Option<&Identity>) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(format!("cluster-pack interpreter 1\n{minor}\n{soabi}\n").as_bytes());
     if let Some(identity) = identity {

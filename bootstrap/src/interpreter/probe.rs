@@ -41,18 +41,18 @@ struct Answer {
 
 /// The interpreter that an environment is built for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Choice {
+pub(crate) struct Choice {
     /// The interpreter itself, traced through virtual environments and shims.
-    pub identity: Identity,
+    pub(crate) identity: Identity,
     /// Its full version.
-    pub version: String,
+    pub(crate) version: String,
     /// The node's glibc as it sees it; empty for another C library.
-    pub glibc: String,
+    pub(crate) glibc: String,
 }
 
 /// Why no interpreter fits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InterpreterError {
+pub(crate) enum InterpreterError {
     /// None of those that were found.
     #[error(
         "no interpreter for this environment: it needs Python {minor} ({soabi}); {found}; \
@@ -88,7 +88,7 @@ pub enum InterpreterError {
 }
 
 /// Asks the candidates, best first, and takes the first that fits.
-pub fn choose(search: &Search<'_>) -> Result<Choice, InterpreterError> {
+pub(crate) fn choose(search: &Search<'_>) -> Result<Choice, InterpreterError> {
     let mut found = Vec::new();
     for candidate in search.identities() {
         match ask(&candidate.path) {
@@ -112,7 +112,7 @@ pub fn choose(search: &Search<'_>) -> Result<Choice, InterpreterError> {
 }
 
 /// Asks one interpreter what it is: the choice that it would be, and its `SOABI`.
-pub fn inspect(path: &Path) -> Result<(Choice, String), String> {
+pub(crate) fn inspect(path: &Path) -> Result<(Choice, String), String> {
     let answer = ask(path)?;
     let identity =
         identify(&answer.executable).ok_or_else(|| format!("{} is not there", answer.executable.display()))?;
@@ -120,7 +120,7 @@ pub fn inspect(path: &Path) -> Result<(Choice, String), String> {
 }
 
 /// Refuses a node of another platform than `needed`, e.g. `linux-x86_64`.
-pub fn require_platform(needed: &str) -> Result<(), InterpreterError> {
+pub(crate) fn require_platform(needed: &str) -> Result<(), InterpreterError> {
     let machine = nix::sys::utsname::uname().map(|n| n.machine().to_string_lossy().into_owned()).unwrap_or_default();
     let found = format!("linux-{machine}");
     if needed.is_empty() || machine.is_empty() || needed == found {
@@ -130,7 +130,7 @@ pub fn require_platform(needed: &str) -> Result<(), InterpreterError> {
 }
 
 /// The version of the node's glibc, as its dynamic loader tells; empty where there is none that does.
-pub fn node_glibc() -> String {
+pub(crate) fn node_glibc() -> String {
     let loaders = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"];
     let said = loaders.iter().find_map(|path| {
         let mut loader = Command::new(path);
@@ -147,7 +147,7 @@ fn loader_version(said: &str) -> String {
 }
 
 /// Refuses a node whose glibc is older than the environment's libraries need. Unknown versions are let pass.
-pub fn require_glibc(found: &str, needed: Option<&str>) -> Result<(), InterpreterError> {
+pub(crate) fn require_glibc(found: &str, needed: Option<&str>) -> Result<(), InterpreterError> {
     let number = |text: &str| text.split('.').map(|part| part.parse::<u32>().ok()).collect::<Option<Vec<_>>>();
     match needed.map(|needed| (number(found), number(needed), needed)) {
         Some((Some(have), Some(need), needed)) if have < need => {

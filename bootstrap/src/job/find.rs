@@ -24,20 +24,20 @@ const SELF: &str = "/proc/self/exe";
 
 /// A job, and what came with it.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub(crate) struct FoundJob {
     /// The job.
-    pub job: Job,
+    pub(crate) job: Job,
     /// The bytes of the manifest that a launcher carries: not yet known to be those that the job names.
-    pub manifest: Option<Vec<u8>>,
+    pub(crate) manifest: Option<Vec<u8>>,
     /// Where it was.
-    pub origin: Origin,
+    pub(crate) origin: Origin,
     /// This executable, absolute, where the launcher that has the job is one without.
-    pub boot: Option<PathBuf>,
+    pub(crate) boot: Option<PathBuf>,
 }
 
 /// Where a job was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// Appended to this executable, to another, or to a script in place of one.
     Launcher(PathBuf),
     /// A file.
@@ -60,7 +60,7 @@ impl fmt::Display for Origin {
 
 /// Why there is no job.
 #[derive(Debug, thiserror::Error)]
-pub enum FindError {
+pub(crate) enum FindError {
     /// Nobody gave one.
     #[error(
         "no job: this executable carries none, CPACK_JOB is not set and there is no cpack-job.json in {0}; \
@@ -104,7 +104,7 @@ pub enum FindError {
 
 impl FindError {
     /// The exit code that fits.
-    pub const fn exit(&self) -> Exit {
+    pub(crate) const fn exit(&self) -> Exit {
         match self {
             Self::None(_) | Self::Uri(_) => Exit::Usage,
             Self::Store(error) => error.exit(),
@@ -114,7 +114,7 @@ impl FindError {
 }
 
 /// Finds the job of this process.
-pub fn find(settings: &Settings) -> Result<Found, FindError> {
+pub(crate) fn find(settings: &Settings) -> Result<FoundJob, FindError> {
     if let Some(found) = own()? {
         return Ok(found);
     }
@@ -132,7 +132,7 @@ pub fn find(settings: &Settings) -> Result<Found, FindError> {
 /// The job appended to this executable. An executable that cannot be read, or is none of ours, carries none.
 ///
 /// `/proc/self/exe` first: it is this very file even if its path was replaced or a script's `#!` line started it.
-pub fn own() -> Result<Option<Found>, FindError> {
+pub(crate) fn own() -> Result<Option<FoundJob>, FindError> {
     let executed = sys::executed_path();
     let shown = executed.clone().unwrap_or_else(|| SELF.into());
     for path in [Some(SELF.into()), executed].into_iter().flatten() {
@@ -146,7 +146,7 @@ pub fn own() -> Result<Option<Found>, FindError> {
 }
 
 /// The job in the file at `path`: a launcher or a JSON file.
-pub fn from_path(path: &Path) -> Result<Found, FindError> {
+pub(crate) fn from_path(path: &Path) -> Result<FoundJob, FindError> {
     let failed = |source| FindError::Read { path: path.into(), source };
     let file = File::open(path).map_err(failed)?;
     if let Some(found) = from_launcher(&file, path)? {
@@ -157,7 +157,11 @@ pub fn from_path(path: &Path) -> Result<Found, FindError> {
 }
 
 /// The job in a JSON file.
-fn from_json(size: u64, read: impl FnOnce() -> Result<Vec<u8>, FindError>, origin: Origin) -> Result<Found, FindError> {
+fn from_json(
+    size: u64,
+    read: impl FnOnce() -> Result<Vec<u8>, FindError>,
+    origin: Origin,
+) -> Result<FoundJob, FindError> {
     if size > MAX_JSON {
         return Err(FindError::NoJob(origin));
     }
@@ -165,11 +169,11 @@ fn from_json(size: u64, read: impl FnOnce() -> Result<Vec<u8>, FindError>, origi
     if bytes.starts_with(b"\x7fELF") {
         return Err(FindError::NoJob(origin));
     }
-    Ok(Found { job: parse(&bytes, &origin)?, manifest: None, origin, boot: None })
+    Ok(FoundJob { job: parse(&bytes, &origin)?, manifest: None, origin, boot: None })
 }
 
 /// The job that lies in a store: a launcher there, of which only the job is read, or a JSON file.
-fn from_object(object: &ObjectUri) -> Result<Found, FindError> {
+fn from_object(object: &ObjectUri) -> Result<FoundJob, FindError> {
     let store = open(&object.store, &StoreOptions::of_process(BTreeMap::new()))?;
     let missing = || object.not_found("there is no such job: check CPACK_JOB");
     let size = store.stat(&object.key)?.ok_or_else(missing)?.size;
@@ -181,11 +185,11 @@ fn from_object(object: &ObjectUri) -> Result<Found, FindError> {
     from_json(size, || Ok(store.read(&object.key, MAX_JSON)?), origin)
 }
 
-fn from_variable(value: &OsStr) -> Result<Found, FindError> {
+fn from_variable(value: &OsStr) -> Result<FoundJob, FindError> {
     let bytes = value.as_bytes().trim_ascii_start();
     if bytes.first() == Some(&b'{') {
         let origin = Origin::Variable;
-        return Ok(Found { job: parse(bytes, &origin)?, manifest: None, origin, boot: None });
+        return Ok(FoundJob { job: parse(bytes, &origin)?, manifest: None, origin, boot: None });
     }
     match FileOrObject::read(value)? {
         FileOrObject::File(path) => from_path(&path),
@@ -194,7 +198,7 @@ fn from_variable(value: &OsStr) -> Result<Found, FindError> {
 }
 
 /// The job appended to an open file. None: it is no launcher.
-fn from_launcher(file: &File, path: &Path) -> Result<Option<Found>, FindError> {
+fn from_launcher(file: &File, path: &Path) -> Result<Option<FoundJob>, FindError> {
     let failed = |source| FindError::Read { path: path.into(), source };
     let size = file.metadata().map_err(failed)?.len();
     let read = |offset, buffer: &mut [u8]| file.read_exact_at(buffer, offset).map_err(failed);
@@ -205,7 +209,7 @@ fn from_launcher(file: &File, path: &Path) -> Result<Option<Found>, FindError> {
 type Read<'r> = &'r dyn Fn(u64, &mut [u8]) -> Result<(), FindError>;
 
 /// The job at the end of `size` bytes. None: they are no launcher.
-fn appended(read: Read<'_>, size: u64, origin: &Origin) -> Result<Option<Found>, FindError> {
+fn appended(read: Read<'_>, size: u64, origin: &Origin) -> Result<Option<FoundJob>, FindError> {
     let damaged = |source| FindError::Launcher { place: origin.clone(), source };
     let Some(at) = size.checked_sub(TRAILER_SIZE as u64) else { return Ok(None) };
     let mut tail = [0; TRAILER_SIZE];
@@ -217,7 +221,7 @@ fn appended(read: Read<'_>, size: u64, origin: &Origin) -> Result<Option<Found>,
     let job = files.file(job::FILE_NAME).ok_or_else(|| FindError::NoJob(origin.clone()))?;
     let manifest = files.file(job::MANIFEST_NAME).map(<[u8]>::to_vec);
     let boot = files.file(BOOT_NAME).and_then(|_| std::path::absolute(sys::executed_path()?).ok());
-    Ok(Some(Found { job: parse(job, origin)?, manifest, origin: origin.clone(), boot }))
+    Ok(Some(FoundJob { job: parse(job, origin)?, manifest, origin: origin.clone(), boot }))
 }
 
 fn parse(bytes: &[u8], origin: &Origin) -> Result<Job, FindError> {
@@ -232,7 +236,7 @@ mod tests {
     const JOB: &str = r#"{"format":1,"environment":"d40a0c0abbbdc0ac7e6d3941483b5572514440ed6499f914f4a7144772d6cb0d",
         "store":"file:/s","interpreter":{"path":"/usr/bin/python3.11","version":"3.11.7","soabi":"s"}}"#;
 
-    fn with_job(value: &str) -> Result<Found, FindError> {
+    fn with_job(value: &str) -> Result<FoundJob, FindError> {
         find(&Settings::read(|name| (name == "CPACK_JOB").then(|| value.into())).expect("settings"))
     }
 

@@ -2,4 +2,4 @@
 
 mod find;
 
-pub use find::{FindError, Found, Origin, find, from_path, own};
+pub(crate) use find::{FindError, FoundJob, Origin, find, from_path, own};

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use cpack_format::job::{self, Interpreter, Job};
 use cpack_format::manifest::{self, Layer, LayerKind, Manifest};
-use cpack_node::building::{BuildError, Means, Tree, ensure_tree};
-use cpack_node::cache::{Cache, Claim, Claimed, Description, Environment, Found as InCache};
+use cpack_node::building::{BuildError, Means, TreeInputs, Waited, ensure_tree, wait_for_environment};
+use cpack_node::cache::{Cache, Description, Environment, Lookup};
 use cpack_node::timing::{Phase, Timing};
 use cpack_node::tree::Python;
 use cpack_pex::Pex;
@@ -22,14 +22,14 @@ use cpack_pex::file::Metadata;
 use cpack_store::FileStore;
 
 use super::BYTE_CODE;
-use super::layers::{Built, Source, Work};
+use super::pex_layers::{Built, Source, Work};
 use super::python::{self, Chosen};
 use super::reason::Reason;
 use super::setup::{Setup, Variables};
 use crate::boot::Ready;
 use crate::error::BootError;
 use crate::interpreter::{Identity, environment_key};
-use crate::job::{Found, Origin};
+use crate::job::{FoundJob, Origin};
 use crate::message::tell_if_not_as_chosen;
 use crate::settings::Settings;
 use crate::watch::watch;
@@ -38,7 +38,7 @@ use crate::watch::watch;
 const BEAT: Duration = Duration::from_millis(500);
 
 /// The job that a PEX stands for.
-pub(super) fn job(setup: &Setup) -> Found {
+pub(super) fn job(setup: &Setup) -> FoundJob {
     let pex = setup.pex();
     let job = Job {
         format: job::FORMAT,
@@ -53,7 +53,7 @@ pub(super) fn job(setup: &Setup) -> Found {
         pass: Vec::new(),
         cluster: Default::default(),
     };
-    Found { job, manifest: None, origin: Origin::File(pex.path.clone()), boot: None }
+    FoundJob { job, manifest: None, origin: Origin::File(pex.path.clone()), boot: None }
 }
 
 /// An environment that was found.
@@ -127,14 +127,15 @@ fn build_in(
     };
     timing.mark(Phase::Plan);
     let key = key_for(setup, &chosen.choice.identity);
-    let claimed = match wait(&cache, &key, means)? {
-        Waited::There(environment) => {
-            timing.mark(Phase::Wait);
-            return Ok(Ok((ready(cache, key, environment), false)));
-        }
+    let waited = wait_for_environment(&cache, &key, &format!("{key}.pex"), means)?;
+    timing.mark(Phase::Wait);
+    let claimed = match waited {
+        Waited::There(environment) => return Ok(Ok((ready(cache, key, environment), false))),
         Waited::Ours(claimed) => claimed,
     };
-    timing.mark(Phase::Wait);
+    if let Lookup::Ready(environment) = cache.find_environment(&key) {
+        return Ok(Ok((ready(cache, key, environment), false)));
+    }
     let (done, work) = (AtomicBool::new(false), Work { setup, source: &source, chosen: &chosen, cache: &cache });
     let layers = std::thread::scope(|scope| {
         let beating = scope.spawn(|| {
@@ -157,33 +158,6 @@ fn build_in(
     let environment = put_up(setup, &chosen, &key, &cache, layers, means, timing)?;
     drop(claimed);
     Ok(Ok((ready(cache, key, environment), true)))
-}
-
-enum Waited {
-    There(Environment),
-    Ours(Claimed),
-}
-
-/// Waits until the environment is there, or nobody extracts it, or whoever does stands still.
-fn wait(cache: &Cache, key: &str, means: &Means<'_>) -> Result<Waited, BuildError> {
-    let name = format!("{key}.pex");
-    let mut watched = cache.watch(&name);
-    loop {
-        let claim = cache.claim(&name);
-        if let InCache::Ready(environment) = cache.find_environment(key) {
-            return Ok(Waited::There(environment));
-        }
-        if let Claim::Ours(claimed) = claim {
-            return Ok(Waited::Ours(claimed));
-        }
-        if watched.is_stalled(means.stall_timeout) {
-            return Ok(Waited::Ours(Claimed::without_lock()));
-        }
-        if means.stop.is_set() {
-            return Err(BuildError::Stopped(means.stop.reason()));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// Lets Python write byte-code into the empty places for it: each file is written beside its place and renamed.
@@ -213,7 +187,7 @@ fn put_up(
     means: &Means<'_>,
     timing: &mut Timing,
 ) -> Result<Environment, BootError> {
-    let Found { job, .. } = job(setup);
+    let FoundJob { job, .. } = job(setup);
     let (path, version) = (chosen.choice.identity.path.clone(), chosen.choice.version.clone());
     let manifest = manifest_of(setup, chosen, layers);
     let description = Description {
@@ -225,7 +199,7 @@ fn put_up(
         version: version.clone(),
     };
     let python = Python::Node { path, version };
-    let tree = Tree {
+    let inputs = TreeInputs {
         key,
         manifest: &manifest,
         manifest_bytes: &manifest.to_bytes(),
@@ -233,7 +207,7 @@ fn put_up(
         description: &description,
         overlays: &[],
     };
-    let (environment, is_new) = ensure_tree(cache, &tree, means, timing)?;
+    let (environment, is_new) = ensure_tree(cache, &inputs, means, timing)?;
     if is_new {
         // Without it modules are compiled at each start, which is slower and no fault.
         let _ = open_byte_code(&environment.path.join("lib"));

@@ -11,6 +11,7 @@ use cpack_pex::info::BinPath;
 use super::SCRIPTS;
 use super::reason::Reason;
 use super::setup::{Inherit, Setup, Variables};
+use super::templates::fill;
 use crate::entry::EntryError;
 use crate::error::BootError;
 use crate::exec::Exec;
@@ -85,7 +86,7 @@ impl Start<'_> {
         if injects {
             let value =
                 |name: &str| exec.environ.get(OsStr::new(name)).map(|value| value.to_string_lossy().into_owned());
-            line.extend(pex.info.inject_args.iter().filter_map(|text| format(text, &value)).map(Into::into));
+            line.extend(pex.info.inject_args.iter().filter_map(|text| fill(text, &value)).map(Into::into));
         }
         line.extend(self.arguments.iter().cloned());
         exec.arguments = line;
@@ -227,54 +228,9 @@ fn quote(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// Whether an argument that is injected has no fields but those that name variables.
-pub(super) fn can_format(text: &str) -> bool {
-    format(text, &|_| None).is_some()
-}
-
-/// An argument with its fields (`{pex.env.NAME}` or `{pex.env[NAME]}`) replaced, as `str.format` does. None: other fields.
-fn format(text: &str, value: &dyn Fn(&str) -> Option<String>) -> Option<String> {
-    let (mut out, mut rest) = (String::new(), text);
-    while let Some(at) = rest.find(['{', '}']) {
-        let (before, from) = rest.split_at(at);
-        out += before;
-        if let Some(after) = from.strip_prefix("{{").or_else(|| from.strip_prefix("}}")) {
-            out.push_str(&from[..1]);
-            rest = after;
-            continue;
-        }
-        let (field, after) = from.strip_prefix('{')?.split_once('}')?;
-        let name = field.strip_prefix("pex.env")?;
-        let bracketed = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
-        let name = bracketed.or_else(|| name.strip_prefix('.'))?;
-        if name.is_empty() || name.contains(['.', '[', '!', ':', '{']) {
-            return None;
-        }
-        out += &value(name).unwrap_or_default();
-        rest = after;
-    }
-    Some(out + rest)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn fields_of_injected_arguments_name_variables() {
-        let value = |name: &str| (name == "HOME").then(|| "/h".to_owned());
-        for (text, expected) in [
-            ("plain", Some("plain")),
-            ("--x={pex.env.HOME}/{pex.env[HOME]}{pex.env.NONE}", Some("--x=/h//h")),
-            ("{{}}", Some("{}")),
-            ("{pex.env.HOME!r}", None),
-            ("{0}", None),
-            ("{", None),
-            ("}", None),
-        ] {
-            assert_eq!(format(text, &value).as_deref(), expected, "{text}");
-        }
-    }
 
     #[test]
     fn scripts_for_python_are_known() {

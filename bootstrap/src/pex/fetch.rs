@@ -31,7 +31,7 @@ const RANGE: u64 = 8 << 20;
 const KEPT: usize = 8;
 
 /// The local path of an artifact that is named by a path or URI.
-pub fn local(artifact: &OsStr, settings: &Settings) -> Result<PathBuf, BootError> {
+pub(crate) fn local(artifact: &OsStr, settings: &Settings) -> Result<PathBuf, BootError> {
     let object = match FileOrObject::read(artifact)? {
         FileOrObject::File(path) => return Ok(path),
         FileOrObject::Object(object) => object,

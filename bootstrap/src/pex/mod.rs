@@ -5,8 +5,9 @@
 //! | `setup` | its settings, and the variables of upstream's runtime |
 //! | `python` | the interpreter, and which distributions are active for it |
 //! | `build` | finds the environment, or puts it up |
-//! | `layers` | extracts what is missing |
+//! | `pex_layers` | extracts what is missing |
 //! | `entry` | what runs: entry point, module, script, interpreter |
+//! | `templates` | injected arguments that name variables |
 //! | `fetch` | a PEX that lies in a store |
 //! | `reason` | why a PEX is handed over |
 //!
@@ -23,10 +24,11 @@
 mod build;
 mod entry;
 mod fetch;
-mod layers;
+mod pex_layers;
 mod python;
 mod reason;
 mod setup;
+mod templates;
 
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
@@ -44,8 +46,8 @@ use crate::sys;
 use reason::Reason;
 use setup::{Setup, Variables};
 
-pub use cpack_pex::is_pex;
-pub use fetch::local;
+pub(crate) use cpack_pex::is_pex;
+pub(crate) use fetch::local;
 
 /// The scripts of an environment and what each starts.
 const SCRIPTS: &str = "share/cluster-pack/scripts.json";
@@ -54,7 +56,7 @@ const SCRIPTS: &str = "share/cluster-pack/scripts.json";
 const BYTE_CODE: &str = "__pycache__";
 
 /// Starts the PEX at `path` with `arguments`. Returns only if that fails.
-pub fn start(
+pub(crate) fn start(
     path: &Path,
     settings: &Settings,
     arguments: &[OsString],

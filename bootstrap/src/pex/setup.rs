@@ -11,6 +11,7 @@ use cpack_pex::info::{InheritPath, PexInfo};
 use cpack_pex::places::Order;
 
 use super::reason::Reason;
+use super::templates::can_fill;
 use crate::error::BootError;
 
 /// The variables of upstream's runtime that are set.
@@ -186,7 +187,7 @@ fn handed_over(info: &PexInfo, variables: &Variables) -> Option<Reason> {
     let unsupported = [
         (info.script.is_some() && info.entry_point.is_some(), "a script and an entry point"),
         (info.distributions.keys().any(|name| !name.ends_with(".whl")), "distributions that are no wheels"),
-        (!info.inject_args.iter().all(|text| super::entry::can_format(text)), "arguments with unusual fields"),
+        (!info.inject_args.iter().all(|text| can_fill(text)), "arguments with unusual fields"),
     ];
     unsupported.into_iter().find(|(has, _)| *has).map(|(_, what)| Reason::Setting(what))
 }

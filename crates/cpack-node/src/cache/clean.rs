@@ -32,8 +32,9 @@ use cpack_format::Digest;
 use nix::sys::statvfs::{Statvfs, statvfs};
 
 use super::environments::{layers_of, lease_path};
+use super::own_directory::{Cache, ENVIRONMENTS, LAYERS, LOCKS, PRIVATE, STAGING};
 use super::staging::{disown, unique_name};
-use super::{Cache, ENVIRONMENTS, LAYERS, LOCKS, PRIVATE, STAGING, Staging, commit, flock, lease, remove_tree};
+use super::{Staging, commit, flock, lease, remove_tree};
 
 /// A directory without a living owner is left alone this long: its owner may not have locked it yet.
 const YOUNG: Duration = Duration::from_secs(60);
@@ -82,7 +83,7 @@ pub struct Cleaned {
 pub fn clean(cache: &Cache, cleaning: &Cleaning<'_>) -> io::Result<Cleaned> {
     let deadline = Instant::now().checked_add(cleaning.time);
     let (started, recent) = (SystemTime::now(), cleaning.recent);
-    let (staging, in_use, cleaned) = (cache.bin(deadline)?, None, Cleaned::default());
+    let (staging, in_use, cleaned) = (cache.trash(deadline)?, None, Cleaned::default());
     let mut cleaner = Cleaner { cache, started, recent, staging, deadline, in_use, cleaned };
     cleaner.abandoned()?;
     let mut size = cleaner.size()?;
@@ -206,7 +207,7 @@ impl Cleaner<'_> {
         let Some(aside) = self.cache.discard_layer(content, &self.staging)? else { return Ok(0) };
         if lease::last_used(&Cache::state_file(&aside)) != used {
             // Where there is one again, it was built by whoever found this one gone.
-            let _ = commit::publish(&aside, &self.cache.layer(content));
+            let _ = commit::commit(&aside, &self.cache.layer(content));
             return Ok(0);
         }
         point("clean.layer")?;
@@ -239,7 +240,7 @@ impl Cleaner<'_> {
         point("clean.environment")?;
         if !is_same(locked.as_ref(), &lease_path(&aside)) {
             // This process stood still for long, and another put up a new tree meanwhile.
-            let _ = commit::publish(&aside, &place);
+            let _ = commit::commit(&aside, &place);
             return Ok(false);
         }
         let _ = fs::remove_file(self.cache.lock_path(key));
@@ -356,7 +357,7 @@ mod tests {
         let staged = Cache::stage_layer(&staging, &content).expect("stages");
         fs::copy(scratch.path().join("file"), staged.files().join("file")).expect("copies");
         seal_directories(staged.files()).expect("seals");
-        cache.publish_layer(&staged, size).expect("publishes");
+        cache.commit_layer(&staged, size).expect("publishes");
         set_age(&cache.layer_state_file(&content), RECENT * 2);
         content
     }
@@ -380,7 +381,7 @@ mod tests {
             version: String::new(),
         };
         write_records(&tree, cache, &description, b"{}", layers).expect("writes");
-        cache.publish_environment(&tree, key).expect("publishes");
+        cache.commit_environment(&tree, key).expect("publishes");
         set_age(&lease_path(&cache.environment_path(key)), age);
     }
 
@@ -447,7 +448,7 @@ mod tests {
         let overlay = layer(&cache, "overlay", 100);
         let recent = layer(&cache, "recent", 100);
         cache.touch_layer(&recent);
-        let super::super::Found::Ready(environment) = cache.find_environment("leased") else { panic!("is there") };
+        let super::super::Lookup::Ready(environment) = cache.find_environment("leased") else { panic!("is there") };
         let lease = cache.lease_layer(&overlay).expect("is there");
         set_age(&cache.layer_state_file(&overlay), RECENT * 2);
         assert_eq!(run(&cache, 0, None), Cleaned { in_use: 1, ..Cleaned::default() });

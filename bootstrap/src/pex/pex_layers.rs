@@ -13,7 +13,7 @@ use cpack_format::Digest;
 use cpack_format::job::minor;
 use cpack_format::zip::Entry;
 use cpack_node::building::{BuildError, Means};
-use cpack_node::cache::{Cache, Staging, content_of, seal_directories};
+use cpack_node::cache::{Cache, Staging, content_of, seal_directories, size_of};
 use cpack_pex::PexError;
 use cpack_pex::file::{Archive, Files, Metadata, Root};
 use cpack_pex::finish::finish;
@@ -109,7 +109,7 @@ impl Work<'_> {
             }
             byte_code_directories(&root.join(format!("lib/python{minor}/site-packages"))).map_err(failed)?;
             let files = places.iter().flat_map(|places| places.values()).filter(|(at, _)| *at == index).count() as u64;
-            let content = publish(&root, self.cache, staging, means).map_err(failed)?;
+            let content = commit(&root, self.cache, staging, means).map_err(failed)?;
             built.push(Built { part, content, files });
         }
         Ok(Ok(built))
@@ -226,25 +226,13 @@ fn copy(files: &Files, places: &Places, root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Publishes the files of a layer under the digest of their content.
-fn publish(files: &Path, cache: &Cache, staging: &Staging, means: &Means<'_>) -> io::Result<Digest> {
+/// Moves the files of a layer into the cache, under the digest of their content.
+fn commit(files: &Path, cache: &Cache, staging: &Staging, means: &Means<'_>) -> io::Result<Digest> {
     let content = content_of(files, means.threads, &|| {})?;
     let staged = Cache::stage_layer(staging, &content)?;
     fs::remove_dir(staged.files())?;
     fs::rename(files, staged.files())?;
     seal_directories(staged.files())?;
-    let size = size_of(staged.files())?;
-    cache.publish_layer(&staged, size)?;
+    cache.commit_layer(&staged, size_of(staged.files())?)?;
     Ok(content)
-}
-
-/// Bytes of all files below `directory`.
-fn size_of(directory: &Path) -> io::Result<u64> {
-    let mut size = 0;
-    for item in fs::read_dir(directory)? {
-        let item = item?;
-        let stat = item.metadata()?;
-        size += if stat.is_dir() { size_of(&item.path())? } else { stat.len() };
-    }
-    Ok(size)
 }
