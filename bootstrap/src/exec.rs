@@ -1,4 +1,5 @@
-//! Becoming Python: one function that consumes a value which says all that the next program gets.
+//! Replaces this process with Python. `Exec` holds everything the new program receives: path, arguments, environment, and
+//! how standard descriptors and `SIGPIPE` were.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
@@ -9,16 +10,14 @@ use std::path::PathBuf;
 
 use crate::sys::{self, AtStart};
 
-/// What is executed.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Exec {
-    /// The file.
     pub(crate) program: PathBuf,
-    /// `argv`, the first being what the program takes for its own path.
+    /// `argv`. The program takes the first for its own path.
     pub(crate) arguments: Vec<OsString>,
-    /// The environment variables, all of them.
+    /// All environment variables.
     pub(crate) environ: BTreeMap<OsString, OsString>,
-    /// How this process was started: standard descriptors and `SIGPIPE` are handed on like that.
+    /// How this process was started: the program gets standard descriptors and `SIGPIPE` as they were then.
     pub(crate) at_start: AtStart,
 }
 

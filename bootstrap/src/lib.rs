@@ -11,6 +11,7 @@
 //! | `path`, `entry`, `exec` | `PYTHONPATH`, what runs, and running it |
 //! | `start` | the start as a whole, from arguments to Python |
 //! | `boot` | the start of a job |
+//! | `attempts` | whether one attempt to build settles the start |
 //! | `command` | `--cpack info`, `status`, `verify` … |
 //! | `pex` | starting a PEX file |
 //! | `watch`, `error`, `message` | stopping, failing, telling |
@@ -20,6 +21,7 @@
 //! **Standard output belongs to Python**: nothing is written there before `exec`. Standard error gets one line, and only
 //! when something is wrong. Standard input is never read.
 
+mod attempts;
 mod boot;
 mod command;
 mod entry;

@@ -1,7 +1,7 @@
 //! `PYTHONPATH`: overlays, then what the framework set, then the environment, which needs no entry.
 //!
 //! Spark puts its own `pyspark.zip` there, which must stay ahead of the environment's pyspark to match the JVM. What a
-//! launcher adds it writes down ([`crate::settings::left::ADDED_PATH`]), so that a launcher which is started inside its
+//! launcher adds it writes down ([`crate::settings::exported::ADDED_PATH`]), so that a launcher which is started inside its
 //! process can take the outer one's overlays away again.
 
 use std::ffi::{OsStr, OsString};

@@ -1,19 +1,21 @@
-//! Every environment variable that the boot looks at: declared here, read once.
+//! Every environment variable that `cpack-boot` reads: declared here, read once.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cpack_node::building::Means;
 use cpack_node::cache::Places;
 use cpack_node::node::Node;
+use cpack_node::stop::Stop;
+use cpack_store::Store;
 
 /// A variable that people set.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Variable {
-    /// Its name.
     pub(crate) name: &'static str,
-    /// What it does, for `--cpack help` and the README.
+    /// What `--cpack help` and the README say of it.
     pub(crate) help: &'static str,
 }
 
@@ -43,13 +45,13 @@ pub(crate) const VARIABLES: &[Variable] = &[
     Variable { name: "CPACK_LOG", help: "1: say on standard error where the time went" },
 ];
 
-/// Variables that the boot leaves for those that it starts.
-pub(crate) mod left {
-    /// The entries of `PYTHONPATH` that a launcher added: one that is started inside removes them.
+/// Variables that a start exports to Python.
+pub(crate) mod exported {
+    /// The entries of `PYTHONPATH` that a launcher added. A launcher that is started inside removes them.
     pub(crate) const ADDED_PATH: &str = "CPACK_ADDED_PATH";
-    /// The launcher that was started, absolute: code inside can start another job with it.
+    /// The absolute path of the launcher. Code inside can start another job with it.
     pub(crate) const LAUNCHER: &str = "CPACK_LAUNCHER";
-    /// `cpack-boot`, absolute, where the launcher has none in itself: it is whole only with it.
+    /// The absolute path of `cpack-boot`, if the launcher is a script that starts it.
     pub(crate) const BOOT: &str = "CPACK_LAUNCHER_BOOT";
     /// The directory of the environment.
     pub(crate) const ENVIRONMENT: &str = "CPACK_ENVIRONMENT";
@@ -61,48 +63,31 @@ const CACHE_LIMIT: u64 = 50 << 30;
 /// Default of `CPACK_STALL_TIMEOUT`: a piece of 8 MiB takes a tenth of a second where all is well.
 const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A setting that cannot be understood.
+/// A variable with a value that cannot be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name} is {value:?}: expected {expected}")]
 pub(crate) struct SettingError {
-    /// The variable.
     pub(crate) name: &'static str,
-    /// Its value.
     pub(crate) value: String,
-    /// What it should be.
     pub(crate) expected: &'static str,
 }
 
-/// What people set, and what the node says about itself.
+/// The variables that the user and the node set, by the names in [`Settings::read`]. Sizes are in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
-    /// `CPACK_JOB`.
     pub(crate) job: Option<OsString>,
-    /// `CPACK_ARTIFACT`.
     pub(crate) artifact: Option<OsString>,
-    /// `CPACK_CACHE_LIMIT`, in bytes.
     pub(crate) cache_limit: u64,
-    /// `CPACK_CACHE_RESERVE`, in bytes.
     pub(crate) cache_reserve: Option<u64>,
-    /// `CPACK_THREADS`.
     pub(crate) threads: Option<usize>,
-    /// `CPACK_PYTHON`.
     pub(crate) python: Option<PathBuf>,
-    /// `CPACK_INTERPRETER`.
     pub(crate) interpreter: bool,
-    /// `CPACK_WRITABLE`.
     pub(crate) writable: bool,
-    /// `CPACK_STALL_TIMEOUT`.
     pub(crate) stall_timeout: Duration,
-    /// `CPACK_METRICS`.
     pub(crate) metrics: Option<PathBuf>,
-    /// `CPACK_TRACE`.
     pub(crate) trace: Option<PathBuf>,
-    /// `CPACK_LOG`.
     pub(crate) log: bool,
-    /// What says where a cache may be.
     pub(crate) places: Places,
-    /// `PATH`.
     pub(crate) path: OsString,
 }
 
@@ -112,12 +97,17 @@ impl Settings {
         Node::new(&self.places, self.cache_limit, self.cache_reserve)
     }
 
+    /// What building needs: these settings, a store, and the request to stop.
+    pub(crate) fn means<'a>(&self, store: &'a dyn Store, stop: &'a Stop) -> Means<'a> {
+        Means { store, threads: self.threads(), stall_timeout: self.stall_timeout, stop }
+    }
+
     /// Reads the settings of this process.
     pub(crate) fn from_process() -> Result<Self, SettingError> {
         Self::read(|name| std::env::var_os(name))
     }
 
-    /// Reads the settings; `lookup` gives the value of a variable. An empty value counts as none.
+    /// Reads the settings; `lookup` returns the value of a variable. An empty value counts as none.
     pub(crate) fn read(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Self, SettingError> {
         let value = |name: &str| lookup(name).filter(|value| !value.is_empty());
         let path = |name: &str| value(name).map(PathBuf::from);
@@ -157,9 +147,8 @@ impl Settings {
         })
     }
 
-    /// The threads to use: as set, else the CPUs that affinity and cgroup give, at most 16.
-    ///
-    /// More than 16 do not help: a local disk is the limit long before.
+    /// The threads to use: `CPACK_THREADS`, or else the CPUs that affinity and cgroup allow, at most 16. More do not help: a
+    /// local disk is the limit long before.
     pub(crate) fn threads(&self) -> usize {
         self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from).min(16))
     }

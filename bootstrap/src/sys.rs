@@ -1,8 +1,8 @@
 //! The few libc calls that no safe wrapper offers, each behind a safe function.
 //!
 //! Rust's runtime changes the process before `main`: it ignores `SIGPIPE` and opens `/dev/null` on closed standard
-//! descriptors. Whoever becomes Python must hand on what it was given, so [`at_start`] tells how things were: it is
-//! recorded by a function of `.init_array`, which runs before the runtime.
+//! descriptors. Python must get them as this process got them, so a function of `.init_array`, which runs before the
+//! runtime, records how they were ([`at_start`]).
 
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt as _;
@@ -48,7 +48,6 @@ static INIT: extern "C" fn() = {
     record
 };
 
-/// How the process was started.
 pub(crate) fn at_start() -> AtStart {
     let record = RECORD.load(Ordering::Relaxed);
     AtStart {
@@ -66,7 +65,7 @@ pub(crate) fn restore(start: AtStart) {
     }
     for (fd, closed) in (0..).zip(start.closed) {
         if closed {
-            // SAFETY: the descriptor is `/dev/null`, opened by the runtime and owned by nobody else.
+            // SAFETY: the descriptor is `/dev/null`, which the runtime opened; no other code owns it.
             unsafe { libc::close(fd) };
         }
     }
@@ -75,7 +74,7 @@ pub(crate) fn restore(start: AtStart) {
 /// Keeps glibc from loading the host's name service modules into a static executable.
 ///
 /// The modules that `/etc/nsswitch.conf` names were made for the host's glibc; loaded into this one they end the
-/// process (seen: SIGABRT, SIGFPE, SIGSEGV). Only the built-in sources are asked from here on.
+/// process (seen: SIGABRT, SIGFPE, SIGSEGV). From here on glibc asks only its built-in sources.
 pub(crate) fn plain_name_service() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[expect(unsafe_code, reason = "glibc's only way to ignore nsswitch.conf")]
@@ -91,10 +90,10 @@ pub(crate) fn plain_name_service() {
     }
 }
 
-/// The path that this process was executed by, as the kernel noted it. Known without `/proc`.
+/// The path that this process was executed by, as the kernel passed it. Works without `/proc`.
 #[expect(unsafe_code, reason = "getauxval(3) has no safe wrapper")]
 pub(crate) fn executed_path() -> Option<PathBuf> {
-    // SAFETY: getauxval has no precondition; it gives 0 for what the kernel did not pass.
+    // SAFETY: getauxval has no precondition; it returns 0 for an entry that the kernel did not pass.
     let address = unsafe { libc::getauxval(libc::AT_EXECFN) };
     let pointer = address as *const libc::c_char;
     if pointer.is_null() {
@@ -131,7 +130,7 @@ pub(crate) fn stop_signal() -> Option<i32> {
     Some(STOP_SIGNAL.load(Ordering::Relaxed)).filter(|signal| *signal != 0)
 }
 
-/// Ends the process by the signal, so that whoever waits for it sees why.
+/// Ends the process by the signal, so that the parent process sees why.
 #[expect(unsafe_code, reason = "signal(2) and raise(3)")]
 pub(crate) fn die_by(signal: i32) {
     // SAFETY: neither call has a precondition; the default action of the caught signals ends the process.

@@ -9,13 +9,13 @@ use cpack_node::tree::Python;
 use cpack_store::{Key, Store, StoreOptions, StoreUri, open};
 
 use super::{Boot, Means, Phase, Ready, Timing, TreeInputs};
+use crate::attempts::settle;
 use crate::error::BootError;
 use crate::interpreter::{Search, choose, environment_key, node_glibc, require_glibc, require_platform};
-use crate::message::tell_if_not_as_chosen;
 use crate::settings::Settings;
 use crate::watch::{Watching, watch};
 
-/// What is opened and started only when something is to be built.
+/// What only a start that builds something opens: the store, and the watching thread.
 #[derive(Debug)]
 pub(crate) struct Materials {
     store: Box<dyn Store>,
@@ -24,18 +24,12 @@ pub(crate) struct Materials {
 }
 
 impl Materials {
-    /// What building needs.
     pub(crate) fn means(&self, settings: &Settings) -> Means<'_> {
-        Means {
-            store: &*self.store,
-            threads: settings.threads(),
-            stall_timeout: settings.stall_timeout,
-            stop: &self.stop,
-        }
+        settings.means(&*self.store, &self.stop)
     }
 }
 
-/// What an environment will be made from.
+/// What a cold start builds from.
 struct Plan {
     manifest: Manifest,
     bytes: Vec<u8>,
@@ -45,7 +39,7 @@ struct Plan {
 }
 
 impl Boot<'_> {
-    /// Opens the job's store, and starts to watch whether anybody still wants this.
+    /// Opens the job's store, and starts the watching thread.
     pub(crate) fn materials(&self) -> Result<Materials, BootError> {
         let uri: StoreUri = self.job().store.parse()?;
         let options = StoreOptions::of_process(self.job().cluster.clone());
@@ -54,14 +48,14 @@ impl Boot<'_> {
         Ok(Materials { store, stop, _watching: watching })
     }
 
-    /// Builds the environment in the best place there is.
+    /// Builds the environment in the best place that can take it.
     pub(super) fn build(&self, timing: &mut Timing) -> Result<Ready, BootError> {
         let materials = self.materials()?;
         let plan = self.plan(&*materials.store)?;
         timing.mark(Phase::Plan);
         let means = materials.means(self.settings);
         if !self.settings.writable {
-            // An interpreter behind a shim is known only now that it was asked.
+            // The warm path does not find an interpreter behind a shim: it was asked only now.
             if let Some((cache, key, environment)) = self.node.look([plan.key.clone()]) {
                 return self.add_overlays(cache, Some(key), environment, timing);
             }
@@ -70,13 +64,8 @@ impl Boot<'_> {
         let mut attempts = self.node.attempts(&wanted);
         loop {
             let cache = attempts.next_cache(timing)?;
-            match self.build_in(cache, &plan, &means, timing) {
-                Err(BootError::Build(error)) => attempts.failed(error)?,
-                Err(error) => return Err(error),
-                Ok(ready) => {
-                    tell_if_not_as_chosen(&attempts);
-                    return Ok(ready);
-                }
+            if let Some(ready) = settle(&mut attempts, self.build_in(cache, &plan, &means, timing))? {
+                return Ok(ready);
             }
         }
     }
@@ -133,7 +122,7 @@ impl Boot<'_> {
         Ok(Plan { manifest, bytes, python, key, description })
     }
 
-    /// The manifest that the job names, from the launcher or the store, and where it was.
+    /// The manifest that the job names, from the launcher or the store, and its location for messages.
     pub(crate) fn manifest_bytes(&self, store: &dyn Store) -> Result<(Vec<u8>, String), BootError> {
         let expected = self.job().environment;
         let key = Key::environment(&expected);

@@ -1,4 +1,4 @@
-//! A start, from the job to what is executed.
+//! A start of a job, from the job to the program that replaces this process.
 
 mod become_python;
 mod cold;
@@ -18,7 +18,7 @@ use crate::error::BootError;
 use crate::exec::Exec;
 use crate::interpreter::{Identity, Search, environment_key};
 use crate::job::{FoundJob, Origin};
-use crate::settings::{Settings, left};
+use crate::settings::{Settings, exported};
 use crate::{path, sys};
 
 pub(crate) use become_python::{become_python, run};
@@ -39,13 +39,13 @@ pub(crate) struct Ready {
     pub(crate) prefix: PathBuf,
     /// The cache that it is in.
     pub(crate) cache: Cache,
-    /// Its name there; none for a private copy.
+    /// Its name there; `None` for a private copy.
     pub(crate) key: Option<String>,
-    /// Where the job's overlays are, in the order of the path.
+    /// Directories of the job's overlays, in the order of the path.
     pub(crate) overlays: Vec<PathBuf>,
-    /// Where the job's payload is.
+    /// Directory of the job's payload.
     pub(crate) payload: Option<PathBuf>,
-    /// Keep clean-up away.
+    /// Keep clean-up from removing the environment and its overlays.
     pub(crate) leases: Vec<Lease>,
 }
 
@@ -55,12 +55,11 @@ impl<'a> Boot<'a> {
         Self { found, settings, arguments, node: settings.node() }
     }
 
-    /// The job.
     pub(crate) fn job(&self) -> &Job {
         &self.found.job
     }
 
-    /// The launcher that carries the job, if one does, as it can be found from any directory.
+    /// The absolute path of the launcher that carries the job.
     fn launcher(&self) -> Option<PathBuf> {
         match &self.found.origin {
             Origin::Launcher(path) => std::path::absolute(path).ok(),
@@ -68,7 +67,7 @@ impl<'a> Boot<'a> {
         }
     }
 
-    /// Makes the environment ready: finds it, or builds it.
+    /// Finds the environment, or builds it.
     pub(crate) fn prepare(&self, timing: &mut Timing) -> Result<Ready, BootError> {
         if let Some(name) = self.job().pass.iter().find(|name| std::env::var_os(name).is_none()) {
             return Err(BootError::Variable(name.clone()));
@@ -81,7 +80,7 @@ impl<'a> Boot<'a> {
         }
     }
 
-    /// Looks for the environment in all caches: the warm path. Nothing is created, started or locked but the lease.
+    /// Looks for the environment in all caches: the warm path. Creates and starts nothing, and locks only the lease.
     pub(crate) fn look(&self) -> Option<(Cache, String, Environment)> {
         let (id, wanted) = (&self.job().environment, &self.job().interpreter);
         let minor = job::minor(&wanted.version);
@@ -89,35 +88,35 @@ impl<'a> Boot<'a> {
         if wanted.shipped {
             return self.node.look([key(None)]);
         }
-        // One name for each interpreter that it may have been built for; mostly the first is the one.
+        // The environment may have been built for any of these interpreters, mostly for the first.
         self.node.look(Search::new(self.job(), self.settings).identities().map(|identity| key(Some(&identity))))
     }
 
-    /// What is executed in an environment that is ready.
+    /// The program that runs in a ready environment.
     pub(crate) fn exec(&self, ready: &Ready) -> Result<Exec, BootError> {
         let entry = if self.settings.interpreter { &Entry::Interpreter } else { &self.job().entry };
         let line = command_line(entry, &ready.prefix, ready.payload.as_deref(), self.arguments)?;
         let mut environ: std::collections::BTreeMap<OsString, OsString> = std::env::vars_os().collect();
-        // Another Python's home would take the standard library from there.
+        // Python would take its standard library from there.
         environ.remove(OsStr::new("PYTHONHOME"));
         for (name, value) in &self.job().environ {
             environ.insert(name.into(), value.into());
         }
         let current = |name: &str| environ.get(OsStr::new(name)).cloned();
         let merged =
-            path::merge(&ready.overlays, current("PYTHONPATH").as_deref(), current(left::ADDED_PATH).as_deref());
-        for (name, value) in [("PYTHONPATH", merged.path), (left::ADDED_PATH, merged.added)] {
+            path::merge(&ready.overlays, current("PYTHONPATH").as_deref(), current(exported::ADDED_PATH).as_deref());
+        for (name, value) in [("PYTHONPATH", merged.path), (exported::ADDED_PATH, merged.added)] {
             match value {
                 Some(value) => environ.insert(name.into(), value),
                 None => environ.remove(OsStr::new(name)),
             };
         }
-        environ.insert(left::ENVIRONMENT.into(), ready.prefix.clone().into());
-        // Said of this start, not of those that it leads to.
+        environ.insert(exported::ENVIRONMENT.into(), ready.prefix.clone().into());
+        // It concerns this start, not a launcher that is started inside.
         environ.remove(OsStr::new("CPACK_INTERPRETER"));
         let launcher = self.launcher();
         let boot = self.found.boot.clone().filter(|_| launcher.is_some());
-        for (name, value) in [(left::LAUNCHER, launcher), (left::BOOT, boot)] {
+        for (name, value) in [(exported::LAUNCHER, launcher), (exported::BOOT, boot)] {
             match value {
                 Some(path) => environ.insert(name.into(), path.into()),
                 None => environ.remove(OsStr::new(name)),

@@ -1,9 +1,9 @@
 //! The interpreter on the node: the recorded one, the same `X.Y` on `PATH` and in the usual places, or `CPACK_PYTHON`.
 //!
 //! An environment in the node cache belongs to one interpreter. Its key holds the digest of the interpreter's real path,
-//! size, modification time and inode, so the warm path recognises it by `stat` alone and starts nothing. Only when an
-//! environment is to be built is the interpreter asked ([`probe`]) what it is; a tree under a key is therefore the
-//! proof that its interpreter was asked once and fitted.
+//! size, modification time and inode, so the warm path recognises it by `stat` alone and starts nothing. Only a start that
+//! builds an environment runs the interpreter to ask what it is ([`probe`]); a tree under a key therefore proves that its
+//! interpreter was asked once and fitted.
 
 mod probe;
 
@@ -38,7 +38,7 @@ const USUAL_PLACES: &[&str] = &[
     "/opt/pyenv/versions/{}*/bin",
 ];
 
-/// Which interpreter is looked for, and where.
+/// Which interpreter a start looks for, and where.
 #[derive(Debug, Clone)]
 pub(crate) struct Search<'a> {
     /// `X.Y`.
@@ -47,7 +47,7 @@ pub(crate) struct Search<'a> {
     pub(crate) soabi: &'a str,
     /// The interpreter on the client, tried first.
     recorded: &'a Path,
-    /// `CPACK_PYTHON`: no other is tried.
+    /// `CPACK_PYTHON`: the only one that is tried.
     forced: Option<&'a Path>,
     /// `PATH`.
     path: &'a OsStr,
@@ -83,7 +83,7 @@ impl<'a> Search<'a> {
         Self { minor, soabi: "", recorded: Path::new(""), forced: None, path, home }
     }
 
-    /// Paths at which the interpreter may be, best first. Nothing is looked at before the iterator gets there.
+    /// Paths at which the interpreter may be, best first. The iterator reads a directory only when it gets there.
     pub(crate) fn candidates(&self) -> impl Iterator<Item = PathBuf> + '_ {
         let name = format!("python{}", self.minor);
         let named = self.forced.unwrap_or(self.recorded).to_owned();
@@ -94,7 +94,7 @@ impl<'a> Search<'a> {
         std::iter::once(named).filter(|p| !p.as_os_str().is_empty()).chain(others.into_iter().flatten())
     }
 
-    /// The identities of those that are there, each once.
+    /// The identities of the candidates that exist, each once.
     pub(crate) fn identities(&self) -> impl Iterator<Item = Identity> + '_ {
         let mut seen = Vec::new();
         self.candidates().filter_map(|path| identify(&path)).filter(move |identity| {
@@ -121,7 +121,7 @@ impl<'a> Search<'a> {
             .into_iter()
             .flatten()
             .flatten()
-            // "3.1" is not to find 3.11: what follows the version is no digit.
+            // "3.1" must not find 3.11: no digit follows the version.
             .filter(|e| {
                 let name = e.file_name();
                 let ending = name.as_bytes().strip_prefix(start.as_bytes());
@@ -134,7 +134,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// The identity of the executable at `path`. None: there is none.
+/// The identity of the executable at `path`; `None` if there is none.
 pub(crate) fn identify(path: &Path) -> Option<Identity> {
     let path = fs::canonicalize(path).ok()?;
     let metadata = fs::metadata(&path).ok().filter(|m| m.is_file() && m.mode() & 0o111 != 0)?;
@@ -146,7 +146,7 @@ pub(crate) fn identify(path: &Path) -> Option<Identity> {
     Some(Identity { path, digest: hasher.finalize().into() })
 }
 
-/// The name of an environment in the node cache: the environment id, and what stands for its interpreter.
+/// The name of an environment in the node cache: the environment id, and a digest for its interpreter.
 ///
 /// A shipped interpreter is part of the environment, so its version and ABI are enough.
 pub(crate) fn environment_key(environment: &Digest, minor: &str, soabi: &str, identity: Option<&Identity>) -> String {
@@ -159,7 +159,7 @@ pub(crate) fn environment_key(environment: &Digest, minor: &str, soabi: &str, id
     format!("{environment}-{}", digest.get(..16).unwrap_or(&digest))
 }
 
-/// Whether the file is a boot or a launcher, which would start itself again and again.
+/// Whether the file is `cpack-boot` or a launcher, which would start itself again and again.
 fn is_own(path: &Path) -> bool {
     let Ok(file) = fs::File::open(path) else { return false };
     let Ok(found) = file.metadata() else { return false };
@@ -167,7 +167,7 @@ fn is_own(path: &Path) -> bool {
         || is_launcher(found.len(), |bytes, at| file.read_exact_at(bytes, at))
 }
 
-/// Whether the file is the interpreter that an environment of a node cache ships: it may be cleaned up any time.
+/// Whether the file is an interpreter that an environment in a node cache ships: clean-up may remove it any time.
 fn is_cached(path: &Path) -> bool {
     let prefix = path.parent().and_then(Path::parent);
     prefix.is_some_and(|prefix| prefix.join(cpack_node::cache::RECORDS).is_dir())

@@ -1,6 +1,6 @@
 //! From PEX files to an environment in the node cache.
 //!
-//! Those who start the same PEX at once wait for the first ([`wait`]), unless it stands still.
+//! Processes that start the same PEX at once wait for the first ([`wait_for_environment`]), unless it makes no progress.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -26,15 +26,15 @@ use super::pex_layers::{Built, Source, Work};
 use super::python::{self, Chosen};
 use super::reason::Reason;
 use super::setup::{Setup, Variables};
+use crate::attempts::settle;
 use crate::boot::Ready;
 use crate::error::BootError;
 use crate::interpreter::{Identity, environment_key};
 use crate::job::{FoundJob, Origin};
-use crate::message::tell_if_not_as_chosen;
 use crate::settings::Settings;
 use crate::watch::watch;
 
-/// How often a claim tells that its holder is alive.
+/// How often the extracting process notes progress in its claim.
 const BEAT: Duration = Duration::from_millis(500);
 
 /// The job that a PEX stands for.
@@ -56,7 +56,6 @@ pub(super) fn job(setup: &Setup) -> FoundJob {
     FoundJob { job, manifest: None, origin: Origin::File(pex.path.clone()), boot: None }
 }
 
-/// An environment that was found.
 pub(super) fn ready(cache: Cache, key: String, environment: Environment) -> Ready {
     Ready {
         prefix: environment.path,
@@ -80,7 +79,7 @@ pub(super) fn look(setup: &Setup, variables: &Variables, settings: &Settings) ->
     found.map(|(cache, key, environment)| ready(cache, key, environment))
 }
 
-/// Builds the environment; or tells why the PEX is handed over.
+/// Builds the environment, or says why the PEX is handed over.
 pub(super) fn build(
     setup: &Setup,
     variables: &Variables,
@@ -90,28 +89,22 @@ pub(super) fn build(
 ) -> Result<Result<Ready, Reason>, BootError> {
     let (stop, _watching) = watch(arguments);
     let store = FileStore::new(setup.pex().path.parent().unwrap_or(Path::new("/")));
-    let means =
-        Means { store: &store, threads: settings.threads(), stall_timeout: settings.stall_timeout, stop: &stop };
+    let means = settings.means(&store, &stop);
     let node = settings.node();
     let mut attempts = node.attempts(&[]);
     loop {
         let cache = attempts.next_cache(timing)?;
         let choose = |metadata: &[_]| python::choose(setup, metadata, variables, settings);
-        match build_in(cache, setup, &means, timing, choose) {
-            Err(BootError::Build(error)) => attempts.failed(error)?,
-            Err(error) => return Err(error),
-            Ok(built) => {
-                tell_if_not_as_chosen(&attempts);
-                if let Ok((ready, true)) = &built {
-                    node.clean(&ready.cache, ready.key.as_deref().unwrap_or_default(), timing);
-                }
-                return Ok(built.map(|(ready, _)| ready));
+        if let Some(built) = settle(&mut attempts, build_in(cache, setup, &means, timing, choose))? {
+            if let Ok((ready, true)) = &built {
+                node.clean(&ready.cache, ready.key.as_deref().unwrap_or_default(), timing);
             }
+            return Ok(built.map(|(ready, _)| ready));
         }
     }
 }
 
-/// Builds the environment in one cache. True: it was not there.
+/// Builds the environment in one cache. Returns whether this process built it.
 fn build_in(
     cache: Cache,
     setup: &Setup,
@@ -155,12 +148,12 @@ fn build_in(
     };
     timing.mark(Phase::Extract);
     timing.counts.built += layers.len() as u64;
-    let environment = put_up(setup, &chosen, &key, &cache, layers, means, timing)?;
+    let environment = link(setup, &chosen, &key, &cache, layers, means, timing)?;
     drop(claimed);
     Ok(Ok((ready(cache, key, environment), true)))
 }
 
-/// Lets Python write byte-code into the empty places for it: each file is written beside its place and renamed.
+/// Lets Python write byte-code into the empty `__pycache__` directories: it writes each file beside its place and renames it.
 fn open_byte_code(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -177,8 +170,8 @@ fn open_byte_code(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Puts up the tree of the layers.
-fn put_up(
+/// Builds the tree that links the layers.
+fn link(
     setup: &Setup,
     chosen: &Chosen,
     key: &str,
@@ -209,13 +202,13 @@ fn put_up(
     };
     let (environment, is_new) = ensure_tree(cache, &inputs, means, timing)?;
     if is_new {
-        // Without it modules are compiled at each start, which is slower and no fault.
+        // If that fails, each start compiles the modules again: slower, but right.
         let _ = open_byte_code(&environment.path.join("lib"));
     }
     Ok(environment)
 }
 
-/// The manifest of what was extracted: its layers have no archives, being in the cache.
+/// The manifest of the extracted layers. They have no archives: they are in the cache.
 fn manifest_of(setup: &Setup, chosen: &Chosen, layers: Vec<Built>) -> Manifest {
     let layer = |built: Built| {
         let (kind, name, version) = match &built.part.wheel {
@@ -259,7 +252,7 @@ fn manifest_of(setup: &Setup, chosen: &Chosen, layers: Vec<Built>) -> Manifest {
     }
 }
 
-/// What the user's code in a PEX is called.
+/// The name of the layer with the user's code of a PEX.
 fn title(pexes: &[Pex], index: usize) -> String {
     let name = pexes.get(index).and_then(|pex| pex.path.file_name());
     name.map(|name| format!("code of {}", name.to_string_lossy())).unwrap_or_default()

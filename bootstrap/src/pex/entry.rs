@@ -1,4 +1,4 @@
-//! What runs in the environment of a PEX, as upstream's runtime would run it.
+//! What a PEX starts in its environment, and how: as upstream's runtime does.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -46,7 +46,7 @@ fn what(pex: &Pex, variables: &Variables) -> Result<(What, bool), Reason> {
     }
 }
 
-/// Why what a variable asks for is left to upstream's runtime to refuse.
+/// Why upstream's runtime must refuse what a variable asks for.
 pub(super) fn refused(pex: &Pex, variables: &Variables) -> Option<Reason> {
     let bin = variables.get("PEX_VENV_BIN_PATH");
     if bin.is_some_and(|bin| !matches!(bin, "false" | "prepend" | "append")) {
@@ -64,7 +64,7 @@ pub(super) struct Start<'a> {
 }
 
 impl Start<'_> {
-    /// Turns the start of an interpreter into that of the PEX.
+    /// Changes the start of the interpreter into the start of the PEX.
     pub(super) fn adapt(&self, mut exec: Exec) -> Result<Exec, BootError> {
         let pex = self.setup.pex();
         let (what, is_override) = what(pex, self.variables).map_err(|reason| BootError::Usage(reason.to_string()))?;
@@ -93,13 +93,13 @@ impl Start<'_> {
         Ok(exec)
     }
 
-    /// The option that keeps the user's environment out, where upstream's runtime does.
+    /// The option that keeps the user's environment out, if upstream's runtime does so.
     fn isolation(&self, exec: &Exec, what: &What) -> Option<&'static str> {
         let (setup, info) = (self.setup, &self.setup.pex().info);
         let is_hermetic = setup.venv && info.venv_hermetic_scripts;
         let has_path = exec.environ.contains_key(OsStr::new("PYTHONPATH")) || setup.extra;
         let is_isolated = is_hermetic || (!setup.venv && setup.inherit == Inherit::Nothing && has_path);
-        // An interpreter finds modules in the working directory all the same.
+        // An interpreter finds modules in the working directory even so.
         is_isolated.then_some(if *what == What::Interpreter { "-sE" } else { "-I" })
     }
 
@@ -142,7 +142,7 @@ impl Start<'_> {
             if setup.venv {
                 environ.insert("__PEX_EXTRA_SYS_PATH__".into(), extra.into());
             } else {
-                // For the processes that it starts. Its own path is arranged by the environment.
+                // For the processes that Python starts. The environment arranges its own path.
                 let before =
                     environ.get(OsStr::new("PYTHONPATH")).filter(|_| setup.inherit != Inherit::Nothing).cloned();
                 let all: Vec<OsString> = before.into_iter().chain([extra.into()]).collect();
@@ -179,7 +179,7 @@ impl Start<'_> {
         Ok(())
     }
 
-    /// Where a resource lies that a variable is to name.
+    /// The path of a resource file, for a variable that binds it.
     fn resource(&self, resource: &str) -> Result<PathBuf, BootError> {
         let libraries = fs::read_dir(self.prefix.join("lib")).into_iter().flatten().flatten();
         let safe = cpack_format::SafePath::new(resource.as_bytes()).ok();

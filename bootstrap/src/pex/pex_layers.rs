@@ -1,5 +1,5 @@
-//! The layers of a PEX: its files extracted, brought into the order of a virtual environment, and published in the node
-//! cache under the digest of what they are.
+//! The layers of a PEX: its files are extracted, laid out as in a virtual environment, and committed to the node cache under
+//! the digest of their content.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
@@ -32,7 +32,7 @@ const INHERIT_PTH: (&str, &str) = ("_cpack_pex.pth", "import _cpack_pex\n");
 /// The files of all PEX files, nested ones unzipped.
 pub(super) struct Source {
     files: Vec<Files>,
-    /// What the wheels of each say about themselves.
+    /// The metadata of the wheels of each.
     pub(super) metadata: Vec<BTreeMap<String, Metadata>>,
 }
 
@@ -55,14 +55,14 @@ impl Source {
     }
 }
 
-/// One layer that is in the cache: its part, content, and how many files it has.
+/// One layer that is in the cache: its part, its content, and the number of its files.
 pub(super) struct Built {
     pub(super) part: Part,
     pub(super) content: Digest,
     pub(super) files: u64,
 }
 
-/// Everything that extraction needs to know.
+/// What the extraction of a PEX needs.
 pub(super) struct Work<'a> {
     pub(super) setup: &'a Setup,
     pub(super) source: &'a Source,
@@ -71,7 +71,7 @@ pub(super) struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Extracts every part, names it by its content and publishes it.
+    /// Extracts every part, and commits it under the digest of its content.
     pub(super) fn layers(&self, staging: &Staging, means: &Means<'_>) -> Result<Result<Vec<Built>, Reason>, BootError> {
         let failed = |source| BuildError::Cache { path: self.cache.root().into(), source };
         let (pexes, minor) = (&self.setup.pexes, minor(&self.chosen.choice.version));
@@ -85,7 +85,7 @@ impl Work<'_> {
             return Ok(Err(Reason::Shadows(name)));
         }
         let all = staging.subdirectory("pex").map_err(failed)?;
-        // As layers are spread.
+        // Layers are spread over the disk in the same way.
         let _ = File::open(&all).and_then(cpack_node::sys::spread_subdirectories);
         for (files, places) in self.source.files.iter().zip(&places) {
             for archive in &files.archives {
@@ -115,7 +115,7 @@ impl Work<'_> {
         Ok(Ok(built))
     }
 
-    /// The name of a module of the user that hides one of the standard library from Python.
+    /// The first module of the user that would hide one of the standard library.
     fn shadow(&self, parts: &[Part], places: &[Places], minor: &str) -> Option<String> {
         let python = &self.chosen.choice.identity.path;
         let library = python.parent()?.parent()?.join(format!("lib/python{minor}"));
@@ -138,7 +138,8 @@ impl Work<'_> {
         })
     }
 
-    /// What the environment has beside the files of the PEX: its scripts by name, and what arranges the path.
+    /// Writes the files that the environment has beside those of the PEX: its scripts by name, and the module that arranges
+    /// `sys.path`.
     fn own_files(&self, all: &Path, parts: &[Part], minor: &str) -> io::Result<()> {
         let code = parts.iter().position(|part| *part == Part { pex: 0, wheel: None });
         let root = all.join(code.unwrap_or(0).to_string());
@@ -164,7 +165,7 @@ impl Work<'_> {
     }
 }
 
-/// Gives directories with modules, but without byte-code, a place for it. Upstream's PEX files travel without.
+/// Makes a `__pycache__` in each directory that has modules and no byte-code: upstream's PEX files have none.
 fn byte_code_directories(directory: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -183,7 +184,7 @@ fn byte_code_directories(directory: &Path) -> io::Result<()> {
     if has_modules && !cache.exists() { fs::create_dir(cache) } else { Ok(()) }
 }
 
-/// A project of which two PEX files have different wheels.
+/// The first project of which two PEX files have different wheels.
 fn two_versions(parts: &[Part]) -> Option<String> {
     let project =
         |wheel: &str| wheel.split('-').next().unwrap_or_default().to_ascii_lowercase().replace(['.', '_'], "-");
@@ -194,7 +195,7 @@ fn two_versions(parts: &[Part]) -> Option<String> {
     })
 }
 
-/// Extracts those entries of a zip that `select` has a path for.
+/// Extracts the entries of a zip for which `select` returns a path.
 fn unzip(
     archive: &Archive,
     into: &Path,

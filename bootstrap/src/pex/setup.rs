@@ -17,7 +17,7 @@ use crate::error::BootError;
 /// The variables of upstream's runtime that are set.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Variables {
-    /// By name; those that are not UTF-8 as well as they can be shown.
+    /// By name. Values that are not UTF-8 are changed as `to_string_lossy` does.
     all: BTreeMap<String, String>,
 }
 
@@ -47,7 +47,7 @@ const HONOURED: [&str; 21] = [
 ];
 
 impl Variables {
-    /// Those of this process, and those of upstream's files of them: `/etc/pexrc`, `~/.pexrc` and `.pexrc` beside the PEX.
+    /// Reads those of this process, and those of upstream's files: `/etc/pexrc`, `~/.pexrc` and `.pexrc` beside the PEX.
     pub(super) fn from_process(pex: &Path) -> Self {
         let ours = std::env::vars_os().filter(|(name, value)| {
             (name == "PEX" || name.as_encoded_bytes().starts_with(b"PEX_")) && !value.is_empty()
@@ -80,7 +80,6 @@ impl Variables {
         all.filter(|path| !path.is_empty()).map(PathBuf::from).collect()
     }
 
-    /// Whether the variable was set in a file, and is not in the environment of this process.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.all.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
@@ -97,7 +96,7 @@ fn parse_file(text: &str) -> BTreeMap<String, String> {
     named.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// What Python sees beside the PEX.
+/// Which modules Python finds beside those of the PEX.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Inherit {
     /// The standard library.
@@ -117,16 +116,15 @@ pub(super) struct Setup {
     pub(super) pexes: Vec<Pex>,
     /// Whether it acts as a virtual environment.
     pub(super) venv: bool,
-    /// What it sees beside itself.
     pub(super) inherit: Inherit,
     /// Whether `PEX_EXTRA_SYS_PATH` is set.
     pub(super) extra: bool,
-    /// Stands for all of this, and for the files as they are now.
+    /// A digest of all of this, and of the files' identities.
     pub(super) identity: Digest,
 }
 
 impl Setup {
-    /// Puts together how `pex` is started; or tells why it is handed over.
+    /// Reads how `pex` is started, or says why it is handed over.
     pub(super) fn new(pex: Pex, variables: &Variables) -> Result<Result<Self, (Pex, Reason)>, BootError> {
         if let Some(reason) = handed_over(&pex.info, variables) {
             return Ok(Err((pex, reason)));

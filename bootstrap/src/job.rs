@@ -19,26 +19,24 @@ use cpack_store::{FileOrObject, ObjectUri, ObjectUriError, StoreError, StoreOpti
 use crate::settings::Settings;
 use crate::sys;
 
-/// This process's executable, whatever happened to its path meanwhile.
+/// This process's executable, even if its path was replaced meanwhile.
 const SELF: &str = "/proc/self/exe";
 
-/// A job, and what came with it.
+/// A job, and where it was found.
 #[derive(Debug, Clone)]
 pub(crate) struct FoundJob {
-    /// The job.
     pub(crate) job: Job,
-    /// The bytes of the manifest that a launcher carries: not yet known to be those that the job names.
+    /// The bytes of the manifest that a launcher carries. The caller must compare them with the digest in the job.
     pub(crate) manifest: Option<Vec<u8>>,
-    /// Where it was.
     pub(crate) origin: Origin,
-    /// This executable, absolute, where the launcher that has the job is one without.
+    /// The absolute path of this executable, if the launcher is a script that starts it.
     pub(crate) boot: Option<PathBuf>,
 }
 
 /// Where a job was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// Appended to this executable, to another, or to a script in place of one.
+    /// Appended to this executable, to another, or to a script that starts one.
     Launcher(PathBuf),
     /// A file.
     File(PathBuf),
@@ -58,52 +56,30 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Why there is no job.
+/// Why no job was found.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FindError {
-    /// Nobody gave one.
     #[error(
         "no job: this executable carries none, CPACK_JOB is not set and there is no cpack-job.json in {0}; \
          make a launcher with cluster-pack launcher, or see cpack-boot --cpack help"
     )]
     None(String),
-    /// A file cannot be read.
     #[error("cannot read the job {path}: {source}", path = path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A launcher is damaged.
+    Read { path: PathBuf, source: io::Error },
     #[error("{place}: {source}")]
-    Launcher {
-        /// The launcher.
-        place: Origin,
-        /// How.
-        source: LauncherError,
-    },
-    /// A job is damaged or newer.
+    Launcher { place: Origin, source: LauncherError },
     #[error("the job of {origin} cannot be used: {source}")]
-    Job {
-        /// Where it was found.
-        origin: Origin,
-        /// Why.
-        source: DocumentError,
-    },
-    /// A launcher carries no job, or a file is too large to be one.
+    Job { origin: Origin, source: DocumentError },
     #[error("{0} holds no job: expected a launcher or a cpack-job.json")]
     NoJob(Origin),
-    /// A URI that cannot be understood.
     #[error("CPACK_JOB: {0}")]
     Uri(#[from] ObjectUriError),
-    /// A store that does not give the job.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl FindError {
-    /// The exit code that fits.
+    /// The exit code of a start that ends with this error.
     pub(crate) const fn exit(&self) -> Exit {
         match self {
             Self::None(_) | Self::Uri(_) => Exit::Usage,
@@ -129,7 +105,7 @@ pub(crate) fn find(settings: &Settings) -> Result<FoundJob, FindError> {
     Err(FindError::None(cwd))
 }
 
-/// The job appended to this executable. An executable that cannot be read, or is none of ours, carries none.
+/// The job appended to this executable; `None` if the file carries none, or cannot be read.
 ///
 /// `/proc/self/exe` first: it is this very file even if its path was replaced or a script's `#!` line started it.
 pub(crate) fn own() -> Result<Option<FoundJob>, FindError> {
@@ -172,7 +148,7 @@ fn from_json(
     Ok(FoundJob { job: parse(&bytes, &origin)?, manifest: None, origin, boot: None })
 }
 
-/// The job that lies in a store: a launcher there, of which only the job is read, or a JSON file.
+/// The job in a store: a launcher, of which only the job is read, or a JSON file.
 fn from_object(object: &ObjectUri) -> Result<FoundJob, FindError> {
     let store = open(&object.store, &StoreOptions::of_process(BTreeMap::new()))?;
     let missing = || object.not_found("there is no such job: check CPACK_JOB");
@@ -197,7 +173,7 @@ fn from_variable(value: &OsStr) -> Result<FoundJob, FindError> {
     }
 }
 
-/// The job appended to an open file. None: it is no launcher.
+/// The job appended to an open file; `None` if it is no launcher.
 fn from_launcher(file: &File, path: &Path) -> Result<Option<FoundJob>, FindError> {
     let failed = |source| FindError::Read { path: path.into(), source };
     let size = file.metadata().map_err(failed)?.len();
@@ -208,7 +184,7 @@ fn from_launcher(file: &File, path: &Path) -> Result<Option<FoundJob>, FindError
 /// Reads a range of something that may be a launcher.
 type Read<'r> = &'r dyn Fn(u64, &mut [u8]) -> Result<(), FindError>;
 
-/// The job at the end of `size` bytes. None: they are no launcher.
+/// The job at the end of `size` bytes; `None` if they are no launcher.
 fn appended(read: Read<'_>, size: u64, origin: &Origin) -> Result<Option<FoundJob>, FindError> {
     let damaged = |source| FindError::Launcher { place: origin.clone(), source };
     let Some(at) = size.checked_sub(TRAILER_SIZE as u64) else { return Ok(None) };
