@@ -14,8 +14,6 @@ use crate::entry::EntryError;
 use crate::interpreter::InterpreterError;
 use crate::job::FindError;
 use crate::settings::SettingError;
-
-/// Why a start failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BootError {
     #[error(transparent)]

@@ -21,8 +21,6 @@ use crate::sys;
 
 /// This process's executable, even if its path was replaced meanwhile.
 const SELF: &str = "/proc/self/exe";
-
-/// A job, and where it was found.
 #[derive(Debug, Clone)]
 pub(crate) struct FoundJob {
     pub(crate) job: Job,
@@ -32,13 +30,10 @@ pub(crate) struct FoundJob {
     /// The absolute path of this executable, if the launcher is a script that starts it.
     pub(crate) boot: Option<PathBuf>,
 }
-
-/// Where a job was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// Appended to this executable, to another, or to a script that starts one.
     Launcher(PathBuf),
-    /// A file.
     File(PathBuf),
     /// A launcher or a job file in a store, by its URI.
     Store(String),
@@ -55,8 +50,6 @@ impl fmt::Display for Origin {
         }
     }
 }
-
-/// Why no job was found.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FindError {
     #[error(
@@ -131,8 +124,6 @@ pub(crate) fn from_path(path: &Path) -> Result<FoundJob, FindError> {
     let size = file.metadata().map_err(failed)?.len();
     from_json(size, || fs::read(path).map_err(failed), Origin::File(path.into()))
 }
-
-/// The job in a JSON file.
 fn from_json(
     size: u64,
     read: impl FnOnce() -> Result<Vec<u8>, FindError>,

@@ -3,8 +3,6 @@
 use std::io::Write as _;
 
 use crate::settings::Settings;
-
-/// Writes one line to standard error.
 pub(crate) fn say(line: &str) {
     // The caller may have closed standard error.
     let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());

@@ -10,8 +10,6 @@ use cpack_node::cache::Places;
 use cpack_node::node::Node;
 use cpack_node::stop::Stop;
 use cpack_store::Store;
-
-/// A variable that people set.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Variable {
     pub(crate) name: &'static str,
@@ -53,7 +51,6 @@ pub(crate) mod exported {
     pub(crate) const LAUNCHER: &str = "CPACK_LAUNCHER";
     /// The absolute path of `cpack-boot`, if the launcher is a script that starts it.
     pub(crate) const BOOT: &str = "CPACK_LAUNCHER_BOOT";
-    /// The directory of the environment.
     pub(crate) const ENVIRONMENT: &str = "CPACK_ENVIRONMENT";
 }
 
@@ -92,7 +89,6 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// The caches of this node.
     pub(crate) fn node(&self) -> Node {
         Node::new(&self.places, self.cache_limit, self.cache_reserve)
     }
@@ -101,8 +97,6 @@ impl Settings {
     pub(crate) fn means<'a>(&self, store: &'a dyn Store, stop: &'a Stop) -> Means<'a> {
         Means { store, threads: self.threads(), stall_timeout: self.stall_timeout, stop }
     }
-
-    /// Reads the settings of this process.
     pub(crate) fn from_process() -> Result<Self, SettingError> {
         Self::read(|name| std::env::var_os(name))
     }

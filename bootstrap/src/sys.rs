@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 /// How the process was started, as far as Rust's runtime changes it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct AtStart {
-    /// `SIGPIPE` was ignored.
     pub(crate) sigpipe_ignored: bool,
     /// Which of the descriptors 0, 1 and 2 were closed.
     pub(crate) closed: [bool; 3],

@@ -90,8 +90,6 @@ impl Boot<'_> {
         }
         self.add_overlays(cache, Some(plan.key.clone()), environment, timing)
     }
-
-    /// Reads the manifest and finds the interpreter.
     fn plan(&self, store: &dyn Store) -> Result<Plan, BootError> {
         let job = self.job();
         let (bytes, location) = self.manifest_bytes(store)?;
@@ -107,18 +105,7 @@ impl Boot<'_> {
             (Python::Node { path: choice.identity.path.clone(), version: choice.version }, Some(choice.identity))
         };
         let key = environment_key(&job.environment, search.minor, search.soabi, identity.as_ref());
-        let (python_path, version) = match &python {
-            Python::Node { path, version } => (path.display().to_string(), version.clone()),
-            Python::Shipped { version } => (String::new(), version.clone()),
-        };
-        let description = Description {
-            format: 1,
-            name: job.name.clone(),
-            environment: job.environment,
-            store: job.store.clone(),
-            python: python_path,
-            version,
-        };
+        let description = python.describe(job);
         Ok(Plan { manifest, bytes, python, key, description })
     }
 

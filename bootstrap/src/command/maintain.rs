@@ -36,8 +36,6 @@ pub(super) fn prefetch(settings: &Settings, mut timing: Timing) -> Result<Report
     let json = json!({ "environment": ready.prefix, "counts": timing.counts, "total_ms": milliseconds });
     Ok(Report { text: format!("{}\n", ready.prefix.display()), json })
 }
-
-/// Removes unused environments and layers.
 pub(super) fn gc(settings: &Settings, arguments: &[OsString]) -> Result<Report, BootError> {
     let limit = limit(settings, arguments)?;
     // `--all` removes layers that were just used, too. A process that builds from them begins again.

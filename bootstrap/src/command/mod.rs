@@ -86,8 +86,6 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<u8, BootError> {
 fn usage(what: &str) -> BootError {
     BootError::Usage(what.into())
 }
-
-/// Starts a job that is named on the command line.
 fn exec(arguments: &[OsString], settings: &Settings, mut timing: Timing) -> Result<u8, BootError> {
     let Some((artifact, rest)) = arguments.split_first() else {
         return Err(usage("exec needs a launcher, job file or PEX"));

@@ -25,8 +25,6 @@ use crate::error::BootError;
 use crate::job;
 use crate::settings::Settings;
 use crate::watch::watch;
-
-/// What `verify` checked and repaired.
 #[derive(Debug, Default)]
 struct Findings {
     layers: u64,
@@ -106,7 +104,7 @@ impl Verifier<'_> {
 
     /// The first thing that is wrong with a tree.
     fn fault(&self, tree: &Path, manifest: &Manifest, description: &Description) -> Option<String> {
-        let python = python(description);
+        let python = Python::of(description);
         for layer in &manifest.layers {
             let files = self.cache.layer_files(&layer.content);
             if let Some(path) = first_difference(&files, tree, Path::new(""), &python) {
@@ -126,7 +124,7 @@ impl Verifier<'_> {
         let uri: StoreUri = description.store.parse()?;
         let cluster = job::find(self.settings).map_or_else(|_| BTreeMap::new(), |found| found.job.cluster);
         let store = open(&uri, &StoreOptions::of_process(cluster))?;
-        let python = python(description);
+        let python = Python::of(description);
         let (stop, _watching) = watch(&[]);
         let means = self.settings.means(&*store, &stop);
         let inputs = TreeInputs { key, manifest, manifest_bytes: bytes, python: &python, description, overlays: &[] };
@@ -144,14 +142,6 @@ fn records(tree: &Path) -> Option<(Description, Vec<u8>, Manifest)> {
     let bytes = read_manifest(tree).ok().filter(|bytes| Digest::of(bytes) == description.environment)?;
     let manifest = Manifest::parse(&bytes).ok()?;
     Some((description, bytes, manifest))
-}
-
-fn python(description: &Description) -> Python {
-    let version = description.version.clone();
-    match description.python.as_str() {
-        "" => Python::Shipped { version },
-        path => Python::Node { path: path.into(), version },
-    }
 }
 
 /// The first path below `relative` of a good layer that its tree lacks or has with other content.

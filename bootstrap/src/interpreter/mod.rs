@@ -41,17 +41,13 @@ const USUAL_PLACES: &[&str] = &[
 /// Which interpreter a start looks for, and where.
 #[derive(Debug, Clone)]
 pub(crate) struct Search<'a> {
-    /// `X.Y`.
     pub(crate) minor: &'a str,
-    /// `SOABI`.
     pub(crate) soabi: &'a str,
     /// The interpreter on the client, tried first.
     recorded: &'a Path,
     /// `CPACK_PYTHON`: the only one that is tried.
     forced: Option<&'a Path>,
-    /// `PATH`.
     path: &'a OsStr,
-    /// `HOME`.
     home: Option<&'a Path>,
 }
 
@@ -96,12 +92,7 @@ impl<'a> Search<'a> {
 
     /// The identities of the candidates that exist, each once.
     pub(crate) fn identities(&self) -> impl Iterator<Item = Identity> + '_ {
-        let mut seen = Vec::new();
-        self.candidates().filter_map(|path| identify(&path)).filter(move |identity| {
-            let new = !seen.contains(&identity.path);
-            seen.push(identity.path.clone());
-            new
-        })
+        identities_at(self.candidates())
     }
 
     /// The directories that one of [`USUAL_PLACES`] stands for, the newest version first.
@@ -134,8 +125,18 @@ impl<'a> Search<'a> {
     }
 }
 
+/// The identities of the executables at `paths`, each once.
+pub(crate) fn identities_at(paths: impl Iterator<Item = PathBuf>) -> impl Iterator<Item = Identity> {
+    let mut seen = Vec::new();
+    paths.filter_map(|path| identify(&path)).filter(move |identity| {
+        let new = !seen.contains(&identity.path);
+        seen.push(identity.path.clone());
+        new
+    })
+}
+
 /// The identity of the executable at `path`; `None` if there is none.
-pub(crate) fn identify(path: &Path) -> Option<Identity> {
+fn identify(path: &Path) -> Option<Identity> {
     let path = fs::canonicalize(path).ok()?;
     let metadata = fs::metadata(&path).ok().filter(|m| m.is_file() && m.mode() & 0o111 != 0)?;
     let mut hasher = blake3::Hasher::new();

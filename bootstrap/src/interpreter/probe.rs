@@ -43,13 +43,10 @@ struct Answer {
 pub(crate) struct Choice {
     /// The interpreter itself, traced through virtual environments and shims.
     pub(crate) identity: Identity,
-    /// `X.Y.Z`.
     pub(crate) version: String,
     /// The version of the node's glibc that it uses; empty for another C library.
     pub(crate) glibc: String,
 }
-
-/// Why no interpreter fits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InterpreterError {
     #[error(

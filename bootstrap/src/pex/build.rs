@@ -14,7 +14,7 @@ use std::time::Duration;
 use cpack_format::job::{self, Interpreter, Job};
 use cpack_format::manifest::{self, Layer, LayerKind, Manifest};
 use cpack_node::building::{BuildError, Means, TreeInputs, Waited, ensure_tree, wait_for_environment};
-use cpack_node::cache::{Cache, Description, Environment, Lookup};
+use cpack_node::cache::{Cache, Environment, Lookup};
 use cpack_node::timing::{Phase, Timing};
 use cpack_node::tree::Python;
 use cpack_pex::Pex;
@@ -183,15 +183,8 @@ fn link(
     let FoundJob { job, .. } = job(setup);
     let (path, version) = (chosen.choice.identity.path.clone(), chosen.choice.version.clone());
     let manifest = manifest_of(setup, chosen, layers);
-    let description = Description {
-        format: 1,
-        name: job.name,
-        environment: setup.identity,
-        store: job.store,
-        python: path.display().to_string(),
-        version: version.clone(),
-    };
     let python = Python::Node { path, version };
+    let description = python.describe(&job);
     let inputs = TreeInputs {
         key,
         manifest: &manifest,

@@ -15,8 +15,6 @@ use super::templates::fill;
 use crate::entry::EntryError;
 use crate::error::BootError;
 use crate::exec::Exec;
-
-/// What a PEX starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum What {
     Interpreter,
@@ -134,8 +132,6 @@ impl Start<'_> {
         let text = fs::read(self.prefix.join(SCRIPTS)).ok()?;
         serde_json::from_slice::<BTreeMap<String, String>>(&text).ok()?.remove(name)
     }
-
-    /// The environment variables.
     fn environ(&self, environ: &mut BTreeMap<OsString, OsString>) -> Result<(), BootError> {
         let (setup, info) = (self.setup, &self.setup.pex().info);
         if let Some(extra) = self.variables.get("PEX_EXTRA_SYS_PATH") {

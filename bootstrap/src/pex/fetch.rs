@@ -26,8 +26,6 @@ use crate::settings::Settings;
 
 /// Bytes that one thread fetches at once.
 const RANGE: u64 = 8 << 20;
-
-/// How many artifacts are kept.
 const KEPT: usize = 8;
 
 /// The local path of an artifact, given by a path or URI.
@@ -51,8 +49,6 @@ pub(crate) fn local(artifact: &OsStr, settings: &Settings) -> Result<PathBuf, Bo
         }
     }
 }
-
-/// An object that is to be fetched.
 struct Fetch<'a> {
     store: &'a dyn Store,
     key: &'a Key,

@@ -51,8 +51,6 @@ pub(crate) use fetch::local;
 
 /// The scripts of an environment and what each starts.
 const SCRIPTS: &str = "share/cluster-pack/scripts.json";
-
-/// The directory in which Python keeps byte-code.
 const BYTE_CODE: &str = "__pycache__";
 
 /// Starts the PEX at `path` with `arguments`. Returns only if that fails.

@@ -61,8 +61,6 @@ pub(super) struct Built {
     pub(super) content: Digest,
     pub(super) files: u64,
 }
-
-/// What the extraction of a PEX needs.
 pub(super) struct Work<'a> {
     pub(super) setup: &'a Setup,
     pub(super) source: &'a Source,

@@ -12,7 +12,7 @@ use cpack_pex::tags::Target;
 
 use super::reason::Reason;
 use super::setup::{Setup, Variables};
-use crate::interpreter::{Choice, Identity, Search, identify, inspect};
+use crate::interpreter::{Choice, Identity, Search, identities_at, inspect};
 use crate::settings::Settings;
 
 /// Minor versions that a start looks for: those that both upstream's runtime and this one know.
@@ -32,12 +32,7 @@ pub(super) fn identities<'a>(
     variables: &'a Variables,
     settings: &'a Settings,
 ) -> impl Iterator<Item = Identity> + 'a {
-    let mut seen = Vec::new();
-    paths(setup, variables, settings).filter_map(|path| identify(&path)).filter(move |identity| {
-        let new = !seen.contains(&identity.path);
-        seen.push(identity.path.clone());
-        new
-    })
+    identities_at(paths(setup, variables, settings))
 }
 
 fn paths<'a>(

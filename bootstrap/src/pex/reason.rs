@@ -3,8 +3,6 @@
 use std::fmt;
 
 use cpack_pex::resolve::ResolveError;
-
-/// Why a PEX is handed to plain Python.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reason {
     Setting(&'static str),

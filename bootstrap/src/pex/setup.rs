@@ -73,8 +73,6 @@ impl Variables {
     pub(super) fn is_true(&self, name: &str) -> bool {
         is_true(self.get(name))
     }
-
-    /// The paths in a variable.
     pub(super) fn paths(&self, name: &str) -> Vec<PathBuf> {
         let all = self.get(name).unwrap_or_default().split(':');
         all.filter(|path| !path.is_empty()).map(PathBuf::from).collect()
@@ -108,13 +106,10 @@ pub(super) enum Inherit {
     /// The interpreter's modules, after the PEX: a virtual environment with system site-packages.
     System,
 }
-
-/// How a PEX is started.
 #[derive(Debug)]
 pub(super) struct Setup {
     /// The PEX, and those that are merged into it.
     pub(super) pexes: Vec<Pex>,
-    /// Whether it acts as a virtual environment.
     pub(super) venv: bool,
     pub(super) inherit: Inherit,
     /// Whether `PEX_EXTRA_SYS_PATH` is set.
@@ -146,15 +141,11 @@ impl Setup {
         let identity = hasher.finalize().into();
         Ok(Ok(Self { pexes, venv, inherit, extra, identity }))
     }
-
-    /// The PEX that is started.
     pub(super) fn pex(&self) -> &Pex {
         // There is always one: merged ones come after it.
         #[expect(clippy::indexing_slicing, reason = "made with one")]
         &self.pexes[0]
     }
-
-    /// The order in which modules are found.
     pub(super) fn order(&self) -> Order {
         match self.inherit {
             _ if self.venv => Order::Venv,

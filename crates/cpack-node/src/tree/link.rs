@@ -56,8 +56,6 @@ struct Group {
     /// Names of its files, and which are symbolic links.
     names: Vec<(OsString, bool)>,
 }
-
-/// State that the threads share.
 struct Work<'a> {
     tree: &'a Path,
     files: AtomicU64,

@@ -16,8 +16,9 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use cpack_fault::point;
+use cpack_format::job::Job;
 
-use crate::cache::seal_directories;
+use crate::cache::{Description, seal_directories};
 
 pub use link::LinkError;
 use link::link_layers;
@@ -41,6 +42,31 @@ pub enum Python {
 }
 
 impl Python {
+    /// The interpreter of the environment that `description` notes.
+    pub fn of(description: &Description) -> Self {
+        let version = description.version.clone();
+        match description.python.as_str() {
+            "" => Self::Shipped { version },
+            path => Self::Node { path: path.into(), version },
+        }
+    }
+
+    /// What the cache notes of an environment of this interpreter that `job` starts.
+    pub fn describe(&self, job: &Job) -> Description {
+        let python = match self {
+            Self::Node { path, .. } => path.display().to_string(),
+            Self::Shipped { .. } => String::new(),
+        };
+        Description {
+            format: 1,
+            name: job.name.clone(),
+            environment: job.environment,
+            store: job.store.clone(),
+            python,
+            version: self.version().to_owned(),
+        }
+    }
+
     fn version(&self) -> &str {
         match self {
             Self::Node { version, .. } | Self::Shipped { version } => version,
