@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use cpack_format::job::{Entry, PAYLOAD_NAME};
 
-/// Runs a payload. Its digest was verified when it was extracted; cloudpickle is used where the environment has it,
-/// since it reads what plain pickle reads.
+/// Runs a payload. Its digest was verified when it was extracted. cloudpickle reads what plain pickle reads, so it is used
+/// if the environment has it.
 const PAYLOAD_LOADER: &str = "\
 import sys
 path = sys.argv.pop(1)
@@ -21,31 +21,25 @@ with open(path, 'rb') as file:
 payload['func'](*payload.get('args', ()), **payload.get('kwargs', {}))
 ";
 
-/// A program and its arguments, its own name first.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CommandLine {
-    /// The file to execute.
-    pub program: PathBuf,
-    /// `argv`.
-    pub arguments: Vec<OsString>,
+pub(crate) struct CommandLine {
+    pub(crate) program: PathBuf,
+    /// `argv`, the program's own name first.
+    pub(crate) arguments: Vec<OsString>,
 }
-
-/// An entry that cannot be run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EntryError {
-    /// There is no such script.
+pub(crate) enum EntryError {
     #[error("the environment has no script {0:?}: see cpack-boot --cpack info for what it has")]
     Script(String),
-    /// The job names a payload that it does not carry.
     #[error("the job's payload is not among its layers: make the job again")]
     Payload,
 }
 
-/// The command line for `entry` in the environment at `prefix`, with the arguments as `given`.
+/// The command line that runs `entry` in the environment at `prefix` with the arguments `given`.
 ///
 /// `argv[0]` is the environment's `bin/python`, from which CPython derives `sys.prefix`. `payload` is the directory of
 /// the job's payload.
-pub fn command_line(
+pub(crate) fn command_line(
     entry: &Entry,
     prefix: &Path,
     payload: Option<&Path>,
@@ -77,7 +71,7 @@ pub fn command_line(
     }
 }
 
-/// Whether a script is an executable of the machine, as some distributions put into `bin/`.
+/// Whether a script is an ELF executable: some distributions put one into `bin/`.
 fn is_binary(path: &Path) -> bool {
     let mut magic = [0; 4];
     File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"\x7fELF"

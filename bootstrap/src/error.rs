@@ -15,94 +15,51 @@ use crate::interpreter::InterpreterError;
 use crate::job::FindError;
 use crate::settings::SettingError;
 
-/// Why a start failed.
 #[derive(Debug, thiserror::Error)]
-pub enum BootError {
-    /// A setting.
+pub(crate) enum BootError {
     #[error(transparent)]
     Setting(#[from] SettingError),
-    /// The job.
     #[error(transparent)]
     Find(#[from] FindError),
-    /// The interpreter.
     #[error(transparent)]
     Interpreter(#[from] InterpreterError),
-    /// A PEX.
     #[error(transparent)]
     Pex(#[from] PexError),
-    /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The store lacks what the job names: it was moved or removed, or a prune took it.
     #[error(
         "the store {store}, which has the environment of this job, is gone or no longer whole: upload the environment again; to \
          move a file like this one use upload_zip or `cluster-pack publish FILE URI`, which take along what it needs; a PEX \
          (C_PACK_FORMAT=pex) needs no store"
     )]
-    StoreGone {
-        /// Its URI.
-        store: String,
-        /// What was not found.
-        source: Box<BootError>,
-    },
-    /// The store's URI.
+    StoreGone { store: String, source: Box<BootError> },
     #[error("the job's store cannot be used")]
     Uri(#[from] UriError),
-    /// The URI of an artifact.
     #[error(transparent)]
     Object(#[from] ObjectUriError),
-    /// The manifest.
     #[error("{location} cannot be used")]
-    Manifest {
-        /// Where it is from.
-        location: String,
-        /// Why.
-        source: DocumentError,
-    },
-    /// The manifest is not the one that the job names.
+    Manifest { location: String, source: DocumentError },
     #[error("the manifest of {location} is damaged: {reason}")]
-    WrongManifest {
-        /// Where it is from.
-        location: String,
-        /// What was found, and what to do.
-        reason: String,
-    },
-    /// The layers or the tree.
+    WrongManifest { location: String, reason: String },
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// The entry.
     #[error(transparent)]
     Entry(#[from] EntryError),
-    /// Variables that the job needs.
     #[error("the job needs the variable {0}, which is not set here: pass it on to the executors")]
     Variable(String),
-    /// Somebody stopped it.
     #[error("stopped before Python ran: {0}")]
     Stopped(String),
-    /// `exec` failed.
     #[error("cannot start {program}: {source}; see cpack-boot --cpack verify", program = .program.display())]
-    Exec {
-        /// What was to be executed.
-        program: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The command line of `--cpack`.
+    Exec { program: PathBuf, source: io::Error },
     #[error("{0}; see cpack-boot --cpack help")]
     Usage(String),
-    /// A local file.
     #[error("cannot use {path}: {source}", path = .path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Io { path: PathBuf, source: io::Error },
 }
 
 impl BootError {
-    /// The exit code that fits.
-    pub fn exit(&self) -> Exit {
+    /// The exit code of a start that ends with this error.
+    pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Setting(_) | Self::Uri(_) | Self::Object(_) | Self::Usage(_) | Self::Variable(_) => Exit::Usage,
             Self::Find(error) => error.exit(),
@@ -119,7 +76,7 @@ impl BootError {
 
     /// The same error with the store that the job names, where that lacks something.
     #[must_use]
-    pub fn of_store(self, store: &str) -> Self {
+    pub(crate) fn of_store(self, store: &str) -> Self {
         match self.exit() {
             Exit::NotFound => Self::StoreGone { store: redact(store), source: Box::new(self) },
             _ => self,
@@ -127,7 +84,7 @@ impl BootError {
     }
 
     /// The line for standard error: the error and its causes, without line breaks.
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         one_line(&format!("cpack-boot: {}", with_causes(self)))
     }
 }

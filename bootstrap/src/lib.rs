@@ -5,36 +5,38 @@
 //!
 //! | module | does |
 //! | --- | --- |
-//! | [`settings`] | every environment variable, read once |
-//! | [`job`] | finds the job |
-//! | [`interpreter`] | finds the node's interpreter, by `stat` alone when warm |
-//! | [`mod@path`], [`entry`], [`exec`] | `PYTHONPATH`, what runs, and running it |
-//! | [`start`] | the start as a whole, from arguments to Python |
-//! | [`boot`] | the start of a job |
-//! | [`command`] | `--cpack info`, `status`, `verify` … |
-//! | [`pex`] | starting a PEX file |
-//! | [`watch`], [`error`], [`message`] | stopping, failing, telling |
-//! | [`sys`] | the few unsafe calls |
-//! | `foreign` | keeps the static executable safe on nodes with another C library |
+//! | `settings` | every environment variable, read once |
+//! | `job` | finds the job |
+//! | `interpreter` | finds the node's interpreter, by `stat` alone when warm |
+//! | `path`, `entry`, `exec` | `PYTHONPATH`, what runs, and running it |
+//! | `start` | the start as a whole, from arguments to Python |
+//! | `boot` | the start of a job |
+//! | `attempts` | whether one attempt to build settles the start |
+//! | `command` | `--cpack info`, `status`, `verify` … |
+//! | `pex` | starting a PEX file |
+//! | `watch`, `error`, `message` | stopping, failing, telling |
+//! | `sys` | the few unsafe calls |
+//! | `no_dlopen` | keeps the static executable safe on nodes with another C library |
 //!
 //! **Standard output belongs to Python**: nothing is written there before `exec`. Standard error gets one line, and only
 //! when something is wrong. Standard input is never read.
 
-pub mod boot;
-pub mod command;
-pub mod entry;
-pub mod error;
-pub mod exec;
+mod attempts;
+mod boot;
+mod command;
+mod entry;
+mod error;
+mod exec;
+mod interpreter;
+mod job;
+mod message;
 #[cfg(all(feature = "hdfs", target_env = "gnu", target_feature = "crt-static"))]
-mod foreign;
-pub mod interpreter;
-pub mod job;
-pub mod message;
-pub mod path;
-pub mod pex;
-pub mod settings;
-pub mod start;
-pub mod sys;
-pub mod watch;
+mod no_dlopen;
+mod path;
+mod pex;
+mod settings;
+mod start;
+mod sys;
+mod watch;
 
 pub use start::main;

@@ -14,7 +14,7 @@ use crate::message::{record, say};
 use crate::settings::Settings;
 use crate::{command, job, pex, sys};
 
-/// Found in the file by the packer ([`cpack_format::launcher::STORES_MARK`]).
+/// The packer searches the file for this text ([`cpack_format::launcher::STORES_MARK`]).
 #[used]
 static STORES: &str = match (cfg!(feature = "hdfs"), cfg!(feature = "s3")) {
     (true, true) => "cpack-boot opens: file hdfs viewfs s3\n",
@@ -23,7 +23,7 @@ static STORES: &str = match (cfg!(feature = "hdfs"), cfg!(feature = "s3")) {
     (false, false) => "cpack-boot opens: file\n",
 };
 
-/// The whole program. Returns only where Python does not run.
+/// The whole program. Returns only if Python does not run.
 pub fn main() -> ExitCode {
     sys::plain_name_service();
     std::panic::set_hook(Box::new(|panic| {
@@ -41,7 +41,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Says why, and ends as whoever waits expects it.
+/// Says why the start failed. Ends by the signal that stopped it, or else with the error's exit code.
 fn fail(error: &BootError) -> ExitCode {
     say(&error.line());
     if let (Exit::Stopped, Some(signal)) = (error.exit(), sys::stop_signal()) {
@@ -50,7 +50,7 @@ fn fail(error: &BootError) -> ExitCode {
     ExitCode::from(error.exit().code())
 }
 
-/// Becomes Python.
+/// Replaces this process with the Python of its job or PEX.
 fn start(arguments: &[OsString]) -> Result<Infallible, BootError> {
     let mut timing = Timing::start();
     let settings = Settings::from_process()?;

@@ -1,8 +1,8 @@
 //! The few libc calls that no safe wrapper offers, each behind a safe function.
 //!
 //! Rust's runtime changes the process before `main`: it ignores `SIGPIPE` and opens `/dev/null` on closed standard
-//! descriptors. Whoever becomes Python must hand on what it was given, so [`at_start`] tells how things were: it is
-//! recorded by a function of `.init_array`, which runs before the runtime.
+//! descriptors. Python must get them as this process got them, so a function of `.init_array`, which runs before the
+//! runtime, records how they were ([`at_start`]).
 
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt as _;
@@ -11,11 +11,10 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 /// How the process was started, as far as Rust's runtime changes it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct AtStart {
-    /// `SIGPIPE` was ignored.
-    pub sigpipe_ignored: bool,
+pub(crate) struct AtStart {
+    pub(crate) sigpipe_ignored: bool,
     /// Which of the descriptors 0, 1 and 2 were closed.
-    pub closed: [bool; 3],
+    pub(crate) closed: [bool; 3],
 }
 
 const RECORDED_SIGPIPE: u32 = 1 << 8;
@@ -48,8 +47,7 @@ static INIT: extern "C" fn() = {
     record
 };
 
-/// How the process was started.
-pub fn at_start() -> AtStart {
+pub(crate) fn at_start() -> AtStart {
     let record = RECORD.load(Ordering::Relaxed);
     AtStart {
         sigpipe_ignored: record & RECORDED_SIGPIPE != 0,
@@ -59,14 +57,14 @@ pub fn at_start() -> AtStart {
 
 /// Undoes what Rust's runtime did to the process: the last step before `exec`.
 #[expect(unsafe_code, reason = "signal(2) and close(2) on descriptors that the runtime opened have no safe wrapper")]
-pub fn restore(start: AtStart) {
+pub(crate) fn restore(start: AtStart) {
     if !start.sigpipe_ignored {
         // SAFETY: setting a signal to its default action has no precondition.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     }
     for (fd, closed) in (0..).zip(start.closed) {
         if closed {
-            // SAFETY: the descriptor is `/dev/null`, opened by the runtime and owned by nobody else.
+            // SAFETY: the descriptor is `/dev/null`, which the runtime opened; no other code owns it.
             unsafe { libc::close(fd) };
         }
     }
@@ -75,8 +73,8 @@ pub fn restore(start: AtStart) {
 /// Keeps glibc from loading the host's name service modules into a static executable.
 ///
 /// The modules that `/etc/nsswitch.conf` names were made for the host's glibc; loaded into this one they end the
-/// process (seen: SIGABRT, SIGFPE, SIGSEGV). Only the built-in sources are asked from here on.
-pub fn plain_name_service() {
+/// process (seen: SIGABRT, SIGFPE, SIGSEGV). From here on glibc asks only its built-in sources.
+pub(crate) fn plain_name_service() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[expect(unsafe_code, reason = "glibc's only way to ignore nsswitch.conf")]
     {
@@ -91,10 +89,10 @@ pub fn plain_name_service() {
     }
 }
 
-/// The path that this process was executed by, as the kernel noted it. Known without `/proc`.
+/// The path that this process was executed by, as the kernel passed it. Works without `/proc`.
 #[expect(unsafe_code, reason = "getauxval(3) has no safe wrapper")]
-pub fn executed_path() -> Option<PathBuf> {
-    // SAFETY: getauxval has no precondition; it gives 0 for what the kernel did not pass.
+pub(crate) fn executed_path() -> Option<PathBuf> {
+    // SAFETY: getauxval has no precondition; it returns 0 for an entry that the kernel did not pass.
     let address = unsafe { libc::getauxval(libc::AT_EXECFN) };
     let pointer = address as *const libc::c_char;
     if pointer.is_null() {
@@ -109,7 +107,7 @@ pub fn executed_path() -> Option<PathBuf> {
 ///
 /// `exec` gives them their default action again.
 #[expect(unsafe_code, reason = "sigaction(2): a handler that stores to one atomic")]
-pub fn catch_stop_signals() {
+pub(crate) fn catch_stop_signals() {
     extern "C" fn note(signal: libc::c_int) {
         STOP_SIGNAL.store(signal, Ordering::Relaxed);
     }
@@ -127,13 +125,13 @@ pub fn catch_stop_signals() {
 }
 
 /// The signal that asked this process to stop since [`catch_stop_signals`].
-pub fn stop_signal() -> Option<i32> {
+pub(crate) fn stop_signal() -> Option<i32> {
     Some(STOP_SIGNAL.load(Ordering::Relaxed)).filter(|signal| *signal != 0)
 }
 
-/// Ends the process by the signal, so that whoever waits for it sees why.
+/// Ends the process by the signal, so that the parent process sees why.
 #[expect(unsafe_code, reason = "signal(2) and raise(3)")]
-pub fn die_by(signal: i32) {
+pub(crate) fn die_by(signal: i32) {
     // SAFETY: neither call has a precondition; the default action of the caught signals ends the process.
     unsafe {
         libc::signal(signal, libc::SIG_DFL);

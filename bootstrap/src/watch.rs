@@ -1,12 +1,12 @@
-//! Stopping a cold start when nobody wants it any more.
+//! Stops a cold start whose caller has given up.
 //!
-//! SIGTERM, SIGINT and SIGHUP stop it, and so does the hang-up of standard input where the arguments are PySpark's
-//! daemon or worker: `spark.stop()` closes that pipe and then waits. A script that is piped in shows a hang-up at once,
-//! so nobody else's standard input is looked at; it is never read.
+//! SIGTERM, SIGINT and SIGHUP stop it, and so does the hang-up of standard input if the arguments are PySpark's daemon or
+//! worker: `spark.stop()` closes that pipe and then waits. A script that is piped in shows a hang-up at once, so standard
+//! input is polled for PySpark alone; it is never read.
 //!
-//! Workers notice between two pieces. One that hangs in a read of a file system or store that does not answer never
-//! does, so after a short grace the watching thread itself removes what was begun and ends the process. YARN sends
-//! SIGKILL 250 ms after SIGTERM: what is not removed by then is left to a later clean-up.
+//! Workers check the request ([`Stop`]) between two pieces. A worker that hangs in a read of a file system or store checks
+//! nothing, so after a short grace the watching thread itself removes the staging directories and ends the process. YARN
+//! sends SIGKILL 250 ms after SIGTERM: a later clean-up removes what is left then.
 
 use std::ffi::OsString;
 use std::os::fd::AsFd as _;
@@ -22,15 +22,15 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::message::say;
 use crate::sys;
 
-/// How long the workers have to end in order.
+/// How long the workers have to end by themselves.
 const GRACE: Duration = Duration::from_millis(120);
 
-/// How often the reasons to stop are looked at, in milliseconds.
+/// Milliseconds between two checks for a signal or a hang-up.
 const INTERVAL: u16 = 20;
 
 /// Ends the watching when it is dropped.
 #[derive(Debug)]
-pub struct Watching(Arc<AtomicBool>);
+pub(crate) struct Watching(Arc<AtomicBool>);
 
 impl Drop for Watching {
     fn drop(&mut self) {
@@ -38,19 +38,18 @@ impl Drop for Watching {
     }
 }
 
-/// Starts to watch, for a process with these arguments.
-pub fn watch(arguments: &[OsString]) -> (Stop, Watching) {
+/// Starts the watching thread of a process with these arguments.
+pub(crate) fn watch(arguments: &[OsString]) -> (Stop, Watching) {
     let stop = Stop::default();
     let watching = Watching(Arc::default());
     let watcher = Watcher { stop: stop.clone(), done: Arc::clone(&watching.0), hang_up_counts: is_pyspark(arguments) };
     sys::catch_stop_signals();
     let spawned = std::thread::Builder::new().name("watch".into()).stack_size(64 << 10);
-    // Without the thread a signal is noticed at the end, which is better than not to start.
+    // Without the thread a signal is noticed just before `exec`.
     let _ = spawned.spawn(move || watcher.run());
     (stop, watching)
 }
 
-/// The thread that watches.
 struct Watcher {
     stop: Stop,
     done: Arc<AtomicBool>,
@@ -79,7 +78,7 @@ impl Watcher {
         }
     }
 
-    /// Ends the process although some of its threads do not.
+    /// Ends the process although some of its threads hang.
     fn end(&self) {
         remove_own_staging();
         say(&format!("cpack-boot: stopped before Python ran: {}", self.stop.reason()));

@@ -1,4 +1,4 @@
-//! From an environment that is ready to the Python that takes this process.
+//! The last steps of a start: from a ready environment to `exec`.
 
 use std::convert::Infallible;
 
@@ -13,14 +13,14 @@ use crate::message::say;
 use crate::settings::Settings;
 use crate::sys;
 
-/// Becomes the Python of a job.
-pub fn run(boot: &Boot<'_>, settings: &Settings, mut timing: Timing) -> Result<Infallible, BootError> {
+/// Replaces this process with the Python of a job.
+pub(crate) fn run(boot: &Boot<'_>, settings: &Settings, mut timing: Timing) -> Result<Infallible, BootError> {
     let prepared = boot.prepare(&mut timing).and_then(|ready| Ok((boot.exec(&ready)?, ready)));
     become_python(prepared, boot.job(), settings, &timing)
 }
 
-/// Becomes what was prepared; tells what that cost, or why there is nothing.
-pub fn become_python(
+/// Replaces this process with the prepared program, or returns the error of preparing it. Writes log, metrics and trace.
+pub(crate) fn become_python(
     prepared: Result<(Exec, Ready), BootError>,
     job: &Job,
     settings: &Settings,
@@ -31,18 +31,17 @@ pub fn become_python(
         say(&timing.line());
     }
     if let Some(path) = &settings.metrics {
-        // A start does not fail for want of figures.
+        // Metrics and a trace that cannot be written are no reason to fail.
         let _ = timing.append(path, &job.environment, &job.name, &outcome);
     }
-    // Nor for want of a trace.
     let _ = cpack_events::write();
     let (exec, ready) = prepared?;
-    // A signal that came after the last look at it must not be lost.
+    // A signal that came after the watching thread's last check must not be lost.
     if let Some(signal) = sys::stop_signal() {
         return Err(BootError::Stopped(format!("signal {signal}")));
     }
     for lease in &ready.leases {
-        // Without a lease clean-up goes by what processes map and name.
+        // Without a lease clean-up goes by the files that processes map and name.
         let _ = lease.keep_across_exec();
     }
     let program = exec.program.clone();

@@ -1,4 +1,4 @@
-//! What a job adds to an environment: overlays and payloads, used straight from the layers' directories.
+//! What a job adds to an environment: overlays and payloads. Python uses them from their layers' directories.
 
 use cpack_format::job::Entry;
 use cpack_format::manifest::{Layer, LayerKind};
@@ -13,7 +13,7 @@ use crate::error::BootError;
 const ATTEMPTS: usize = 5;
 
 impl Boot<'_> {
-    /// Completes an environment with the job's overlays, which mostly are all that is new.
+    /// Completes an environment with the job's overlays. Mostly these alone are new.
     pub(super) fn add_overlays(
         &self,
         cache: Cache,
@@ -40,7 +40,7 @@ impl Boot<'_> {
         Err(BuildError::Vanishing(ready.cache.root().into()).into())
     }
 
-    /// Takes leases on the overlays; gives back those that are not there.
+    /// Takes leases on the overlays, and returns those that are not in the cache.
     fn lease_overlays(&self, ready: &mut Ready) -> Vec<&Layer> {
         ready.leases.truncate(1);
         ready.overlays.clear();

@@ -4,20 +4,21 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::time::Duration;
 
+use cpack_format::human::bytes;
 use cpack_node::cache::{Cleaned, Cleaning, RECENT, clean};
 use cpack_node::timing::Timing;
 use serde_json::json;
 
-use super::{Report, manifest_of, size, usage};
+use super::{Report, manifest_of, usage};
 use crate::boot::Boot;
 use crate::error::BootError;
 use crate::job;
 use crate::settings::{Settings, parse_size};
 
-/// As good as for ever: people can stop it.
+/// Longer than any clean-up takes: the user can stop it.
 const NO_HURRY: Duration = Duration::from_secs(24 * 3600);
 
-/// Makes the job's environment ready and syncs it, so that it is trusted after a reboot too.
+/// Makes the job's environment ready and syncs it, so that a start after a reboot trusts it.
 pub(super) fn prefetch(settings: &Settings, mut timing: Timing) -> Result<Report, BootError> {
     let found = job::find(settings)?;
     let ready = Boot::new(&found, settings, &[]).prepare(&mut timing)?;
@@ -35,11 +36,9 @@ pub(super) fn prefetch(settings: &Settings, mut timing: Timing) -> Result<Report
     let json = json!({ "environment": ready.prefix, "counts": timing.counts, "total_ms": milliseconds });
     Ok(Report { text: format!("{}\n", ready.prefix.display()), json })
 }
-
-/// Removes what is not used.
 pub(super) fn gc(settings: &Settings, arguments: &[OsString]) -> Result<Report, BootError> {
     let limit = limit(settings, arguments)?;
-    // Who asks for all of it does not mean to spare what was used just now, and whoever builds begins again.
+    // `--all` removes layers that were just used, too. A process that builds from them begins again.
     let recent = if limit == 0 { Duration::ZERO } else { RECENT };
     let mut total = Cleaned::default();
     for cache in settings.node().caches() {
@@ -56,7 +55,7 @@ pub(super) fn gc(settings: &Settings, arguments: &[OsString]) -> Result<Report, 
         "removed {} environments, {} layers ({}) and {} left-over directories; {} environments are in use\n",
         total.environments,
         total.layers,
-        size(total.bytes),
+        bytes(total.bytes),
         total.abandoned,
         total.in_use
     );

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use cpack_extract::{FileSource, Limits, ZipTask, everything, extract_zip};
+use cpack_format::human::bytes;
 use cpack_node::building::BuildError;
 use serde_json::json;
 
-use super::{Report, size, usage};
+use super::{Report, usage};
 use crate::error::BootError;
 use crate::settings::Settings;
 use crate::watch::watch;
@@ -31,12 +32,12 @@ pub(super) fn run(settings: &Settings, arguments: &[OsString]) -> Result<Report,
     let stats = extract_zip(task, &everything, &limits, stop.flag())
         .map_err(|failure| BootError::Build(BuildError::Extract(Box::new(failure))))?;
     let seconds = started.elapsed().as_secs_f64();
-    let text = format!("{} files, {} in {seconds:.3} s\n", stats.files, size(stats.unpacked));
+    let text = format!("{} files, {} in {seconds:.3} s\n", stats.files, bytes(stats.unpacked));
     let json = json!({ "files": stats.files, "packed": stats.packed, "unpacked": stats.unpacked, "seconds": seconds });
     Ok(Report { text, json })
 }
 
-/// A directory that nothing can be overwritten in.
+/// Opens `path`, made if it is missing. Refuses one with files, so that none is overwritten.
 fn empty_directory(path: &Path) -> Result<OwnedFd, BootError> {
     let failed = |source| BootError::Io { path: path.into(), source };
     fs::create_dir_all(path).map_err(failed)?;

@@ -1,7 +1,7 @@
-//! `verify`: every file in the node caches is compared with what it should be, and what is damaged is made again.
+//! `verify`: compares every file in the node caches with what it should be, and repairs what is damaged.
 //!
-//! A damaged layer is removed and fetched again for the environments that link it; an environment that misses a file, or
-//! has one that is not its layer's, is put up anew. What cannot be repaired is removed, so that the next start builds it.
+//! It removes a damaged layer and fetches it again for the environments that link it. It builds an environment again that
+//! misses a file, or has one that is not its layer's. What it cannot repair it removes, so that the next start builds it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use cpack_format::Digest;
 use cpack_format::manifest::Manifest;
-use cpack_node::building::{Means, Tree, repair_tree};
+use cpack_node::building::{TreeInputs, repair_tree};
 use cpack_node::cache::{
     Cache, Claim, Description, Staging, content_of, file_digest, read_description, read_manifest, remove_tree,
 };
@@ -25,13 +25,11 @@ use crate::error::BootError;
 use crate::job;
 use crate::settings::Settings;
 use crate::watch::watch;
-
-/// What was found, and done about it.
 #[derive(Debug, Default)]
 struct Findings {
     layers: u64,
     environments: u64,
-    /// What, and what was done.
+    /// What was damaged, and what was done about it.
     repairs: Vec<(String, String)>,
 }
 
@@ -46,7 +44,7 @@ pub(super) fn run(settings: &Settings) -> Result<Report, BootError> {
     }
     let Findings { layers, environments, repairs } = findings;
     let rows: Vec<_> = repairs.iter().map(|(what, done)| vec![what.clone(), done.clone()]).collect();
-    let text = format!("{}checked {layers} layers and {environments} environments\n", table(&rows, 0));
+    let text = format!("{}checked {layers} layers and {environments} environments\n", table(&rows, &[]));
     let repairs: Vec<_> = repairs.iter().map(|(what, done)| json!({ "what": what, "done": done })).collect();
     Ok(Report { text, json: json!({ "layers": layers, "environments": environments, "repairs": repairs }) })
 }
@@ -58,11 +56,11 @@ struct Verifier<'a> {
 }
 
 impl Verifier<'_> {
-    /// Checks all layers; those that were bad, which are removed.
+    /// Checks all layers. Removes damaged ones and returns them.
     fn layers(&self, findings: &mut Findings) -> io::Result<HashSet<Digest>> {
         let mut bad = HashSet::new();
         for content in self.cache.layers()? {
-            // One that somebody builds or checks is not looked at.
+            // Another process builds or checks this one.
             let Claim::Ours(claimed) = self.cache.claim(&content.to_hex()) else { continue };
             findings.layers += 1;
             let files = self.cache.layer_files(&content);
@@ -76,7 +74,7 @@ impl Verifier<'_> {
         Ok(bad)
     }
 
-    /// Checks all environments, and repairs those that are damaged or link a layer that was.
+    /// Checks all environments, and repairs those that are damaged or link one of the `bad` layers.
     fn environments(&self, bad: &HashSet<Digest>, findings: &mut Findings) -> io::Result<()> {
         for key in self.cache.environments()? {
             findings.environments += 1;
@@ -106,7 +104,7 @@ impl Verifier<'_> {
 
     /// The first thing that is wrong with a tree.
     fn fault(&self, tree: &Path, manifest: &Manifest, description: &Description) -> Option<String> {
-        let python = python(description);
+        let python = Python::of(description);
         for layer in &manifest.layers {
             let files = self.cache.layer_files(&layer.content);
             if let Some(path) = first_difference(&files, tree, Path::new(""), &python) {
@@ -126,16 +124,11 @@ impl Verifier<'_> {
         let uri: StoreUri = description.store.parse()?;
         let cluster = job::find(self.settings).map_or_else(|_| BTreeMap::new(), |found| found.job.cluster);
         let store = open(&uri, &StoreOptions::of_process(cluster))?;
-        let python = python(description);
+        let python = Python::of(description);
         let (stop, _watching) = watch(&[]);
-        let means = Means {
-            store: &*store,
-            threads: self.settings.threads(),
-            stall_timeout: self.settings.stall_timeout,
-            stop: &stop,
-        };
-        let tree = Tree { key, manifest, manifest_bytes: bytes, python: &python, description, overlays: &[] };
-        Ok(repair_tree(self.cache, &tree, &means, &mut Timing::start())?)
+        let means = self.settings.means(&*store, &stop);
+        let inputs = TreeInputs { key, manifest, manifest_bytes: bytes, python: &python, description, overlays: &[] };
+        Ok(repair_tree(self.cache, &inputs, &means, &mut Timing::start())?)
     }
 
     fn remove(&self, key: &str) -> io::Result<()> {
@@ -143,7 +136,7 @@ impl Verifier<'_> {
     }
 }
 
-/// What an environment was made from, if its records are whole.
+/// The records of an environment, if they are whole.
 fn records(tree: &Path) -> Option<(Description, Vec<u8>, Manifest)> {
     let description = read_description(tree).ok()?;
     let bytes = read_manifest(tree).ok().filter(|bytes| Digest::of(bytes) == description.environment)?;
@@ -151,15 +144,7 @@ fn records(tree: &Path) -> Option<(Description, Vec<u8>, Manifest)> {
     Some((description, bytes, manifest))
 }
 
-fn python(description: &Description) -> Python {
-    let version = description.version.clone();
-    match description.python.as_str() {
-        "" => Python::Shipped { version },
-        path => Python::Node { path: path.into(), version },
-    }
-}
-
-/// The first path below `relative` that a layer has and its tree has not, or has otherwise. The layer is known to be good.
+/// The first path below `relative` of a good layer that its tree lacks or has with other content.
 fn first_difference(layer: &Path, tree: &Path, relative: &Path, python: &Python) -> Option<PathBuf> {
     for entry in fs::read_dir(layer.join(relative)).into_iter().flatten().flatten() {
         let path = relative.join(entry.file_name());
@@ -179,7 +164,7 @@ fn first_difference(layer: &Path, tree: &Path, relative: &Path, python: &Python)
     None
 }
 
-/// Whether two paths are one file, or links or copies that are alike.
+/// Whether two paths are one file, equal links, or equal copies.
 fn is_same(a: &Path, b: &Path) -> bool {
     let (Ok(first), Ok(second)) = (fs::symlink_metadata(a), fs::symlink_metadata(b)) else { return false };
     if (first.dev(), first.ino()) == (second.dev(), second.ino()) {

@@ -1,6 +1,6 @@
 //! From PEX files to an environment in the node cache.
 //!
-//! Those who start the same PEX at once wait for the first ([`wait`]), unless it stands still.
+//! Processes that start the same PEX at once wait for the first ([`wait_for_environment`]), unless it makes no progress.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use cpack_format::job::{self, Interpreter, Job};
 use cpack_format::manifest::{self, Layer, LayerKind, Manifest};
-use cpack_node::building::{BuildError, Means, Tree, ensure_tree};
-use cpack_node::cache::{Cache, Claim, Claimed, Description, Environment, Found as InCache};
+use cpack_node::building::{BuildError, Means, TreeInputs, Waited, ensure_tree, wait_for_environment};
+use cpack_node::cache::{Cache, Environment, Lookup};
 use cpack_node::timing::{Phase, Timing};
 use cpack_node::tree::Python;
 use cpack_pex::Pex;
@@ -22,23 +22,23 @@ use cpack_pex::file::Metadata;
 use cpack_store::FileStore;
 
 use super::BYTE_CODE;
-use super::layers::{Built, Source, Work};
+use super::pex_layers::{Built, Source, Work};
 use super::python::{self, Chosen};
 use super::reason::Reason;
 use super::setup::{Setup, Variables};
+use crate::attempts::settle;
 use crate::boot::Ready;
 use crate::error::BootError;
 use crate::interpreter::{Identity, environment_key};
-use crate::job::{Found, Origin};
-use crate::message::tell_if_not_as_chosen;
+use crate::job::{FoundJob, Origin};
 use crate::settings::Settings;
 use crate::watch::watch;
 
-/// How often a claim tells that its holder is alive.
+/// How often the extracting process notes progress in its claim.
 const BEAT: Duration = Duration::from_millis(500);
 
 /// The job that a PEX stands for.
-pub(super) fn job(setup: &Setup) -> Found {
+pub(super) fn job(setup: &Setup) -> FoundJob {
     let pex = setup.pex();
     let job = Job {
         format: job::FORMAT,
@@ -53,10 +53,9 @@ pub(super) fn job(setup: &Setup) -> Found {
         pass: Vec::new(),
         cluster: Default::default(),
     };
-    Found { job, manifest: None, origin: Origin::File(pex.path.clone()), boot: None }
+    FoundJob { job, manifest: None, origin: Origin::File(pex.path.clone()), boot: None }
 }
 
-/// An environment that was found.
 pub(super) fn ready(cache: Cache, key: String, environment: Environment) -> Ready {
     Ready {
         prefix: environment.path,
@@ -80,7 +79,7 @@ pub(super) fn look(setup: &Setup, variables: &Variables, settings: &Settings) ->
     found.map(|(cache, key, environment)| ready(cache, key, environment))
 }
 
-/// Builds the environment; or tells why the PEX is handed over.
+/// Builds the environment, or says why the PEX is handed over.
 pub(super) fn build(
     setup: &Setup,
     variables: &Variables,
@@ -90,28 +89,22 @@ pub(super) fn build(
 ) -> Result<Result<Ready, Reason>, BootError> {
     let (stop, _watching) = watch(arguments);
     let store = FileStore::new(setup.pex().path.parent().unwrap_or(Path::new("/")));
-    let means =
-        Means { store: &store, threads: settings.threads(), stall_timeout: settings.stall_timeout, stop: &stop };
+    let means = settings.means(&store, &stop);
     let node = settings.node();
     let mut attempts = node.attempts(&[]);
     loop {
         let cache = attempts.next_cache(timing)?;
         let choose = |metadata: &[_]| python::choose(setup, metadata, variables, settings);
-        match build_in(cache, setup, &means, timing, choose) {
-            Err(BootError::Build(error)) => attempts.failed(error)?,
-            Err(error) => return Err(error),
-            Ok(built) => {
-                tell_if_not_as_chosen(&attempts);
-                if let Ok((ready, true)) = &built {
-                    node.clean(&ready.cache, ready.key.as_deref().unwrap_or_default(), timing);
-                }
-                return Ok(built.map(|(ready, _)| ready));
+        if let Some(built) = settle(&mut attempts, build_in(cache, setup, &means, timing, choose))? {
+            if let Ok((ready, true)) = &built {
+                node.clean(&ready.cache, ready.key.as_deref().unwrap_or_default(), timing);
             }
+            return Ok(built.map(|(ready, _)| ready));
         }
     }
 }
 
-/// Builds the environment in one cache. True: it was not there.
+/// Builds the environment in one cache. Returns whether this process built it.
 fn build_in(
     cache: Cache,
     setup: &Setup,
@@ -127,14 +120,15 @@ fn build_in(
     };
     timing.mark(Phase::Plan);
     let key = key_for(setup, &chosen.choice.identity);
-    let claimed = match wait(&cache, &key, means)? {
-        Waited::There(environment) => {
-            timing.mark(Phase::Wait);
-            return Ok(Ok((ready(cache, key, environment), false)));
-        }
+    let waited = wait_for_environment(&cache, &key, &format!("{key}.pex"), means)?;
+    timing.mark(Phase::Wait);
+    let claimed = match waited {
+        Waited::There(environment) => return Ok(Ok((ready(cache, key, environment), false))),
         Waited::Ours(claimed) => claimed,
     };
-    timing.mark(Phase::Wait);
+    if let Lookup::Ready(environment) = cache.find_environment(&key) {
+        return Ok(Ok((ready(cache, key, environment), false)));
+    }
     let (done, work) = (AtomicBool::new(false), Work { setup, source: &source, chosen: &chosen, cache: &cache });
     let layers = std::thread::scope(|scope| {
         let beating = scope.spawn(|| {
@@ -154,39 +148,12 @@ fn build_in(
     };
     timing.mark(Phase::Extract);
     timing.counts.built += layers.len() as u64;
-    let environment = put_up(setup, &chosen, &key, &cache, layers, means, timing)?;
+    let environment = link(setup, &chosen, &key, &cache, layers, means, timing)?;
     drop(claimed);
     Ok(Ok((ready(cache, key, environment), true)))
 }
 
-enum Waited {
-    There(Environment),
-    Ours(Claimed),
-}
-
-/// Waits until the environment is there, or nobody extracts it, or whoever does stands still.
-fn wait(cache: &Cache, key: &str, means: &Means<'_>) -> Result<Waited, BuildError> {
-    let name = format!("{key}.pex");
-    let mut watched = cache.watch(&name);
-    loop {
-        let claim = cache.claim(&name);
-        if let InCache::Ready(environment) = cache.find_environment(key) {
-            return Ok(Waited::There(environment));
-        }
-        if let Claim::Ours(claimed) = claim {
-            return Ok(Waited::Ours(claimed));
-        }
-        if watched.is_stalled(means.stall_timeout) {
-            return Ok(Waited::Ours(Claimed::without_lock()));
-        }
-        if means.stop.is_set() {
-            return Err(BuildError::Stopped(means.stop.reason()));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// Lets Python write byte-code into the empty places for it: each file is written beside its place and renamed.
+/// Lets Python write byte-code into the empty `__pycache__` directories: it writes each file beside its place and renames it.
 fn open_byte_code(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -203,8 +170,8 @@ fn open_byte_code(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Puts up the tree of the layers.
-fn put_up(
+/// Builds the tree that links the layers.
+fn link(
     setup: &Setup,
     chosen: &Chosen,
     key: &str,
@@ -213,19 +180,12 @@ fn put_up(
     means: &Means<'_>,
     timing: &mut Timing,
 ) -> Result<Environment, BootError> {
-    let Found { job, .. } = job(setup);
+    let FoundJob { job, .. } = job(setup);
     let (path, version) = (chosen.choice.identity.path.clone(), chosen.choice.version.clone());
     let manifest = manifest_of(setup, chosen, layers);
-    let description = Description {
-        format: 1,
-        name: job.name,
-        environment: setup.identity,
-        store: job.store,
-        python: path.display().to_string(),
-        version: version.clone(),
-    };
     let python = Python::Node { path, version };
-    let tree = Tree {
+    let description = python.describe(&job);
+    let inputs = TreeInputs {
         key,
         manifest: &manifest,
         manifest_bytes: &manifest.to_bytes(),
@@ -233,15 +193,15 @@ fn put_up(
         description: &description,
         overlays: &[],
     };
-    let (environment, is_new) = ensure_tree(cache, &tree, means, timing)?;
+    let (environment, is_new) = ensure_tree(cache, &inputs, means, timing)?;
     if is_new {
-        // Without it modules are compiled at each start, which is slower and no fault.
+        // If that fails, each start compiles the modules again: slower, but right.
         let _ = open_byte_code(&environment.path.join("lib"));
     }
     Ok(environment)
 }
 
-/// The manifest of what was extracted: its layers have no archives, being in the cache.
+/// The manifest of the extracted layers. They have no archives: they are in the cache.
 fn manifest_of(setup: &Setup, chosen: &Chosen, layers: Vec<Built>) -> Manifest {
     let layer = |built: Built| {
         let (kind, name, version) = match &built.part.wheel {
@@ -285,7 +245,7 @@ fn manifest_of(setup: &Setup, chosen: &Chosen, layers: Vec<Built>) -> Manifest {
     }
 }
 
-/// What the user's code in a PEX is called.
+/// The name of the layer with the user's code of a PEX.
 fn title(pexes: &[Pex], index: usize) -> String {
     let name = pexes.get(index).and_then(|pex| pex.path.file_name());
     name.map(|name| format!("code of {}", name.to_string_lossy())).unwrap_or_default()

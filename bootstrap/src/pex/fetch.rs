@@ -1,10 +1,10 @@
-//! A PEX that lies in a store: fetched once for each version, kept beside the node cache.
+//! A PEX in a store: fetched once for each version, and kept in the node cache.
 //!
 //! ```text
 //! <cache>/artifacts/<digest of URI, length and time>/<name>   whole: renamed into place
 //! ```
 //!
-//! The newest are kept; an environment that was made of one needs it no more.
+//! The newest are kept. An environment that was made of one does not need it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -20,18 +20,16 @@ use cpack_parallel::try_map;
 use cpack_pex::keep_youngest;
 use cpack_store::{FileOrObject, Key, Store, StoreOptions, open};
 
+use crate::attempts::settle;
 use crate::error::BootError;
-use crate::message::tell_if_not_as_chosen;
 use crate::settings::Settings;
 
-/// Bytes that are fetched at once by one thread.
+/// Bytes that one thread fetches at once.
 const RANGE: u64 = 8 << 20;
-
-/// How many artifacts are kept.
 const KEPT: usize = 8;
 
-/// The local path of an artifact that is named by a path or URI.
-pub fn local(artifact: &OsStr, settings: &Settings) -> Result<PathBuf, BootError> {
+/// The local path of an artifact, given by a path or URI.
+pub(crate) fn local(artifact: &OsStr, settings: &Settings) -> Result<PathBuf, BootError> {
     let object = match FileOrObject::read(artifact)? {
         FileOrObject::File(path) => return Ok(path),
         FileOrObject::Object(object) => object,
@@ -46,18 +44,11 @@ pub fn local(artifact: &OsStr, settings: &Settings) -> Result<PathBuf, BootError
     let mut attempts = node.attempts(&[]);
     loop {
         let cache = attempts.next_cache(&mut timing)?;
-        match fetch.copy_into(&cache, &digest[..32]) {
-            Err(BootError::Build(error)) => attempts.failed(error)?,
-            Err(error) => return Err(error),
-            Ok(path) => {
-                tell_if_not_as_chosen(&attempts);
-                return Ok(path);
-            }
+        if let Some(path) = settle(&mut attempts, fetch.copy_into(&cache, &digest[..32]))? {
+            return Ok(path);
         }
     }
 }
-
-/// An object that is to be fetched.
 struct Fetch<'a> {
     store: &'a dyn Store,
     key: &'a Key,

@@ -43,8 +43,6 @@ impl Destination<'_> {
         point("layer.file")?;
         Ok(created.into())
     }
-
-    /// Creates the symbolic link for `file`.
     pub(crate) fn link(&self, cursor: &mut Cursor, file: &PlannedFile, target: &[u8]) -> io::Result<()> {
         let directory = self.enter(cursor, file.directory)?;
         Ok(symlinkat(target, directory, file.file_name())?)

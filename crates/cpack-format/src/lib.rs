@@ -10,7 +10,7 @@
 //! | [`job`] | the JSON that one submission adds to an environment |
 //! | [`launcher`] | a job appended to the boot executable |
 //! | [`key`] | the names of objects in a store |
-//! | [`message`] | errors as one line |
+//! | [`message`], [`human`] | errors as one line; sizes and tables for people |
 //! | [`exit`] | the exit codes of both programs |
 //!
 //! This crate does no I/O: it opens no file, reads no environment variable and starts no thread.
@@ -18,6 +18,7 @@
 pub mod content;
 pub mod digest;
 pub mod exit;
+pub mod human;
 pub mod job;
 pub mod key;
 pub mod launcher;

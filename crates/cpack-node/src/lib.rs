@@ -4,9 +4,9 @@
 //! | --- | --- |
 //! | [`cache`] | one cache: its directories, leases, claims, commit and clean-up |
 //! | [`node`] | all caches of a node: looking in all of them, choosing one to build in, making room |
-//! | [`building`] | what is missing in a cache: layers, then the tree that links them |
+//! | [`building`] | builds what is missing in a cache: layers, then the tree that links them |
 //! | [`tree`] | the tree that Python sees |
-//! | [`stop`] | whether the start should end |
+//! | [`stop`] | the request to end a start |
 //! | [`timing`] | where the time of a start went |
 //! | [`sys`] | the few unsafe calls |
 

@@ -1,7 +1,6 @@
-//! The node's caches taken together: looking in all of them, building in the first that can take it, making room.
+//! All caches of a node: looking in each of them, building in the first that can take an environment, making room.
 //!
-//! Jobs and PEX files come to an environment by the same three steps, which only differ in what is looked for and what is
-//! built.
+//! A start of a job and a start of a PEX take the same three steps; they differ in what they look for and what they build.
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -12,7 +11,7 @@ use cpack_format::message::with_causes;
 
 use crate::building::BuildError;
 use crate::cache::{
-    BootId, Cache, Cleaning, Environment, Found, Kind, LayerState, Place, PlaceError, Places, RECENT, clean, free_at,
+    BootId, Cache, Cleaning, Environment, Kind, LayerState, Lookup, Place, PlaceError, Places, RECENT, clean, free_at,
     places, unusable,
 };
 use crate::timing::{Phase, Timing};
@@ -20,13 +19,13 @@ use crate::timing::{Phase, Timing};
 /// How long a start may clean up before Python runs.
 const CLEANING_TIME: Duration = Duration::from_secs(1);
 
-/// How long it may clean up where it cannot go on without.
+/// How long a start may clean up if it cannot go on without.
 const ROOM_TIME: Duration = Duration::from_secs(30);
 
-/// Layers that this start, or one beside it, built a moment ago are not what is to go.
+/// [`Node::make_room`] spares layers that were used this recently: this start, or one beside it, has just built them.
 const JUST_BUILT: Duration = Duration::from_secs(120);
 
-/// Why a place is not built in.
+/// Why this start does not build in a place.
 #[derive(Debug)]
 struct Refusal {
     kind: Kind,
@@ -42,37 +41,37 @@ impl Refusal {
 /// The places of a process, best first.
 #[derive(Debug)]
 pub struct Node {
-    /// Where caches may be, whether there is one or not.
+    /// Directories in which a cache may be.
     pub places: Vec<Place>,
-    /// Since when the machine runs.
+    /// The current boot of the machine.
     pub boot: BootId,
-    /// Above how many bytes a cache is cleaned up.
+    /// A cache of more bytes is cleaned up.
     limit: u64,
-    /// Below how many free bytes of its disk, where people said so.
+    /// So is one whose disk has fewer free bytes, if the user set this.
     reserve: Option<u64>,
 }
 
 impl Node {
-    /// The node's places as `from` names them; caches are cleaned up above `limit` bytes, or where less than `reserve` is
-    /// free. Nothing is looked at.
+    /// The places that `from` names. Caches are cleaned up above `limit` bytes, or if less than `reserve` is free. Touches no
+    /// file.
     pub fn new(from: &Places, limit: u64, reserve: Option<u64>) -> Self {
         let working_directory = std::env::current_dir().ok();
         Self { places: places(from, working_directory.as_deref()), boot: BootId::current(), limit, reserve }
     }
 
-    /// The caches that there are.
+    /// The caches that exist and may be used.
     pub fn caches(&self) -> impl Iterator<Item = Cache> {
         self.places.iter().filter_map(|place| Cache::open(place, &self.boot).ok())
     }
 
-    /// The first environment of those names that is in a cache. Nothing is created or locked but its lease.
+    /// The first environment with one of `keys` that is ready in a cache. Creates nothing, and locks only its lease.
     pub fn look(&self, keys: impl IntoIterator<Item = String>) -> Option<(Cache, String, Environment)> {
         let mut caches: Vec<Cache> = self.caches().collect();
         keys.into_iter().find_map(|key| {
             let (at, environment) =
                 caches.iter().enumerate().find_map(|(at, cache)| match cache.find_environment(&key) {
-                    Found::Ready(environment) => Some((at, environment)),
-                    Found::Stale | Found::Missing => None,
+                    Lookup::Ready(environment) => Some((at, environment)),
+                    Lookup::Stale | Lookup::Missing => None,
                 })?;
             Some((caches.swap_remove(at), key, environment))
         })
@@ -93,16 +92,17 @@ impl Node {
         attempts
     }
 
-    /// Cleans up the cache that something was built in, but for the environment `key`.
+    /// Cleans up `cache` after the environment `key` was built in it, which stays.
     pub fn clean(&self, cache: &Cache, key: &str, timing: &mut Timing) {
         let (limit, reserve) = (self.limit, self.reserve);
         let cleaning = Cleaning { limit, recent: RECENT, time: CLEANING_TIME, keep: Some(key), reserve };
-        // Nobody waits for it to succeed.
+        // A later start cleans up what is left.
         let _ = clean(cache, &cleaning);
         timing.mark(Phase::Clean);
     }
 
-    /// Removes what nobody uses from all caches, since no disk has room: slow, and better than not to start.
+    /// Removes everything unused from all caches, since no disk has room. Slow, but else the start fails. Returns whether
+    /// there is more room now.
     fn make_room(&self, timing: &mut Timing) -> bool {
         let cleaning = Cleaning { limit: 0, recent: JUST_BUILT, time: ROOM_TIME, keep: None, reserve: None };
         let bytes: u64 =
@@ -112,10 +112,10 @@ impl Node {
     }
 }
 
-/// One pass over the places of a node, to build in the first that can take it.
+/// One pass over the places of a node, to build in the first that can take the environment.
 ///
-/// The caller takes a cache ([`Attempts::next_cache`]), builds in it, and either is done or says why not
-/// ([`Attempts::failed`]). If all disks are full, what nobody uses is removed from them, once, and the pass starts again.
+/// The caller takes a cache ([`Attempts::next_cache`]), builds in it, and reports an error ([`Attempts::failed`]) before it
+/// takes the next. If all disks are full, everything unused is removed from them, once, and the pass starts again.
 #[derive(Debug)]
 pub struct Attempts<'a> {
     node: &'a Node,
@@ -128,7 +128,7 @@ pub struct Attempts<'a> {
 }
 
 impl<'a> Attempts<'a> {
-    /// The next cache to build in, created if it is missing. An error: there is none left.
+    /// The next cache to build in, created if it is missing. Fails if there is none left.
     pub fn next_cache(&mut self, timing: &mut Timing) -> Result<Cache, BuildError> {
         loop {
             while let Some(place) = self.ranked.pop_front() {
@@ -151,7 +151,7 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Notes why nothing could be built in the cache that was taken last. An error that no other place can mend comes back.
+    /// Notes why building in the last cache failed. Returns the error if building in another place would fail as well.
     pub fn failed(&mut self, error: BuildError) -> Result<(), BuildError> {
         match self.current.take() {
             Some(place) if error.is_of_this_place() => {
@@ -163,16 +163,15 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Why the chosen place (`CPACK_CACHE_DIR`) is not the one that was taken last, for people: it may be a typing error, or
-    /// a full disk.
+    /// Tells the user why the last cache is not in the place that `CPACK_CACHE_DIR` names: a typing error, or a full disk.
     pub fn not_as_chosen(&self) -> Option<String> {
         let used = self.current.filter(|place| place.kind != Kind::Chosen);
         let refusal = self.refusals.iter().rev().find(|refusal| refusal.kind == Kind::Chosen);
         used.and(refusal).map(|refusal| format!("CPACK_CACHE_DIR is not used: {}", refusal.reason))
     }
 
-    /// Orders the places: the chosen one first, then where most of the layers are already, then in their own order; those
-    /// without enough space last.
+    /// Orders the places: the chosen one first, then those that hold most of the layers, then in their own order; places
+    /// without enough space come last.
     fn rank(&mut self) {
         let total: u64 = self.layers.iter().map(|layer| layer.archive.unpacked).sum();
         let mut ranked = Vec::new();
@@ -203,7 +202,7 @@ impl<'a> Attempts<'a> {
     }
 }
 
-/// How much of `wanted` is in a cache.
+/// Bytes of those `wanted` layers that are in a cache; at least 1 for each.
 fn size_there(cache: &Cache, wanted: &[&Layer]) -> u64 {
     let there = wanted.iter().filter(|layer| cache.layer_state(&layer.content) != LayerState::Missing);
     there.map(|layer| layer.archive.unpacked.max(1)).sum()

@@ -1,4 +1,4 @@
-//! Whether a start should end before Python runs: set by whoever watches for signals, asked by everything that takes long.
+//! The request to end a start before Python runs. The watching thread sets it; every loop that takes long checks it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -11,23 +11,23 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Asks all that look at this to end. The first reason stays.
+    /// Asks all threads to end. The first reason is kept.
     pub fn set(&self, reason: String) {
         let _ = self.reason.set(reason);
         self.stopped.store(true, Ordering::Relaxed);
     }
 
-    /// The flag, for those that look at it in a loop.
+    /// The flag, for loops that check it themselves.
     pub fn flag(&self) -> &AtomicBool {
         &self.stopped
     }
 
-    /// Whether to end.
+    /// Whether the start should end.
     pub fn is_set(&self) -> bool {
         self.stopped.load(Ordering::Relaxed)
     }
 
-    /// The reason, for people.
+    /// The reason, for messages.
     pub fn reason(&self) -> String {
         self.reason.get().cloned().unwrap_or_else(|| "no reason".into())
     }

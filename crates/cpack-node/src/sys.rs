@@ -5,9 +5,9 @@ use std::os::fd::{AsFd, AsRawFd as _, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-/// What [`rename`] does when the destination exists.
+/// What [`rename`] does if the destination exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Existing {
+pub(crate) enum Existing {
     /// It fails with `EEXIST`.
     Fail,
     /// The two change places.
@@ -16,7 +16,7 @@ pub enum Existing {
 
 /// `renameat2(2)`. File systems and kernels without it answer `EINVAL` or `ENOSYS`.
 #[expect(unsafe_code, reason = "musl and older glibc have no renameat2")]
-pub fn rename(from: &Path, to: &Path, existing: Existing) -> io::Result<()> {
+pub(crate) fn rename(from: &Path, to: &Path, existing: Existing) -> io::Result<()> {
     let flags = match existing {
         Existing::Fail => libc::RENAME_NOREPLACE,
         Existing::Exchange => libc::RENAME_EXCHANGE,
@@ -33,12 +33,12 @@ pub fn rename(from: &Path, to: &Path, existing: Existing) -> io::Result<()> {
 /// `FS_TOPDIR_FL` of `linux/fs.h`: `chattr +T`.
 pub(crate) const TOP_OF_HIERARCHY: libc::c_int = 0x2_0000;
 
-/// Has ext4 lay each subdirectory that `directory` will get into a part of the disk of its own, as it does with those of the
-/// root directory. File systems without such parts refuse.
+/// Tells ext4 to put each later subdirectory of `directory` into a block group of its own, as it does for those of the root
+/// directory. Other file systems refuse.
 ///
-/// Left to itself it lays new files near their directory's parent. Without a journal it passes over every inode there that
-/// was freed within the last minutes, one by one and for each file anew: on a node that had just cleaned up, a new file took
-/// 120 µs beside what was gone, and 4 µs elsewhere.
+/// Otherwise ext4 puts new files near their directory's parent. Without a journal it skips every inode there that was freed
+/// within the last minutes, one by one and for each file anew: on a node that had just cleaned up, a new file took 120 µs
+/// near the removed files, and 4 µs elsewhere.
 #[expect(unsafe_code, reason = "FS_IOC_SETFLAGS has no safe wrapper")]
 pub fn spread_subdirectories(directory: impl AsFd) -> io::Result<()> {
     let flags = [inode_flags(&directory)? | TOP_OF_HIERARCHY, 0];
@@ -47,7 +47,7 @@ pub fn spread_subdirectories(directory: impl AsFd) -> io::Result<()> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// What `lsattr` shows.
+/// The inode flags that `lsattr` shows.
 #[expect(unsafe_code, reason = "FS_IOC_GETFLAGS has no safe wrapper")]
 pub(crate) fn inode_flags(file: impl AsFd) -> io::Result<libc::c_int> {
     let mut flags = [0, 0];
@@ -58,7 +58,7 @@ pub(crate) fn inode_flags(file: impl AsFd) -> io::Result<libc::c_int> {
 
 /// Duplicates a descriptor to the first free number from `least` on, kept across `exec`.
 #[expect(unsafe_code, reason = "a raw descriptor that outlives this program is what is wanted")]
-pub fn duplicate_for_exec(fd: impl AsFd, least: RawFd) -> io::Result<RawFd> {
+pub(crate) fn duplicate_for_exec(fd: impl AsFd, least: RawFd) -> io::Result<RawFd> {
     // SAFETY: the source is open for the duration of the call; the new descriptor is given to the next program.
     let new = unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_DUPFD, least) };
     if new == -1 { Err(io::Error::last_os_error()) } else { Ok(new) }

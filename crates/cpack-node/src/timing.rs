@@ -1,7 +1,7 @@
 //! Where the time of a start went: one line of JSON per start in `CPACK_METRICS`, one line for people with `CPACK_LOG`,
 //! every step of it in `CPACK_TRACE` ([`cpack_events`]).
 //!
-//! Recording is a few clock readings; nothing is formatted or written unless somebody asked.
+//! Recording is a few clock readings; nothing is formatted or written unless one of these variables is set.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use cpack_format::Digest;
 use serde::Serialize;
 
-/// A part of a start, in the order in which they come.
+/// The parts of a start, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// Finding and reading the job.
@@ -22,30 +22,19 @@ pub enum Phase {
     Plan,
     /// Fetching, verifying, decoding and writing layers.
     Extract,
-    /// Waiting for layers that other processes build.
+    /// Waiting for layers and trees that other processes build.
     Wait,
-    /// Checking layers after a reboot.
-    Check,
     /// Linking the environment's tree.
     Link,
-    /// Renaming it into place, and marking.
+    /// Renaming it into place.
     Commit,
     /// Cleaning up what is old.
     Clean,
 }
 
 impl Phase {
-    const ALL: [Self; 9] = [
-        Self::Find,
-        Self::Look,
-        Self::Plan,
-        Self::Extract,
-        Self::Wait,
-        Self::Check,
-        Self::Link,
-        Self::Commit,
-        Self::Clean,
-    ];
+    const ALL: [Self; 8] =
+        [Self::Find, Self::Look, Self::Plan, Self::Extract, Self::Wait, Self::Link, Self::Commit, Self::Clean];
 
     const fn name(self) -> &'static str {
         match self {
@@ -54,7 +43,6 @@ impl Phase {
             Self::Plan => "plan",
             Self::Extract => "extract",
             Self::Wait => "wait",
-            Self::Check => "check",
             Self::Link => "link",
             Self::Commit => "commit",
             Self::Clean => "clean",
@@ -69,16 +57,16 @@ pub struct Counts {
     pub fetched: u64,
     /// Bytes of files that were written.
     pub written: u64,
-    /// Bytes of archives that were looked for and need not be fetched: their layers were there, or another process built
-    /// them. A warm start looks for none.
+    /// Bytes of archives that this start needed and did not fetch: their layers were there, or another process built them. A
+    /// warm start needs none.
     pub saved: u64,
-    /// Files in the tree that was linked.
+    /// Files in the tree that this process linked.
     pub files: u64,
     /// Layers that this process built.
     pub built: u64,
     /// Layers that another process built meanwhile.
     pub waited: u64,
-    /// Layers that were there.
+    /// Layers that were in the cache.
     pub reused: u64,
     /// Layers that were checked after a reboot.
     pub checked: u64,
@@ -90,7 +78,7 @@ pub struct Timing {
     started: Instant,
     last: Instant,
     spent: [Duration; Phase::ALL.len()],
-    /// What was done.
+    /// What the start did.
     pub counts: Counts,
 }
 
@@ -101,7 +89,7 @@ impl Timing {
         Self { started: now, last: now, spent: [Duration::ZERO; Phase::ALL.len()], counts: Counts::default() }
     }
 
-    /// The time since the last mark belongs to `phase`.
+    /// Adds the time since the last mark to `phase`.
     pub fn mark(&mut self, phase: Phase) {
         cpack_events::ended("boot", || phase.name().into(), self.last);
         let now = Instant::now();
@@ -117,7 +105,7 @@ impl Timing {
     }
 
     /// Whether anything was built.
-    pub const fn is_warm(&self) -> bool {
+    const fn is_warm(&self) -> bool {
         self.counts.built == 0 && self.counts.waited == 0 && self.counts.files == 0
     }
 
@@ -125,7 +113,7 @@ impl Timing {
         Phase::ALL.iter().zip(self.spent).map(|(phase, spent)| (phase.name(), spent)).filter(|(_, d)| !d.is_zero())
     }
 
-    /// One line for people.
+    /// The line of `CPACK_LOG`.
     pub fn line(&self) -> String {
         let phases: Vec<_> =
             self.phases().map(|(name, spent)| format!("{name} {:.1}", spent.as_secs_f64() * 1e3)).collect();
@@ -138,7 +126,7 @@ impl Timing {
         )
     }
 
-    /// Appends one line of JSON to `path`: lines of processes that write at once do not mix.
+    /// Appends one line of JSON to `path`. Lines of processes that write at once do not mix.
     ///
     /// `phases_ms` follow each other; `work_ms` is the time of all threads together within them.
     pub fn append(&self, path: &Path, environment: &Digest, name: &str, outcome: &str) -> std::io::Result<()> {

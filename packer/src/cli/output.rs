@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
+pub use cpack_format::human::{bytes, table};
 use cpack_format::message::with_causes;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -83,19 +84,6 @@ fn to_stderr(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// A size in powers of 1024: `999 B`, `3.0 MiB`, `146 KiB`.
-pub fn bytes(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    for unit in ["B", "KiB", "MiB", "GiB"] {
-        if value < 999.5 || unit == "GiB" {
-            let decimals = usize::from(unit != "B" && value < 9.95) + usize::from(unit != "B" && value < 99.5);
-            return format!("{value:.*} {unit}", decimals.min(1));
-        }
-        value /= 1024.0;
-    }
-    String::new()
-}
-
 /// A duration: `0.12 s`, `12.3 s`, `3 ms`.
 pub fn seconds(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
@@ -111,44 +99,14 @@ pub fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Aligns rows in columns; the columns whose indexes are in `right` are aligned to the right.
-pub fn table(rows: &[Vec<String>], right: &[usize]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|s| s.chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).enumerate().map(|(c, (cell, width))| {
-            if right.contains(&c) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
-        });
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn bytes_and_seconds_are_short() {
-        for (value, shown) in [
-            (0, "0 B"),
-            (999, "999 B"),
-            (1000, "1.0 KiB"),
-            (150_000, "146 KiB"),
-            (3 << 20, "3.0 MiB"),
-            (20 << 30, "20.0 GiB"),
-        ] {
-            assert_eq!(bytes(value), shown);
-        }
+    fn times_are_short() {
         assert_eq!(seconds(Duration::from_millis(3)), "3.0 ms");
         assert_eq!(seconds(Duration::from_millis(1234)), "1.23 s");
         assert_eq!(count(1, "layer"), "1 layer");
-    }
-
-    #[test]
-    fn table_aligns_columns() {
-        let rows = [vec!["a".into(), "10".into()], vec!["bcd".into(), "5".into()]];
-        assert_eq!(table(&rows, &[1]), "a    10\nbcd   5");
     }
 }

@@ -26,7 +26,6 @@ pub enum PlanError {
 }
 
 impl PlanError {
-    /// Refuses more than `limit` of `what`.
     pub(crate) fn within(what: &'static str, found: u64, limit: u64) -> Result<(), Self> {
         if found > limit { Err(Self::TooMuch { what, found, limit }) } else { Ok(()) }
     }

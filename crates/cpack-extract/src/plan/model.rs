@@ -28,7 +28,7 @@ impl Plan {
     }
 }
 
-/// One entry of the archive.
+/// One entry of the archive; sizes, CRC-32 and offset are those of the central directory.
 #[derive(Debug)]
 pub(crate) struct PlannedFile {
     pub(crate) path: SafePath,
@@ -36,13 +36,9 @@ pub(crate) struct PlannedFile {
     pub(crate) directory: Option<u32>,
     pub(crate) kind: Kind,
     pub(crate) method: Method,
-    /// CRC-32 of the content.
     pub(crate) crc32: u32,
-    /// Length of the content.
     pub(crate) size: u64,
-    /// Length in the archive.
     pub(crate) compressed_size: u64,
-    /// Offset of the local header.
     pub(crate) header_offset: u64,
     /// Its parts, if they are decoded independently.
     pub(crate) parts: Option<Parts>,

@@ -1,4 +1,4 @@
-//! The tree of an environment: built by one process, waited for by others.
+//! The tree of an environment: one process builds it, others wait for it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,17 +7,19 @@ use cpack_fault::point;
 use cpack_format::Digest;
 use cpack_format::manifest::{Layer, Manifest};
 
-use super::{BuildError, GLANCES, Means, cache_error, ensure_layers, in_order};
-use crate::cache::{Cache, Claim, Claimed, Description, Environment, Found, Published, lease_tree, write_records};
+use super::missing_layers::{ensure_layers, in_order};
+use super::waiting::{Waited, wait_for_environment};
+use super::{BuildError, Means};
+use crate::cache::{Cache, Committed, Description, Environment, Lookup, lease_tree, write_records};
 use crate::timing::{Phase, Timing};
-use crate::tree::{How, LinkError, Linked, Python, build_tree};
+use crate::tree::{How, LinkError, Linked, Python, link_tree, seal_tree};
 
 /// How often layers may vanish under a tree that is built.
 const ATTEMPTS: usize = 5;
 
-/// What a tree is made from.
+/// What an environment's tree is made from.
 #[derive(Debug, Clone, Copy)]
-pub struct Tree<'a> {
+pub struct TreeInputs<'a> {
     /// Its name in the cache.
     pub key: &'a str,
     /// Its layers and their order.
@@ -26,25 +28,23 @@ pub struct Tree<'a> {
     pub manifest_bytes: &'a [u8],
     /// Its interpreter.
     pub python: &'a Python,
-    /// What it was made from.
+    /// Notes in the cache what it was made from.
     pub description: &'a Description,
-    /// Layers beside those of the manifest, wanted at the same time.
+    /// Layers that the job needs beside those of the manifest.
     pub overlays: &'a [Layer],
 }
 
-/// Makes sure that the environment is in `cache`, with the layers of its overlays.
-///
-/// True: this process put it up.
+/// Makes sure that the environment is in `cache`, with the layers of its overlays. Returns whether this process built it.
 pub fn ensure_tree(
     cache: &Cache,
-    tree: &Tree<'_>,
+    inputs: &TreeInputs<'_>,
     means: &Means<'_>,
     timing: &mut Timing,
 ) -> Result<(Environment, bool), BuildError> {
-    let layers = in_order(tree.manifest.layers.iter().chain(tree.overlays));
+    let layers = in_order(inputs.manifest.layers.iter().chain(inputs.overlays));
     for _ in 0..ATTEMPTS {
         ensure_layers(cache, &layers, means, timing)?;
-        match put_up(cache, tree, means, timing) {
+        match build_once(cache, inputs, means, timing) {
             Err(BuildError::Link(LinkError::Vanished { .. })) => {}
             result => return result,
         }
@@ -52,86 +52,56 @@ pub fn ensure_tree(
     Err(BuildError::Vanishing(cache.root().into()))
 }
 
-fn put_up(
+fn build_once(
     cache: &Cache,
-    tree: &Tree<'_>,
+    inputs: &TreeInputs<'_>,
     means: &Means<'_>,
     timing: &mut Timing,
 ) -> Result<(Environment, bool), BuildError> {
     loop {
-        let claimed = match wait_for_claim(cache, tree.key, means)? {
+        let claimed = match wait_for_environment(cache, inputs.key, inputs.key, means)? {
             Waited::There(environment) => {
                 timing.mark(Phase::Wait);
                 return Ok((environment, false));
             }
             Waited::Ours(claimed) => claimed,
         };
-        point("tree.claimed").map_err(|e| cache_error(cache, e))?;
+        point("tree.claimed").map_err(|e| BuildError::cache(cache, e))?;
         timing.mark(Phase::Wait);
-        let stale = match cache.find_environment(tree.key) {
-            Found::Ready(environment) => return Ok((environment, false)),
-            Found::Stale => true,
-            Found::Missing => false,
+        let stale = match cache.find_environment(inputs.key) {
+            Lookup::Ready(environment) => return Ok((environment, false)),
+            Lookup::Stale => true,
+            Lookup::Missing => false,
         };
-        let linked = build(cache, tree, means, stale, &|| claimed.progress(), timing)?;
+        let linked = build(cache, inputs, means, stale, &|| claimed.progress(), timing)?;
         drop(claimed);
         timing.counts.files += linked.files;
-        // Gone again only if somebody cleans up beside: once more then.
-        if let Found::Ready(environment) = cache.find_environment(tree.key) {
+        // Gone again only if another process cleaned up meanwhile: build it once more.
+        if let Lookup::Ready(environment) = cache.find_environment(inputs.key) {
             timing.mark(Phase::Commit);
             return Ok((environment, true));
         }
-        if means.stop.is_set() {
-            return Err(BuildError::Stopped(means.stop.reason()));
-        }
-    }
-}
-
-enum Waited {
-    There(Environment),
-    Ours(Claimed),
-}
-
-/// Waits until the environment is there, or nobody builds it, or whoever does stands still.
-fn wait_for_claim(cache: &Cache, key: &str, means: &Means<'_>) -> Result<Waited, BuildError> {
-    let mut pause = GLANCES.0;
-    let mut watched = cache.watch(key);
-    let _event = cpack_events::span("wait", || format!("environment {key}"));
-    loop {
-        if let Claim::Ours(claimed) = cache.claim(key) {
-            return Ok(Waited::Ours(claimed));
-        }
-        if let Found::Ready(environment) = cache.find_environment(key) {
-            return Ok(Waited::There(environment));
-        }
-        if watched.is_stalled(means.stall_timeout) {
-            return Ok(Waited::Ours(Claimed::without_lock()));
-        }
-        if means.stop.is_set() {
-            return Err(BuildError::Stopped(means.stop.reason()));
-        }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(GLANCES.1);
+        means.check_stop()?;
     }
 }
 
 fn build(
     cache: &Cache,
-    tree: &Tree<'_>,
+    inputs: &TreeInputs<'_>,
     means: &Means<'_>,
     stale: bool,
     progress: &(dyn Fn() + Sync),
     timing: &mut Timing,
 ) -> Result<Linked, BuildError> {
-    let failed = |e| cache_error(cache, e);
+    let failed = |e| BuildError::cache(cache, e);
     let staging = cache.staging().map_err(failed)?;
     let staged = staging.subdirectory("tree").map_err(failed)?;
-    let linked = fill(cache, tree, &staged, How::Link, means, progress)?;
+    let linked = fill(cache, inputs, &staged, How::Link, means, progress)?;
     require_interpreter(&staged)?;
     timing.mark(Phase::Link);
     if stale {
-        cache.replace_environment(&staged, tree.key).map_err(failed)?;
-    } else if cache.publish_environment(&staged, tree.key).map_err(failed)? == Published::Theirs {
+        cache.replace_environment(&staged, inputs.key).map_err(failed)?;
+    } else if cache.commit_environment(&staged, inputs.key).map_err(failed)? == Committed::Theirs {
         return Ok(Linked::default());
     }
     Ok(linked)
@@ -145,26 +115,35 @@ fn require_interpreter(tree: &Path) -> Result<(), BuildError> {
 
 fn fill(
     cache: &Cache,
-    tree: &Tree<'_>,
+    inputs: &TreeInputs<'_>,
     place: &Path,
     how: How,
     means: &Means<'_>,
     progress: &(dyn Fn() + Sync),
 ) -> Result<Linked, BuildError> {
-    let contents: Vec<Digest> = tree.manifest.layers.iter().map(|layer| layer.content).collect();
-    // Whoever cleans up since the layers were looked at must know.
+    let contents: Vec<Digest> = inputs.manifest.layers.iter().map(|layer| layer.content).collect();
+    // Tells a clean-up that began before this that the layers are in use.
     contents.iter().for_each(|content| cache.touch_layer(content));
     let layers: Vec<PathBuf> = contents.iter().map(|content| cache.layer_files(content)).collect();
-    let records = |root: &Path| write_records(root, cache, tree.description, tree.manifest_bytes, &contents);
-    Ok(build_tree(place, &layers, tree.python, how, means.threads, progress, records)?)
+    let linked = link_tree(place, &layers, inputs.python, how, means.threads, progress)?;
+    let own = |source| LinkError::Write { path: place.into(), source };
+    write_records(place, cache, inputs.description, inputs.manifest_bytes, &contents).map_err(own)?;
+    point("tree.records").map_err(own)?;
+    seal_tree(place, how).map_err(own)?;
+    Ok(linked)
 }
 
-/// Puts up an environment anew although one is there: somebody damaged it.
-pub fn repair_tree(cache: &Cache, tree: &Tree<'_>, means: &Means<'_>, timing: &mut Timing) -> Result<(), BuildError> {
-    let layers = in_order(&tree.manifest.layers);
+/// Builds a damaged environment again and puts it in the place of the one that is there.
+pub fn repair_tree(
+    cache: &Cache,
+    inputs: &TreeInputs<'_>,
+    means: &Means<'_>,
+    timing: &mut Timing,
+) -> Result<(), BuildError> {
+    let layers = in_order(&inputs.manifest.layers);
     for _ in 0..ATTEMPTS {
         ensure_layers(cache, &layers, means, timing)?;
-        match build(cache, tree, means, true, &|| {}, timing) {
+        match build(cache, inputs, means, true, &|| {}, timing) {
             Err(BuildError::Link(LinkError::Vanished { .. })) => {}
             result => return result.map(|_| ()),
         }
@@ -172,20 +151,20 @@ pub fn repair_tree(cache: &Cache, tree: &Tree<'_>, means: &Means<'_>, timing: &m
     Err(BuildError::Vanishing(cache.root().into()))
 }
 
-/// A copy of the environment that only this process and its children use, and may write to.
+/// A copy of the environment that only this process and its children use and may write to.
 pub fn private_tree(
     cache: &Cache,
-    tree: &Tree<'_>,
+    inputs: &TreeInputs<'_>,
     means: &Means<'_>,
     timing: &mut Timing,
 ) -> Result<Environment, BuildError> {
-    let failed = |e| cache_error(cache, e);
-    let layers = in_order(tree.manifest.layers.iter().chain(tree.overlays));
+    let failed = |e| BuildError::cache(cache, e);
+    let layers = in_order(inputs.manifest.layers.iter().chain(inputs.overlays));
     for _ in 0..ATTEMPTS {
         ensure_layers(cache, &layers, means, timing)?;
-        // The lock protects the directory until the lease does.
+        // The lock protects the directory until the lease in it does.
         let (place, _lock) = cache.private_directory().map_err(failed)?;
-        match fill(cache, tree, &place, How::Copy, means, &|| {}) {
+        match fill(cache, inputs, &place, How::Copy, means, &|| {}) {
             Err(BuildError::Link(LinkError::Vanished { .. })) => {}
             Err(error) => return Err(error),
             Ok(linked) => {

@@ -1,4 +1,5 @@
-//! Layers that are missing are extracted, those of another boot are checked, those that others build are waited for.
+//! The layers that an environment needs: missing ones are extracted, those of another boot are checked, and those that
+//! other processes build are waited for.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
@@ -6,20 +7,25 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use cpack_extract::{CallerError, ExtractError, Failure, LayerTask, Layers, extract_layers};
+use cpack_extract::{
+    CallerError, ExtractError, Failure, FileSource, LayerTask, Layers, PieceSource, StoreSource, extract_layers,
+};
 use cpack_fault::point;
 use cpack_format::manifest::Layer;
+use cpack_store::{Store, StoreError};
 
-use super::{BuildError, GLANCES, Means, cache_error, source, title};
+use super::waiting::Pauses;
+use super::{BuildError, Means};
 use crate::cache::{Cache, Claim, Claimed, LayerState, StagedLayer, Staging, Watched, seal_directories};
 use crate::timing::{Counts, Phase, Timing};
 
-/// How many layers of other processes are looked at each time: they are built in about the same order as here.
+/// How many layers of other processes each look checks: other processes build in about the same order as this one.
 const LOOKED_AT: usize = 4;
 
 /// Makes sure that all `layers`, in this order of need, are in `cache`.
 ///
-/// Each was seen complete at some time; whoever uses one later must be ready for its having been cleaned up meanwhile.
+/// Another process's clean-up may remove a layer as soon as this returns. Callers must handle a missing layer, usually by
+/// calling this again.
 pub fn ensure_layers(
     cache: &Cache,
     layers: &[&Layer],
@@ -34,7 +40,7 @@ pub fn ensure_layers(
     if missing.is_empty() {
         return Ok(());
     }
-    let staging = cache.staging().map_err(|e| cache_error(cache, e))?;
+    let staging = cache.staging().map_err(|e| BuildError::cache(cache, e))?;
     let queue = (0..missing.len()).collect();
     let building = Building {
         cache,
@@ -52,7 +58,7 @@ pub fn ensure_layers(
     result
 }
 
-/// Layers of one start on their way from missing to complete.
+/// The layers of one start on their way from missing to complete.
 struct Building<'a> {
     cache: &'a Cache,
     layers: &'a [&'a Layer],
@@ -63,17 +69,17 @@ struct Building<'a> {
 
 #[derive(Default)]
 struct State {
-    /// To be looked at, in the order of need.
+    /// Layers to look at, in the order of need.
     queue: VecDeque<usize>,
-    /// In work here.
+    /// Layers that this process extracts.
     in_work: HashMap<usize, (Claimed, StagedLayer)>,
-    /// Built by others.
+    /// Layers that other processes build.
     theirs: VecDeque<(usize, Watched)>,
-    /// To be built here although others hold the claim: they stand still.
+    /// Layers to build here although another process holds the claim: it makes no progress.
     taken_over: HashSet<usize>,
-    /// Why a layer could not be begun or published.
+    /// Why a layer could not be begun or committed.
     error: Option<BuildError>,
-    /// Archive bytes of what was built here.
+    /// Archive bytes of the layers that this process built.
     built: u64,
     counts: Counts,
 }
@@ -87,7 +93,7 @@ impl<'a> Building<'a> {
         loop {
             let stats = extract_layers(self, &self.means.limits(), self.means.stop.flag());
             timing.mark(Phase::Extract);
-            let stats = stats.map_err(|failure| self.in_own_words(failure))?;
+            let stats = stats.map_err(|failure| self.build_error(failure))?;
             timing.counts.fetched += stats.packed;
             timing.counts.written += stats.unpacked;
             let waited = self.wait();
@@ -98,20 +104,20 @@ impl<'a> Building<'a> {
         }
     }
 
-    fn in_own_words(&self, failure: Failure) -> BuildError {
+    fn build_error(&self, failure: Failure) -> BuildError {
         if let Some(error) = self.lock().error.take() {
             return error;
         }
         match failure.first() {
-            ExtractError::Stopped => BuildError::Stopped(self.means.stop.reason()),
+            ExtractError::Stopped => self.means.stopped(),
             _ => BuildError::Extract(Box::new(failure)),
         }
     }
 
-    /// Waits until there is something to do here. How much: nothing when all layers are complete.
+    /// Waits until this process has layers to build, and returns how many: 0 when all layers are complete.
     fn wait(&self) -> Result<usize, BuildError> {
         let _event = cpack_events::span("wait", || "layers of other processes".into());
-        let mut pause = GLANCES.0;
+        let mut pauses = Pauses::new();
         loop {
             let mut state = self.lock();
             self.look_at_theirs(&mut state);
@@ -119,15 +125,12 @@ impl<'a> Building<'a> {
                 return Ok(state.queue.len());
             }
             drop(state);
-            if self.means.stop.is_set() {
-                return Err(BuildError::Stopped(self.means.stop.reason()));
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(GLANCES.1);
+            pauses.sleep(self.means)?;
         }
     }
 
-    /// Sorts out what others completed, and queues what they gave up or stand still with.
+    /// Takes the layers that other processes completed off the list, and queues those whose builder gave up or makes no
+    /// progress.
     fn look_at_theirs(&self, state: &mut State) {
         let mut kept = VecDeque::new();
         let mut looked_at = 0;
@@ -154,9 +157,9 @@ impl<'a> Building<'a> {
         state.theirs = kept;
     }
 
-    /// Looks at one layer, and claims it where it is missing.
+    /// Looks at one layer, and claims it if it is missing.
     fn attempt(&self, index: usize, layer: &'a Layer) -> Result<Attempt<'a>, BuildError> {
-        let failed = |e| cache_error(self.cache, e);
+        let failed = |e| BuildError::cache(self.cache, e);
         let name = layer.content.to_hex();
         let claimed = match self.cache.claim(&name) {
             Claim::Ours(claimed) => claimed,
@@ -182,13 +185,13 @@ impl<'a> Building<'a> {
         Ok(Attempt::Build(Box::new(LayerTask { id: index, name: title(layer), archive, content, source, into })))
     }
 
-    /// Publishes a layer that was extracted. Its claim ends with that.
-    fn publish(&self, id: usize, unpacked: u64) -> io::Result<()> {
+    /// Commits an extracted layer and gives its claim back.
+    fn commit(&self, id: usize, unpacked: u64) -> io::Result<()> {
         let Some((claimed, staged)) = self.lock().in_work.remove(&id) else { return Ok(()) };
         point("layer.extracted")?;
         seal_directories(staged.files())?;
-        // Another process may have published it: this one's is then discarded with the staging directory.
-        self.cache.publish_layer(&staged, unpacked)?;
+        // If another process committed it first, this copy goes with the staging directory.
+        self.cache.commit_layer(&staged, unpacked)?;
         drop(claimed);
         let mut state = self.lock();
         state.counts.built += 1;
@@ -197,7 +200,7 @@ impl<'a> Building<'a> {
     }
 }
 
-/// What became of a look at a layer.
+/// The result of [`Building::attempt`].
 enum Attempt<'a> {
     Complete(fn(&mut Counts)),
     Theirs(Watched),
@@ -207,7 +210,7 @@ enum Attempt<'a> {
 impl<'a> Layers<'a> for Building<'a> {
     fn next(&self) -> Option<Result<LayerTask<'a>, CallerError>> {
         loop {
-            // Not locked while it is looked at: a check of a large layer takes seconds, and others go on.
+            // `attempt` runs without the lock: checking a large layer takes seconds, and other workers go on.
             let index = self.lock().queue.pop_front()?;
             let layer = self.layers.get(index)?;
             match self.attempt(index, layer) {
@@ -223,12 +226,71 @@ impl<'a> Layers<'a> for Building<'a> {
     }
 
     fn done(&self, id: usize, unpacked: u64) -> Result<(), CallerError> {
-        Ok(self.publish(id, unpacked)?)
+        Ok(self.commit(id, unpacked)?)
     }
 
     fn progress(&self, id: usize, _bytes: u64) {
         if let Some((claimed, _)) = self.lock().in_work.get(&id) {
             claimed.progress();
         }
+    }
+}
+
+/// Where a layer's bytes come from: straight from the file if the store is a directory.
+fn source<'a>(store: &'a dyn Store, layer: &Layer) -> Result<Box<dyn PieceSource + 'a>, StoreError> {
+    let key = layer.key();
+    Ok(match store.local_path(&key) {
+        Some(path) => match FileSource::open(&path) {
+            Ok((source, _)) => Box::new(source),
+            // The store's own error names the object and what to do.
+            Err(error) => return Err(store.read(&key, 0).err().unwrap_or(error)),
+        },
+        None => Box::new(StoreSource::new(store, key)),
+    })
+}
+
+/// What a layer is called in messages.
+fn title(layer: &Layer) -> String {
+    match layer.version.as_str() {
+        "" => format!("layer {}", layer.name),
+        version => format!("layer {} {version}", layer.name),
+    }
+}
+
+/// Layers in the order in which they are built: needed first, then longest.
+pub fn in_order<'a>(layers: impl IntoIterator<Item = &'a Layer>) -> Vec<&'a Layer> {
+    let mut layers: Vec<_> = layers.into_iter().collect();
+    layers.sort_by_key(|layer| (layer.rank, std::cmp::Reverse(layer.archive.unpacked), layer.content));
+    layers.dedup_by_key(|layer| layer.content);
+    layers
+}
+
+#[cfg(test)]
+mod tests {
+    use cpack_format::Digest;
+    use cpack_format::manifest::{Archive, LayerKind};
+
+    use super::*;
+
+    fn layer(name: &str, rank: u32, unpacked: u64) -> Layer {
+        let digest = Digest::of(name.as_bytes());
+        Layer {
+            kind: LayerKind::Distribution,
+            name: name.into(),
+            version: String::new(),
+            content: digest,
+            archive: Archive { digest, size: 0, unpacked, files: 0, directory: 0, pieces: Vec::new() },
+            imports: Vec::new(),
+            needs: Vec::new(),
+            rank,
+            first: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_needed_first_then_the_longest() {
+        let layers = [layer("small", 1, 1), layer("late", 2, 99), layer("large", 1, 50), layer("small", 1, 1)];
+        let names: Vec<_> = in_order(&layers).iter().map(|l| l.name.as_str()).collect();
+        assert_eq!(names, ["large", "small", "late"]);
     }
 }

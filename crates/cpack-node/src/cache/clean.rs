@@ -9,15 +9,14 @@
 //! Environments and layers are renamed into a staging directory first and unlinked there until the time is up: what is
 //! left then has no owner, and goes the next time.
 //!
-//! **A layer does not go while an environment is made of it.** Whoever builds one first has a staging directory, then
-//! notes in its layers that they are used, then links them, then publishes, and only then is without a staging directory.
-//! Clean-up looks the other way round: at the layers, then at who builds, then at the environments. So a builder is seen,
-//! or its environment is, or it noted its use after the clean-up began, which keeps a layer whatever its age. One that is
-//! used between that look and the rename is put back.
+//! **Clean-up removes no layer of which an environment is being built.** A builder makes its staging directory
+//! ([`Cache::staging`]), touches the layers (`Cache::touch_layer`), links them, commits the tree, and then removes the
+//! staging directory. [`clean`] lists the layers, then the staging directories, then the environments. So it sees the
+//! builder, or its environment, or a layer that was touched after the clean-up began, which it keeps whatever its age. A
+//! layer that is touched between that check and the rename is put back (`remove_layer`).
 //!
-//! **Locks that lie take nothing**: a lease is believed to be free only where a lock that was just taken keeps a second
-//! descriptor out, and not on network file systems. Elsewhere no environment and no layer is removed, and a builder is
-//! dead only after a day.
+//! **Locks that do not work**: [`flock::to_remove`] believes a lock only if it keeps a second descriptor out, and never on a
+//! network file system. Elsewhere clean-up removes no environment and no layer, and a builder counts as dead after a day.
 
 use std::collections::HashSet;
 use std::fs::{self, File, Permissions, TryLockError};
@@ -32,8 +31,9 @@ use cpack_format::Digest;
 use nix::sys::statvfs::{Statvfs, statvfs};
 
 use super::environments::{layers_of, lease_path};
+use super::own_directory::{Cache, ENVIRONMENTS, LAYERS, LOCKS, PRIVATE, STAGING};
 use super::staging::{disown, unique_name};
-use super::{Cache, ENVIRONMENTS, LAYERS, LOCKS, PRIVATE, STAGING, Staging, commit, flock, lease, remove_tree};
+use super::{Staging, commit, flock, lease, remove_tree};
 
 /// A directory without a living owner is left alone this long: its owner may not have locked it yet.
 const YOUNG: Duration = Duration::from_secs(60);
@@ -41,7 +41,7 @@ const YOUNG: Duration = Duration::from_secs(60);
 /// Where locks are refused, only age tells that an owner is dead.
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
-/// A layer that no environment links may be about to be: whoever builds one used its layers this recently.
+/// A layer that no environment links and that was used this recently may belong to an environment that is being built.
 pub const RECENT: Duration = Duration::from_secs(3600);
 
 /// The disk is nearly full when less than one part in this many is free.
@@ -53,7 +53,7 @@ pub struct Cleaning<'a> {
     /// Bytes of layers above which unused environments go.
     pub limit: u64,
     /// Layers that no environment links stay if they were used this recently, mostly [`RECENT`]; that recently in any
-    /// case while somebody builds beside. What was used since the clean-up began stays always.
+    /// case while another process builds. A layer that was used since the clean-up began always stays.
     pub recent: Duration,
     /// How long it may take.
     pub time: Duration,
@@ -78,11 +78,11 @@ pub struct Cleaned {
     pub in_use: u64,
 }
 
-/// Cleans up. What cannot be removed is left, and no error: nobody waits for it.
+/// Cleans up. A file that cannot be removed is no error: a later clean-up tries again.
 pub fn clean(cache: &Cache, cleaning: &Cleaning<'_>) -> io::Result<Cleaned> {
     let deadline = Instant::now().checked_add(cleaning.time);
     let (started, recent) = (SystemTime::now(), cleaning.recent);
-    let (staging, in_use, cleaned) = (cache.bin(deadline)?, None, Cleaned::default());
+    let (staging, in_use, cleaned) = (cache.trash(deadline)?, None, Cleaned::default());
     let mut cleaner = Cleaner { cache, started, recent, staging, deadline, in_use, cleaned };
     cleaner.abandoned()?;
     let mut size = cleaner.size()?;
@@ -129,7 +129,7 @@ impl Cleaner<'_> {
         Ok(self.cache.layers()?.iter().map(|content| self.cache.layer_size(content)).sum())
     }
 
-    /// Removes the directories of builders that are dead, and private copies that nobody uses.
+    /// Removes the directories of dead builders, and private copies that no process uses.
     fn abandoned(&mut self) -> io::Result<()> {
         for (parent, lease) in [(STAGING, false), (PRIVATE, true)] {
             for entry in self.cache.list(parent)? {
@@ -151,14 +151,14 @@ impl Cleaner<'_> {
         Ok(())
     }
 
-    /// Whether there is a staging directory of somebody who lives.
-    fn somebody_builds(&self) -> io::Result<bool> {
+    /// Whether another process that lives has a staging directory.
+    fn is_other_building(&self) -> io::Result<bool> {
         let paths = self.cache.list(STAGING)?.into_iter().map(|entry| entry.path());
         Ok(paths.filter(|path| path != self.staging.path()).any(|path| abandoned(&path, false).is_none()))
     }
 
-    /// Removes locks of what is not there: who took them was killed. Without its file a lock excludes nobody, which costs
-    /// work and nothing else.
+    /// Removes files of `locks/` whose layer or environment is not in the cache: their builder was killed. A builder that
+    /// holds a removed file excludes no other one, which costs work and nothing else.
     fn locks(&self) -> io::Result<()> {
         for entry in self.cache.list(LOCKS)? {
             let (path, name) = (entry.path(), entry.file_name());
@@ -171,10 +171,10 @@ impl Cleaner<'_> {
         Ok(())
     }
 
-    /// Removes layers that no environment links and that were not used lately. The bytes that went.
+    /// Removes layers that no environment links and that were not used lately. Returns their bytes.
     fn unlinked_layers(&mut self, keep: Option<&str>) -> io::Result<u64> {
         let layers = self.cache.layers()?;
-        if self.recent < RECENT && self.somebody_builds()? {
+        if self.recent < RECENT && self.is_other_building()? {
             self.recent = RECENT;
         }
         let mut linked = HashSet::new();
@@ -205,8 +205,8 @@ impl Cleaner<'_> {
         point("clean.unused")?;
         let Some(aside) = self.cache.discard_layer(content, &self.staging)? else { return Ok(0) };
         if lease::last_used(&Cache::state_file(&aside)) != used {
-            // Where there is one again, it was built by whoever found this one gone.
-            let _ = commit::publish(&aside, &self.cache.layer(content));
+            // If there is one again, a process that found this one gone has built it.
+            let _ = commit::commit(&aside, &self.cache.layer(content));
             return Ok(0);
         }
         point("clean.layer")?;
@@ -239,7 +239,7 @@ impl Cleaner<'_> {
         point("clean.environment")?;
         if !is_same(locked.as_ref(), &lease_path(&aside)) {
             // This process stood still for long, and another put up a new tree meanwhile.
-            let _ = commit::publish(&aside, &place);
+            let _ = commit::commit(&aside, &place);
             return Ok(false);
         }
         let _ = fs::remove_file(self.cache.lock_path(key));
@@ -258,9 +258,10 @@ fn age(time: SystemTime) -> Duration {
     time.elapsed().unwrap_or_default()
 }
 
-/// A directory under `staging/` or `private/` whose owner is dead, locked where locks are to be had.
+/// Locks a directory under `staging/` or `private/` whose owner is dead; `None` if the owner may live.
 ///
-/// Whoever makes a private copy holds its directory until he has the lease in it, so they are looked at in that order.
+/// A process that makes a private copy locks its directory until it holds the lease in it, so this checks the directory first,
+/// then the lease.
 fn abandoned(path: &Path, leased: bool) -> Option<(File, Option<File>)> {
     let directory = File::open(path).ok()?;
     let age = age(directory.metadata().and_then(|m| m.modified()).ok()?);
@@ -356,7 +357,7 @@ mod tests {
         let staged = Cache::stage_layer(&staging, &content).expect("stages");
         fs::copy(scratch.path().join("file"), staged.files().join("file")).expect("copies");
         seal_directories(staged.files()).expect("seals");
-        cache.publish_layer(&staged, size).expect("publishes");
+        cache.commit_layer(&staged, size).expect("publishes");
         set_age(&cache.layer_state_file(&content), RECENT * 2);
         content
     }
@@ -380,7 +381,7 @@ mod tests {
             version: String::new(),
         };
         write_records(&tree, cache, &description, b"{}", layers).expect("writes");
-        cache.publish_environment(&tree, key).expect("publishes");
+        cache.commit_environment(&tree, key).expect("publishes");
         set_age(&lease_path(&cache.environment_path(key)), age);
     }
 
@@ -447,7 +448,7 @@ mod tests {
         let overlay = layer(&cache, "overlay", 100);
         let recent = layer(&cache, "recent", 100);
         cache.touch_layer(&recent);
-        let super::super::Found::Ready(environment) = cache.find_environment("leased") else { panic!("is there") };
+        let super::super::Lookup::Ready(environment) = cache.find_environment("leased") else { panic!("is there") };
         let lease = cache.lease_layer(&overlay).expect("is there");
         set_age(&cache.layer_state_file(&overlay), RECENT * 2);
         assert_eq!(run(&cache, 0, None), Cleaned { in_use: 1, ..Cleaned::default() });

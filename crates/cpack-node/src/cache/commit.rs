@@ -1,4 +1,4 @@
-//! Renaming what was built into its place: the one step that makes it exist for others.
+//! Renaming a built directory into its place: the one step that makes it exist for other processes.
 
 use std::fs;
 use std::io;
@@ -6,36 +6,36 @@ use std::path::Path;
 
 use crate::sys::{self, Existing};
 
-/// Who published.
+/// Whose directory is in the place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Published {
-    /// This process.
+pub enum Committed {
+    /// This process's.
     Ours,
-    /// Another process, meanwhile: what was built here is to be discarded.
+    /// Another process's, which was faster: the caller discards its own.
     Theirs,
 }
 
 /// Renames the directory `staged` to `place` unless there is one.
 ///
-/// Where the file system cannot rename without replacing, plain `rename(2)` does: it refuses to replace a directory
-/// that is not empty, and nothing empty is ever published.
-pub(super) fn publish(staged: &Path, place: &Path) -> io::Result<Published> {
+/// If the file system cannot rename without replacing, plain `rename(2)` serves: it refuses to replace a directory that is
+/// not empty, and no empty directory is ever committed.
+pub(super) fn commit(staged: &Path, place: &Path) -> io::Result<Committed> {
     let result = match sys::rename(staged, place, Existing::Fail) {
         Err(e) if is_unsupported(&e) => fs::rename(staged, place),
         result => result,
     };
     match result {
-        Ok(()) => Ok(Published::Ours),
-        Err(e) if is_there(&e) => Ok(Published::Theirs),
+        Ok(()) => Ok(Committed::Ours),
+        Err(e) if is_there(&e) => Ok(Committed::Theirs),
         Err(e) => Err(e),
     }
 }
 
-/// Puts the directory `staged` in the place of another; what was there, if anything, is at `staged` afterwards.
+/// Puts the directory `staged` in the place of another, which is at `staged` afterwards, if there was one.
 pub(super) fn exchange(staged: &Path, place: &Path) -> io::Result<()> {
     match sys::rename(staged, place, Existing::Exchange) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => fs::rename(staged, place),
-        // Not atomic: for an instant there is none, and whoever starts then builds it or waits for the lock.
+        // Not atomic: for an instant there is none, and a process that starts then builds it or waits for the claim.
         Err(e) if is_unsupported(&e) => {
             let aside = staged.with_extension("old");
             fs::rename(place, &aside)?;
@@ -66,8 +66,8 @@ mod tests {
             fs::create_dir(staged).expect("creates");
             fs::write(staged.join("who"), staged.display().to_string()).expect("writes");
         }
-        assert_eq!(publish(&a, &place).expect("publishes"), Published::Ours);
-        assert_eq!(publish(&b, &place).expect("loses"), Published::Theirs);
+        assert_eq!(commit(&a, &place).expect("publishes"), Committed::Ours);
+        assert_eq!(commit(&b, &place).expect("loses"), Committed::Theirs);
         assert_eq!(fs::read_to_string(place.join("who")).expect("reads"), a.display().to_string());
         exchange(&b, &place).expect("exchanges");
         assert_eq!(fs::read_to_string(place.join("who")).expect("reads"), b.display().to_string());

@@ -1,4 +1,4 @@
-//! The content digest of a directory: what a layer on the node really holds.
+//! The content digest of a directory, computed from its files.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -10,10 +10,10 @@ use cpack_format::content::{Item, Kind, content_digest};
 use cpack_format::{Digest, SafePath};
 use cpack_parallel::try_map_with;
 
-/// Bytes read at once: a multiple of what BLAKE3 hashes in parallel, small enough for a core's cache.
+/// Bytes read at once: a multiple of the block that BLAKE3 hashes in parallel, small enough for a core's cache.
 const BUFFER: usize = 256 << 10;
 
-/// The content digest of the tree at `root`, hashed by `threads` threads. `progress` is called again and again.
+/// The content digest of the tree at `root`, hashed by `threads` threads, which call `progress` for each buffer.
 pub fn content_of(root: &Path, threads: usize, progress: &(dyn Fn() + Sync)) -> io::Result<Digest> {
     let mut found = Vec::new();
     walk(root, PathBuf::new(), &mut found)?;
@@ -23,7 +23,7 @@ pub fn content_of(root: &Path, threads: usize, progress: &(dyn Fn() + Sync)) -> 
     Ok(content_digest(&mut items))
 }
 
-/// What a file is and the digest of its bytes.
+/// Kind, length and digest of the regular file at `path`.
 pub fn file_digest(path: &Path) -> io::Result<(Kind, u64, Digest)> {
     hash_file(path, &mut vec![0; BUFFER], &|| {})
 }
@@ -40,7 +40,7 @@ fn walk(root: &Path, directory: PathBuf, found: &mut Vec<(PathBuf, Kind)>) -> io
         } else if kind.is_symlink() {
             found.push((path, Kind::Link));
         } else {
-            // Whether it may be executed is seen when it is opened.
+            // `hash_file` tells whether it is executable.
             found.push((path, Kind::File));
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! environments/<key>/bin/python …      what Python sees
-//! environments/<key>/.cpack/lease      the lock of those who use it; under which boot it was written
+//! environments/<key>/.cpack/lease      locked by the processes that use it; under which boot it was written
 //! environments/<key>/.cpack/environment.json
 //! environments/<key>/.cpack/manifest.json
 //! environments/<key>/.cpack/layers     content digests of its layers, one a line
@@ -18,10 +18,10 @@ use cpack_fault::point;
 use cpack_format::Digest;
 use serde::{Deserialize, Serialize};
 
-use super::commit::{self, Published};
+use super::boot_id::Mark;
+use super::commit::{self, Committed};
 use super::lease::{self, Lease};
-use super::reboot::Mark;
-use super::{Cache, ENVIRONMENTS};
+use super::own_directory::{Cache, ENVIRONMENTS};
 
 /// The directory of an environment's own records.
 pub const RECORDS: &str = ".cpack";
@@ -33,24 +33,24 @@ const LAYERS: &str = "layers";
 /// An environment that may be used.
 #[derive(Debug)]
 pub struct Environment {
-    /// Its directory: Python's prefix.
+    /// Python's prefix.
     pub path: PathBuf,
-    /// Keeps clean-up away.
+    /// Keeps clean-up from removing it.
     pub lease: Lease,
 }
 
-/// What is in the place of an environment.
+/// The result of [`Cache::find_environment`].
 #[derive(Debug)]
-pub enum Found {
-    /// All of it.
+pub enum Lookup {
+    /// It may be used.
     Ready(Environment),
-    /// A tree that was written under another boot of the node, or that somebody damaged: to be put up anew.
+    /// There is a tree that was written under another boot of the node, or that is damaged: it must be built again.
     Stale,
-    /// Nothing.
+    /// There is none.
     Missing,
 }
 
-/// What an environment was made from, so that it can be checked and made again.
+/// Notes in the cache what an environment was made from, so that it can be checked and made again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description {
     /// Version of this record.
@@ -77,32 +77,32 @@ impl Cache {
     }
 
     /// Looks for an environment, in a fixed number of system calls.
-    pub fn find_environment(&self, key: &str) -> Found {
+    pub fn find_environment(&self, key: &str) -> Lookup {
         let path = self.environment_path(key);
         let Some((lease, mark)) = Lease::take(&lease_path(&path)) else {
-            return if path.exists() { Found::Stale } else { Found::Missing };
+            return if path.exists() { Lookup::Stale } else { Lookup::Missing };
         };
         let trusted = mark.is_ok_and(|mark| mark.is_trusted_by(self.boot()));
         // A link to an interpreter that is gone counts as damage.
         if trusted && path.join("bin/python").exists() {
-            return Found::Ready(Environment { path, lease });
+            return Lookup::Ready(Environment { path, lease });
         }
-        Found::Stale
+        Lookup::Stale
     }
 
-    /// Publishes a staged tree.
-    pub fn publish_environment(&self, staged: &Path, key: &str) -> io::Result<Published> {
+    /// Renames a staged tree into its place, unless there is one.
+    pub(crate) fn commit_environment(&self, staged: &Path, key: &str) -> io::Result<Committed> {
         let place = self.environment_path(key);
-        let published = commit::publish(staged, &place)?;
+        let committed = commit::commit(staged, &place)?;
         point("tree.renamed")?;
-        if published == Published::Ours {
+        if committed == Committed::Ours {
             close(&place)?;
         }
-        Ok(published)
+        Ok(committed)
     }
 
-    /// Puts a staged tree in the place of one that is not to be used; that one is at `staged` afterwards.
-    pub fn replace_environment(&self, staged: &Path, key: &str) -> io::Result<()> {
+    /// Puts a staged tree in the place of a stale one, which is at `staged` afterwards.
+    pub(crate) fn replace_environment(&self, staged: &Path, key: &str) -> io::Result<()> {
         let place = self.environment_path(key);
         // Only a directory that may be written to can be moved to another parent.
         match fs::set_permissions(&place, Permissions::from_mode(0o755)) {
@@ -118,7 +118,7 @@ impl Cache {
         Mark::Durable.overwrite(&lease_path(&self.environment_path(key)))
     }
 
-    /// The keys of the environments that are there.
+    /// The keys of all environments in the cache.
     pub fn environments(&self) -> io::Result<Vec<String>> {
         let entries = self.list(ENVIRONMENTS)?;
         Ok(entries.into_iter().filter_map(|e| e.file_name().into_string().ok()).collect())
@@ -137,7 +137,7 @@ impl Cache {
 }
 
 /// Writes the records of a tree that is being staged.
-pub fn write_records(
+pub(crate) fn write_records(
     tree: &Path,
     cache: &Cache,
     description: &Description,
@@ -154,21 +154,21 @@ pub fn write_records(
 }
 
 /// Takes a lease on a tree outside `environments/`.
-pub fn lease_tree(tree: &Path) -> Option<Lease> {
+pub(crate) fn lease_tree(tree: &Path) -> Option<Lease> {
     Lease::take(&lease_path(tree)).map(|(lease, _)| lease)
 }
 
-/// What an environment was made from.
+/// Reads what an environment was made from.
 pub fn read_description(tree: &Path) -> io::Result<Description> {
     Ok(serde_json::from_slice(&fs::read(tree.join(RECORDS).join(DESCRIPTION))?)?)
 }
 
-/// The bytes of an environment's manifest.
+/// Reads the bytes of an environment's manifest.
 pub fn read_manifest(tree: &Path) -> io::Result<Vec<u8>> {
     fs::read(tree.join(RECORDS).join(MANIFEST))
 }
 
-/// The content digests of an environment's layers.
+/// Reads the content digests of an environment's layers.
 pub(super) fn layers_of(tree: &Path) -> io::Result<Vec<Digest>> {
     let text = fs::read_to_string(tree.join(RECORDS).join(LAYERS))?;
     Ok(text.lines().filter_map(|line| line.parse().ok()).collect())

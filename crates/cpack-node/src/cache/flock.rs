@@ -1,4 +1,4 @@
-//! `flock(2)`, which tests make refuse or lie as file systems do.
+//! `flock(2)`. Tests make it refuse or lie as file systems do.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -8,15 +8,15 @@ use cpack_fault::{point, value};
 
 use super::places::is_network;
 
-/// Takes the lock that nobody else may have, without waiting.
+/// Takes the exclusive lock, without waiting.
 pub(super) fn exclusive(file: &File) -> Result<(), TryLockError> {
     take(file, File::try_lock)
 }
 
-/// Takes the lock of what is to be removed, where it proves that nobody uses that.
+/// Takes the exclusive lock of a file whose directory is to be removed, if that proves that no process uses it.
 ///
-/// A lock that a second descriptor gets, too, excludes nobody. On a network file system it may exclude those on this node
-/// alone (`local_lock` of NFS, `localflock` of Lustre). Both are errors as if locks were refused.
+/// A lock that a second descriptor gets too excludes no process. On a network file system it may exclude only processes on
+/// this node (`local_lock` of NFS, `localflock` of Lustre). Both are errors as if locks were refused.
 pub(super) fn to_remove(path: &Path) -> Result<File, TryLockError> {
     let open = || File::open(path).map_err(TryLockError::Error);
     let file = open()?;
@@ -28,7 +28,7 @@ pub(super) fn to_remove(path: &Path) -> Result<File, TryLockError> {
     }
 }
 
-/// Takes a lock that others may share, without waiting.
+/// Takes the shared lock, without waiting.
 pub(super) fn shared(file: &File) -> Result<(), TryLockError> {
     take(file, File::try_lock_shared)
 }

@@ -9,21 +9,23 @@ use std::time::SystemTime;
 use cpack_fault::point;
 use cpack_format::Digest;
 
-use super::commit::{self, Published};
+use super::boot_id::{Mark, TEXT_LEN};
+use super::commit::{self, Committed};
+use super::content::content_of;
 use super::lease::Lease;
-use super::reboot::{Mark, TEXT_LEN};
+use super::own_directory::{Cache, LAYERS};
+use super::staging::Staging;
 use super::staging::unique_name;
-use super::{Cache, LAYERS, Staging, content_of};
 
 const FILES: &str = "files";
 const STATE: &str = "state";
 
-/// What is known of a layer.
+/// The result of [`Cache::layer_state`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LayerState {
     /// It is there, and was written or checked under this boot.
     Ready,
-    /// It is there, written under another boot of the node: to be checked before it is used.
+    /// It is there, written under another boot of the node: it must be checked before it is used.
     Unchecked,
     /// It is not there.
     Missing,
@@ -43,13 +45,13 @@ impl Cache {
         Self::state_file(&self.layer(content))
     }
 
-    /// Where a layer's state is, wherever the layer is.
+    /// Where the state of the layer at `layer` is.
     pub(super) fn state_file(layer: &Path) -> PathBuf {
         layer.join(STATE)
     }
 
     /// Looks at a layer: two system calls.
-    pub fn layer_state(&self, content: &Digest) -> LayerState {
+    pub(crate) fn layer_state(&self, content: &Digest) -> LayerState {
         match File::open(self.layer_state_file(content)) {
             Ok(file) if Mark::read(&file).is_ok_and(|mark| mark.is_trusted_by(self.boot())) => LayerState::Ready,
             Ok(_) => LayerState::Unchecked,
@@ -58,20 +60,20 @@ impl Cache {
         }
     }
 
-    /// A lease on a layer that is ready.
+    /// Takes a lease on a layer that is ready.
     pub fn lease_layer(&self, content: &Digest) -> Option<Lease> {
         let (lease, mark) = Lease::take(&self.layer_state_file(content))?;
         mark.is_ok_and(|mark| mark.is_trusted_by(self.boot())).then_some(lease)
     }
 
     /// Tells clean-up that a layer was just used.
-    pub fn touch_layer(&self, content: &Digest) {
+    pub(crate) fn touch_layer(&self, content: &Digest) {
         if let Ok(file) = File::open(self.layer_state_file(content)) {
             let _ = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
         }
     }
 
-    /// A new directory for the files of a layer in `staging`, to be handed to [`Cache::publish_layer`].
+    /// Makes a directory in `staging` for the files of a layer, which [`Cache::commit_layer`] takes.
     pub fn stage_layer(staging: &Staging, content: &Digest) -> io::Result<StagedLayer> {
         let path = staging.subdirectory(&format!("{content}-{}", unique_name()))?;
         let files = path.join(FILES);
@@ -80,20 +82,20 @@ impl Cache {
         Ok(StagedLayer { path, files, content: *content })
     }
 
-    /// Publishes a staged layer whose content was found to be what its name says, and whose directories are read-only.
-    /// `size` is what its files take on disk.
-    pub fn publish_layer(&self, staged: &StagedLayer, size: u64) -> io::Result<Published> {
+    /// Renames a staged layer into its place, unless there is one. Its content must have been verified, and its directories
+    /// must be read-only. `size` is what its files take on disk.
+    pub fn commit_layer(&self, staged: &StagedLayer, size: u64) -> io::Result<Committed> {
         let mark = Mark::Boot(self.boot().clone()).to_bytes();
         point("layer.sealed")?;
         fs::write(staged.path.join(STATE), [mark, format!("\n{size}\n").into_bytes()].concat())?;
         point("layer.state")?;
-        let published = commit::publish(&staged.path, &self.layer(&staged.content))?;
+        let committed = commit::commit(&staged.path, &self.layer(&staged.content))?;
         point("layer.published")?;
-        Ok(published)
+        Ok(committed)
     }
 
-    /// Reads a layer's files and compares them with its name. A good one is trusted from then on, a bad one is moved
-    /// into `staging` and is gone. Whoever calls should hold the layer's claim.
+    /// Compares a layer's content with its name. A good layer is trusted from then on, a bad one is moved into `staging`.
+    /// Returns whether it is good. The caller should hold the layer's claim.
     pub fn check_layer(
         &self,
         content: &Digest,
@@ -115,7 +117,7 @@ impl Cache {
         Ok(false)
     }
 
-    /// Notes that a layer was found good under this boot. Its size is noted again where a power loss took it.
+    /// Notes that a layer was found good under this boot, and its size again if a power loss took it.
     fn trust_layer(&self, content: &Digest) -> io::Result<()> {
         let state = self.layer_state_file(content);
         if self.layer_size(content) == 0 {
@@ -126,7 +128,7 @@ impl Cache {
         Mark::Boot(self.boot().clone()).overwrite(&state)
     }
 
-    /// Moves a layer out of its place, to where it says. None: it was gone. Trees that link its files keep them.
+    /// Moves a layer into `staging` and returns where to; `None` if it was gone. Trees that link its files keep them.
     pub fn discard_layer(&self, content: &Digest, staging: &Staging) -> io::Result<Option<PathBuf>> {
         let aside = staging.path().join(format!("layer-{}", unique_name()));
         match fs::rename(self.layer(content), &aside) {
@@ -142,7 +144,7 @@ impl Cache {
         Mark::Durable.overwrite(&self.layer_state_file(content))
     }
 
-    /// The layers that are there.
+    /// The content digests of all layers in the cache.
     pub fn layers(&self) -> io::Result<Vec<Digest>> {
         let entries = self.list(LAYERS)?;
         Ok(entries.into_iter().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect())
@@ -155,7 +157,7 @@ impl Cache {
     }
 }
 
-/// A layer that is being built.
+/// A layer that this process is building.
 #[derive(Debug)]
 pub struct StagedLayer {
     path: PathBuf,
@@ -170,8 +172,8 @@ impl StagedLayer {
     }
 }
 
-/// The length of all files of a tree.
-fn size_of(path: &Path) -> io::Result<u64> {
+/// The length of all files below `path`.
+pub fn size_of(path: &Path) -> io::Result<u64> {
     fs::read_dir(path)?.try_fold(0, |sum, entry| {
         let entry = entry?;
         let metadata = entry.metadata()?;
@@ -192,7 +194,8 @@ pub fn seal_directories(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BootId, Kind, Place, content_of};
+    use super::super::own_directory::STAGING;
+    use super::super::{BootId, Kind, Place};
     use super::*;
 
     fn cache(directory: &Path, boot: &str) -> Cache {
@@ -200,7 +203,7 @@ mod tests {
         Cache::create(&place, &BootId::new(boot)).expect("a cache")
     }
 
-    /// Publishes a layer with one file and gives its content digest.
+    /// Commits a layer with one file and returns its content digest.
     fn layer(cache: &Cache, text: &str) -> Digest {
         let staging = cache.staging().expect("staging");
         let scratch = tempfile::tempdir().expect("a directory");
@@ -209,12 +212,12 @@ mod tests {
         let staged = Cache::stage_layer(&staging, &content).expect("stages");
         fs::write(staged.files().join("file"), text).expect("writes");
         seal_directories(staged.files()).expect("seals");
-        cache.publish_layer(&staged, 17).expect("publishes");
+        cache.commit_layer(&staged, 17).expect("commits");
         content
     }
 
     #[test]
-    fn a_published_layer_is_ready_and_the_second_of_its_kind_is_discarded() {
+    fn a_committed_layer_is_ready_and_the_second_of_its_kind_is_discarded() {
         let directory = tempfile::tempdir().expect("a directory");
         let cache = cache(directory.path(), "b");
         assert_eq!(cache.layer_state(&Digest::of(b"")), LayerState::Missing);
@@ -223,7 +226,7 @@ mod tests {
         assert_eq!(cache.layer_state(&content), LayerState::Ready);
         assert_eq!(cache.layers().expect("lists"), [content]);
         assert_eq!(cache.layer_size(&content), 17);
-        assert_eq!(fs::read_dir(cache.directory(super::super::STAGING)).expect("lists").count(), 0);
+        assert_eq!(fs::read_dir(cache.directory(STAGING)).expect("lists").count(), 0);
     }
 
     #[test]

@@ -1,9 +1,12 @@
-//! Leases: what a live process uses is not cleaned up.
+//! Leases: clean-up removes nothing that a live process uses.
 //!
-//! A lease is a shared lock on a file inside what is used: `.cpack/lease` of an environment, `state` of an overlay's
-//! layer. It is held on a descriptor that stays open across `exec` and `fork`, so the kernel gives it back when the last
-//! process that could use the directory is gone. Clean-up takes the lock exclusively before it renames anything away;
-//! whoever gets his lease looks again whether the directory is still in its place.
+//! A lease is a shared lock on a file inside the directory that is used: `.cpack/lease` of an environment, `state` of an
+//! overlay's layer. It is held on a descriptor that stays open across `exec` and `fork`, so the kernel gives it back when
+//! the last process that could use the directory is gone.
+//!
+//! [`Lease::take`] locks first, then checks that the file is still in its place. [`mod@super::clean`] takes the exclusive lock
+//! first ([`exclusive`]), then renames the directory away. So a start either holds its lease before the rename, which keeps
+//! clean-up out, or finds the file gone and takes no lease.
 
 use std::fs::{self, File, FileTimes, TryLockError};
 use std::io;
@@ -12,15 +15,15 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use super::boot_id::Mark;
 use super::flock;
-use super::reboot::Mark;
 use crate::sys;
 
 /// Descriptors of leases start here: out of the way of programs that expect 3 and the next to be free, within the
 /// kernel's first table of 256, and below what `ulimit -n` is anywhere.
 const LEAST_DESCRIPTOR: RawFd = 200;
 
-/// How many milliseconds to wait for whoever holds the lock exclusively: to look at it, or to rename its place away.
+/// Milliseconds to wait while a clean-up holds the lock exclusively: to look at it, or to rename the directory away.
 const PATIENCE: u32 = 100;
 
 /// The time of last use is not written more often than this.
@@ -33,10 +36,11 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Takes a lease by the file at `path`, and reads the mark in it. None: it is gone, or going.
+    /// Takes a lease by locking the file at `path`, and reads the mark in it. `None` if the file is gone, or a clean-up holds
+    /// it.
     ///
-    /// Where the file system refuses locks, or they exclude nobody, the lease protects from nothing, and nobody cleans up
-    /// what could be leased.
+    /// If the file system refuses locks, or its locks exclude no other process, the lease protects nothing; clean-up removes
+    /// no environment and no layer there.
     pub(super) fn take(path: &Path) -> Option<(Self, io::Result<Mark>)> {
         let file = File::open(path).ok()?;
         let mut attempts = PATIENCE;
@@ -61,12 +65,13 @@ impl Lease {
     }
 }
 
-/// The lock that whoever cleans up needs. None: somebody has a lease, or locks are refused or prove nothing.
+/// Takes the exclusive lock that clean-up needs. `None` if another process holds a lease, or if locks do not work on this
+/// file system.
 pub(super) fn exclusive(path: &Path) -> Option<File> {
     flock::to_remove(path).ok()
 }
 
-/// When it was last used.
+/// When the lease file at `path` was last used.
 pub(super) fn last_used(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).ok()?.modified().ok()
 }

@@ -109,7 +109,7 @@ fn above_appcache(path: &Path) -> Option<PathBuf> {
     Some(path.components().take(at).collect())
 }
 
-/// Why environments cannot run from a place, or should not be built there. None: they may.
+/// Why environments cannot run from a place, or should not be built there; `None` if they can.
 pub fn unusable(place: &Place) -> Option<String> {
     let existing = place.path.ancestors().find(|path| path.exists())?;
     let flags = statvfs(existing).ok()?.flags();
@@ -126,11 +126,11 @@ pub fn unusable(place: &Place) -> Option<String> {
     None
 }
 
-/// Who could put another directory in the place of a cache that is its user's own: whoever owns a directory above it, or
-/// may write to one. None: nobody could.
+/// Says which directory above a place another user owns or may write to: that user could replace the cache. `None` if there
+/// is none.
 ///
-/// Asked where nobody vouches for the directories: a place that was chosen, or that a framework gave, is taken as it is
-/// (Kubernetes' volumes may be written to by all who are in the pod). Homes are often open to the user's own group.
+/// A place that was chosen, or that a framework gave, is not checked (all containers of a pod may write to Kubernetes'
+/// volumes). Homes are often open to the user's own group.
 pub(super) fn unguarded(place: &Place) -> Option<String> {
     let open_to = match place.kind {
         Kind::Temporary => 0o022,

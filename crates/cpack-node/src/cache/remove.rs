@@ -6,9 +6,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Instant;
 
-/// Removes the tree at `path`; links are removed, never followed. One that is gone is no error.
-///
-/// Stops at `deadline`: false means that something is left, to be removed another time.
+/// Removes the tree at `path`, without following links. A missing tree is no error. Stops at `deadline`; returns whether all
+/// of it is gone.
 pub fn remove_tree(path: &Path, deadline: Option<Instant>) -> io::Result<bool> {
     match remove_directory(path, deadline) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),

@@ -10,38 +10,39 @@ use std::time::{Duration, Instant, SystemTime};
 
 use cpack_fault::point;
 
-use super::{Cache, PRIVATE, STAGING, flock, remove_tree};
+use super::own_directory::{Cache, PRIVATE, STAGING};
+use super::{flock, remove_tree};
 use crate::sys;
 
-/// A directory of this process under `staging/`, removed when it is dropped.
+/// A directory of this process under `staging/`, removed when the value is dropped.
 ///
-/// Its lock tells others that its owner lives: process ids say nothing across containers.
+/// Its lock tells other processes that this one lives: process ids say nothing across containers.
 #[derive(Debug)]
 pub struct Staging {
     path: PathBuf,
-    /// Until when it may take to remove it.
+    /// Deadline for removing it.
     until: Option<Instant>,
     _lock: Option<File>,
 }
 
 impl Cache {
-    /// A new directory to build in.
+    /// Makes a directory to build in.
     pub fn staging(&self) -> io::Result<Staging> {
         let (path, lock) = self.new_directory(STAGING)?;
         own().push(path.clone());
         Ok(Staging { path, until: None, _lock: lock })
     }
 
-    /// A new directory for what is to be removed, until `deadline`; what is left then is for the next who cleans up.
-    pub(super) fn bin(&self, deadline: Option<Instant>) -> io::Result<Staging> {
+    /// Makes a directory for trash, which is removed until `deadline`. A later clean-up removes what is left then.
+    pub(super) fn trash(&self, deadline: Option<Instant>) -> io::Result<Staging> {
         let mut staging = self.staging()?;
         staging.until = deadline;
         Ok(staging)
     }
 
-    /// A new directory for a private copy, and the lock that protects it until the lease of what is put there does.
-    /// It is not removed when this process ends: it is for those that come after `exec`.
-    pub fn private_directory(&self) -> io::Result<(PathBuf, Option<File>)> {
+    /// Makes a directory for a private copy. The returned lock protects it until the lease in the copy does. The directory
+    /// outlives this process: the program after `exec` uses it.
+    pub(crate) fn private_directory(&self) -> io::Result<(PathBuf, Option<File>)> {
         self.new_directory(PRIVATE)
     }
 
@@ -49,7 +50,7 @@ impl Cache {
         let path = self.directory(parent).join(unique_name());
         let create = || DirBuilder::new().mode(0o700).create(&path);
         create().or_else(|e| match e.kind() {
-            // Whoever makes a cache may be killed before it has all its directories, or be about to make this one.
+            // `Cache::create` of another process may have been killed before it made this directory, or be about to make it.
             io::ErrorKind::NotFound => match fs::create_dir(self.directory(parent)) {
                 Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
                 _ => create(),
@@ -58,21 +59,21 @@ impl Cache {
         })?;
         point(if parent == STAGING { "staging.created" } else { "private.created" })?;
         let lock = File::open(&path)?;
-        // Nothing is different where it is refused.
+        // It only makes later writes faster.
         let _ = sys::spread_subdirectories(&lock);
-        // Where locks are refused, age alone tells that an owner is gone.
+        // If locks are refused, `clean` goes by age alone.
         let locked = flock::exclusive(&lock).is_ok();
         Ok((path, locked.then_some(lock)))
     }
 }
 
 impl Staging {
-    /// The directory.
+    /// The directory's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A new directory inside.
+    /// Makes a directory inside.
     pub fn subdirectory(&self, name: &str) -> io::Result<PathBuf> {
         let path = self.path.join(name);
         fs::create_dir(&path)?;
@@ -80,18 +81,18 @@ impl Staging {
     }
 }
 
-/// Directories of this process, for the thread that ends it while others hang.
+/// Staging directories of this process, for [`remove_own_staging`].
 static OWN: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 fn own() -> MutexGuard<'static, Vec<PathBuf>> {
     OWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes what this process was building, from a thread that does not build.
+/// Removes what this process is building, from a thread that ends it while others hang.
 pub fn remove_own_staging() {
     let paths = own().clone();
     for path in paths {
-        // Whoever still writes there may get in the way a few times; then it is left to a later clean-up.
+        // Threads that still write there may get in the way a few times; then a later clean-up removes it.
         for _ in 0..5 {
             if remove_tree(&path, None).is_ok() {
                 break;
@@ -104,21 +105,21 @@ pub fn remove_own_staging() {
 impl Drop for Staging {
     fn drop(&mut self) {
         own().retain(|path| *path != self.path);
-        // What cannot be removed now is removed by a later clean-up.
+        // A later clean-up removes what is left.
         if !matches!(remove_tree(&self.path, self.until), Ok(true)) {
             disown(&self.path);
         }
     }
 }
 
-/// Makes a directory look old: removing half of what is in it made it look as if somebody had just begun to build there,
-/// and the next who cleans up would wait.
+/// Makes a directory look old. Removing half of its files made it look as if a process had just begun to build there, and
+/// the next clean-up would spare it.
 pub(super) fn disown(path: &Path) {
     let old = FileTimes::new().set_modified(SystemTime::UNIX_EPOCH);
     let _ = File::open(path).and_then(|directory| directory.set_times(old));
 }
 
-/// A name that no other process on this or another node takes.
+/// A name that no other process on this or another node uses.
 pub(super) fn unique_name() -> String {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos());

@@ -16,62 +16,46 @@ use nix::unistd::linkat;
 
 /// How files get into a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum How {
+pub(crate) enum How {
     /// Linked; copied where the file system refuses links.
     Link,
     /// Copied, and writable.
     Copy,
 }
 
-/// What was done.
+/// What [`link_layers`] did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Linked {
+pub(crate) struct Linked {
     /// Files and symbolic links in the tree.
-    pub files: u64,
+    pub(crate) files: u64,
     /// Those that had to be copied.
-    pub copied: u64,
+    pub(crate) copied: u64,
 }
 
-/// Why layers cannot be merged.
+/// Why layers cannot be merged. `Vanished`: another process's clean-up removed a layer meanwhile.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what each variant means")]
 pub enum LinkError {
-    /// Two layers carry the same path.
     #[error(
         "two layers carry {path}, or its file system does not tell upper from lower case: pack the environment again",
         path = .path.display()
     )]
-    Twice {
-        /// The path in the tree.
-        path: PathBuf,
-    },
-    /// A layer vanished: it was cleaned up meanwhile.
+    Twice { path: PathBuf },
     #[error("layer {path} vanished", path = .path.display())]
-    Vanished {
-        /// Where it was.
-        path: PathBuf,
-    },
-    /// A file of the tree cannot be made.
+    Vanished { path: PathBuf },
     #[error("cannot write {path}: {source}", path = .path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Write { path: PathBuf, source: io::Error },
 }
 
 /// One directory of one layer.
 #[derive(Debug)]
 struct Group {
-    /// Where it is.
     source: PathBuf,
     /// Relative to the tree.
     directory: PathBuf,
     /// Names of its files, and which are symbolic links.
     names: Vec<(OsString, bool)>,
 }
-
-/// State that the threads share.
 struct Work<'a> {
     tree: &'a Path,
     files: AtomicU64,
@@ -81,9 +65,9 @@ struct Work<'a> {
     how: How,
 }
 
-/// Merges the directories `layers` into the empty directory `tree`, without what `leave_out` names. `progress` is
-/// called again and again.
-pub fn link_layers(
+/// Merges the directories `layers` into the empty directory `tree`, without the paths for which `leave_out` is true. Calls
+/// `progress` for each directory of a layer.
+pub(crate) fn link_layers(
     tree: &Path,
     layers: &[PathBuf],
     how: How,
@@ -186,7 +170,7 @@ impl Work<'_> {
         if !self.copy.load(Ordering::Relaxed) {
             match refuse_link().and_then(|()| linkat(from, name.as_os_str(), to, name.as_os_str(), AtFlags::empty())) {
                 Ok(()) => return Ok(()),
-                // This file has as many links as it may have; others have not.
+                // This file has as many links as it may have; others may have room for more.
                 Err(Errno::EMLINK) => {}
                 Err(Errno::EXDEV | Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS) => {
                     self.copy.store(true, Ordering::Relaxed);
@@ -213,7 +197,7 @@ impl Work<'_> {
     }
 }
 
-/// The error with which a test refuses links.
+/// Fails where a test refuses links.
 fn refuse_link() -> Result<(), Errno> {
     point("linkat").map_err(|e| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
 }

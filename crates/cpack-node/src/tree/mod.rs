@@ -16,29 +16,57 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use cpack_fault::point;
+use cpack_format::job::Job;
 
-use crate::cache::seal_directories;
+use crate::cache::{Description, seal_directories};
 
-pub use link::{How, LinkError, Linked, link_layers};
+pub use link::LinkError;
+use link::link_layers;
+pub(crate) use link::{How, Linked};
 
 /// The interpreter of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Python {
     /// One of the node.
     Node {
-        /// Its path, without symbolic links.
+        /// Without symbolic links.
         path: PathBuf,
-        /// Its full version.
+        /// `X.Y.Z`.
         version: String,
     },
     /// One that a layer ships.
     Shipped {
-        /// Its full version.
+        /// `X.Y.Z`.
         version: String,
     },
 }
 
 impl Python {
+    /// The interpreter of the environment that `description` notes.
+    pub fn of(description: &Description) -> Self {
+        let version = description.version.clone();
+        match description.python.as_str() {
+            "" => Self::Shipped { version },
+            path => Self::Node { path: path.into(), version },
+        }
+    }
+
+    /// What the cache notes of an environment of this interpreter that `job` starts.
+    pub fn describe(&self, job: &Job) -> Description {
+        let python = match self {
+            Self::Node { path, .. } => path.display().to_string(),
+            Self::Shipped { .. } => String::new(),
+        };
+        Description {
+            format: 1,
+            name: job.name.clone(),
+            environment: job.environment,
+            store: job.store.clone(),
+            python,
+            version: self.version().to_owned(),
+        }
+    }
+
     fn version(&self) -> &str {
         match self {
             Self::Node { version, .. } | Self::Shipped { version } => version,
@@ -46,7 +74,7 @@ impl Python {
     }
 }
 
-/// Whether a path of a layer is left out because the tree has its own.
+/// Whether a tree has a file of its own at `path`, so that the layer's is left out.
 pub fn is_own(python: &Python, path: &Path) -> bool {
     if path.starts_with(crate::cache::RECORDS) || path == Path::new("pyvenv.cfg") {
         return true;
@@ -58,33 +86,34 @@ pub fn is_own(python: &Python, path: &Path) -> bool {
     interpreter && matches!(python, Python::Node { .. })
 }
 
-/// Fills the empty directory `tree` with the files of `layers` and what makes them an environment of `python`.
-///
-/// With [`How::Copy`] the files may be written to, otherwise the directories are read-only afterwards; the top one is
-/// left writable, since it is still to be renamed.
-pub fn build_tree(
+/// Fills the empty directory `tree` with the files of `layers` and what makes them an environment of `python`. Records may
+/// be written below it until [`seal_tree`].
+pub(crate) fn link_tree(
     tree: &Path,
     layers: &[PathBuf],
     python: &Python,
     how: How,
     threads: usize,
     progress: &(dyn Fn() + Sync),
-    records: impl FnOnce(&Path) -> io::Result<()>,
 ) -> Result<Linked, LinkError> {
     let linked = link_layers(tree, layers, how, threads, &|path| is_own(python, path), progress)?;
-    let own = |source| LinkError::Write { path: tree.into(), source };
-    interpreter_files(tree, python).map_err(own)?;
-    records(tree).and_then(|()| point("tree.records")).map_err(own)?;
+    interpreter_files(tree, python).map_err(|source| LinkError::Write { path: tree.into(), source })?;
+    Ok(linked)
+}
+
+/// Takes the permission to write from the directories of a tree, unless its files are copies that may be written to. The
+/// top one stays writable, since it is still to be renamed.
+pub(crate) fn seal_tree(tree: &Path, how: How) -> io::Result<()> {
     if how == How::Link {
-        for entry in fs::read_dir(tree).map_err(own)? {
-            let entry = entry.map_err(own)?;
-            if entry.file_type().map_err(own)?.is_dir() {
-                seal_directories(&entry.path()).map_err(own)?;
+        for entry in fs::read_dir(tree)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                seal_directories(&entry.path())?;
             }
         }
     }
-    fs::set_permissions(tree, Permissions::from_mode(0o755)).and_then(|()| point("tree.sealed")).map_err(own)?;
-    Ok(linked)
+    fs::set_permissions(tree, Permissions::from_mode(0o755))?;
+    point("tree.sealed")
 }
 
 /// `bin/python` and its names, `pyvenv.cfg` and `lib64`.
@@ -115,7 +144,7 @@ fn link_unless_there(target: &str, link: &Path) -> io::Result<()> {
     }
 }
 
-/// What tells CPython where its standard library is (PEP 405).
+/// The file that tells CPython where its standard library is (PEP 405).
 fn pyvenv_cfg(python: &Path, version: &str) -> Vec<u8> {
     use std::os::unix::ffi::OsStrExt as _;
     let home = python.parent().unwrap_or(Path::new("/usr/bin")).as_os_str().as_bytes();
@@ -145,7 +174,9 @@ mod tests {
 
     fn build(tree: &Path, layers: &[PathBuf], python: &Python) -> Result<Linked, LinkError> {
         fs::create_dir(tree).expect("creates");
-        build_tree(tree, layers, python, How::Link, 2, &|| {}, |_| Ok(()))
+        let linked = link_tree(tree, layers, python, How::Link, 2, &|| {})?;
+        seal_tree(tree, How::Link).expect("seals");
+        Ok(linked)
     }
 
     #[test]

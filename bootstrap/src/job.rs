@@ -19,28 +19,21 @@ use cpack_store::{FileOrObject, ObjectUri, ObjectUriError, StoreError, StoreOpti
 use crate::settings::Settings;
 use crate::sys;
 
-/// This process's executable, whatever happened to its path meanwhile.
+/// This process's executable, even if its path was replaced meanwhile.
 const SELF: &str = "/proc/self/exe";
-
-/// A job, and what came with it.
 #[derive(Debug, Clone)]
-pub struct Found {
-    /// The job.
-    pub job: Job,
-    /// The bytes of the manifest that a launcher carries: not yet known to be those that the job names.
-    pub manifest: Option<Vec<u8>>,
-    /// Where it was.
-    pub origin: Origin,
-    /// This executable, absolute, where the launcher that has the job is one without.
-    pub boot: Option<PathBuf>,
+pub(crate) struct FoundJob {
+    pub(crate) job: Job,
+    /// The bytes of the manifest that a launcher carries. The caller must compare them with the digest in the job.
+    pub(crate) manifest: Option<Vec<u8>>,
+    pub(crate) origin: Origin,
+    /// The absolute path of this executable, if the launcher is a script that starts it.
+    pub(crate) boot: Option<PathBuf>,
 }
-
-/// Where a job was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// Appended to this executable, to another, or to a script in place of one.
+pub(crate) enum Origin {
+    /// Appended to this executable, to another, or to a script that starts one.
     Launcher(PathBuf),
-    /// A file.
     File(PathBuf),
     /// A launcher or a job file in a store, by its URI.
     Store(String),
@@ -57,54 +50,30 @@ impl fmt::Display for Origin {
         }
     }
 }
-
-/// Why there is no job.
 #[derive(Debug, thiserror::Error)]
-pub enum FindError {
-    /// Nobody gave one.
+pub(crate) enum FindError {
     #[error(
         "no job: this executable carries none, CPACK_JOB is not set and there is no cpack-job.json in {0}; \
          make a launcher with cluster-pack launcher, or see cpack-boot --cpack help"
     )]
     None(String),
-    /// A file cannot be read.
     #[error("cannot read the job {path}: {source}", path = path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A launcher is damaged.
+    Read { path: PathBuf, source: io::Error },
     #[error("{place}: {source}")]
-    Launcher {
-        /// The launcher.
-        place: Origin,
-        /// How.
-        source: LauncherError,
-    },
-    /// A job is damaged or newer.
+    Launcher { place: Origin, source: LauncherError },
     #[error("the job of {origin} cannot be used: {source}")]
-    Job {
-        /// Where it was found.
-        origin: Origin,
-        /// Why.
-        source: DocumentError,
-    },
-    /// A launcher carries no job, or a file is too large to be one.
+    Job { origin: Origin, source: DocumentError },
     #[error("{0} holds no job: expected a launcher or a cpack-job.json")]
     NoJob(Origin),
-    /// A URI that cannot be understood.
     #[error("CPACK_JOB: {0}")]
     Uri(#[from] ObjectUriError),
-    /// A store that does not give the job.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl FindError {
-    /// The exit code that fits.
-    pub const fn exit(&self) -> Exit {
+    /// The exit code of a start that ends with this error.
+    pub(crate) const fn exit(&self) -> Exit {
         match self {
             Self::None(_) | Self::Uri(_) => Exit::Usage,
             Self::Store(error) => error.exit(),
@@ -114,7 +83,7 @@ impl FindError {
 }
 
 /// Finds the job of this process.
-pub fn find(settings: &Settings) -> Result<Found, FindError> {
+pub(crate) fn find(settings: &Settings) -> Result<FoundJob, FindError> {
     if let Some(found) = own()? {
         return Ok(found);
     }
@@ -129,10 +98,10 @@ pub fn find(settings: &Settings) -> Result<Found, FindError> {
     Err(FindError::None(cwd))
 }
 
-/// The job appended to this executable. An executable that cannot be read, or is none of ours, carries none.
+/// The job appended to this executable; `None` if the file carries none, or cannot be read.
 ///
 /// `/proc/self/exe` first: it is this very file even if its path was replaced or a script's `#!` line started it.
-pub fn own() -> Result<Option<Found>, FindError> {
+pub(crate) fn own() -> Result<Option<FoundJob>, FindError> {
     let executed = sys::executed_path();
     let shown = executed.clone().unwrap_or_else(|| SELF.into());
     for path in [Some(SELF.into()), executed].into_iter().flatten() {
@@ -146,7 +115,7 @@ pub fn own() -> Result<Option<Found>, FindError> {
 }
 
 /// The job in the file at `path`: a launcher or a JSON file.
-pub fn from_path(path: &Path) -> Result<Found, FindError> {
+pub(crate) fn from_path(path: &Path) -> Result<FoundJob, FindError> {
     let failed = |source| FindError::Read { path: path.into(), source };
     let file = File::open(path).map_err(failed)?;
     if let Some(found) = from_launcher(&file, path)? {
@@ -155,9 +124,11 @@ pub fn from_path(path: &Path) -> Result<Found, FindError> {
     let size = file.metadata().map_err(failed)?.len();
     from_json(size, || fs::read(path).map_err(failed), Origin::File(path.into()))
 }
-
-/// The job in a JSON file.
-fn from_json(size: u64, read: impl FnOnce() -> Result<Vec<u8>, FindError>, origin: Origin) -> Result<Found, FindError> {
+fn from_json(
+    size: u64,
+    read: impl FnOnce() -> Result<Vec<u8>, FindError>,
+    origin: Origin,
+) -> Result<FoundJob, FindError> {
     if size > MAX_JSON {
         return Err(FindError::NoJob(origin));
     }
@@ -165,11 +136,11 @@ fn from_json(size: u64, read: impl FnOnce() -> Result<Vec<u8>, FindError>, origi
     if bytes.starts_with(b"\x7fELF") {
         return Err(FindError::NoJob(origin));
     }
-    Ok(Found { job: parse(&bytes, &origin)?, manifest: None, origin, boot: None })
+    Ok(FoundJob { job: parse(&bytes, &origin)?, manifest: None, origin, boot: None })
 }
 
-/// The job that lies in a store: a launcher there, of which only the job is read, or a JSON file.
-fn from_object(object: &ObjectUri) -> Result<Found, FindError> {
+/// The job in a store: a launcher, of which only the job is read, or a JSON file.
+fn from_object(object: &ObjectUri) -> Result<FoundJob, FindError> {
     let store = open(&object.store, &StoreOptions::of_process(BTreeMap::new()))?;
     let missing = || object.not_found("there is no such job: check CPACK_JOB");
     let size = store.stat(&object.key)?.ok_or_else(missing)?.size;
@@ -181,11 +152,11 @@ fn from_object(object: &ObjectUri) -> Result<Found, FindError> {
     from_json(size, || Ok(store.read(&object.key, MAX_JSON)?), origin)
 }
 
-fn from_variable(value: &OsStr) -> Result<Found, FindError> {
+fn from_variable(value: &OsStr) -> Result<FoundJob, FindError> {
     let bytes = value.as_bytes().trim_ascii_start();
     if bytes.first() == Some(&b'{') {
         let origin = Origin::Variable;
-        return Ok(Found { job: parse(bytes, &origin)?, manifest: None, origin, boot: None });
+        return Ok(FoundJob { job: parse(bytes, &origin)?, manifest: None, origin, boot: None });
     }
     match FileOrObject::read(value)? {
         FileOrObject::File(path) => from_path(&path),
@@ -193,8 +164,8 @@ fn from_variable(value: &OsStr) -> Result<Found, FindError> {
     }
 }
 
-/// The job appended to an open file. None: it is no launcher.
-fn from_launcher(file: &File, path: &Path) -> Result<Option<Found>, FindError> {
+/// The job appended to an open file; `None` if it is no launcher.
+fn from_launcher(file: &File, path: &Path) -> Result<Option<FoundJob>, FindError> {
     let failed = |source| FindError::Read { path: path.into(), source };
     let size = file.metadata().map_err(failed)?.len();
     let read = |offset, buffer: &mut [u8]| file.read_exact_at(buffer, offset).map_err(failed);
@@ -204,8 +175,8 @@ fn from_launcher(file: &File, path: &Path) -> Result<Option<Found>, FindError> {
 /// Reads a range of something that may be a launcher.
 type Read<'r> = &'r dyn Fn(u64, &mut [u8]) -> Result<(), FindError>;
 
-/// The job at the end of `size` bytes. None: they are no launcher.
-fn appended(read: Read<'_>, size: u64, origin: &Origin) -> Result<Option<Found>, FindError> {
+/// The job at the end of `size` bytes; `None` if they are no launcher.
+fn appended(read: Read<'_>, size: u64, origin: &Origin) -> Result<Option<FoundJob>, FindError> {
     let damaged = |source| FindError::Launcher { place: origin.clone(), source };
     let Some(at) = size.checked_sub(TRAILER_SIZE as u64) else { return Ok(None) };
     let mut tail = [0; TRAILER_SIZE];
@@ -217,7 +188,7 @@ fn appended(read: Read<'_>, size: u64, origin: &Origin) -> Result<Option<Found>,
     let job = files.file(job::FILE_NAME).ok_or_else(|| FindError::NoJob(origin.clone()))?;
     let manifest = files.file(job::MANIFEST_NAME).map(<[u8]>::to_vec);
     let boot = files.file(BOOT_NAME).and_then(|_| std::path::absolute(sys::executed_path()?).ok());
-    Ok(Some(Found { job: parse(job, origin)?, manifest, origin: origin.clone(), boot }))
+    Ok(Some(FoundJob { job: parse(job, origin)?, manifest, origin: origin.clone(), boot }))
 }
 
 fn parse(bytes: &[u8], origin: &Origin) -> Result<Job, FindError> {
@@ -232,7 +203,7 @@ mod tests {
     const JOB: &str = r#"{"format":1,"environment":"d40a0c0abbbdc0ac7e6d3941483b5572514440ed6499f914f4a7144772d6cb0d",
         "store":"file:/s","interpreter":{"path":"/usr/bin/python3.11","version":"3.11.7","soabi":"s"}}"#;
 
-    fn with_job(value: &str) -> Result<Found, FindError> {
+    fn with_job(value: &str) -> Result<FoundJob, FindError> {
         find(&Settings::read(|name| (name == "CPACK_JOB").then(|| value.into())).expect("settings"))
     }
 

@@ -1,5 +1,5 @@
-//! The layers of a PEX: its files extracted, brought into the order of a virtual environment, and published in the node
-//! cache under the digest of what they are.
+//! The layers of a PEX: its files are extracted, laid out as in a virtual environment, and committed to the node cache under
+//! the digest of their content.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
@@ -13,7 +13,7 @@ use cpack_format::Digest;
 use cpack_format::job::minor;
 use cpack_format::zip::Entry;
 use cpack_node::building::{BuildError, Means};
-use cpack_node::cache::{Cache, Staging, content_of, seal_directories};
+use cpack_node::cache::{Cache, Staging, content_of, seal_directories, size_of};
 use cpack_pex::PexError;
 use cpack_pex::file::{Archive, Files, Metadata, Root};
 use cpack_pex::finish::finish;
@@ -32,7 +32,7 @@ const INHERIT_PTH: (&str, &str) = ("_cpack_pex.pth", "import _cpack_pex\n");
 /// The files of all PEX files, nested ones unzipped.
 pub(super) struct Source {
     files: Vec<Files>,
-    /// What the wheels of each say about themselves.
+    /// The metadata of the wheels of each.
     pub(super) metadata: Vec<BTreeMap<String, Metadata>>,
 }
 
@@ -55,14 +55,12 @@ impl Source {
     }
 }
 
-/// One layer that is in the cache: its part, content, and how many files it has.
+/// One layer that is in the cache: its part, its content, and the number of its files.
 pub(super) struct Built {
     pub(super) part: Part,
     pub(super) content: Digest,
     pub(super) files: u64,
 }
-
-/// Everything that extraction needs to know.
 pub(super) struct Work<'a> {
     pub(super) setup: &'a Setup,
     pub(super) source: &'a Source,
@@ -71,7 +69,7 @@ pub(super) struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Extracts every part, names it by its content and publishes it.
+    /// Extracts every part, and commits it under the digest of its content.
     pub(super) fn layers(&self, staging: &Staging, means: &Means<'_>) -> Result<Result<Vec<Built>, Reason>, BootError> {
         let failed = |source| BuildError::Cache { path: self.cache.root().into(), source };
         let (pexes, minor) = (&self.setup.pexes, minor(&self.chosen.choice.version));
@@ -85,7 +83,7 @@ impl Work<'_> {
             return Ok(Err(Reason::Shadows(name)));
         }
         let all = staging.subdirectory("pex").map_err(failed)?;
-        // As layers are spread.
+        // Layers are spread over the disk in the same way.
         let _ = File::open(&all).and_then(cpack_node::sys::spread_subdirectories);
         for (files, places) in self.source.files.iter().zip(&places) {
             for archive in &files.archives {
@@ -109,13 +107,13 @@ impl Work<'_> {
             }
             byte_code_directories(&root.join(format!("lib/python{minor}/site-packages"))).map_err(failed)?;
             let files = places.iter().flat_map(|places| places.values()).filter(|(at, _)| *at == index).count() as u64;
-            let content = publish(&root, self.cache, staging, means).map_err(failed)?;
+            let content = commit(&root, self.cache, staging, means).map_err(failed)?;
             built.push(Built { part, content, files });
         }
         Ok(Ok(built))
     }
 
-    /// The name of a module of the user that hides one of the standard library from Python.
+    /// The first module of the user that would hide one of the standard library.
     fn shadow(&self, parts: &[Part], places: &[Places], minor: &str) -> Option<String> {
         let python = &self.chosen.choice.identity.path;
         let library = python.parent()?.parent()?.join(format!("lib/python{minor}"));
@@ -138,7 +136,8 @@ impl Work<'_> {
         })
     }
 
-    /// What the environment has beside the files of the PEX: its scripts by name, and what arranges the path.
+    /// Writes the files that the environment has beside those of the PEX: its scripts by name, and the module that arranges
+    /// `sys.path`.
     fn own_files(&self, all: &Path, parts: &[Part], minor: &str) -> io::Result<()> {
         let code = parts.iter().position(|part| *part == Part { pex: 0, wheel: None });
         let root = all.join(code.unwrap_or(0).to_string());
@@ -164,7 +163,7 @@ impl Work<'_> {
     }
 }
 
-/// Gives directories with modules, but without byte-code, a place for it. Upstream's PEX files travel without.
+/// Makes a `__pycache__` in each directory that has modules and no byte-code: upstream's PEX files have none.
 fn byte_code_directories(directory: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -183,7 +182,7 @@ fn byte_code_directories(directory: &Path) -> io::Result<()> {
     if has_modules && !cache.exists() { fs::create_dir(cache) } else { Ok(()) }
 }
 
-/// A project of which two PEX files have different wheels.
+/// The first project of which two PEX files have different wheels.
 fn two_versions(parts: &[Part]) -> Option<String> {
     let project =
         |wheel: &str| wheel.split('-').next().unwrap_or_default().to_ascii_lowercase().replace(['.', '_'], "-");
@@ -194,7 +193,7 @@ fn two_versions(parts: &[Part]) -> Option<String> {
     })
 }
 
-/// Extracts those entries of a zip that `select` has a path for.
+/// Extracts the entries of a zip for which `select` returns a path.
 fn unzip(
     archive: &Archive,
     into: &Path,
@@ -226,25 +225,13 @@ fn copy(files: &Files, places: &Places, root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Publishes the files of a layer under the digest of their content.
-fn publish(files: &Path, cache: &Cache, staging: &Staging, means: &Means<'_>) -> io::Result<Digest> {
+/// Moves the files of a layer into the cache, under the digest of their content.
+fn commit(files: &Path, cache: &Cache, staging: &Staging, means: &Means<'_>) -> io::Result<Digest> {
     let content = content_of(files, means.threads, &|| {})?;
     let staged = Cache::stage_layer(staging, &content)?;
     fs::remove_dir(staged.files())?;
     fs::rename(files, staged.files())?;
     seal_directories(staged.files())?;
-    let size = size_of(staged.files())?;
-    cache.publish_layer(&staged, size)?;
+    cache.commit_layer(&staged, size_of(staged.files())?)?;
     Ok(content)
-}
-
-/// Bytes of all files below `directory`.
-fn size_of(directory: &Path) -> io::Result<u64> {
-    let mut size = 0;
-    for item in fs::read_dir(directory)? {
-        let item = item?;
-        let stat = item.metadata()?;
-        size += if stat.is_dir() { size_of(&item.path())? } else { stat.len() };
-    }
-    Ok(size)
 }

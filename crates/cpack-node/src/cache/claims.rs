@@ -1,9 +1,9 @@
-//! Containers that start together share the work: each takes what nobody builds.
+//! Claims: containers that start together share the work, each builds what no other process builds.
 //!
-//! A builder holds a lock on a file of `locks/` and sets the file's time whenever a piece of its work is done. Who waits
-//! looks at that time: if it stands still for long ([`Watched::is_stalled`]), the holder is stopped, hangs, or lives on
-//! another machine whose locks this one does not see, and the waiter does the work itself. Publishing never replaces, so
-//! all that is lost then is work.
+//! A builder holds a lock on a file of `locks/` ([`Cache::claim`]) and sets the file's time whenever a piece of its work is
+//! done ([`Claimed::progress`]). A waiting process reads that time: if it stands still for long ([`Watched::is_stalled`]),
+//! the holder is stopped, hangs, or runs on another machine whose locks this one does not see, and the waiting process does
+//! the work itself. A commit never replaces, so only work is lost then.
 
 use std::fs::{File, FileTimes, TryLockError};
 use std::io;
@@ -11,32 +11,33 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Cache, LOCKS, flock};
+use super::flock;
+use super::own_directory::{Cache, LOCKS};
 
-/// Who builds.
+/// The result of [`Cache::claim`].
 #[derive(Debug)]
 pub enum Claim {
-    /// This process, until the value is dropped.
+    /// This process has the claim until the value is dropped.
     Ours(Claimed),
-    /// Another process.
+    /// Another process has it.
     Theirs,
 }
 
-/// The right to build something, for as long as it lives.
+/// The right to build something, for as long as this value lives.
 #[derive(Debug)]
 pub struct Claimed {
-    /// None where locks are refused: everybody builds, and one publishes.
+    /// `None` if the file system refuses locks: then all processes build, and one commits.
     file: Option<File>,
     taken: Instant,
-    /// When others were last told of progress, in milliseconds since it was taken.
+    /// When progress was last noted, in milliseconds since `taken`.
     told: AtomicU64,
 }
 
-/// Progress is told not more often than this, in milliseconds: pieces land every few.
+/// Milliseconds between two notes of progress: pieces land every few.
 const TELL_EVERY: u64 = 100;
 
 impl Cache {
-    /// Asks for the right to build what is called `name`. Never waits.
+    /// Asks for the right to build `name`. Never waits.
     pub fn claim(&self, name: &str) -> Claim {
         match try_claim(&self.lock_path(name)) {
             Ok(claimed) => Claim::Ours(claimed),
@@ -64,12 +65,12 @@ fn try_claim(path: &Path) -> Result<Claimed, TryLockError> {
 }
 
 impl Claimed {
-    /// The right that nobody gave: for what is built although another holds the lock, or where there are no locks.
+    /// A claim without a lock: to build although another process holds the lock, or where locks are refused.
     pub fn without_lock() -> Self {
         Self { file: None, taken: Instant::now(), told: AtomicU64::new(0) }
     }
 
-    /// Tells those who wait that something was done.
+    /// Tells waiting processes that work was done.
     pub fn progress(&self) {
         let now = u64::try_from(self.taken.elapsed().as_millis()).unwrap_or(u64::MAX);
         if now >= self.told.load(Ordering::Relaxed) + TELL_EVERY {
@@ -80,23 +81,23 @@ impl Claimed {
 
     fn tell(&self) {
         if let Some(file) = &self.file {
-            // Whoever cannot see it builds too.
+            // A waiting process that does not see it builds too.
             let _ = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
         }
     }
 }
 
-/// Another process's progress, as seen from here.
+/// The progress of the process that holds a claim.
 #[derive(Debug)]
 pub struct Watched {
     path: PathBuf,
     seen: Option<SystemTime>,
-    /// When the progress last changed, by this process's own clock: clocks of nodes that share a disk differ.
+    /// When `seen` last changed, by this process's own clock: clocks of nodes that share a disk differ.
     since: Instant,
 }
 
 impl Watched {
-    /// Whether the other process did nothing for `timeout`.
+    /// Whether the holder noted no progress for `timeout`.
     pub fn is_stalled(&mut self, timeout: Duration) -> bool {
         let now = modified(&self.path).ok();
         if now != self.seen {

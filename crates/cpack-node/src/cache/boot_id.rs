@@ -1,9 +1,9 @@
-//! What was written under another boot of the node is checked before it is trusted.
+//! Boot ids: a layer that was written under another boot of the node is checked before it is trusted.
 //!
 //! A power loss can leave a directory in its place whose files are empty or short: their bytes were still in memory.
 //! Syncing would prevent it and cost seconds in front of a waiting user. Instead each directory notes the boot id of the
-//! node under which it was written ([`Mark`]); under the same boot the page cache holds what was written. What somebody
-//! synced is marked durable and trusted for ever.
+//! node under which it was written ([`Mark`]); under the same boot the page cache holds what was written. A directory that
+//! `cpack-boot --cpack prefetch` synced is marked durable and trusted for ever.
 
 use std::fs::{self, File};
 use std::io;
@@ -22,7 +22,7 @@ pub(super) const TEXT_LEN: usize = 36;
 const DURABLE: &str = "durable";
 
 impl BootId {
-    /// The current boot. Without `/proc` there is none to tell apart, and what is there is trusted.
+    /// The current boot. Without `/proc` boots cannot be told apart, and everything is trusted.
     pub fn current() -> Self {
         match cpack_fault::value("boot-id") {
             Some(id) => Self::new(id),
@@ -30,13 +30,13 @@ impl BootId {
         }
     }
 
-    /// The boot that is called so.
+    /// The boot with this id.
     pub fn new(id: &str) -> Self {
         Self(id.chars().take(TEXT_LEN).collect())
     }
 }
 
-/// What a directory notes about when it was written.
+/// What a directory notes about when it was written: the start of its state or lease file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Mark {
     /// Under this boot.
@@ -64,7 +64,7 @@ impl Mark {
         })
     }
 
-    /// The bytes of a mark, which it is always as long as.
+    /// The bytes of a mark: always [`TEXT_LEN`].
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let text = match self {
             Self::Boot(BootId(id)) => id,
@@ -73,7 +73,7 @@ impl Mark {
         format!("{text:<TEXT_LEN$}").into_bytes()
     }
 
-    /// Overwrites the mark of a file that others may have open and locked.
+    /// Overwrites the mark of a file that other processes may have open and locked.
     pub(super) fn overwrite(&self, path: &Path) -> io::Result<()> {
         File::options().write(true).open(path)?.write_all_at(&self.to_bytes(), 0)
     }
