@@ -405,7 +405,7 @@ fn summary(parts: &[Part]) -> String {
     ];
     let mut words: Vec<String> = named.into_iter().filter(|(n, _)| *n > 0).map(|(n, noun)| count(n, noun)).collect();
     if of(LayerKind::Unowned) > 0 {
-        words.push("files that nobody owns".into());
+        words.push("files that no distribution owns".into());
     }
     words.join(", ")
 }
