@@ -87,7 +87,7 @@ fn check_tree(root: &Path, tree: &Path) {
         assert_eq!(strange, None, "{shown}");
     }
     closed(tree, false);
-    // Only the top directory may be open: whoever was killed between renaming and closing it left it so.
+    // Only the top directory may be writable, if a start was killed between renaming it and taking the permission away.
     for entry in entries(tree) {
         if entry.is_dir() && !entry.is_symlink() {
             closed_directories(&entry);

@@ -205,11 +205,9 @@ fn distribute(
         info: installed.info,
         files,
         requires: installed.headers.requires,
-        requires_python: installed.headers.requires_python,
         entry_points: installed.entry_points,
         direct_url: installed.direct_url,
         tags: installed.tags,
-        installer: installed.installer,
         suspects,
     });
     (distributions.collect(), unowned)

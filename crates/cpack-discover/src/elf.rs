@@ -22,13 +22,13 @@ const MAX_RECORDS: usize = 1 << 16;
 
 /// The needs of one ELF file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ElfFacts {
+struct ElfFacts {
     /// `DT_NEEDED`: names of libraries.
-    pub needed: Vec<String>,
+    needed: Vec<String>,
     /// `DT_RUNPATH`, else `DT_RPATH`, as written: `$ORIGIN/../lib`.
-    pub run_paths: Vec<String>,
+    run_paths: Vec<String>,
     /// The major and minor version of the newest glibc whose symbols it needs.
-    pub glibc: Option<(u32, u32)>,
+    glibc: Option<(u32, u32)>,
 }
 
 /// What the ELF files of a layer need from outside the layer.
@@ -41,7 +41,7 @@ pub struct LayerNeeds {
 }
 
 /// Reads the needs of a file. `None` if it is not an ELF file or is damaged.
-pub fn read(path: &Path) -> io::Result<Option<ElfFacts>> {
+fn read(path: &Path) -> io::Result<Option<ElfFacts>> {
     let mut file = File::open(path)?;
     let mut start = [0; 20];
     if let Err(error) = file.read_exact(&mut start) {
@@ -138,7 +138,7 @@ fn glibc_version(name: &str) -> Option<(u32, u32)> {
 
 /// The directory of the environment that a run path of the file at `path` names. `None` if it is outside the environment or
 /// does not start with `$ORIGIN`.
-pub fn run_directory(path: &SafePath, run_path: &str) -> Option<SafePath> {
+fn run_directory(path: &SafePath, run_path: &str) -> Option<SafePath> {
     let rest = run_path.strip_prefix("$ORIGIN").or(run_path.strip_prefix("${ORIGIN}"))?;
     if !rest.is_empty() && !rest.starts_with('/') {
         return None;

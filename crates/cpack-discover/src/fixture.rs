@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::{DiscoverOptions, Environment, FindingKind, PythonInfo, PythonKind, discover};
+use super::{DiscoverOptions, Environment, PythonInfo, discover};
+use crate::model::{FindingKind, PythonKind};
 use crate::record;
 
 /// The site-packages of these environments.

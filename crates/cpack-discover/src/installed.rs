@@ -38,7 +38,6 @@ pub(super) struct Installed {
     pub(super) entry_points: Vec<EntryPoint>,
     pub(super) direct_url: Option<DirectUrl>,
     pub(super) tags: Vec<String>,
-    pub(super) installer: Option<String>,
     pub(super) claims: Vec<Claim>,
     /// Folders and files that it owns unless another distribution lists them: its metadata and, if it has no list, its
     /// modules.
@@ -206,7 +205,6 @@ fn read_one(info: &Info, site: Option<&Site>, at: &[u8]) -> (Option<Installed>, 
         entry_points: text("entry_points.txt").map(|t| metadata::entry_points(&t)).unwrap_or_default(),
         direct_url: file("direct_url.json").and_then(|bytes| metadata::direct_url(&bytes)),
         tags: file("WHEEL").map(|bytes| metadata::wheel_tags(&bytes)).unwrap_or_default(),
-        installer: text("INSTALLER").map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()),
         claims: listed.unwrap_or_default(),
         territory,
         listed_ns: info.listed_ns,

@@ -8,7 +8,7 @@
 //!
 //! | found | behaviour |
 //! | --- | --- |
-//! | a file that several distributions list | it belongs to the first by name whose RECORD has its hash, else it is unowned; see [`Contested`] |
+//! | a file that several distributions list | it belongs to the first by name whose RECORD has its hash, else it is unowned; see [`model::Contested`] |
 //! | missing files that RECORD lists | reported; the rest is packed |
 //! | `.dist-info` without METADATA | name and version from its path; reported |
 //! | `.dist-info` or `.egg-info` without a list of files | its modules by `top_level.txt`, else by its name |
@@ -48,14 +48,10 @@ mod walk;
 pub use discover::{DiscoverOptions, discover, python_info};
 pub use error::DiscoverError;
 pub use metadata::{normalise, without_credentials};
-pub use model::{
-    Contested, DirectUrl, Distribution, Editable, EditableForm, EntryPoint, Environment, FileKind, FileStat, Finding,
-    FindingKind, ImportSource, PythonInfo, PythonKind, Suspect,
-};
+pub use model::{Distribution, Editable, EntryPoint, Environment, FileKind, FileStat, PythonInfo};
 pub use names::module_name;
 pub use prefix::{ActiveVariables, active_prefix};
 pub use requires::markers;
-pub use selection::{Selection, UnknownName};
 pub use sources::add_sources;
 pub use walk::walk_tree;
 

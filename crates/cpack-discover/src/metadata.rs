@@ -24,7 +24,6 @@ pub(super) struct Headers {
     pub(super) name: String,
     pub(super) version: String,
     pub(super) requires: Vec<String>,
-    pub(super) requires_python: Option<String>,
 }
 
 impl Headers {
@@ -36,7 +35,6 @@ impl Headers {
                 "name" if headers.name.is_empty() => headers.name = value,
                 "version" if headers.version.is_empty() => headers.version = value,
                 "requires-dist" => headers.requires.push(value),
-                "requires-python" => headers.requires_python = Some(value),
                 _ => {}
             }
         }
@@ -122,14 +120,7 @@ pub(super) fn direct_url(bytes: &[u8]) -> Option<DirectUrl> {
     struct File {
         url: String,
         #[serde(default)]
-        vcs_info: Option<Vcs>,
-        #[serde(default)]
         dir_info: Option<Dir>,
-    }
-    #[derive(Deserialize)]
-    struct Vcs {
-        #[serde(default)]
-        commit_id: Option<String>,
     }
     #[derive(Deserialize)]
     struct Dir {
@@ -137,11 +128,7 @@ pub(super) fn direct_url(bytes: &[u8]) -> Option<DirectUrl> {
         editable: bool,
     }
     let file: File = serde_json::from_slice(bytes).ok()?;
-    Some(DirectUrl {
-        url: without_credentials(&file.url),
-        commit: file.vcs_info.and_then(|v| v.commit_id),
-        editable: file.dir_info.is_some_and(|d| d.editable),
-    })
+    Some(DirectUrl { url: without_credentials(&file.url), editable: file.dir_info.is_some_and(|d| d.editable) })
 }
 
 /// Removes user and password from a URL.
@@ -175,7 +162,6 @@ mod tests {
         let headers = Headers::parse(text).expect("a name");
         assert_eq!((headers.name.as_str(), headers.version.as_str()), ("Zope.Interface", "5"));
         assert_eq!(headers.requires, ["a>=1 ; extra == 'x'"]);
-        assert_eq!(headers.requires_python.as_deref(), Some(">=3.8"));
         assert_eq!(Headers::parse(b"Version: 1\n"), None);
         let named = Headers::from_file_name("foo_bar-1.0-py3.11");
         assert_eq!((named.name.as_str(), named.version.as_str()), ("foo_bar", "1.0"));
@@ -210,7 +196,7 @@ mod tests {
             assert_eq!((found.url.as_str(), found.editable), (expected, true));
         }
         let git = direct_url(br#"{"url":"u","vcs_info":{"vcs":"git","commit_id":"abc"}}"#).expect("parses");
-        assert_eq!((git.commit.as_deref(), git.editable), (Some("abc"), false));
+        assert!(!git.editable);
         assert_eq!(direct_url(b"{"), None);
     }
 }

@@ -21,8 +21,7 @@ pub struct Environment {
     pub unowned: Vec<FileStat>,
     /// Editable projects, sorted by normalised name.
     pub editables: Vec<Editable>,
-    /// Files that several distributions list.
-    pub contested: Vec<Contested>,
+    pub(crate) contested: Vec<Contested>,
     /// Warnings for the user.
     pub warnings: Vec<Finding>,
 }
@@ -157,18 +156,14 @@ pub struct Distribution {
     pub files: Vec<FileStat>,
     /// `Requires-Dist`, as written.
     pub requires: Vec<String>,
-    /// `Requires-Python`, as written.
-    pub requires_python: Option<String>,
     /// Its console and GUI scripts.
     pub entry_points: Vec<EntryPoint>,
     /// Top-level names that can be imported from its files, sorted.
     pub import_names: Vec<String>,
     /// Its origin, if that is not an index.
-    pub direct_url: Option<DirectUrl>,
+    pub(crate) direct_url: Option<DirectUrl>,
     /// Tags of its wheel, e.g. `cp311-cp311-manylinux_2_17_x86_64`.
     pub tags: Vec<String>,
-    /// The installer, e.g. `uv`.
-    pub installer: Option<String>,
     /// Files that may differ from what was installed.
     pub suspects: Vec<Suspect>,
 }
@@ -196,13 +191,10 @@ pub struct EntryPoint {
 
 /// The contents of `direct_url.json` (PEP 610).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DirectUrl {
+pub(crate) struct DirectUrl {
     /// Without credentials.
-    pub url: String,
-    /// The commit, if it came from version control.
-    pub commit: Option<String>,
-    /// Whether it was installed as editable.
-    pub editable: bool,
+    pub(crate) url: String,
+    pub(crate) editable: bool,
 }
 
 /// How an editable project was installed.
@@ -249,8 +241,6 @@ pub struct Editable {
     pub scripts: Vec<FileStat>,
     /// `Requires-Dist`, as written.
     pub requires: Vec<String>,
-    /// `Requires-Python`, as written.
-    pub requires_python: Option<String>,
     /// Its console and GUI scripts.
     pub entry_points: Vec<EntryPoint>,
 }
@@ -268,14 +258,13 @@ pub struct ImportSource {
 
 /// A file that several distributions list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Contested {
-    /// Relative to the environment.
-    pub path: SafePath,
+pub(crate) struct Contested {
+    pub(crate) path: SafePath,
     /// Normalised names of those whose RECORD has the file's hash, sorted. The first owns the file; without any, the file is
     /// unowned.
-    pub matching: Vec<String>,
+    pub(crate) matching: Vec<String>,
     /// Normalised names of all distributions that list it.
-    pub claimants: Vec<String>,
+    pub(crate) claimants: Vec<String>,
 }
 
 /// The subject of a finding.

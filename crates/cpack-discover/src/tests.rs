@@ -4,6 +4,7 @@ use std::os::unix::fs::symlink;
 
 use super::fixture::{Fixture, SITE, files, findings, interpreters, not_utf8, python, shortened, touch};
 use super::*;
+use crate::model::{FindingKind, PythonKind};
 
 #[test]
 fn discover_assigns_files_to_distributions_that_list_them() {
@@ -57,7 +58,6 @@ fn discover_assigns_files_to_distributions_that_list_them() {
     assert_eq!(distribution.import_names, ["toolbox"]);
     assert_eq!(distribution.entry_points[0].value, "toolbox:main");
     assert_eq!(distribution.tags, ["cp311-cp311-linux_x86_64"]);
-    assert_eq!(distribution.installer.as_deref(), Some("hand"));
     assert_eq!(distribution.suspects, []);
     assert_eq!(environment.warnings, []);
 }

@@ -1,20 +1,13 @@
 //! An HDFS of two data nodes in one Java process: plain, highly available, or secure with a KDC and token files.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use cpack_store::{StoreOptions, StoreUri};
 
-use crate::jvm::MiniCluster;
-use crate::{cached, run, seaweed};
-
-/// The name of the cached directory of jars. Raise its number when `hadoop/pom.xml` changes.
-const JARS: &str = "hadoop-3.4.1-jars-1";
-
-pub const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/hadoop");
-pub const INSTALL_JAVA: &str = "a JDK of 17 or later (Debian: default-jdk-headless)";
-const INSTALL_MAVEN: &str = "Maven (Debian: maven), with access to Maven Central";
+use crate::jvm::{MiniCluster, jars};
+use crate::seaweed;
 
 /// The owner of `/user/alice`.
 pub const USER: &str = "alice";
@@ -75,15 +68,4 @@ impl Hdfs {
     pub fn full_uri(&self, name: &str) -> StoreUri {
         format!("{}/user/{USER}/{name}", self.property("fs.defaultFS")).parse().expect("a URI")
     }
-}
-
-pub fn jars() -> PathBuf {
-    cached(JARS, |place| copy_jars(&Path::new(SOURCES).join("pom.xml"), place))
-}
-
-/// Copies the dependencies of a Maven project into `place`.
-pub fn copy_jars(project: &Path, place: &Path) {
-    let mut command = Command::new("mvn");
-    command.args(["-q", "-B", "-f"]).arg(project).arg("dependency:copy-dependencies");
-    run(command.arg(format!("-DoutputDirectory={}", place.display())), INSTALL_MAVEN);
 }

@@ -1,12 +1,19 @@
-//! A Java program in `src/hadoop` that runs a mini cluster: it prints READY, then obeys commands on standard input.
+//! Java programs in `src/hadoop` that run a mini cluster: they print READY, then obey commands on standard input.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
-use crate::hadoop::{INSTALL_JAVA, SOURCES, jars};
 use crate::process::Server;
+use crate::{cached, run};
+
+/// The name of the cached directory of jars. Raise its number when `hadoop/pom.xml` changes.
+const JARS: &str = "hadoop-3.4.1-jars-1";
+
+const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/hadoop");
+const INSTALL_JAVA: &str = "a JDK of 17 or later (Debian: default-jdk-headless)";
+const INSTALL_MAVEN: &str = "Maven (Debian: maven), with access to Maven Central";
 
 /// Packages of Java's own whose classes Hadoop accesses.
 const OPENED: [&str; 8] = [
@@ -78,4 +85,15 @@ impl MiniCluster {
         drop(self.commands.take());
         let _ = self.server.0.wait();
     }
+}
+
+pub(crate) fn jars() -> PathBuf {
+    cached(JARS, |place| copy_jars(&Path::new(SOURCES).join("pom.xml"), place))
+}
+
+/// Copies the dependencies of a Maven project into `place`.
+pub fn copy_jars(project: &Path, place: &Path) {
+    let mut command = Command::new("mvn");
+    command.args(["-q", "-B", "-f"]).arg(project).arg("dependency:copy-dependencies");
+    run(command.arg(format!("-DoutputDirectory={}", place.display())), INSTALL_MAVEN);
 }

@@ -27,7 +27,7 @@ pub mod extraction;
 pub mod hadoop;
 pub mod http;
 pub mod interpreters;
-mod jvm;
+pub mod jvm;
 pub mod process;
 pub mod programs;
 pub mod proxy;

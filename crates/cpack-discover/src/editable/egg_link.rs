@@ -87,7 +87,6 @@ fn read_egg_link(environment: &Environment, link: &FileStat, findings: &mut Vec<
         requires: text("requires.txt").map(|t| metadata::egg_requires(&t)).unwrap_or(headers.requires),
         display_name: headers.name,
         version: headers.version,
-        requires_python: headers.requires_python,
         entry_points,
         project_dir,
     })

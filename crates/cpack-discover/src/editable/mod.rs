@@ -139,7 +139,6 @@ fn examine(
         own_files,
         scripts,
         requires: distribution.requires.clone(),
-        requires_python: distribution.requires_python.clone(),
         entry_points: distribution.entry_points.clone(),
     })
 }
