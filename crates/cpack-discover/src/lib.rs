@@ -48,7 +48,7 @@ mod walk;
 pub use discover::{DiscoverOptions, discover, python_info};
 pub use error::DiscoverError;
 pub use metadata::{normalise, without_credentials};
-pub use model::{Distribution, Editable, EntryPoint, Environment, FileKind, FileStat, PythonInfo};
+pub use model::{Distribution, Editable, EntryPoint, Environment, FileKind, FileStat, PythonInfo, Suspect};
 pub use names::module_name;
 pub use prefix::{ActiveVariables, active_prefix};
 pub use requires::markers;
