@@ -20,11 +20,11 @@ use std::hint::black_box;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use cpack_format::manifest::Manifest;
 use cpack_format::zip::{self, Method};
+use cpack_parallel::try_map_with;
 use cpack_store::Key;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -80,20 +80,9 @@ fn on_all<T: Sync, S>(
     state: impl Fn() -> S + Sync,
     each: impl Fn(&mut S, &T) -> Result<()> + Sync,
 ) -> Result<Duration> {
-    let next = AtomicUsize::new(0);
-    let run = || {
-        let mut state = state();
-        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-            each(&mut state, item)?;
-        }
-        Ok(())
-    };
     let start = Instant::now();
-    std::thread::scope(|scope| {
-        let all: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
-        all.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a thread panicked")?)
-    })
-    .map(|()| start.elapsed())
+    try_map_with(threads, items, state, each)?;
+    Ok(start.elapsed())
 }
 
 /// Buffers that a thread reuses.
