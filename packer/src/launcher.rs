@@ -112,7 +112,7 @@ pub fn read_boot(path: &Path) -> Result<Vec<u8>, LauncherError> {
 /// Whether a boot executable opens stores whose URIs start with `scheme`. One that does not say is believed to.
 pub fn opens(boot: &[u8], scheme: &str) -> bool {
     let mark = STORES_MARK.as_bytes();
-    let Some(at) = boot.windows(mark.len()).position(|window| window == mark) else { return true };
+    let Some(at) = memchr::memmem::find(boot, mark) else { return true };
     let rest = boot.get(at + mark.len()..).unwrap_or_default();
     let line = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
     line.split(|byte| *byte == b' ').any(|word| word == scheme.as_bytes())

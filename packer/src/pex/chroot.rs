@@ -352,7 +352,7 @@ impl Making<'_> {
 /// A relocatable script as wheels have it: its first line is `#!python`, for whoever installs it to replace.
 fn as_wheel_script(script: &[u8]) -> Option<Vec<u8>> {
     let body = script.strip_prefix(b"#!/bin/sh\n")?;
-    let exec = body.windows(8).position(|part| part == b"'''exec'")?;
+    let exec = memchr::memmem::find(body, b"'''exec'")?;
     let (comments, rest) = body.split_at_checked(exec)?;
     let line = rest.get(..rest.iter().position(|b| *b == b'\n')?)?;
     let close = b"\n' '''";

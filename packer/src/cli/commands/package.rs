@@ -121,7 +121,7 @@ fn make_executable(path: &Path) -> std::io::Result<()> {
 fn digest_of(source: &Source<'_>) -> Result<Digest, CommandError> {
     match source {
         Source::Bytes(bytes) => Ok(Digest::of(bytes)),
-        Source::File(path) | Source::Consume(path) | Source::Watched(path, _) => {
+        Source::File(path) | Source::Watched(path, _) => {
             let mut hasher = blake3::Hasher::new();
             let read = File::open(path).and_then(|file| hasher.update_reader(file).map(|_| ()));
             read.map_err(CommandError::io("read", *path))?;
