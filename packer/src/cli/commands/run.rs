@@ -59,7 +59,7 @@ fn wants_tokens(cluster: &BTreeMap<String, String>) -> bool {
 }
 
 /// The phases of a start, in their order, as `CPACK_METRICS` names them.
-pub const PHASES: [&str; 9] = ["find", "look", "plan", "extract", "wait", "check", "link", "commit", "clean"];
+pub const PHASES: [&str; 8] = ["find", "look", "plan", "extract", "wait", "link", "commit", "clean"];
 
 /// The phases of a start in their order, read from `phases_ms` in the last line of `CPACK_METRICS`.
 fn boot_phases(text: &str) -> Vec<(String, Duration)> {
