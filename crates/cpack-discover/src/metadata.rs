@@ -93,10 +93,9 @@ fn sections(text: &str) -> impl Iterator<Item = (&str, &str)> {
 pub(super) fn entry_points(text: &str) -> Vec<EntryPoint> {
     let mut points: Vec<EntryPoint> = sections(text)
         .filter(|(section, _)| matches!(*section, "console_scripts" | "gui_scripts"))
-        .filter_map(|(section, line)| {
+        .filter_map(|(_, line)| {
             let (name, value) = line.split_once('=')?;
-            let gui = section == "gui_scripts";
-            Some(EntryPoint { name: name.trim().to_owned(), value: value.trim().to_owned(), gui })
+            Some(EntryPoint { name: name.trim().to_owned(), value: value.trim().to_owned() })
         })
         .collect();
     points.sort_unstable();
@@ -187,9 +186,9 @@ mod tests {
     #[test]
     fn scripts_of_both_groups_are_found() {
         let text = "[console_scripts]\n# no\nb = m:f [extra]\na=m.n:g\n\n[gui_scripts]\nw = m:w\n[x.plugins]\nz = m\n";
-        let found: Vec<_> = entry_points(text).into_iter().map(|e| (e.name, e.value, e.gui)).collect();
-        let expected = [("a", "m.n:g", false), ("b", "m:f [extra]", false), ("w", "m:w", true)];
-        assert_eq!(found, expected.map(|(n, v, g)| (n.to_owned(), v.to_owned(), g)));
+        let found: Vec<_> = entry_points(text).into_iter().map(|e| (e.name, e.value)).collect();
+        let expected = [("a", "m.n:g"), ("b", "m:f [extra]"), ("w", "m:w")];
+        assert_eq!(found, expected.map(|(n, v)| (n.to_owned(), v.to_owned())));
     }
 
     #[test]

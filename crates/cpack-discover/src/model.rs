@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use cpack_format::SafePath;
 use cpack_format::content;
 
+pub use cpack_format::manifest::EntryPoint;
+
 /// An environment as it is on disk now. No path occurs twice among its distributions, its editables and its unowned
 /// files.
 #[derive(Debug, Clone)]
@@ -180,17 +182,6 @@ pub struct Suspect {
     pub hash: String,
     /// Whether the length differs already, so that there is nothing left to compare.
     pub certain: bool,
-}
-
-/// A script that a distribution declares.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct EntryPoint {
-    /// Its name: the file in `bin/`.
-    pub name: String,
-    /// `module:function`.
-    pub value: String,
-    /// Whether it is in the group `gui_scripts`, else `console_scripts`.
-    pub gui: bool,
 }
 
 /// What `direct_url.json` says (PEP 610).

@@ -230,11 +230,6 @@ impl Manifest {
     pub fn id(&self) -> Digest {
         Digest::of(&self.to_bytes())
     }
-
-    /// The layer that ships the interpreter, if one does.
-    pub fn interpreter_layer(&self) -> Option<&Layer> {
-        self.layers.iter().find(|layer| layer.kind == LayerKind::Interpreter)
-    }
 }
 
 impl Layer {
