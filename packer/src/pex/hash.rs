@@ -1,4 +1,4 @@
-//! Upstream's hashes: cache keys of its runtime, and how its tools tell whether two distributions are the same.
+//! Upstream's hashes: its runtime uses them as cache keys, and its tools to tell whether two distributions are the same.
 
 use std::fs::File;
 use std::io::Read as _;

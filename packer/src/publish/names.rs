@@ -1,4 +1,4 @@
-//! Manifests, launchers and names: what is written after the layers.
+//! Manifests, launchers and names: the objects that are put after the layers.
 
 use cpack_format::Digest;
 use cpack_format::manifest::{Layer, MAX_JSON, Manifest};
@@ -20,7 +20,7 @@ pub struct NameRecord {
     pub format: u32,
     /// The environment id.
     pub environment: Digest,
-    /// The job that lies under the name, as it is kept for containers.
+    /// The digest of the job under the name, as `launchers/` keeps it for containers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launcher: Option<Digest>,
     /// Every distribution as `name==version`, as cluster-pack's metadata lists them.

@@ -2,12 +2,12 @@
 
 use cpack_discover::PythonInfo;
 
-use super::RequirementsError;
+use super::error::RequirementsError;
 
 /// A Linux that environments are made for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Platform {
-    /// The name that the user gave.
+    /// As the user wrote it, and as uv takes it.
     name: String,
     /// E.g. `x86_64`.
     arch: String,
@@ -24,7 +24,7 @@ enum Libc {
 /// The oldest glibc that wheels are tagged for.
 const OLDEST_GLIBC: u32 = 5;
 
-/// What is assumed of a glibc without version: what uv assumes, manylinux_2_28.
+/// The version assumed for a glibc without one. uv assumes manylinux_2_28 too.
 const USUAL_GLIBC: (u32, u32) = (2, 28);
 
 impl Platform {
@@ -51,12 +51,11 @@ impl Platform {
         Ok(Self { name: name.to_owned(), arch: arch.to_owned(), libc })
     }
 
-    /// The name that the user gave, as uv takes it.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Tags of wheels that work there, as pip takes them, newest first.
+    /// Tags of wheels that work on the platform, as pip takes them, newest first.
     pub(super) fn pip_tags(&self) -> Vec<String> {
         let arch = &self.arch;
         let mut tags = Vec::new();
@@ -75,7 +74,7 @@ impl Platform {
         tags
     }
 
-    /// Whether a wheel with this tag (`cp311-cp311-manylinux_2_17_x86_64`) may work there.
+    /// Whether a wheel with this tag (`cp311-cp311-manylinux_2_17_x86_64`) may work on the platform.
     pub(super) fn accepts(&self, tag: &str) -> bool {
         let platform = tag.rsplit('-').next().unwrap_or(tag);
         platform.split('.').any(|platform| {
@@ -84,7 +83,7 @@ impl Platform {
         })
     }
 
-    /// What an interpreter of the same version says of itself there.
+    /// The facts of an interpreter of the same version on the platform.
     pub fn python(&self, here: &PythonInfo) -> PythonInfo {
         let implementation: Vec<&str> = here.soabi.split('-').take(2).collect();
         let (libc, glibc) = match self.libc {

@@ -1,0 +1,33 @@
+//! Environments from requirements: `-r requirements.txt`, and `--add` to an environment that is there.
+//!
+//! uv does the work if it is on `PATH`, else the interpreter's pip. The result is an ordinary virtual environment in the
+//! client's cache (see `kept`), which discovery reads like any other.
+//!
+//! # When an environment is reused
+//!
+//! [`prepare`] resolves the requirements each time (`uv pip compile`, or pip's dry run): only that tells whether a requirements
+//! file, one that it includes, or the index has changed. The environment's key is the digest of the resolution (every project
+//! with its version or URL), the tool, the interpreter, the platform, and the options that say where packages come from,
+//! without credentials. An environment with the same key is used as it is, so its files keep their stat data and nothing is
+//! packed again. If the resolution has a local path, uv or pip check in the same environment whether that project changed.
+//!
+//! # Another platform
+//!
+//! With `--python-platform`, wheels of that platform are installed into an environment of this machine's interpreter, which
+//! compiles byte-code but never runs the installed code. pip takes wheels only. uv builds projects that have no wheel; a
+//! project that was so built for this machine is refused.
+
+mod error;
+mod kept;
+mod platform;
+mod prepare;
+mod request;
+mod run;
+#[cfg(test)]
+mod tests;
+mod tools;
+
+pub use error::RequirementsError;
+pub use platform::Platform;
+pub use prepare::{Prepared, additions, prepare};
+pub use request::{Machine, Options, Request};
