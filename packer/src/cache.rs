@@ -32,14 +32,10 @@ pub struct ClientCache {
     root: PathBuf,
 }
 
-/// A layer that was packed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackedLayer {
-    /// Digest of its content.
     pub content: Digest,
-    /// The archive.
     pub archive: Archive,
-    /// What packing learned of its files.
     #[serde(default)]
     pub facts: Facts,
 }
@@ -58,7 +54,6 @@ impl ClientCache {
         Self { root }
     }
 
-    /// The directory.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -101,39 +96,36 @@ impl ClientCache {
 
 /// Hashes everything that a layer, or another cached thing, depends on.
 #[derive(Debug)]
-pub struct Fingerprint(blake3::Hasher);
+pub(crate) struct Fingerprint(blake3::Hasher);
 
 impl Fingerprint {
     /// The fingerprint of a layer at the compression `level`; it also covers this release.
-    pub fn new(level: i32) -> Self {
+    pub(crate) fn new(level: i32) -> Self {
         Self::of(&format!("cluster-pack layer {FORMAT} {} {level}\n", env!("CARGO_PKG_VERSION")))
     }
 
     /// A fingerprint of the kind `what`.
-    pub fn of(what: &str) -> Self {
+    pub(crate) fn of(what: &str) -> Self {
         let mut fingerprint = Self(blake3::Hasher::new());
         fingerprint.text(what);
         fingerprint
     }
 
-    /// Adds a text or file name.
-    pub fn text(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+    pub(crate) fn text(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         let bytes = bytes.as_ref();
         self.0.update(&(bytes.len() as u64).to_le_bytes());
         self.0.update(bytes);
         self
     }
 
-    /// Adds numbers.
-    pub fn numbers(&mut self, numbers: &[u64]) -> &mut Self {
+    pub(crate) fn numbers(&mut self, numbers: &[u64]) -> &mut Self {
         for number in numbers {
             self.0.update(&number.to_le_bytes());
         }
         self
     }
 
-    /// The fingerprint.
-    pub fn finish(&self) -> Digest {
+    pub(crate) fn finish(&self) -> Digest {
         self.0.finalize().into()
     }
 }

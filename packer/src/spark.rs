@@ -12,7 +12,7 @@ const SWITCHES: [&str; 7] = ["--verbose", "-v", "--supervise", "--help", "-h", "
 
 /// Where executors and the driver get a launcher.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Launcher<'a> {
+pub(crate) struct Launcher<'a> {
     /// Its name in the working directory of an executor.
     pub name: &'a str,
     /// Its file on this machine, as a URI that ends in `name`.
@@ -38,7 +38,7 @@ impl Launcher<'_> {
 }
 
 /// The properties for a cluster, as `spark-defaults.conf` has them.
-pub fn properties(launcher: &Launcher<'_>, master: &str, on_cluster: bool) -> BTreeMap<String, String> {
+pub(crate) fn properties(launcher: &Launcher<'_>, master: &str, on_cluster: bool) -> BTreeMap<String, String> {
     let yarn = is_yarn(master);
     let files = if yarn { "spark.yarn.dist.files" } else { "spark.files" };
     let driver = if on_cluster { launcher.python() } else { launcher.driver.to_owned() };
@@ -51,7 +51,7 @@ pub fn properties(launcher: &Launcher<'_>, master: &str, on_cluster: bool) -> BT
 
 /// The arguments of `spark-submit`, with the missing ones added. The user's interpreters stay; the launcher's files are added to
 /// those that the user names.
-pub fn arguments(launcher: &Launcher<'_>, given: &[String]) -> Vec<String> {
+pub(crate) fn arguments(launcher: &Launcher<'_>, given: &[String]) -> Vec<String> {
     let said = Said::read(given);
     let master = said.value("--master", "spark.master");
     let yarn = is_yarn(master.unwrap_or_default());

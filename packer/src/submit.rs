@@ -31,59 +31,44 @@ use crate::publish::{PublishError, PublishedLayer, PublishedManifest, Publisher,
 /// How often layers that vanish while they are published are sent again.
 const PUBLISHED_AGAIN: u32 = 3;
 
-/// What the job adds to the environment.
 #[derive(Debug, Clone, Default)]
 pub struct JobRequest {
-    /// What the job starts.
     pub entry: EntryRequest,
     /// Variables with the values that the user wrote out.
     pub environ: BTreeMap<String, String>,
     /// Variables that the executor must have.
     pub pass: Vec<String>,
-    /// Whether editable projects are left out.
     pub no_editable: bool,
     /// Properties of the cluster that an executor needs.
     pub cluster: BTreeMap<String, String>,
-    /// The name of the environment.
     pub name: String,
 }
 
-/// What the job starts.
 #[derive(Debug, Clone, Default)]
 pub enum EntryRequest {
-    /// Python itself.
     #[default]
     Interpreter,
     /// A module, as `python -m` does.
     Module(String),
-    /// A console script of the environment.
     Script(String),
     /// The pickled function in this file.
     Payload(PathBuf),
 }
 
-/// A submission that was published.
 #[derive(Debug)]
 pub struct Submission {
-    /// The environment's manifest.
     pub manifest: Manifest,
-    /// Its digest.
     pub id: Digest,
     /// Whether the store had the manifest.
     pub existed: bool,
-    /// The layers of the environment.
     pub layers: Vec<PublishedLayer>,
-    /// The overlays and the payload.
     pub overlays: Vec<PublishedLayer>,
-    /// The job.
     pub job: Job,
     /// How long packing and sending took.
     pub elapsed: Duration,
 }
 
-/// Why a submission failed.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say what each variant means")]
 pub enum SubmitError {
     #[error(transparent)]
     Assemble(#[from] assemble::AssembleError),
@@ -98,7 +83,7 @@ pub enum SubmitError {
 }
 
 /// Publishes `environment` and what `request` adds. Calls `progress` with the bytes of files that are done.
-pub fn submit(
+pub(crate) fn submit(
     environment: &Environment,
     publisher: &Publisher<'_>,
     options: &assemble::Options,
@@ -171,7 +156,7 @@ impl Submitter<'_> {
 }
 
 /// Bytes of all files of the environment's layers: the total of [`submit`]'s progress.
-pub fn total_size(environment: &Environment) -> u64 {
+pub(crate) fn total_size(environment: &Environment) -> u64 {
     let files = environment.distributions.iter().flat_map(|d| &d.files).chain(&environment.unowned);
     files.map(|f| f.size).sum()
 }

@@ -53,7 +53,6 @@ pub(super) struct Chroot {
 #[derive(Debug)]
 pub(super) struct Files<'a> {
     environment: &'a Environment,
-    /// The spellings of the environment's path.
     prefixes: Vec<Vec<u8>>,
     byte_code: Option<Arc<Compilers>>,
 }
@@ -70,7 +69,6 @@ impl<'a> Files<'a> {
         fs::read(&path).map_err(|source| PexError::Io { action: "read", path, source })
     }
 
-    /// The path below site-packages.
     fn in_site<'p>(&self, path: &'p SafePath) -> Option<&'p [u8]> {
         path.as_bytes().strip_prefix(self.environment.site_packages.as_bytes())?.strip_prefix(b"/")
     }
@@ -139,7 +137,6 @@ pub(super) fn user_code(files: &Files<'_>) -> Result<(Vec<Entry>, Vec<String>), 
     Ok((entries, left_out.first().map(warning).into_iter().collect()))
 }
 
-/// The chroot of a distribution.
 pub(super) fn of_distribution(files: &Files<'_>, distribution: &Distribution) -> Result<Chroot, PexError> {
     let info = Info::of(files, distribution)?;
     let mut making = Making { files, distribution, entries: Vec::new(), shipped: BTreeMap::new() };
@@ -177,12 +174,10 @@ fn safe(distribution: &Distribution, path: &str) -> Result<SafePath, PexError> {
 /// A distribution's metadata, as the chroot has it.
 #[derive(Debug)]
 struct Info {
-    /// Name of its `.dist-info` in the chroot.
     directory: String,
     /// The file name of its wheel.
     wheel: String,
     is_pure: bool,
-    /// Its RECORD as installed.
     record: Option<Vec<Row>>,
     /// Metadata files that the distribution lacks: name and text.
     made: Vec<(&'static str, Vec<u8>)>,
@@ -263,7 +258,6 @@ fn compressed_tags(tags: &[String]) -> String {
     parts.map(|part| part.join(".")).join("-")
 }
 
-/// A chroot that is being made.
 struct Making<'a> {
     files: &'a Files<'a>,
     distribution: &'a Distribution,

@@ -21,7 +21,6 @@ pub(super) fn sha1(entries: &[Entry]) -> Result<String, PexError> {
     dir_hash::<Sha1>(entries.iter().filter(|entry| !hidden(entry)).collect())
 }
 
-/// SHA-1 of a document.
 pub(super) fn of_bytes(bytes: &[u8]) -> String {
     hex(&Sha1::digest(bytes))
 }

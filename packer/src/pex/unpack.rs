@@ -29,7 +29,7 @@ use super::error::PexError;
 use crate::cache::ClientCache;
 
 /// The module that starts what the PEX starts.
-pub const MAIN: &str = "_cpack_pex_main";
+pub(crate) const MAIN: &str = "_cpack_pex_main";
 
 /// How many environments of PEX files are kept.
 const KEPT: usize = 4;
@@ -63,19 +63,15 @@ struct Answer {
     kernel: String,
 }
 
-/// A PEX as an environment.
 #[derive(Debug)]
-pub struct Unpacked {
-    /// The virtual environment.
+pub(crate) struct Unpacked {
     pub prefix: PathBuf,
-    /// The PEX-INFO.
-    pub info: PexInfo,
     /// Whether the PEX starts something other than Python: [`MAIN`] then does.
     pub has_entry: bool,
 }
 
 /// Makes the PEX at `path` into an environment in `cache`, unless the cache has it. `search` is `PATH`, for an interpreter.
-pub fn unpack(path: &Path, cache: &ClientCache, search: Option<&std::ffi::OsStr>) -> Result<Unpacked, PexError> {
+pub(crate) fn unpack(path: &Path, cache: &ClientCache, search: Option<&std::ffi::OsStr>) -> Result<Unpacked, PexError> {
     let pex = cpack_pex::open(path)?;
     let merged: Vec<PathBuf> = pex.info.merged_paths().into_iter().map(PathBuf::from).collect();
     let mut pexes = vec![pex];
@@ -103,7 +99,7 @@ pub fn unpack(path: &Path, cache: &ClientCache, search: Option<&std::ffi::OsStr>
             result => result.map_err(failed)?,
         }
     }
-    Ok(Unpacked { prefix, info, has_entry })
+    Ok(Unpacked { prefix, has_entry })
 }
 
 struct Unpacking<'a> {

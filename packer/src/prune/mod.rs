@@ -33,27 +33,23 @@ use plan::{KeptJob, Names, Stock};
 
 /// The least grace period with which other clients may publish meanwhile: they do not refresh objects younger than a day, and a
 /// publication takes less than another day.
-pub const SAFE_GRACE: Duration = Duration::from_secs(2 * 24 * 3600);
+pub(crate) const SAFE_GRACE: Duration = Duration::from_secs(2 * 24 * 3600);
 
 /// Requests at the same time.
 const REQUESTS: usize = 16;
 
 /// What a prune removed and kept, or would have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Pruned {
+pub(crate) struct Pruned {
     /// The removed objects, launchers and environments first.
     pub removed: Vec<Listed>,
-    /// Objects that stay.
     pub kept: usize,
-    /// Bytes of objects that stay.
     pub kept_bytes: u64,
     /// Unfinished uploads and temporary files of killed writers that were removed; 0 without `delete`.
     pub swept: usize,
 }
 
-/// Why a store was not pruned, or not to the end.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say what each variant means")]
 pub enum PruneError {
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -70,7 +66,7 @@ pub enum PruneError {
 
 /// Finds the objects in `store` that no other object names and that were not used within `grace`. Removes them if `delete` is
 /// set.
-pub fn prune(store: &dyn Store, grace: Duration, delete: bool) -> Result<Pruned, PruneError> {
+pub(crate) fn prune(store: &dyn Store, grace: Duration, delete: bool) -> Result<Pruned, PruneError> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(REQUESTS).build()?;
     pool.install(|| Pruning { store, grace, delete }.run())
 }

@@ -10,7 +10,6 @@ use cpack_store::{Key, Listed, Store, StoreError};
 
 use crate::publish::NameRecord;
 
-/// What the names of a store keep.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     pub(super) environments: HashSet<Key>,
@@ -27,7 +26,6 @@ impl Names {
     }
 }
 
-/// The objects in a store.
 #[derive(Debug, Default)]
 pub(super) struct Stock {
     pub(super) launchers: Vec<Listed>,
@@ -54,13 +52,11 @@ impl Stock {
         ["launchers/", "boot/"].iter().any(|start| key.as_str().starts_with(start)) && key.noted().is_none()
     }
 
-    /// Number and bytes of all objects.
     pub(super) fn size(&self) -> (usize, u64) {
         let all = || self.launchers.iter().chain(&self.environments).chain(&self.content);
         (all().count(), all().map(|listed| listed.stat.size).sum())
     }
 
-    /// Forgets the objects that were removed.
     pub(super) fn without(&mut self, removed: &[Listed]) {
         let gone: HashSet<&Key> = removed.iter().map(|listed| &listed.key).collect();
         for part in [&mut self.launchers, &mut self.environments, &mut self.content] {

@@ -16,9 +16,7 @@ const CHECKS: usize = 16;
 /// The record under a mutable name: `names/<name>.json`, with the metadata that users of cluster-pack know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NameRecord {
-    /// The version of this format.
     pub format: u32,
-    /// The environment id.
     pub environment: Digest,
     /// The digest of the job under the name, as `launchers/` keeps it for containers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -33,15 +31,14 @@ pub struct NameRecord {
 
 /// A manifest that the store has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PublishedManifest {
-    /// The environment id.
+pub(crate) struct PublishedManifest {
     pub id: Digest,
     /// Whether the store had it before.
     pub existed: bool,
 }
 
 /// Puts the manifest, then looks whether the store still has every layer it names: [`PublishError::Vanished`] if it lacks one.
-pub fn publish_manifest(
+pub(crate) fn publish_manifest(
     store: &dyn Store,
     manifest: &Manifest,
     repair: bool,
@@ -84,7 +81,7 @@ fn holds(store: &dyn Store, key: &Key, bytes: &[u8]) -> Result<bool, PublishErro
 }
 
 /// Publishes both parts of a launcher: the executable, and the job that executors start from. Returns the job's digest.
-pub fn publish_launcher(
+pub(crate) fn publish_launcher(
     store: &dyn Store,
     launcher: &Launcher,
     repair: bool,
@@ -115,7 +112,7 @@ fn publish_immutable(store: &dyn Store, key: &Key, bytes: &[u8], repair: bool) -
 }
 
 /// The record under a name, if there is one.
-pub fn read_name(store: &dyn Store, name: &str) -> Result<Option<NameRecord>, PublishError> {
+pub(crate) fn read_name(store: &dyn Store, name: &str) -> Result<Option<NameRecord>, PublishError> {
     let key = Key::name(name, "json")?;
     match store.read(&key, MAX_JSON) {
         Ok(bytes) => serde_json::from_slice(&bytes)
@@ -129,7 +126,7 @@ pub fn read_name(store: &dyn Store, name: &str) -> Result<Option<NameRecord>, Pu
 /// Points `name` at an environment, and puts the launcher there, unless both are there already.
 ///
 /// An unchanged file is not rewritten: YARN fails containers whose source file changed.
-pub fn publish_name(
+pub(crate) fn publish_name(
     store: &dyn Store,
     name: &str,
     record: &NameRecord,

@@ -7,7 +7,6 @@ use cpack_discover::DiscoverError;
 
 /// Why requirements did not become an environment. `output` has no credentials.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say what each variant means")]
 pub enum RequirementsError {
     #[error("requirements need uv or a python3 on PATH: install uv, or name an environment with --venv")]
     NoTool,
@@ -30,7 +29,6 @@ pub enum RequirementsError {
 }
 
 impl RequirementsError {
-    /// A failure to read or write `path`.
     pub(super) fn file(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self::File { path, source }

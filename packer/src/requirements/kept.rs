@@ -76,7 +76,6 @@ impl Kept {
         self.root.join(format!("{key}.json"))
     }
 
-    /// Deletes old directories that no record names.
     fn delete_abandoned(&self) {
         let entries: Vec<PathBuf> =
             fs::read_dir(&self.root).into_iter().flatten().flatten().map(|e| e.path()).collect();

@@ -27,7 +27,6 @@ mod run;
 mod tests;
 mod tools;
 
-pub use error::RequirementsError;
-pub use platform::Platform;
-pub use prepare::{Prepared, additions, prepare};
-pub use request::{Machine, Options, Request};
+pub(crate) use error::RequirementsError;
+pub(crate) use prepare::{additions, prepare};
+pub(crate) use request::{Machine, Options, Request};

@@ -6,10 +6,9 @@ use super::error::RequirementsError;
 
 /// A Linux that environments are made for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Platform {
+pub(crate) struct Platform {
     /// As the user wrote it, and as uv takes it.
     name: String,
-    /// E.g. `x86_64`.
     arch: String,
     libc: Libc,
 }
@@ -29,7 +28,7 @@ const USUAL_GLIBC: (u32, u32) = (2, 28);
 
 impl Platform {
     /// Parses a name such as `x86_64-manylinux_2_28`, `aarch64-unknown-linux-gnu` or `linux`.
-    pub fn parse(name: &str) -> Result<Self, RequirementsError> {
+    pub(crate) fn parse(name: &str) -> Result<Self, RequirementsError> {
         let (arch, rest) =
             if name == "linux" { ("x86_64", "linux") } else { name.split_once('-').unwrap_or((name, "")) };
         let glibc = |version: &str| {
@@ -84,7 +83,7 @@ impl Platform {
     }
 
     /// The facts of an interpreter of the same version on the platform.
-    pub fn python(&self, here: &PythonInfo) -> PythonInfo {
+    pub(crate) fn python(&self, here: &PythonInfo) -> PythonInfo {
         let implementation: Vec<&str> = here.soabi.split('-').take(2).collect();
         let (libc, glibc) = match self.libc {
             Libc::Gnu(version) => ("gnu", version.map(|(major, minor)| format!("{major}.{minor}"))),

@@ -17,10 +17,8 @@ use crate::cache::Fingerprint;
 /// Bump when the same resolution is installed in another way.
 const FORMAT: u32 = 1;
 
-/// An environment made from requirements.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Prepared {
-    /// Its directory.
+pub(crate) struct Prepared {
     pub prefix: PathBuf,
     /// Whether it was made by an earlier run.
     pub reused: bool,
@@ -29,7 +27,11 @@ pub struct Prepared {
 }
 
 /// Makes the environment of `request`, or finds the one that was made before. Calls `heard` with each line that the tool prints.
-pub fn prepare(request: &Request, machine: &Machine, heard: &dyn Fn(&str)) -> Result<Prepared, RequirementsError> {
+pub(crate) fn prepare(
+    request: &Request,
+    machine: &Machine,
+    heard: &dyn Fn(&str),
+) -> Result<Prepared, RequirementsError> {
     for path in &request.files {
         fs::File::open(path).map_err(|source| RequirementsError::Requirements { path: path.clone(), source })?;
     }
@@ -52,7 +54,7 @@ pub fn prepare(request: &Request, machine: &Machine, heard: &dyn Fn(&str)) -> Re
 
 /// Makes an environment of the distributions that `request`'s requirements need and `environment` lacks. `None` if it has all.
 /// [`cpack_discover::selection::merge`] adds them to `environment`.
-pub fn additions(
+pub(crate) fn additions(
     environment: &Environment,
     request: &Request,
     machine: &Machine,
@@ -77,8 +79,7 @@ pub fn additions(
 }
 
 impl Prepared {
-    /// Discovers the environment, for the platform that it was made for.
-    pub fn discover(&self, cache_dir: &Path) -> Result<Environment, RequirementsError> {
+    pub(crate) fn discover(&self, cache_dir: &Path) -> Result<Environment, RequirementsError> {
         let mut options = DiscoverOptions { cache_dir: cache_dir.to_owned(), python: None };
         if let Some(platform) = &self.platform {
             options.python = Some(platform.python(&python_info(&self.prefix, cache_dir)?));
@@ -114,7 +115,6 @@ fn choose_interpreter(tool: &Tool, options: &Options, machine: &Machine) -> Resu
     }
 }
 
-/// Runs `body` with a task and a scratch directory.
 fn with_task<T>(
     request: &Request,
     machine: &Machine,

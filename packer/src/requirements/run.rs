@@ -41,7 +41,6 @@ pub(super) fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// What a tool printed.
 #[derive(Debug, Default)]
 pub(super) struct Said {
     pub(super) stdout: String,

@@ -14,23 +14,19 @@ use super::platform::Platform;
 use super::request::Options;
 use super::run::{Said, command, run};
 
-/// A tool that resolves and installs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Tool {
-    /// uv at this path.
     Uv(PathBuf),
     /// The pip of the interpreter.
     Pip,
 }
 
-/// What a tool gets.
 pub(super) struct Task<'a> {
     pub(super) tool: &'a Tool,
     /// The interpreter, or for uv a version that it finds or downloads.
     pub(super) interpreter: &'a OsStr,
     pub(super) options: &'a Options,
     pub(super) platform: Option<&'a Platform>,
-    /// Requirements files.
     pub(super) files: &'a [PathBuf],
     /// A file of requirements that replace what the files say of the same project.
     pub(super) extra: Option<&'a Path>,
