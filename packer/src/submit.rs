@@ -26,7 +26,7 @@ use cpack_store::Store;
 use crate::assemble::{self, LayerPlan};
 use crate::manifest;
 use crate::pack::Packer;
-use crate::publish::{PublishError, PublishedLayer, PublishedManifest, Publisher, publish_manifest};
+use crate::publish::{PublishError, PublishedLayer, Publisher, publish_manifest};
 
 /// How often layers that vanish while they are published are sent again.
 const PUBLISHED_AGAIN: u32 = 3;
@@ -59,8 +59,6 @@ pub enum EntryRequest {
 pub struct Submission {
     pub manifest: Manifest,
     pub id: Digest,
-    /// Whether the store had the manifest.
-    pub existed: bool,
     pub layers: Vec<PublishedLayer>,
     pub overlays: Vec<PublishedLayer>,
     pub job: Job,
@@ -99,11 +97,10 @@ pub(crate) fn submit(
     let compilers = Compilers::of(&environment.python);
     let packer = Packer::new(environment, &compilers, options.level);
     let submitter = Submitter { environment, packer, publisher };
-    let (layers, manifest, published) = submitter.publish(&plan.layers, &request.entry, progress)?;
+    let (layers, manifest, id) = submitter.publish(&plan.layers, &request.entry, progress)?;
     let overlays = submitter.pack_and_send(&plan.overlays, &|_| {})?;
-    let job = make_job(environment, publisher.store, &published.id, &overlays, request, options);
-    let PublishedManifest { id, existed } = published;
-    Ok(Submission { manifest, id, existed, layers, overlays, job, elapsed: start.elapsed() })
+    let job = make_job(environment, publisher.store, &id, &overlays, request, options);
+    Ok(Submission { manifest, id, layers, overlays, job, elapsed: start.elapsed() })
 }
 
 struct Submitter<'a> {
@@ -119,7 +116,7 @@ impl Submitter<'_> {
         plans: &[LayerPlan<'_>],
         entry: &EntryRequest,
         progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<(Vec<PublishedLayer>, Manifest, PublishedManifest), SubmitError> {
+    ) -> Result<(Vec<PublishedLayer>, Manifest, Digest), SubmitError> {
         let mut layers = self.pack_and_send(plans, progress)?;
         let mut again = 0;
         loop {

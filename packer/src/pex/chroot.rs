@@ -29,7 +29,7 @@ use cpack_layer::content::{direct_url, script};
 use super::error::PexError;
 use super::hash;
 
-/// Where what is not a module is, in a chroot.
+/// The directory of a chroot for everything but modules.
 const STASH: &str = ".prefix";
 
 /// A directory that stands for the chroot in paths of RECORD rows: their base cannot be empty.

@@ -75,7 +75,7 @@ pub(super) fn write(
         (Layout::Packed, true) => {
             let inner = staging.0.join("in");
             let (_, info) = packed(parts, shape.codec, &inner, progress)?;
-            // What is in it is compressed already.
+            // The inner zips are compressed already.
             (zip(entries_below(&inner)?, Codec::Store, b"", &path, &|_| {})?, info)
         }
         (Layout::Loose, zipped) => {

@@ -16,4 +16,4 @@ mod transfer;
 
 pub(crate) use error::PublishError;
 pub(crate) use layers::{PublishedLayer, Publisher};
-pub(crate) use names::{NameRecord, PublishedManifest, publish_launcher, publish_manifest, publish_name, read_name};
+pub(crate) use names::{NameRecord, publish_launcher, publish_manifest, publish_name, read_name};

@@ -29,32 +29,17 @@ pub struct NameRecord {
     pub python_version: String,
 }
 
-/// A manifest that the store has.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PublishedManifest {
-    pub id: Digest,
-    /// Whether the store had it before.
-    pub existed: bool,
-}
-
 /// Puts the manifest, then looks whether the store still has every layer it names: [`PublishError::Vanished`] if it lacks one.
-pub(crate) fn publish_manifest(
-    store: &dyn Store,
-    manifest: &Manifest,
-    repair: bool,
-) -> Result<PublishedManifest, PublishError> {
+/// Returns the environment id.
+pub(crate) fn publish_manifest(store: &dyn Store, manifest: &Manifest, repair: bool) -> Result<Digest, PublishError> {
     let bytes = manifest.to_bytes();
     let id = Digest::of(&bytes);
     let key = Key::environment(&id);
-    let existed = store.stat(&key)?.is_some_and(|stat| stat.size == bytes.len() as u64);
-    if repair && existed && !holds(store, &key, &bytes)? {
-        store.put(&key, Source::Bytes(&bytes), Put::Replace)?;
-    } else {
-        store.put(&key, Source::Bytes(&bytes), Put::IfAbsent)?;
-    }
+    let put = if repair && !holds(store, &key, &bytes)? { Put::Replace } else { Put::IfAbsent };
+    store.put(&key, Source::Bytes(&bytes), put)?;
     step("publish.manifest")?;
     check_layers(store, &manifest.layers)?;
-    Ok(PublishedManifest { id, existed })
+    Ok(id)
 }
 
 /// Many at once: each waits for the network.

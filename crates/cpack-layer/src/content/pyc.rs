@@ -17,10 +17,10 @@ use super::marshal::{self, Layout, MarshalError};
 
 const HEADER: usize = 16;
 
-/// Flags of a file whose source hash is not to be checked.
+/// Flags of a file whose source hash the interpreter does not check.
 const UNCHECKED_HASH: u32 = 0b01;
 
-/// Flags of a file whose source hash is to be checked.
+/// Flags of a file whose source hash the interpreter checks.
 const CHECKED_HASH: u32 = 0b11;
 
 /// The first number of the byte-code of CPython 3.11, which hashes sources otherwise than before.
@@ -112,7 +112,7 @@ impl fmt::Display for Magic {
 
 /// The code in `pyc` if it belongs to `source` and to interpreters with this `magic`.
 ///
-/// A hash is compared even where the interpreter would not: what is shipped must be what its source says.
+/// A hash is compared even where the interpreter would not compare it: the code that is shipped must be that of its source.
 pub fn valid_code<'a>(pyc: &'a [u8], magic: Magic, source: Source<'_>) -> Result<&'a [u8], PycError> {
     let parts = pyc.split_first_chunk::<4>().and_then(|(magic, rest)| {
         let (flags, rest) = rest.split_first_chunk::<4>()?;

@@ -11,7 +11,7 @@ use super::layout::Layout;
 /// Bit of the type byte: the object takes a reference number.
 pub(super) const FLAG_REF: u8 = 0x80;
 
-/// Deepest nesting, CPython's own limit (`MAX_MARSHAL_STACK_DEPTH`): what is deeper cannot be loaded anyway.
+/// Deepest nesting, CPython's own limit (`MAX_MARSHAL_STACK_DEPTH`): CPython cannot load deeper code.
 const MAX_DEPTH: usize = 2000;
 
 /// Most bytes that sorting the sets of one module may take. Nested references could otherwise ask for any amount.
