@@ -5,7 +5,7 @@
 //!
 //! # When an environment is reused
 //!
-//! [`prepare`] resolves the requirements each time (`uv pip compile`, or pip's dry run): only that tells whether a requirements
+//! [`prepare()`] resolves the requirements each time (`uv pip compile`, or pip's dry run): only that tells whether a requirements
 //! file, one that it includes, or the index has changed. The environment's key is the digest of the resolution (every project
 //! with its version or URL), the tool, the interpreter, the platform, and the options that say where packages come from,
 //! without credentials. An environment with the same key is used as it is, so its files keep their stat data and nothing is
