@@ -32,7 +32,7 @@ use crate::publish::{PublishError, PublishedLayer, Publisher, publish_manifest};
 const PUBLISHED_AGAIN: u32 = 3;
 
 #[derive(Debug, Clone, Default)]
-pub struct JobRequest {
+pub(crate) struct JobRequest {
     pub entry: EntryRequest,
     /// Variables with the values that the user wrote out.
     pub environ: BTreeMap<String, String>,
@@ -45,7 +45,7 @@ pub struct JobRequest {
 }
 
 #[derive(Debug, Clone, Default)]
-pub enum EntryRequest {
+pub(crate) enum EntryRequest {
     #[default]
     Interpreter,
     /// A module, as `python -m` does.
@@ -56,7 +56,7 @@ pub enum EntryRequest {
 }
 
 #[derive(Debug)]
-pub struct Submission {
+pub(crate) struct Submission {
     pub manifest: Manifest,
     pub id: Digest,
     pub layers: Vec<PublishedLayer>,

@@ -15,7 +15,7 @@ const CHECKS: usize = 16;
 
 /// The record under a mutable name: `names/<name>.json`, with the metadata that users of cluster-pack know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NameRecord {
+pub(crate) struct NameRecord {
     pub format: u32,
     pub environment: Digest,
     /// The digest of the job under the name, as `launchers/` keeps it for containers.
