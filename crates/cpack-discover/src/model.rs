@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use cpack_format::SafePath;
 use cpack_format::content;
 
-/// An environment as it is on disk. Distributions, editables and unowned files have no path in common.
+pub use cpack_format::manifest::EntryPoint;
+
+/// An environment as it is on disk now. No path occurs twice among its distributions, its editables and its unowned
+/// files.
 #[derive(Debug, Clone)]
 pub struct Environment {
     /// Absolute, as the user named it.
@@ -178,15 +181,6 @@ pub struct Suspect {
     pub hash: String,
     /// Whether the length differs, so that the hash need not be compared.
     pub certain: bool,
-}
-
-/// A script that a distribution declares.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct EntryPoint {
-    /// The name of the file in `bin/`.
-    pub name: String,
-    /// `module:function`.
-    pub value: String,
 }
 
 /// The contents of `direct_url.json` (PEP 610).
