@@ -33,7 +33,7 @@ pub fn try_map_with<I: Sync, T: Send, E: Send, S>(
 ) -> Result<Vec<T>, E> {
     let shared = Shared { items, next: AtomicUsize::new(0), error: Mutex::new(None) };
     let run = || shared.run(start(), &work);
-    let mut done = thread::scope(|scope| {
+    let done = thread::scope(|scope| {
         let others = 1..threads.min(items.len());
         let others: Vec<_> = others.map_while(|_| Builder::new().spawn_scoped(scope, run).ok()).collect();
         let mut done = run();

@@ -169,7 +169,7 @@ mod tests {
         fn read_range(&self, _: &Key, _: u64, _: &mut [u8]) -> Result<(), StoreError> {
             unreachable!()
         }
-        fn put(&self, _: &Key, _: Source<'_>, _: Put) -> Result<Written, StoreError> {
+        fn write(&self, _: &Key, _: Source<'_>, _: Put) -> Result<Written, StoreError> {
             unreachable!()
         }
         fn refresh(&self, _: &Key) -> Result<(), StoreError> {
