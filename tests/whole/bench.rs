@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+#[cfg(feature = "browser")]
 use std::process::Command;
 
 use cpack_test::programs::{World, cluster_pack_with_bench, install_by_hand, text, usual_interpreter, utf8, venv};

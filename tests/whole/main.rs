@@ -4,6 +4,8 @@
 
 mod bench;
 mod equality;
+#[cfg(feature = "index")]
+mod from_index;
 mod input;
 mod publication;
 #[cfg(feature = "index")]
