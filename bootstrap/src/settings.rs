@@ -118,8 +118,8 @@ pub struct Places {
     pub xdg_cache_home: Option<PathBuf>,
     /// `HOME`.
     pub home: Option<PathBuf>,
-    /// `TMPDIR`.
-    pub tmpdir: Option<PathBuf>,
+    /// `TMPDIR`, `TEMP` and `TMP`, as Python asks for them.
+    pub temporary: Vec<PathBuf>,
 }
 
 impl Settings {
@@ -162,7 +162,7 @@ impl Settings {
                 spark_local_dirs: places("SPARK_LOCAL_DIRS"),
                 xdg_cache_home: path("XDG_CACHE_HOME"),
                 home: path("HOME"),
-                tmpdir: path("TMPDIR"),
+                temporary: ["TMPDIR", "TEMP", "TMP"].into_iter().filter_map(path).collect(),
             },
             path: value("PATH").unwrap_or_default(),
         })
