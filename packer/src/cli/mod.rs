@@ -10,6 +10,7 @@ mod config;
 mod output;
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -30,6 +31,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Some(path) = std::env::var_os("CPACK_TRACE").filter(|path| !path.is_empty()) {
         events::record("cluster-pack", Some(path.as_ref()));
     }
+    use_existing_temporary_directory();
     let result = commands::run(cli);
     // A command does not fail for want of a trace.
     let _ = events::write();
@@ -40,6 +42,22 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::from(error.exit().code())
         }
     }
+}
+
+/// Where Python's `tempfile` looks for a temporary directory that no variable names.
+const TEMPORARY: [&str; 3] = ["/tmp", "/var/tmp", "/usr/tmp"];
+
+/// Passes over a `TMPDIR` that does not exist, as Python does: a scheduler's, which is not in the container.
+fn use_existing_temporary_directory() {
+    if let Some(existing) = instead_of(&std::env::temp_dir(), &TEMPORARY) {
+        // It fails only where it was called before.
+        let _ = tempfile::env::override_temp_dir(existing);
+    }
+}
+
+/// The first of `others` that exists, where `named` does not.
+fn instead_of<'a>(named: &Path, others: &[&'a str]) -> Option<&'a Path> {
+    if named.is_dir() { None } else { others.iter().map(|path| Path::new(*path)).find(|path| path.is_dir()) }
 }
 
 /// Puts `--` behind `spark-submit`: its options have names that are flags here, too.
@@ -56,6 +74,16 @@ fn leave_alone(mut arguments: Vec<OsString>) -> Vec<OsString> {
 mod tests {
     use super::*;
     use arguments::Command;
+
+    #[test]
+    fn a_temporary_directory_that_does_not_exist_is_passed_over() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (real, absent) = (directory.path(), directory.path().join("absent"));
+        let others = [absent.to_str().expect("UTF-8"), real.to_str().expect("UTF-8")];
+        assert_eq!(instead_of(&absent, &others), Some(real));
+        assert_eq!(instead_of(real, &others), None);
+        assert_eq!(instead_of(&absent, &others[..1]), None);
+    }
 
     #[test]
     fn what_follows_spark_submit_is_its_own() {

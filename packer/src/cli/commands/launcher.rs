@@ -6,7 +6,7 @@ use super::CommandError;
 use super::context::{Context, absolute};
 use crate::cli::arguments::Launcher;
 use crate::cli::output::bytes;
-use crate::launcher;
+use crate::launcher::{self, Access};
 
 /// What `launcher --json` prints.
 #[derive(Debug, Serialize)]
@@ -28,10 +28,20 @@ pub(super) fn launcher(context: &Context, arguments: &Launcher) -> Result<(), Co
     let (context, job) = of_pex.as_ref().map_or((context, &arguments.job), |(context, job)| (context, job));
     let made = context.made(job)?;
     let bytes_of = made.launcher.whole();
-    let changed = launcher::write(&output, &bytes_of)?;
+    let access = made.launcher.access();
+    let changed = launcher::write(&output, &bytes_of, access)?;
     let size = bytes_of.len() as u64;
     let done = if changed { "wrote" } else { "unchanged:" };
     context.voice.say(format!("{done} {} ({})", output.display(), bytes(size)));
+    if changed && access == Access::Owner {
+        let names: Vec<&str> = made.launcher.job.environ.keys().map(String::as_str).collect();
+        context.voice.say(format!(
+            "only its owner may start it, since it carries the value of {}: pass --env NAME without a value for executors \
+             to supply it, or open it with chmod a+rx {}",
+            names.join(", "),
+            output.display()
+        ));
+    }
     let report = Report {
         path: output.display().to_string(),
         size,

@@ -97,7 +97,7 @@ impl Context {
         // The directory is named after what is in it, so that the file never changes while a job reads it.
         let directory = self.cache.root().join("launchers").join(Digest::of(&bytes).to_hex());
         let local = directory.join(NAME);
-        launcher::write(&local, &bytes)?;
+        launcher::write(&local, &bytes, made.launcher.access())?;
         let place = &made.launcher.job.store;
         let uri: StoreUri = place.parse()?;
         let remote = if uri.scheme == Scheme::File || made.forwarded.is_some() {
