@@ -70,13 +70,29 @@ impl Node {
     pub fn look(&self, keys: impl IntoIterator<Item = String>) -> Option<(Cache, String, Environment)> {
         let mut caches: Vec<Cache> = self.caches().collect();
         keys.into_iter().find_map(|key| {
+            let find = |cache: &Cache| find_in(cache, &key, &caches);
             let (at, environment) =
-                caches.iter().enumerate().find_map(|(at, cache)| match cache.find_environment(&key) {
-                    Found::Ready(environment) => Some((at, environment)),
-                    Found::Stale | Found::Missing => None,
-                })?;
+                caches.iter().enumerate().find_map(|(at, cache)| find(cache).map(|found| (at, found)))?;
             Some((caches.swap_remove(at), key, environment))
         })
+    }
+
+    /// Whether a cache here notes of an environment in `cache` that it was found whole, or was not.
+    pub fn is_noted(&self, cache: &Cache, key: &str, whole: bool) -> bool {
+        self.caches().any(|other| other.is_noted(key, cache, whole))
+    }
+
+    /// Notes of an environment in `cache`, which came with an image, whether it was found whole: where other containers see
+    /// it if it can be, else where this one does. Whether it was noted.
+    pub fn note_checked(&self, cache: &Cache, key: &str, whole: bool) -> bool {
+        let note = |place: &Place, lasting: bool| {
+            let other = Cache::create(place, &self.boot).ok().filter(|other| !lasting || !other.is_of_image());
+            other.is_some_and(|other| other.note_checked(key, cache, whole).is_ok())
+        };
+        let usable = || self.places.iter().filter(|place| unusable(place).is_none());
+        usable().any(|place| note(place, true))
+            || (whole && cache.trust_environment(key).is_ok())
+            || usable().any(|place| note(place, false))
     }
 
     /// Builds in the best place that can take it, `layers` being what is needed there. Where all disks are full, and
@@ -175,6 +191,17 @@ impl Node {
             self.caches().filter_map(|cache| clean(&cache, &cleaning).ok()).map(|cleaned| cleaned.bytes).sum();
         trace.mark(Phase::Clean);
         bytes > 0
+    }
+}
+
+/// An environment that may be used in one of `caches`. Of those that came with an image, others note what was found.
+fn find_in(cache: &Cache, key: &str, caches: &[Cache]) -> Option<Environment> {
+    let is_noted = |whole| caches.iter().any(|other| other.is_noted(key, cache, whole));
+    match cache.find_environment(key) {
+        Found::Ready(_) if cache.is_read_only() && is_noted(false) => None,
+        Found::Ready(environment) => Some(environment),
+        Found::Stale if cache.is_of_image() && is_noted(true) && !is_noted(false) => cache.lease_environment(key),
+        Found::Stale | Found::Missing => None,
     }
 }
 

@@ -34,11 +34,11 @@ impl Materials {
 }
 
 /// What an environment will be made from.
-struct Plan {
-    manifest: Manifest,
+pub(super) struct Plan {
+    pub(super) manifest: Manifest,
     bytes: Vec<u8>,
-    python: Python,
-    key: String,
+    pub(super) python: Python,
+    pub(super) key: String,
     description: Description,
 }
 
@@ -62,6 +62,9 @@ impl Boot<'_> {
             // An interpreter behind a shim is known only now that it was asked.
             if let Some((cache, key, environment)) = self.node.look([plan.key.clone()]) {
                 return self.add_overlays(cache, Some(key), environment, trace);
+            }
+            if let Some(ready) = self.adopt(&plan, &means, trace)? {
+                return Ok(ready);
             }
         }
         let wanted = in_order(plan.manifest.layers.iter().chain(&self.job().overlays));

@@ -1,5 +1,6 @@
 //! A start, from the job to what is executed.
 
+mod adopt;
 mod cold;
 mod overlays;
 

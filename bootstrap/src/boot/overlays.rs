@@ -1,11 +1,13 @@
 //! What a job adds to an environment: overlays and payloads, used straight from the layers' directories.
 
+use std::path::PathBuf;
+
 use cpack_artifact::job::Entry;
 use cpack_artifact::manifest::{Layer, LayerKind};
 
 use super::{Boot, Ready};
 use crate::build::{BuildError, ensure_layers, in_order};
-use crate::cache::{Cache, Environment};
+use crate::cache::{Cache, Environment, Lease};
 use crate::error::BootError;
 use crate::trace::Trace;
 
@@ -34,10 +36,24 @@ impl Boot<'_> {
             if missing.is_empty() {
                 return Ok(ready);
             }
-            let materials = self.materials()?;
-            ensure_layers(&ready.cache, &in_order(missing), &materials.means(self.settings), trace)?;
+            let (materials, missing) = (self.materials()?, in_order(missing));
+            let means = materials.means(self.settings);
+            if !ready.cache.is_read_only() {
+                ensure_layers(&ready.cache, &missing, &means, trace)?;
+                continue;
+            }
+            // Nothing can be added to the cache of an image.
+            self.node.build(&missing, trace, |cache, trace| Ok(ensure_layers(&cache, &missing, &means, trace)?))?;
         }
         Err(BuildError::Vanishing(ready.cache.root().into()).into())
+    }
+
+    /// A lease on an overlay and where it is: beside the environment, or in any cache where that one is read-only.
+    fn lease_overlay(&self, cache: &Cache, layer: &Layer) -> Option<(Lease, PathBuf)> {
+        let content = &layer.content;
+        let lease = |cache: &Cache| Some((cache.lease_layer(content)?, cache.layer_files(content)));
+        lease(cache)
+            .or_else(|| if cache.is_read_only() { self.node.caches().find_map(|other| lease(&other)) } else { None })
     }
 
     /// Takes leases on the overlays; gives back those that are not there.
@@ -46,12 +62,11 @@ impl Boot<'_> {
         ready.overlays.clear();
         let mut missing = Vec::new();
         for layer in &self.job().overlays {
-            let Some(lease) = ready.cache.lease_layer(&layer.content) else {
+            let Some((lease, files)) = self.lease_overlay(&ready.cache, layer) else {
                 missing.push(layer);
                 continue;
             };
             ready.leases.push(lease);
-            let files = ready.cache.layer_files(&layer.content);
             match &self.job().entry {
                 Entry::Payload(content) if *content == layer.content => ready.payload = Some(files),
                 _ if layer.kind == LayerKind::Payload => {}

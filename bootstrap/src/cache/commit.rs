@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use cpack_artifact::fault::point;
+
 use crate::sys::{self, Existing};
 
 /// Who published.
@@ -33,7 +35,7 @@ pub(super) fn publish(staged: &Path, place: &Path) -> io::Result<Published> {
 
 /// Puts the directory `staged` in the place of another; what was there, if anything, is at `staged` afterwards.
 pub(super) fn exchange(staged: &Path, place: &Path) -> io::Result<()> {
-    match sys::rename(staged, place, Existing::Exchange) {
+    match point("move").and_then(|()| sys::rename(staged, place, Existing::Exchange)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => fs::rename(staged, place),
         // Not atomic: for an instant there is none, and whoever starts then builds it or waits for the lock.
         Err(e) if is_unsupported(&e) => {

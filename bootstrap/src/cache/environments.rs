@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::commit::{self, Published};
 use super::lease::{self, Lease};
 use super::reboot::Mark;
-use super::{Cache, ENVIRONMENTS};
+use super::{Cache, ENVIRONMENTS, image};
 
 /// The directory of an environment's own records.
 pub(crate) const RECORDS: &str = ".cpack";
@@ -107,10 +107,23 @@ impl Cache {
         // Only a directory that may be written to can be moved to another parent.
         match fs::set_permissions(&place, Permissions::from_mode(0o755)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => commit::exchange(staged, &place)?,
+            _ => commit::exchange(staged, &place)
+                .or_else(|e| if image::is_immovable(&e) { image::replace_tree(staged, &place) } else { Err(e) })?,
         }
         point("tree.exchanged")?;
         close(&place)
+    }
+
+    /// Notes in an environment that it was found whole under this boot.
+    pub fn trust_environment(&self, key: &str) -> io::Result<()> {
+        Mark::Boot(self.boot().clone()).overwrite(&lease_path(&self.environment_path(key)))
+    }
+
+    /// A lease on an environment that was found whole, whatever is noted in it.
+    pub fn lease_environment(&self, key: &str) -> Option<Environment> {
+        let path = self.environment_path(key);
+        let (lease, _) = Lease::take(&lease_path(&path))?;
+        path.join("bin/python").exists().then_some(Environment { path, lease })
     }
 
     /// Marks an environment that was synced to disk.
@@ -165,7 +178,11 @@ pub fn read_description(tree: &Path) -> io::Result<Description> {
 
 /// The bytes of an environment's manifest.
 pub fn read_manifest(tree: &Path) -> io::Result<Vec<u8>> {
-    fs::read(tree.join(RECORDS).join(MANIFEST))
+    fs::read(manifest_path(tree))
+}
+
+pub(super) fn manifest_path(tree: &Path) -> PathBuf {
+    tree.join(RECORDS).join(MANIFEST)
 }
 
 /// The content digests of an environment's layers.
@@ -176,6 +193,17 @@ pub(super) fn layers_of(tree: &Path) -> io::Result<Vec<Digest>> {
 
 pub(super) fn lease_path(tree: &Path) -> PathBuf {
     tree.join(RECORDS).join(LEASE)
+}
+
+/// Opens a tree's top directory and renames it to `aside`. The error of one that cannot be moved leaves it as it was.
+pub(super) fn move_tree(place: &Path, aside: &Path) -> io::Result<()> {
+    // Only a directory that may be written to can be moved to another parent.
+    fs::set_permissions(place, Permissions::from_mode(0o755))?;
+    let moved = point("move").and_then(|()| fs::rename(place, aside));
+    if moved.is_err() {
+        let _ = fs::set_permissions(place, Permissions::from_mode(0o555));
+    }
+    moved
 }
 
 /// Takes the permission to write from a tree's top directory, which had to be writable to be renamed.

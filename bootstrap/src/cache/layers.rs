@@ -13,7 +13,7 @@ use super::commit::{self, Published};
 use super::lease::Lease;
 use super::reboot::{Mark, TEXT_LEN};
 use super::staging::unique_name;
-use super::{Cache, LAYERS, Staging, content_of};
+use super::{Cache, LAYERS, Staging, content_of, image};
 
 const FILES: &str = "files";
 const STATE: &str = "state";
@@ -126,10 +126,18 @@ impl Cache {
         Mark::Boot(self.boot().clone()).overwrite(&state)
     }
 
-    /// Moves a layer out of its place, to where it says. None: it was gone. Trees that link its files keep them.
-    pub fn discard_layer(&self, content: &Digest, staging: &Staging) -> io::Result<Option<PathBuf>> {
+    /// Takes a layer out of its place, so that it can be built anew. Trees that link its files keep them.
+    pub fn discard_layer(&self, content: &Digest, staging: &Staging) -> io::Result<()> {
+        match self.move_layer(content, staging) {
+            Err(e) if image::is_immovable(&e) => image::remove_layer(&self.layer(content)),
+            result => result.map(drop),
+        }
+    }
+
+    /// Moves a layer out of its place, to where it says. None: it was gone.
+    pub(super) fn move_layer(&self, content: &Digest, staging: &Staging) -> io::Result<Option<PathBuf>> {
         let aside = staging.path().join(format!("layer-{}", unique_name()));
-        match fs::rename(self.layer(content), &aside) {
+        match point("move").and_then(|()| fs::rename(self.layer(content), &aside)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             result => result?,
         }

@@ -9,6 +9,7 @@
 //!     private/<unique>/                copies made for CPACK_WRITABLE, gone when their process is
 //!     staging/<unique>/                what a process is building, locked by it
 //!     locks/                           empty files that save work
+//!     checked/<key>                    what was found of a tree in an image's cache, which cannot be written to
 //! ```
 //!
 //! **Complete means renamed into place.** Everything is built under `staging/` and renamed without replacing: whoever
@@ -17,6 +18,8 @@
 //!
 //! **Locks only save work**: they never make anything correct. Who waits for another watches its progress and does the
 //! work itself when there is none ([`share`]).
+//!
+//! **A cache in a container's image** can be read and not moved ([`image`]).
 //!
 //! **After a power loss** a directory that was renamed may hold files whose bytes were never written. The boot id of the
 //! node tells ([`reboot`]): what was written under another boot is verified by content once, and nothing is ever synced
@@ -27,6 +30,7 @@ mod commit;
 mod content;
 mod environments;
 mod flock;
+mod image;
 mod layers;
 mod lease;
 mod places;
@@ -214,7 +218,11 @@ fn check_owner(directory: &OwnedFd, root: &Path) -> Result<(), PlaceError> {
         )));
     }
     if metadata.mode() & 0o077 != 0 {
-        fchmod(directory, Mode::S_IRWXU).map_err(|e| io(e.into()))?;
+        match fchmod(directory, Mode::S_IRWXU) {
+            // Of an image, whose bytes others can read anyway.
+            Ok(()) | Err(Errno::EROFS) => {}
+            Err(errno) => return Err(io(errno.into())),
+        }
     }
     Ok(())
 }

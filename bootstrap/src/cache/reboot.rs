@@ -32,6 +32,11 @@ impl BootId {
         }
     }
 
+    /// Its name. Empty: there is none to tell apart.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// The boot that is called so.
     pub fn new(id: &str) -> Self {
         Self(id.chars().take(TEXT_LEN).collect())

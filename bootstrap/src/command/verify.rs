@@ -4,10 +4,8 @@
 //! has one that is not its layer's, is put up anew. What cannot be repaired is removed, so that the next start builds it.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cpack_artifact::Digest;
 use cpack_artifact::manifest::Manifest;
@@ -16,10 +14,8 @@ use serde_json::json;
 
 use super::{Report, table};
 use crate::build::{Means, Tree, repair_tree};
-use crate::cache::{
-    Cache, Claim, Description, Staging, content_of, file_digest, read_description, read_manifest, remove_tree,
-};
-use crate::environment::{Python, is_own};
+use crate::cache::{Cache, Claim, Description, Staging, content_of, read_description, read_manifest, remove_tree};
+use crate::environment::{python_of, tree_fault};
 use crate::error::BootError;
 use crate::job;
 use crate::node::Node;
@@ -38,10 +34,11 @@ struct Findings {
 
 pub(super) fn run(settings: &Settings) -> Result<Report, BootError> {
     let mut findings = Findings::default();
-    for cache in Node::new(settings).caches() {
+    let node = Node::new(settings);
+    for cache in node.caches() {
         let failed = |source| BootError::Io { path: cache.root().into(), source };
-        let staging = cache.staging().map_err(failed)?;
-        let verifier = Verifier { cache: &cache, settings, staging: &staging };
+        let staging = if cache.is_read_only() { None } else { Some(cache.staging().map_err(failed)?) };
+        let verifier = Verifier { cache: &cache, node: &node, settings, staging: staging.as_ref() };
         let bad = verifier.layers(&mut findings).map_err(failed)?;
         verifier.environments(&bad, &mut findings).map_err(failed)?;
     }
@@ -54,8 +51,10 @@ pub(super) fn run(settings: &Settings) -> Result<Report, BootError> {
 
 struct Verifier<'a> {
     cache: &'a Cache,
+    node: &'a Node,
     settings: &'a Settings,
-    staging: &'a Staging,
+    /// None where nothing can be written.
+    staging: Option<&'a Staging>,
 }
 
 impl Verifier<'_> {
@@ -70,8 +69,14 @@ impl Verifier<'_> {
             if content_of(&files, self.settings.threads(), &|| claimed.progress()).ok() == Some(content) {
                 continue;
             }
-            self.cache.discard_layer(&content, self.staging)?;
-            findings.repairs.push((format!("layer {content}"), "was damaged: removed".into()));
+            let done = match self.staging {
+                Some(staging) => {
+                    self.cache.discard_layer(&content, staging)?;
+                    "was damaged: removed"
+                }
+                None => "is damaged: it stays, since its file system is read-only",
+            };
+            findings.repairs.push((format!("layer {content}"), done.into()));
             bad.insert(content);
         }
         Ok(bad)
@@ -83,6 +88,12 @@ impl Verifier<'_> {
             findings.environments += 1;
             let path = self.cache.environment_path(&key);
             let Some((description, bytes, manifest)) = records(&path) else {
+                if self.staging.is_none() {
+                    findings
+                        .repairs
+                        .push((format!("environment {key}"), self.pass_over(&key, "its records are damaged")));
+                    continue;
+                }
                 self.remove(&key)?;
                 findings.repairs.push((format!("environment {key}"), "its records were damaged: removed".into()));
                 continue;
@@ -90,9 +101,13 @@ impl Verifier<'_> {
             let fault = if manifest.layers.iter().any(|layer| bad.contains(&layer.content)) {
                 Some("a layer of it was damaged".to_owned())
             } else {
-                self.fault(&path, &manifest, &description)
+                tree_fault(self.cache, &path, &manifest, &python_of(&description))
             };
             let Some(fault) = fault else { continue };
+            if self.staging.is_none() {
+                findings.repairs.push((format!("environment {key}"), self.pass_over(&key, &fault)));
+                continue;
+            }
             let done = match self.repair(&key, &description, &bytes, &manifest) {
                 Ok(()) => format!("{fault}: repaired"),
                 Err(error) => {
@@ -105,29 +120,21 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    /// The first thing that is wrong with a tree.
-    fn fault(&self, tree: &Path, manifest: &Manifest, description: &Description) -> Option<String> {
-        let python = python(description);
-        for layer in &manifest.layers {
-            let files = self.cache.layer_files(&layer.content);
-            if let Some(path) = first_difference(&files, tree, Path::new(""), &python) {
-                return Some(format!("{} was missing or changed", path.display()));
-            }
-        }
-        let linked = fs::read_link(tree.join("bin/python")).ok();
-        match &python {
-            Python::Node { path, .. } if linked.as_ref() != Some(path) => Some("bin/python was missing".into()),
-            Python::Node { .. } if !tree.join("pyvenv.cfg").is_file() => Some("pyvenv.cfg was missing".into()),
-            Python::Shipped { .. } if !tree.join("bin/python").exists() => Some("bin/python was missing".into()),
-            _ => None,
-        }
+    /// Has starts build an environment elsewhere that can be neither repaired nor removed. What was done.
+    fn pass_over(&self, key: &str, fault: &str) -> String {
+        let then = if self.node.note_checked(self.cache, key, false) {
+            ", and starts build another elsewhere"
+        } else {
+            ": remove it from the image"
+        };
+        format!("{fault}: it stays, since its file system is read-only{then}")
     }
 
     fn repair(&self, key: &str, description: &Description, bytes: &[u8], manifest: &Manifest) -> Result<(), BootError> {
         let uri: StoreUri = description.store.parse()?;
         let cluster = job::find(self.settings).map_or_else(|_| BTreeMap::new(), |found| found.job.cluster);
         let store = open(&uri, &StoreOptions::of_process(cluster))?;
-        let python = python(description);
+        let python = python_of(description);
         let (stop, _watching) = Stop::watch(&[]);
         let means = Means {
             store: &*store,
@@ -150,45 +157,4 @@ fn records(tree: &Path) -> Option<(Description, Vec<u8>, Manifest)> {
     let bytes = read_manifest(tree).ok().filter(|bytes| Digest::of(bytes) == description.environment)?;
     let manifest = Manifest::parse(&bytes).ok()?;
     Some((description, bytes, manifest))
-}
-
-fn python(description: &Description) -> Python {
-    let version = description.version.clone();
-    match description.python.as_str() {
-        "" => Python::Shipped { version },
-        path => Python::Node { path: path.into(), version },
-    }
-}
-
-/// The first path below `relative` that a layer has and its tree has not, or has otherwise. The layer is known to be good.
-fn first_difference(layer: &Path, tree: &Path, relative: &Path, python: &Python) -> Option<PathBuf> {
-    for entry in fs::read_dir(layer.join(relative)).into_iter().flatten().flatten() {
-        let path = relative.join(entry.file_name());
-        if is_own(python, &path) {
-            continue;
-        }
-        let (ours, theirs) = (layer.join(&path), tree.join(&path));
-        let found = if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            if theirs.is_dir() { first_difference(layer, tree, &path, python) } else { Some(path) }
-        } else {
-            (!is_same(&ours, &theirs)).then_some(path)
-        };
-        if found.is_some() {
-            return found;
-        }
-    }
-    None
-}
-
-/// Whether two paths are one file, or links or copies that are alike.
-fn is_same(a: &Path, b: &Path) -> bool {
-    let (Ok(first), Ok(second)) = (fs::symlink_metadata(a), fs::symlink_metadata(b)) else { return false };
-    if (first.dev(), first.ino()) == (second.dev(), second.ino()) {
-        return true;
-    }
-    if first.is_symlink() {
-        return fs::read_link(a).ok() == fs::read_link(b).ok();
-    }
-    // Copied where the file system refuses links.
-    first.len() == second.len() && matches!((file_digest(a), file_digest(b)), (Ok(a), Ok(b)) if a == b)
 }

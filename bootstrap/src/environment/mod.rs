@@ -8,6 +8,7 @@
 //! `.pth` files, console scripts and `multiprocessing` work as in the one that was packed. Where a layer ships the
 //! interpreter the tree is a full prefix instead, which needs no `pyvenv.cfg`.
 
+mod compare;
 mod link;
 
 use std::fs::{self, Permissions};
@@ -16,6 +17,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use cpack_artifact::fault::point;
+pub(crate) use compare::{python_of, tree_fault};
 pub use link::{How, LinkError, Linked, link_layers};
 
 use crate::cache::seal_directories;
