@@ -14,6 +14,7 @@
 //! | [`build`] | what is missing in a cache |
 //! | [`environment`] | the tree that Python sees |
 //! | [`mod@path`], [`entry`], [`exec`] | `PYTHONPATH`, what runs, and running it |
+//! | `home` | a place for what programs cache |
 //! | [`boot`] | the start as a whole |
 //! | [`command`] | `--cpack info`, `status`, `verify` … |
 //! | [`pex`] | starting a PEX file |
@@ -35,6 +36,7 @@ pub mod exec;
 pub mod extract;
 #[cfg(all(feature = "hdfs", target_env = "gnu", target_feature = "crt-static"))]
 mod foreign;
+mod home;
 pub mod interpreter;
 pub mod job;
 pub mod node;

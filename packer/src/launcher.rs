@@ -430,7 +430,8 @@ mod tests {
             fs::metadata(&path).expect("stat").permissions().mode() & 0o7777
         };
         // Read as the kernel applies it: a umask is of the process, and other tests run in this one.
-        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o777).open(directory.path().join("by-umask"));
+        let file =
+            fs::OpenOptions::new().write(true).create_new(true).mode(0o777).open(directory.path().join("by-umask"));
         let allowed = file.and_then(|file| file.metadata()).expect("creates").permissions().mode() & 0o777;
         assert_eq!((mode("open", Access::Umask), mode("closed", Access::Owner)), (allowed, 0o700 & allowed));
         let mut carrying = launcher();

@@ -19,7 +19,7 @@ use crate::job::{Found, Origin};
 use crate::node::Node;
 use crate::settings::{Settings, left};
 use crate::trace::{Phase, Trace};
-use crate::{path, sys};
+use crate::{home, path, sys};
 
 pub use cold::Materials;
 
@@ -113,6 +113,7 @@ impl<'a> Boot<'a> {
             };
         }
         environ.insert(left::ENVIRONMENT.into(), ready.prefix.clone().into());
+        home::give_cache(&mut environ, &ready.cache, self.node.caches());
         // Said of this start, not of those that it leads to.
         environ.remove(OsStr::new("CPACK_INTERPRETER"));
         let launcher = self.launcher();

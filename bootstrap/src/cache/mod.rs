@@ -8,6 +8,7 @@
 //!     environments/<key>/.cpack/       its lease (also: under which boot it was written), manifest and store
 //!     private/<unique>/                copies made for CPACK_WRITABLE, gone when their process is
 //!     staging/<unique>/                what a process is building, locked by it
+//!     user/                            what programs cache that find no other place: nobody cleans it up
 //!     locks/                           empty files that save work
 //!     checked/<key>                    what was found of a tree in an image's cache, which cannot be written to
 //! ```
@@ -160,6 +161,17 @@ impl Cache {
         self.root.join(name)
     }
 
+    /// The directory for what programs cache, made if there is none.
+    pub(crate) fn user_directory(&self) -> io::Result<PathBuf> {
+        let path = self.directory(USER);
+        match fs::DirBuilder::new().mode(0o700).create(&path) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+            // One that is there may be on a file system that has become read-only.
+            Err(_) if self.is_read_only() => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+            _ => Ok(path),
+        }
+    }
+
     /// What is in one of the cache's directories. One that is missing is empty: whoever makes a cache may be killed
     /// between two of them.
     fn list(&self, name: &str) -> io::Result<Vec<fs::DirEntry>> {
@@ -182,6 +194,7 @@ const ENVIRONMENTS: &str = "environments";
 const PRIVATE: &str = "private";
 const STAGING: &str = "staging";
 const LOCKS: &str = "locks";
+const USER: &str = "user";
 
 /// The name of this user's directory.
 fn directory_name() -> String {

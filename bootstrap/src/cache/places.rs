@@ -84,7 +84,8 @@ pub fn places(from: &Places, working_directory: Option<&Path>) -> Vec<Place> {
     from.local_user_dirs.iter().for_each(|path| add(path.clone(), Kind::User));
     from.local_dirs.iter().filter_map(|path| above_appcache(path)).for_each(|path| add(path, Kind::User));
     from.spark_local_dirs.iter().for_each(|path| add(path.clone(), Kind::Local));
-    match (&from.xdg_cache_home, &from.home) {
+    // What a start gave to programs is no place for starts that they make.
+    match (from.xdg_cache_home.as_ref().filter(|path| !is_given(path)), &from.home) {
         (Some(cache), _) => add(cache.clone(), Kind::Home),
         (None, Some(home)) => add(home.join(".cache"), Kind::Home),
         (None, None) => {}
@@ -99,6 +100,11 @@ pub fn places(from: &Places, working_directory: Option<&Path>) -> Vec<Place> {
     }
     working_directory.into_iter().for_each(|path| add(path.into(), Kind::Container));
     found
+}
+
+/// Whether a directory is one that a start gave to programs for what they cache.
+fn is_given(path: &Path) -> bool {
+    path.ends_with(Path::new(&super::directory_name()).join(super::USER))
 }
 
 /// Whether a path that was not chosen can name a place: `/dev/shm` is memory, and relative paths change their meaning.

@@ -4,23 +4,26 @@
 //! environments of a node. Symbolic links at package level would not do: the `nvidia-*` packages share one directory and
 //! find each other through `RUNPATH`.
 //!
+//! What programs copy from their packages is copied, not linked ([`copies`]), so that its modes are those of a file that
+//! may be edited.
+//!
 //! The tree is a real virtual environment (`pyvenv.cfg`, `bin/python` linked to the interpreter), so `sys.prefix`,
 //! `.pth` files, console scripts and `multiprocessing` work as in the one that was packed. Where a layer ships the
 //! interpreter the tree is a full prefix instead, which needs no `pyvenv.cfg`.
 
 mod compare;
+mod copies;
 mod link;
 
+use std::collections::HashSet;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use cpack_artifact::fault::point;
 pub(crate) use compare::{python_of, tree_fault};
-pub use link::{How, LinkError, Linked, link_layers};
-
-use crate::cache::seal_directories;
+use cpack_artifact::fault::point;
+pub use link::{How, LinkError, Linked, Merged, link_layers};
 
 /// The interpreter of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,20 +75,29 @@ pub fn build_tree(
     progress: &(dyn Fn() + Sync),
     records: impl FnOnce(&Path) -> io::Result<()>,
 ) -> Result<Linked, LinkError> {
-    let linked = link_layers(tree, layers, how, threads, &|path| is_own(python, path), progress)?;
+    let Merged { linked, open } = link_layers(tree, layers, how, threads, &|path| is_own(python, path), progress)?;
     let own = |source| LinkError::Write { path: tree.into(), source };
     interpreter_files(tree, python).map_err(own)?;
     records(tree).and_then(|()| point("tree.records")).map_err(own)?;
     if how == How::Link {
-        for entry in fs::read_dir(tree).map_err(own)? {
-            let entry = entry.map_err(own)?;
-            if entry.file_type().map_err(own)?.is_dir() {
-                seal_directories(&entry.path()).map_err(own)?;
-            }
-        }
+        seal_below(tree, Path::new(""), &open).map_err(own)?;
     }
     fs::set_permissions(tree, Permissions::from_mode(0o755)).and_then(|()| point("tree.sealed")).map_err(own)?;
     Ok(linked)
+}
+
+/// Takes the permission to write from all directories below `directory` of a tree but those that are `open`.
+fn seal_below(tree: &Path, directory: &Path, open: &HashSet<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(tree.join(directory))? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            let below = directory.join(entry.file_name());
+            seal_below(tree, &below, open)?;
+            let mode = if open.contains(&below) { 0o755 } else { 0o555 };
+            fs::set_permissions(entry.path(), Permissions::from_mode(mode))?;
+        }
+    }
+    Ok(())
 }
 
 /// `bin/python` and its names, `pyvenv.cfg` and `lib64`.
