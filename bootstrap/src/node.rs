@@ -77,6 +77,12 @@ impl Node {
         })
     }
 
+    /// The caches that can be written to, made where there are none.
+    pub(crate) fn made_caches(&self) -> impl Iterator<Item = Cache> {
+        let usable = self.places.iter().filter(|place| unusable(place).is_none());
+        usable.filter_map(|place| Cache::create(place, &self.boot).ok())
+    }
+
     /// Whether a cache here notes of an environment in `cache` that it was found whole, or was not.
     pub fn is_noted(&self, cache: &Cache, key: &str, whole: bool) -> bool {
         self.caches().any(|other| other.is_noted(key, cache, whole))
@@ -85,14 +91,10 @@ impl Node {
     /// Notes of an environment in `cache`, which came with an image, whether it was found whole: where other containers see
     /// it if it can be, else where this one does. Whether it was noted.
     pub fn note_checked(&self, cache: &Cache, key: &str, whole: bool) -> bool {
-        let note = |place: &Place, lasting: bool| {
-            let other = Cache::create(place, &self.boot).ok().filter(|other| !lasting || !other.is_of_image());
-            other.is_some_and(|other| other.note_checked(key, cache, whole).is_ok())
-        };
-        let usable = || self.places.iter().filter(|place| unusable(place).is_none());
-        usable().any(|place| note(place, true))
+        let note = |other: Cache| other.note_checked(key, cache, whole).is_ok();
+        self.made_caches().filter(|other| !other.is_of_image()).any(note)
             || (whole && cache.trust_environment(key).is_ok())
-            || usable().any(|place| note(place, false))
+            || self.made_caches().any(note)
     }
 
     /// Builds in the best place that can take it, `layers` being what is needed there. Where all disks are full, and

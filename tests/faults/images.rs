@@ -169,6 +169,11 @@ fn a_cache_on_a_read_only_file_system_is_checked_once_and_used() {
     let commands: Vec<&str> = maintained.iter().map(String::as_str).collect();
     let text = said(&node.read_only(&commands));
     assert!(text.contains(&format!("{} environments and layers cannot be removed", count + 1)), "{text}");
+    // What programs cache is put there as well.
+    let code = "import os; print(os.environ[\"XDG_CACHE_HOME\"])";
+    let text = said(&node.read_only(&[&format!("HOME=/nonexistent $as \"$START\" -c '{code}'")]));
+    let temporary = world.path("tmp").join(world.cache().file_name().expect("a name"));
+    assert_eq!(text, format!("{}\n", temporary.join("user").display()));
     // An overlay is put where there is room.
     let overlay = world.put(LayerKind::Overlay, "edited", &nodes(&[("edited.py", file("NAME = 'edited'"))]));
     let mut job = world.job.clone();

@@ -113,7 +113,7 @@ impl<'a> Boot<'a> {
             };
         }
         environ.insert(left::ENVIRONMENT.into(), ready.prefix.clone().into());
-        home::give_cache(&mut environ, &ready.cache, self.node.caches());
+        home::give_cache(&mut environ, &ready.cache, self.node.made_caches());
         // Said of this start, not of those that it leads to.
         environ.remove(OsStr::new("CPACK_INTERPRETER"));
         let launcher = self.launcher();
