@@ -1,6 +1,6 @@
-//! Extraction of the same files, per codec: a layer (zstd, stored) and zip files (deflate, stored), on all cores.
+//! Extracts the same files with each codec on all cores: a layer (zstd, stored) and zip files (deflate, stored).
 //!
-//! Archives are in memory; what is extracted goes to fresh directories, on tmpfs where there is one.
+//! Archives are in memory. Files are written to fresh directories, on tmpfs if there is one.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up should stop")]
 

@@ -1,4 +1,4 @@
-//! Writing a layer: reading, framing, compressing, hashing, on one thread and on all; files in page cache.
+//! Writes a layer (read, frame, compress, hash) on one thread and on all, with the files in page cache.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up should stop")]
 

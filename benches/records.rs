@@ -1,4 +1,4 @@
-//! What is parsed and computed on the way to a plan: central directory, manifest, content digest. In memory, warm.
+//! Parses a central directory and a manifest, and computes a content digest, in warm memory.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up should stop")]
 

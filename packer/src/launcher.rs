@@ -1,10 +1,10 @@
 //! Launchers: the boot executable with a job and its manifest appended, in one file or in two.
 //!
-//! One file is what people get. In a store the executable lies apart from the jobs, each of which is a script that
+//! `cluster-pack launcher` writes one file. A store keeps the executable apart from the jobs, each of which is a script that
 //! starts it: a job that differs in one distribution then costs some kilobytes, and a node fetches the executable once.
 //!
-//! The executable itself is found once per run: `--boot` or `CPACK_BOOT`, else beside `cluster-pack`, else where a build
-//! from source leaves it. It must be an executable for the executors' platform, which need not be the client's.
+//! Each run looks for the executable once: `--boot` or `CPACK_BOOT`, else where a build from source leaves it, else beside
+//! `cluster-pack`. It must be an executable for the executors' platform, which need not be the client's.
 
 use std::cell::OnceCell;
 use std::fs;
@@ -19,68 +19,39 @@ use cpack_format::job::{self, Job};
 use cpack_format::launcher::{BOOT_NAME, STORES_MARK, TRAILER_SIZE, Trailer, appendix};
 use cpack_format::manifest::{DocumentError, Manifest};
 
-/// The name of the boot executable.
+/// The file name of the executable.
 pub const BOOT: &str = "cpack-boot";
 
-/// Where `cargo build --config bootstrap/static.toml` leaves it, seen from the directory of `cluster-pack`.
+/// Where `cargo build --config bootstrap/static.toml` leaves the executable, seen from the directory of `cluster-pack`.
 const BUILT: [&str; 3] = [
     "../x86_64-unknown-linux-gnu/boot/cpack-boot",
     "../x86_64-unknown-linux-gnu/release/cpack-boot",
     "../x86_64-unknown-linux-gnu/debug/cpack-boot",
 ];
 
-/// Writing a launcher takes a second: whoever began this long ago is dead.
+/// Age of a temporary file at which its writer must be dead: writing a launcher takes a second.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// Why a launcher could not be made.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what each variant means")]
 pub enum LauncherError {
-    /// The boot executable is nowhere.
     #[error("cpack-boot not found (looked at {looked}): pass --boot PATH or set CPACK_BOOT")]
-    NoBoot {
-        /// The places, separated by commas.
-        looked: String,
-    },
-    /// What was found is no boot executable.
+    NoBoot { looked: String },
     #[error("{path} is no cpack-boot executable: {reason}", path = path.display())]
-    NotBoot {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-    /// What was taken for a launcher is none, or is not whole.
+    NotBoot { path: PathBuf, reason: &'static str },
     #[error("{path} cannot be used as a launcher: {reason}", path = path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The boot executable cannot open the store.
+    Damaged { path: PathBuf, reason: String },
     #[error(
         "{path} opens no {scheme}: stores: build it with the features hdfs and s3 (see \"Building the executable that is \
          shipped\"), or name another with --boot", path = path.display()
     )]
-    NoStore {
-        /// The file.
-        path: PathBuf,
-        /// What the store's URI starts with.
-        scheme: &'static str,
-    },
-    /// The executable or the launcher cannot be read or written.
+    NoStore { path: PathBuf, scheme: &'static str },
     #[error("cannot {verb} {path}: {source}", path = path.display())]
-    Io {
-        /// `read` or `write`.
-        verb: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Io { verb: &'static str, path: PathBuf, source: io::Error },
 }
 
-/// Finds the boot executable: `named` if given, else the usual places around `program`, the running `cluster-pack`.
+/// Finds the executable: `named` if given, else in the usual places around `program`, the running `cluster-pack`.
 pub fn find_boot(named: Option<&Path>, program: Option<&Path>) -> Result<PathBuf, LauncherError> {
     let beside = program.and_then(Path::parent);
     let candidates: Vec<PathBuf> = match (named, beside) {
@@ -95,7 +66,7 @@ pub fn find_boot(named: Option<&Path>, program: Option<&Path>) -> Result<PathBuf
     candidates.iter().find(|c| c.is_file()).cloned().ok_or_else(|| LauncherError::NoBoot { looked: looked() })
 }
 
-/// The bytes of a boot executable, checked to be one without a job.
+/// Reads an executable, and checks that it has no job.
 pub fn read_boot(path: &Path) -> Result<Vec<u8>, LauncherError> {
     let bytes = fs::read(path).map_err(|source| LauncherError::Io { verb: "read", path: path.to_owned(), source })?;
     let wrong = |reason| LauncherError::NotBoot { path: path.to_owned(), reason };
@@ -109,19 +80,20 @@ pub fn read_boot(path: &Path) -> Result<Vec<u8>, LauncherError> {
     }
 }
 
-/// Whether a boot executable opens stores whose URIs start with `scheme`. One that does not say is believed to.
+/// Whether an executable opens stores whose URIs start with `scheme`. True for an older executable, which does not say.
 pub fn opens(boot: &[u8], scheme: &str) -> bool {
     let mark = STORES_MARK.as_bytes();
-    let Some(at) = boot.windows(mark.len()).position(|window| window == mark) else { return true };
+    let Some(at) = memchr::memmem::find(boot, mark) else { return true };
     let rest = boot.get(at + mark.len()..).unwrap_or_default();
     let line = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
     line.split(|byte| *byte == b' ').any(|word| word == scheme.as_bytes())
 }
 
-/// What stands for the executable in a launcher of a store: found by `CPACK_BOOT`, beside it, or on `PATH`.
+/// The script that stands for the executable in a store's launcher. It finds the executable by `CPACK_BOOT`, beside itself, or on
+/// `PATH`.
 ///
-/// `sh` reads a script line by line, so it never sees the zip behind the last `exit`. Some shells pass no variables on whose
-/// names are none of a shell's (`a.b`).
+/// `sh` reads a script line by line, so it never sees the zip behind the last `exit`. Some shells do not pass on variables whose
+/// names a shell cannot have (`a.b`).
 fn script(boot: &Digest) -> String {
     format!(
         r#"#!/bin/sh
@@ -143,7 +115,7 @@ pub struct Launcher {
     boot: Vec<u8>,
     boot_digest: OnceCell<Digest>,
     manifest: Option<Vec<u8>>,
-    /// The job that it carries.
+    /// What it starts.
     pub job: Job,
 }
 
@@ -153,9 +125,9 @@ impl Launcher {
         Self { boot, boot_digest: OnceCell::new(), manifest: Some(manifest.to_bytes()), job }
     }
 
-    /// Takes the launcher at `path` apart: so code inside a booted environment makes another job of the same environment,
-    /// overlays and payloads, where there is nothing to pack and no virtual environment. `boot` is the executable of one
-    /// that has none in itself, if it does not lie beside it.
+    /// Reads the launcher at `path`. Code inside a booted environment, where there is no virtual environment to pack, so makes
+    /// another job of the same environment, overlays and payloads. `boot` is the executable of a launcher without one, if it is
+    /// not in the launcher's directory.
     pub fn read(path: &Path, boot: Option<&Path>) -> Result<Self, LauncherError> {
         let mut bytes =
             fs::read(path).map_err(|source| LauncherError::Io { verb: "read", path: path.to_owned(), source })?;
@@ -176,7 +148,7 @@ impl Launcher {
         Ok(Self { boot, boot_digest: OnceCell::new(), manifest, job })
     }
 
-    /// What the environment is made of, where the job brings that.
+    /// The environment's manifest, if the launcher carries it.
     pub fn manifest(&self) -> Result<Option<Manifest>, DocumentError> {
         self.manifest.as_deref().map(Manifest::parse).transpose()
     }
@@ -186,27 +158,27 @@ impl Launcher {
         if self.job.environ.is_empty() { Access::Umask } else { Access::Owner }
     }
 
-    /// The executable.
+    /// The bytes of the executable.
     pub fn boot(&self) -> &[u8] {
         &self.boot
     }
 
-    /// The digest of the executable: of many megabytes, so it is computed once.
+    /// The digest of the executable, computed once.
     pub fn boot_digest(&self) -> &Digest {
         self.boot_digest.get_or_init(|| Digest::of(&self.boot))
     }
 
-    /// One file: the executable with the job appended.
+    /// The launcher as one file: the executable with the job appended.
     pub fn whole(&self) -> Vec<u8> {
         self.after(&self.boot, self.manifest.as_deref(), None)
     }
 
-    /// The job without the executable, as a store keeps it for containers that start from it.
+    /// The launcher without the executable, as a store keeps it for containers.
     pub fn stored(&self) -> Vec<u8> {
         self.without_boot(self.manifest.as_deref())
     }
 
-    /// The same without the manifest, which the store has: for a name, from which seldom anything starts.
+    /// The launcher without executable and manifest, for a name: few starts read it, and the store has the manifest.
     pub fn named(&self) -> Vec<u8> {
         self.without_boot(None)
     }
@@ -244,9 +216,10 @@ impl Access {
     }
 }
 
-/// Writes a launcher to `path`, executable, in one step. Returns whether the file changed.
+/// Writes a launcher to `path`, executable for `access`, and replaces a file there in one step.
 ///
-/// A file with the same bytes keeps its time, by which YARN and make judge, and its mode, which the user may have changed.
+/// Returns false if the file had the same bytes already. It is then not touched: YARN and make look at its time, and the user
+/// may have changed its mode.
 pub fn write(path: &Path, launcher: &[u8], access: Access) -> Result<bool, LauncherError> {
     if fs::read(path).is_ok_and(|found| found == launcher) {
         return Ok(false);
@@ -270,8 +243,8 @@ pub fn write(path: &Path, launcher: &[u8], access: Access) -> Result<bool, Launc
     result.map(|()| true).map_err(failed)
 }
 
-/// Removes what writers left that were killed: a process of the same number, as all first ones of containers are, or any
-/// that began long ago.
+/// Removes the temporary files of killed writers: of one with this process's number (`own`), which first processes of containers
+/// share, and all that are older than [`ABANDONED`].
 fn sweep(directory: &Path, own: &Path) {
     let prefix = format!(".{BOOT}-");
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {

@@ -1,14 +1,14 @@
 //! Packs a Python environment into layers and publishes what changed.
 
-pub mod assemble;
-pub mod cache;
+mod assemble;
+mod cache;
 pub mod cli;
 pub mod launcher;
 pub mod manifest;
-pub mod pack;
-pub mod pex;
-pub mod prune;
-pub mod publish;
-pub mod requirements;
-pub mod spark;
-pub mod submit;
+mod pack;
+mod pex;
+mod prune;
+mod publish;
+mod requirements;
+mod spark;
+mod submit;

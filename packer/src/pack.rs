@@ -17,19 +17,19 @@ use crate::cache::PackedLayer;
 
 /// Packs layers of one environment.
 #[derive(Debug)]
-pub struct Packer<'a> {
+pub(crate) struct Packer<'a> {
     transformer: Transformer<'a>,
     level: i32,
 }
 
 impl<'a> Packer<'a> {
     /// Packs layers of `environment` at the zstd `level`. `compilers` run its interpreter.
-    pub fn new(environment: &'a Environment, compilers: &'a Compilers, level: i32) -> Self {
+    pub(crate) fn new(environment: &'a Environment, compilers: &'a Compilers, level: i32) -> Self {
         Self { transformer: Transformer::new(environment, compilers), level }
     }
 
     /// Packs the layer of `plan` into the new file `path`. Calls `progress` with the bytes of files that each step packed.
-    pub fn pack(
+    pub(crate) fn pack(
         &self,
         plan: &LayerPlan<'_>,
         path: &Path,

@@ -26,64 +26,47 @@ use cpack_store::Store;
 use crate::assemble::{self, LayerPlan};
 use crate::manifest;
 use crate::pack::Packer;
-use crate::publish::{PublishError, PublishedLayer, PublishedManifest, Publisher, publish_manifest};
+use crate::publish::{PublishError, PublishedLayer, Publisher, publish_manifest};
 
 /// How often layers that vanish while they are published are sent again.
 const PUBLISHED_AGAIN: u32 = 3;
 
-/// What the job adds to the environment.
 #[derive(Debug, Clone, Default)]
-pub struct JobRequest {
-    /// What the job starts.
+pub(crate) struct JobRequest {
     pub entry: EntryRequest,
     /// Variables with the values that the user wrote out.
     pub environ: BTreeMap<String, String>,
     /// Variables that the executor must have.
     pub pass: Vec<String>,
-    /// Whether editable projects are left out.
     pub no_editable: bool,
     /// Properties of the cluster that an executor needs.
     pub cluster: BTreeMap<String, String>,
-    /// The name of the environment.
     pub name: String,
 }
 
-/// What the job starts.
 #[derive(Debug, Clone, Default)]
-pub enum EntryRequest {
-    /// Python itself.
+pub(crate) enum EntryRequest {
     #[default]
     Interpreter,
     /// A module, as `python -m` does.
     Module(String),
-    /// A console script of the environment.
     Script(String),
     /// The pickled function in this file.
     Payload(PathBuf),
 }
 
-/// A submission that was published.
 #[derive(Debug)]
-pub struct Submission {
-    /// The environment's manifest.
+pub(crate) struct Submission {
     pub manifest: Manifest,
-    /// Its digest.
     pub id: Digest,
-    /// Whether the store had the manifest.
-    pub existed: bool,
-    /// The layers of the environment.
     pub layers: Vec<PublishedLayer>,
-    /// The overlays and the payload.
     pub overlays: Vec<PublishedLayer>,
-    /// The job.
     pub job: Job,
     /// How long packing and sending took.
     pub elapsed: Duration,
 }
 
-/// Why a submission failed.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say what each variant means")]
 pub enum SubmitError {
     #[error(transparent)]
     Assemble(#[from] assemble::AssembleError),
@@ -98,7 +81,7 @@ pub enum SubmitError {
 }
 
 /// Publishes `environment` and what `request` adds. Calls `progress` with the bytes of files that are done.
-pub fn submit(
+pub(crate) fn submit(
     environment: &Environment,
     publisher: &Publisher<'_>,
     options: &assemble::Options,
@@ -114,11 +97,10 @@ pub fn submit(
     let compilers = Compilers::of(&environment.python);
     let packer = Packer::new(environment, &compilers, options.level);
     let submitter = Submitter { environment, packer, publisher };
-    let (layers, manifest, published) = submitter.publish(&plan.layers, &request.entry, progress)?;
+    let (layers, manifest, id) = submitter.publish(&plan.layers, &request.entry, progress)?;
     let overlays = submitter.pack_and_send(&plan.overlays, &|_| {})?;
-    let job = make_job(environment, publisher.store, &published.id, &overlays, request, options);
-    let PublishedManifest { id, existed } = published;
-    Ok(Submission { manifest, id, existed, layers, overlays, job, elapsed: start.elapsed() })
+    let job = make_job(environment, publisher.store, &id, &overlays, request, options);
+    Ok(Submission { manifest, id, layers, overlays, job, elapsed: start.elapsed() })
 }
 
 struct Submitter<'a> {
@@ -134,7 +116,7 @@ impl Submitter<'_> {
         plans: &[LayerPlan<'_>],
         entry: &EntryRequest,
         progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<(Vec<PublishedLayer>, Manifest, PublishedManifest), SubmitError> {
+    ) -> Result<(Vec<PublishedLayer>, Manifest, Digest), SubmitError> {
         let mut layers = self.pack_and_send(plans, progress)?;
         let mut again = 0;
         loop {
@@ -171,7 +153,7 @@ impl Submitter<'_> {
 }
 
 /// Bytes of all files of the environment's layers: the total of [`submit`]'s progress.
-pub fn total_size(environment: &Environment) -> u64 {
+pub(crate) fn total_size(environment: &Environment) -> u64 {
     let files = environment.distributions.iter().flat_map(|d| &d.files).chain(&environment.unowned);
     files.map(|f| f.size).sum()
 }

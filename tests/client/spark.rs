@@ -8,7 +8,7 @@ use std::process::Command;
 use cpack_test::process::Server;
 use cpack_test::programs::{World, cluster_pack, installed, text, utf8};
 use cpack_test::seaweed::{BUCKET, Seaweed, credentials};
-use cpack_test::{cached, free_port, hadoop};
+use cpack_test::{cached, free_port, jvm};
 
 use super::library::unittest;
 use super::wheel::{Environment, PYTHON, with_client};
@@ -185,5 +185,5 @@ fn sessions_of_the_client_run_on_a_standalone_cluster() {
 /// What Spark reads S3 with.
 fn jars() -> PathBuf {
     const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/spark/pom.xml");
-    cached("spark-s3-jars-1", |place| hadoop::copy_jars(Path::new(SOURCE), place))
+    cached("spark-s3-jars-1", |place| jvm::copy_jars(Path::new(SOURCE), place))
 }

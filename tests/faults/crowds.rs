@@ -1,5 +1,5 @@
-//! Many at once: starts that share layers, a clean-up that never stops, holders that stand still, locks that lie, other
-//! users, and whoever prepared a cache to be found.
+//! Many processes at once: starts that share layers, a clean-up that never stops, holders that stand still, locks that lie,
+//! other users, and caches that an attacker prepared.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, FileTimes, Permissions};
@@ -112,8 +112,8 @@ fn locks_that_exclude_nobody_cost_work_alone() {
     }
 }
 
-/// A start that stands still in the last instant before Python, with nothing in `/proc` that names its environment and a
-/// lease that excludes nobody: clean-up must notice that locks prove nothing there.
+/// A start stands still just before `exec`: nothing in `/proc` names its environment, and its lease excludes no other process.
+/// Clean-up must notice that locks prove nothing on this file system.
 #[test]
 fn locks_that_exclude_nobody_let_clean_up_take_nothing() {
     let world = World::with(crate::boot(), &packages(), |_| {});
@@ -200,7 +200,7 @@ fn a_holder_that_stands_still_anywhere_is_overtaken() {
     }
 }
 
-/// Whoever cleans up and whoever builds stand still where the other does not see them: an environment keeps its layers.
+/// A clean-up and a start each stand still at a point that the other cannot see. The environment keeps its layers.
 #[test]
 fn clean_up_leaves_what_is_linked_behind_its_back() {
     let world = World::with(crate::boot(), &packages(), |_| {});

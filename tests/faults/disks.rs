@@ -214,7 +214,7 @@ fn few_descriptors_long_names_and_odd_homes_stop_nobody_for_good() {
         let script = format!("ulimit -n {limit}; exec \"$0\" -c '{CODE}'");
         let mut command = world.command_of(Path::new("/bin/sh"), &["-c", &script]);
         let output = command.arg(world.path("env-python")).env_remove("CPACK_METRICS").output().expect("starts");
-        // Below a dozen Python itself does not start: whatever it says, it is not this program that half works.
+        // With fewer than a dozen descriptors Python itself does not start, whatever it prints.
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() || !error.contains("internal fault"), "{limit}: {error}");
         check(&world.cache());

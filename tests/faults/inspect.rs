@@ -87,7 +87,7 @@ fn check_tree(root: &Path, tree: &Path) {
         assert_eq!(strange, None, "{shown}");
     }
     closed(tree, false);
-    // The top directory may be open: of a process that was killed between renaming and closing it.
+    // The top directory may be writable, if a start was killed between renaming it and taking the permission away.
     for entry in entries(tree) {
         if entry.is_dir() && !entry.is_symlink() && !entry.ends_with(".cpack") {
             closed_to_others(tree, &entry);

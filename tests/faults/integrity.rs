@@ -215,7 +215,7 @@ fn real_starts_refuse_flipped_and_cut_objects_before_python_runs() {
     assert!(world.path("tmp/ran").exists(), "the mark is none");
 }
 
-/// Runs a command that a flipped bit may make stand still. None: it did, and was killed.
+/// Runs a command that may hang because of a flipped bit. Kills it after 20 seconds and returns `None`.
 fn output_in_time(command: &mut Command) -> Option<Output> {
     let mut child = spawn(command);
     let until = Instant::now() + Duration::from_secs(20);
@@ -230,8 +230,8 @@ fn output_in_time(command: &mut Command) -> Option<Output> {
     Some(child.wait_with_output().expect("ends"))
 }
 
-/// The executable before the job is what the kernel runs: nobody can refuse it. What it may not do is to leave something
-/// that the next start trusts, or to say that all is well where it is not.
+/// The kernel runs the executable before the job, damaged or not. It must leave nothing that the next start trusts, and must
+/// not succeed if something is wrong.
 #[test]
 fn a_launcher_whose_executable_is_damaged_leaves_nothing_wrong() {
     let part = Part::new("flipped bits of a launcher's executable", 16);

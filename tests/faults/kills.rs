@@ -75,7 +75,7 @@ impl Bed<'_> {
             Deed::CleanAll => &["--cpack", "gc", "--all"],
         };
         let mut command = self.world.command(arguments);
-        // There is one place for a cache, so that nobody escapes to another.
+        // There is only one place for a cache.
         command.env("CPACK_THREADS", "2").env_remove("CPACK_METRICS");
         command.env("HOME", "/").env("TMPDIR", "/").current_dir("/");
         if deed == Deed::Writable {
@@ -347,7 +347,7 @@ fn uploads_and_packs_that_are_killed_leave_nothing_that_is_used() {
     assert_eq!(entries(&site.store().join("tmp")), [] as [std::path::PathBuf; 0]);
 }
 
-/// Whatever chance does: somebody is killed while he writes to the store.
+/// Kills a client while it writes to the store.
 fn kill_a_writer(site: &Site, deed: &[&str]) {
     site.install("beta", "0.9", 2999);
     let mut writer = site.pack(deed);

@@ -1,4 +1,4 @@
-//! Nothing torn, nothing lost, nobody let in: what nodes, networks and people do to environments, done on purpose.
+//! Damages and attacks environments on purpose, and checks that nothing is torn, lost or let in.
 //!
 //! | module | part |
 //! | --- | --- |
@@ -11,8 +11,8 @@
 //! | `secrets` | planted credentials, payloads of other digests, jobs that aim outside the cache |
 //! | `integrity` | flipped bits and truncations of everything that is shipped: refused before anything runs |
 //!
-//! `CPACK_FAULT_ROUNDS` makes a soak of it (1,000 and more), `CPACK_FAULT_SEED` repeats a run: each part prints its seed
-//! and how long it took. What is started has fail points (feature `faults`), which the shipped programs have not.
+//! `CPACK_FAULT_ROUNDS` of 1,000 and more makes a soak test. `CPACK_FAULT_SEED` repeats a run: each part prints its seed and its
+//! time. The tested programs have fail points (feature `faults`); the shipped ones do not.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "tests report by panicking")]
 

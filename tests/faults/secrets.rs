@@ -21,7 +21,7 @@ use crate::site::Site;
 /// In every planted secret, and in nothing else.
 const MARK: &str = "PLANTED";
 
-/// Variables whose values are nobody's business.
+/// Variables with secret values.
 const SECRETS: [&str; 9] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -212,7 +212,7 @@ fn a_payload_runs_only_if_it_is_the_one_that_the_job_names() {
     assert!(good.exists() && !evil.exists(), "the right one did not run");
 }
 
-/// Makes something of a job that nobody means well.
+/// Makes a job malicious.
 type ChangeJob<'a> = &'a dyn Fn(&mut Job);
 
 #[test]

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::site::{LARGE, PROBE, Site, complaint, environment, whole};
 
-/// More requests than this were made by somebody who tried again: one for each range in flight, and the first.
+/// The most requests without a retry: one for each range in flight, and the first.
 const AT_ONCE: u64 = 10;
 
 impl Site {

@@ -1,4 +1,4 @@
-//! What publishing promises on stores on the network: whole at every instant, whoever else is there.
+//! Publishing to stores on the network: what is published is whole at every instant, beside other clients and prunes.
 
 use std::process::Stdio;
 use std::thread;

@@ -189,7 +189,7 @@ impl Start<'_> {
 /// Whether a script is for Python.
 fn is_python(script: &[u8]) -> bool {
     let first = script.split(|b| *b == b'\n').next().unwrap_or_default();
-    let names_python = first.starts_with(b"#!") && first.windows(6).any(|part| part == b"python");
+    let names_python = first.starts_with(b"#!") && memchr::memmem::find(first, b"python").is_some();
     names_python || script.starts_with(b"#!/bin/sh\n'''exec'")
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Format 1. Unknown fields are ignored. Times are in seconds, sizes in bytes. No field names a directory or a host.
 
+use cluster_pack::cli::PHASES;
 use serde::{Deserialize, Serialize};
 
 use crate::spread::Spread;
@@ -159,6 +160,29 @@ pub(crate) struct Waterfall {
     pub(crate) seconds: f64,
     /// Of `cpack-boot`, of its threads, of Python.
     pub(crate) lanes: Vec<Lane>,
+}
+
+/// The phases of cold, second and warm starts, in order, with the name that people read.
+pub(crate) fn phase_rows(report: &Report) -> Vec<(&str, String, [Option<&Spread>; 3])> {
+    let kinds = [&report.cold, &report.second, &report.warm];
+    let mut names: Vec<&str> = kinds.iter().flat_map(|k| &k.phases).map(|(name, _)| name.as_str()).collect();
+    // Those of Python come last.
+    let order = |name: &str| {
+        let phase = PHASES.iter().position(|known| *known == name);
+        phase.unwrap_or(PHASES.len() + usize::from(name == "command"))
+    };
+    names.sort_by_key(|name| order(name));
+    names.dedup();
+    let row = |name| {
+        let label = match name {
+            "interpreter" => "interpreter start".to_owned(),
+            "command" => "command, its imports included".to_owned(),
+            _ => format!("boot: {name}"),
+        };
+        let cells = kinds.map(|k| k.phases.iter().find(|(found, _)| found == name).map(|(_, spread)| spread));
+        (name, label, cells)
+    };
+    names.into_iter().map(row).collect()
 }
 
 impl Starts {

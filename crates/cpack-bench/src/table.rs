@@ -1,7 +1,7 @@
 //! Shows a report on the terminal.
 
 use crate::page::seconds;
-use crate::report::{Report, Starts};
+use crate::report::{Report, Starts, phase_rows};
 use crate::spread::Spread;
 use cluster_pack::cli::{bytes, count, table};
 
@@ -45,17 +45,9 @@ fn starts(report: &Report) -> String {
 
 fn phases(report: &Report) -> String {
     let mut rows = vec![["Phase of a start", "cold", "second container", "warm"].map(str::to_owned).to_vec()];
-    let kinds = [&report.cold, &report.second, &report.warm];
-    let cell = |starts: &Starts, name: &str| {
-        starts.phases.iter().find(|(found, _)| found == name).map_or_else(|| "–".into(), |(_, s)| shown(s))
-    };
-    for (name, _) in &report.cold.phases {
-        let label = match name.as_str() {
-            "interpreter" => "interpreter start".to_owned(),
-            "command" => "command, its imports included".to_owned(),
-            name => format!("boot: {name}"),
-        };
-        rows.push(std::iter::once(label).chain(kinds.iter().map(|k| cell(k, name))).collect());
+    let cell = |spread: Option<&Spread>| spread.map_or_else(|| "–".into(), shown);
+    for (name, label, cells) in phase_rows(report) {
+        rows.push(std::iter::once(label).chain(cells.map(cell)).collect());
         if name == "extract" {
             let work = report.cold.work.iter();
             rows.extend(work.map(|(kind, s)| vec![format!("  {kind}, all threads"), shown(s), "–".into(), "–".into()]));

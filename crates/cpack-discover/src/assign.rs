@@ -1,9 +1,9 @@
-//! Gives each file to one distribution, to nobody, or leaves it out. Pure, but for the files that it asks for.
+//! Assigns each file to a distribution, to the unowned files, or leaves it out. Pure except for [`Rules::read`].
 //!
-//! A file that one distribution lists is its own. One that several list belongs to the first by name whose RECORD has
-//! the hash of the file, else to nobody. A file that nobody lists belongs to the distribution in whose metadata folder
-//! it is, or to one without a list that has modules of its name. Byte-code in `__pycache__` goes with its source; that
-//! of other interpreters, of other optimisation levels and without a source is left out: an importer would ignore it or
+//! A file that one distribution lists belongs to it. A file that several list belongs to the first by name whose RECORD has
+//! the file's hash; without any it is unowned. A file that none lists belongs to the distribution in whose metadata folder it
+//! is, or to a distribution without a list whose modules have its name. Byte-code in `__pycache__` belongs to the owner of its
+//! source. Byte-code of other interpreters or optimisation levels, or without source, is left out: importers ignore it, or
 //! the packer compiles it again.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -12,28 +12,26 @@ use crate::record;
 
 use super::installed::{Installed, Inventory};
 use super::model::{Contested, FileStat, Finding, FindingKind};
-use super::tree::below;
+use super::prefix_files::below;
 
-/// Whose a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner {
-    /// The distribution with this index.
+    /// The index of the distribution.
     Distribution(u32),
-    /// Nobody's.
-    Nobody,
-    /// It is not packed.
+    Unowned,
+    /// Not packed.
     LeftOut,
 }
 
-/// What is needed beside files and metadata.
+/// The inputs of [`assign`] beside files and metadata.
 pub(super) struct Rules<'a> {
-    /// Whether a file that no distribution owns is part of the installation, not of the environment's content.
+    /// Whether an unowned file is not packed because it is the virtual environment's own.
     pub(super) left_out: &'a dyn Fn(&FileStat) -> bool,
-    /// The bytes of a file.
+    /// Reads a file.
     pub(super) read: &'a dyn Fn(&FileStat) -> Option<Vec<u8>>,
-    /// What is between name and `.pyc` in this interpreter's byte-code.
+    /// The part between name and `.pyc` in this interpreter's byte-code.
     pub(super) cache_tag: &'a str,
-    /// Links that are there and lead to folders outside.
+    /// Links to folders outside the environment, which are not missing files.
     pub(super) outside: &'a HashSet<&'a [u8]>,
 }
 
@@ -44,14 +42,14 @@ pub(super) struct Assigned {
     pub(super) owners: Vec<Owner>,
     pub(super) contested: Vec<Contested>,
     pub(super) findings: Vec<Finding>,
-    /// For each distribution and each file of it that RECORD describes: the index of the file, and of the claim.
+    /// The files of each distribution that its RECORD describes: the indexes of the file and of the claim.
     pub(super) described: Vec<Vec<(u32, u32)>>,
 }
 
-/// Assigns `files`, which are in the order of their paths.
+/// Assigns `files`, which are sorted by path.
 pub(super) fn assign(files: &[FileStat], inventory: &Inventory, rules: &Rules<'_>) -> Assigned {
     let index: HashMap<&[u8], u32> = files.iter().map(|f| f.path.as_bytes()).zip(0u32..).collect();
-    let mut assigned = Assigned { owners: vec![Owner::Nobody; files.len()], ..Assigned::default() };
+    let mut assigned = Assigned { owners: vec![Owner::Unowned; files.len()], ..Assigned::default() };
     let contests = collect_claims(&index, inventory, rules.outside, &mut assigned);
     for (at, claimants) in &contests {
         if let Some(file) = files.get(*at as usize) {
@@ -59,14 +57,14 @@ pub(super) fn assign(files: &[FileStat], inventory: &Inventory, rules: &Rules<'_
         }
     }
     for described in &mut assigned.described {
-        // The content of these was compared already.
+        // The content of contested files was compared already.
         described.retain(|(file, _)| !contests.contains_key(file));
     }
     assign_territories(files, inventory, &mut assigned);
     for (i, file) in files.iter().enumerate() {
         let owner = assigned.owners.get(i).copied().unwrap_or(Owner::LeftOut);
         let owner = match cached_source(file.path.as_bytes(), rules.cache_tag) {
-            Cached::No if owner == Owner::Nobody && (rules.left_out)(file) => Owner::LeftOut,
+            Cached::No if owner == Owner::Unowned && (rules.left_out)(file) => Owner::LeftOut,
             Cached::No => owner,
             Cached::Ignored => Owner::LeftOut,
             Cached::Of(source) => match index.get(source.as_slice()) {
@@ -84,16 +82,16 @@ pub(super) fn assign(files: &[FileStat], inventory: &Inventory, rules: &Rules<'_
 fn source_owner(source: u32, files: &[FileStat], assigned: &Assigned, rules: &Rules<'_>) -> Owner {
     let at = source as usize;
     match (assigned.owners.get(at), files.get(at)) {
-        (Some(Owner::Nobody), Some(file)) if (rules.left_out)(file) => Owner::LeftOut,
+        (Some(Owner::Unowned), Some(file)) if (rules.left_out)(file) => Owner::LeftOut,
         (Some(owner), _) => *owner,
         (None, _) => Owner::LeftOut,
     }
 }
 
-/// Files that several distributions list, each claimant with its index and that of its claim.
+/// Files that several distributions list: the indexes of each distribution and of its claim.
 type Contests = BTreeMap<u32, Vec<(u32, u32)>>;
 
-/// Gives files with one claimant to it, and collects the others.
+/// Assigns files that one distribution lists, and returns those that several list.
 fn collect_claims(
     index: &HashMap<&[u8], u32>,
     inventory: &Inventory,
@@ -144,7 +142,7 @@ fn missing_files(installed: &Installed, missing: &[&[u8]]) -> Option<Finding> {
     Some(Finding::new(FindingKind::MissingFiles, message))
 }
 
-/// Decides who gets a file that several list.
+/// Assigns a file that several distributions list.
 fn settle_contest(
     (at, file): (u32, &FileStat),
     claimants: &[(u32, u32)],
@@ -168,7 +166,7 @@ fn settle_contest(
         matching: matching.iter().map(name).collect(),
         claimants: claimants.iter().map(|(d, _)| name(d)).collect(),
     };
-    let owner = matching.first().map_or(Owner::Nobody, |d| Owner::Distribution(*d));
+    let owner = matching.first().map_or(Owner::Unowned, |d| Owner::Distribution(*d));
     if let Some(slot) = assigned.owners.get_mut(at as usize) {
         *slot = owner;
     }
@@ -181,7 +179,7 @@ fn contest_finding(contested: &Contested) -> Option<Finding> {
     let message = match contested.matching.as_slice() {
         matching if matching.len() == contested.claimants.len() => return None,
         [] => format!(
-            "{}: claimed by {claimants}, with the content of none; packed as a file that nobody owns",
+            "{}: claimed by {claimants}, with the content of none; packed as a file that no distribution owns",
             contested.path
         ),
         [winner, ..] => {
@@ -191,7 +189,7 @@ fn contest_finding(contested: &Contested) -> Option<Finding> {
     Some(Finding::new(FindingKind::Contested, message))
 }
 
-/// Gives files that nobody lists to those in whose territory they are, and leaves out what was removed by half.
+/// Assigns files that none lists to the distribution in whose territory they are, and leaves leftovers out.
 fn assign_territories(files: &[FileStat], inventory: &Inventory, assigned: &mut Assigned) {
     let owned = inventory.installed.iter().zip(0u32..);
     let territories = owned.flat_map(|(i, d)| i.territory.iter().map(move |t| (t, Owner::Distribution(d))));
@@ -206,7 +204,7 @@ fn assign_territories(files: &[FileStat], inventory: &Inventory, assigned: &mut 
             let rest = path.get(territory.len()..).unwrap_or_default();
             let inside = rest.is_empty() || below(path, territory).is_some();
             let module = rest.first() == Some(&b'.') && !rest.contains(&b'/');
-            if let Some(slot @ Owner::Nobody) = assigned.owners.get_mut(at)
+            if let Some(slot @ Owner::Unowned) = assigned.owners.get_mut(at)
                 && (inside || module)
             {
                 *slot = owner;
@@ -215,7 +213,7 @@ fn assign_territories(files: &[FileStat], inventory: &Inventory, assigned: &mut 
     }
 }
 
-/// What a path is to the importer's cache.
+/// Whether a path is byte-code in `__pycache__`.
 #[derive(Debug, PartialEq, Eq)]
 enum Cached {
     /// Not in a `__pycache__`.
@@ -244,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn byte_code_knows_its_source() {
+    fn cached_source_of_byte_code() {
         for (path, expected) in [
             ("a/__pycache__/b.cpython-311.pyc", Cached::Of(b"a/b.py".to_vec())),
             ("__pycache__/b.c.cpython-311.pyc", Cached::Of(b"b.c.py".to_vec())),

@@ -1,7 +1,7 @@
-//! What shared libraries and programs need: other libraries, places to look for them, and a least glibc.
+//! Reads which libraries, run paths and glibc ELF files need.
 //!
-//! Only headers, the dynamic segment and the strings that it names are read, whatever the size of the file. Files are read
-//! only when their distribution is packed anew; the caller keeps what was learned.
+//! Only headers, the dynamic segment and its strings are read, whatever the size of the file. Files are read only when their
+//! distribution is packed anew; the caller keeps the result.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -15,33 +15,33 @@ use object::read::elf::{Dyn as _, FileHeader, ProgramHeader as _};
 use object::read::{ReadCache, ReadRef, StringTable};
 use rayon::prelude::*;
 
-use super::tree::join_normalised;
+use super::prefix_files::join_normalised;
 
-/// Longest chain of version records that is followed; libraries have one record per library that they need.
+/// The longest chain of version records that is followed. A library has one record for each library that it needs.
 const MAX_RECORDS: usize = 1 << 16;
 
-/// What one ELF file needs.
+/// The needs of one ELF file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ElfFacts {
-    /// Names of the libraries that it needs (`DT_NEEDED`).
-    pub needed: Vec<String>,
-    /// Where it looks for them (`DT_RUNPATH`, else `DT_RPATH`), as written: `$ORIGIN/../lib`.
-    pub run_paths: Vec<String>,
-    /// The newest glibc whose symbols it needs: major and minor version.
-    pub glibc: Option<(u32, u32)>,
+struct ElfFacts {
+    /// `DT_NEEDED`: names of libraries.
+    needed: Vec<String>,
+    /// `DT_RUNPATH`, else `DT_RPATH`, as written: `$ORIGIN/../lib`.
+    run_paths: Vec<String>,
+    /// The major and minor version of the newest glibc whose symbols it needs.
+    glibc: Option<(u32, u32)>,
 }
 
-/// What the ELF files of one layer need that the layer does not have.
+/// What the ELF files of a layer need from outside the layer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LayerNeeds {
-    /// Directories in the environment in which libraries are looked for that are not in the layer, sorted.
+    /// Sorted directories of the environment in which libraries outside the layer are looked for.
     pub run_paths: Vec<String>,
-    /// The newest glibc whose symbols are needed, e.g. `2.17`.
+    /// The least glibc, e.g. `2.17`.
     pub glibc: Option<String>,
 }
 
-/// Reads the facts of a file; none where it is not an ELF file or is damaged.
-pub fn read(path: &Path) -> io::Result<Option<ElfFacts>> {
+/// Reads the needs of a file. `None` if it is not an ELF file or is damaged.
+fn read(path: &Path) -> io::Result<Option<ElfFacts>> {
     let mut file = File::open(path)?;
     let mut start = [0; 20];
     if let Err(error) = file.read_exact(&mut start) {
@@ -56,7 +56,6 @@ pub fn read(path: &Path) -> io::Result<Option<ElfFacts>> {
     Ok(if is_64 { facts::<FileHeader64<Endianness>, _>(&cache) } else { facts::<FileHeader32<Endianness>, _>(&cache) })
 }
 
-/// The facts of the ELF file `data`.
 fn facts<'data, H, R>(data: R) -> Option<ElfFacts>
 where
     H: FileHeader<Endian = Endianness>,
@@ -69,12 +68,11 @@ where
     let Some(dynamic) = dynamic else { return Some(ElfFacts::default()) };
     let value = |tag| dynamic.iter().find(|entry| entry.tag(endian) == tag).map(|entry| entry.val(endian));
     let offset = |address: u64| {
-        let (start, size) = segments.iter().filter(|s| s.p_type(endian) == elf::PT_LOAD).find_map(|segment| {
+        segments.iter().filter(|s| s.p_type(endian) == elf::PT_LOAD).find_map(|segment| {
             let (start, size) = (segment.p_vaddr(endian).into(), segment.p_filesz(endian).into());
             let within = address.checked_sub(start).filter(|within| *within < size)?;
             Some((segment.p_offset(endian).into() + within, size - within))
-        })?;
-        Some((start, size))
+        })
     };
     let (strings, room) = offset(value(elf::DT_STRTAB)?)?;
     let length = value(elf::DT_STRSZ).map_or(room, Into::into).min(room);
@@ -99,7 +97,7 @@ where
     })
 }
 
-/// The names of the symbol versions that a file needs: a list of records for libraries, each with a list for versions.
+/// The names of the symbol versions that a file needs. ELF has a list of libraries, each with a list of versions.
 fn version_names<'data, R: ReadRef<'data>>(
     data: R,
     endian: Endianness,
@@ -127,10 +125,10 @@ fn version_names<'data, R: ReadRef<'data>>(
     names
 }
 
-/// `GLIBC_2.17` as numbers. Other libraries have names of their own.
+/// Parses `GLIBC_2.17`. `None` for versions of other libraries.
 fn glibc_version(name: &str) -> Option<(u32, u32)> {
     let version = match name.strip_prefix("GLIBC_")? {
-        // A property of the file, understood since 2.36.
+        // Relative relocations, which glibc supports since 2.36.
         "ABI_DT_RELR" => return Some((2, 36)),
         version => version,
     };
@@ -138,9 +136,9 @@ fn glibc_version(name: &str) -> Option<(u32, u32)> {
     Some((parts.next()??, parts.next()??))
 }
 
-/// The directory in the environment that a run path of the file at `path` names; none where that is outside, or does not
-/// depend on where the file is.
-pub fn run_directory(path: &SafePath, run_path: &str) -> Option<SafePath> {
+/// The directory of the environment that a run path of the file at `path` names. `None` if it is outside the environment or
+/// does not start with `$ORIGIN`.
+fn run_directory(path: &SafePath, run_path: &str) -> Option<SafePath> {
     let rest = run_path.strip_prefix("$ORIGIN").or(run_path.strip_prefix("${ORIGIN}"))?;
     if !rest.is_empty() && !rest.starts_with('/') {
         return None;
@@ -150,8 +148,8 @@ pub fn run_directory(path: &SafePath, run_path: &str) -> Option<SafePath> {
     SafePath::new(&join_normalised(folder, rest.as_bytes())?).ok()
 }
 
-/// What a layer of `files`, each with where it is on disk, needs of other layers. Files that are neither named like shared
-/// libraries nor executable, and what cannot be read, need nothing.
+/// The needs of a layer. Each file is a path, whether it is executable, and its path on disk. Files that are neither
+/// executable nor named like shared libraries, and files that cannot be read, are ignored.
 pub fn layer_needs<'a>(files: impl IntoIterator<Item = (&'a SafePath, bool, PathBuf)>) -> LayerNeeds {
     let candidates: Vec<(&SafePath, PathBuf)> = files
         .into_iter()
@@ -201,7 +199,7 @@ mod tests {
     use std::process::Command;
 
     #[test]
-    fn run_paths_lead_into_the_environment() {
+    fn run_directory_is_in_the_environment() {
         let path = SafePath::new(b"lib/site/torch/lib/libtorch.so").expect("safe");
         for (run_path, expected) in [
             ("$ORIGIN", Some("lib/site/torch/lib")),
@@ -217,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn glibc_versions_are_numbers() {
+    fn glibc_version_is_parsed() {
         for (name, version) in [
             ("GLIBC_2.17", Some((2, 17))),
             ("GLIBC_2.2.5", Some((2, 2))),
@@ -243,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_needs_the_directories_of_libraries_that_it_lacks() {
+    fn layer_needs_directories_of_libraries_that_it_lacks() {
         let directory = tempfile::tempdir().expect("a directory");
         let root = directory.path();
         let base = compile(
@@ -303,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn the_test_itself_is_an_executable() {
+    fn layer_needs_of_executables_without_library_names() {
         let own = std::env::current_exe().expect("a path");
         let path = SafePath::new(b"bin/test").expect("safe");
         assert!(layer_needs([(&path, true, own.clone())]).glibc.is_some());

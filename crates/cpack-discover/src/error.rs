@@ -1,44 +1,20 @@
-//! Why an environment cannot be discovered.
+//! Errors of discovery.
 
 use std::io;
 use std::path::PathBuf;
 
 /// Why an environment cannot be discovered. Every message is one line that names the path and what to do.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what each variant means")]
 pub enum DiscoverError {
-    /// The path is no environment.
     #[error("{path} is no Python environment: {reason}", path = path.display())]
-    NotAnEnvironment {
-        /// The path, as the user named it.
-        path: PathBuf,
-        /// What is missing, and what to do.
-        reason: String,
-    },
-    /// No environment is active, and no `python3` is on `PATH`.
+    NotAnEnvironment { path: PathBuf, reason: String },
     #[error("no Python environment is active: activate one, or name it with --venv")]
     NothingActive,
-    /// The interpreter cannot be run.
     #[error("{path} cannot be run: {reason}", path = path.display())]
-    Interpreter {
-        /// The interpreter.
-        path: PathBuf,
-        /// Why, and what to do.
-        reason: String,
-    },
-    /// The interpreter is not one that can be packed for.
+    Interpreter { path: PathBuf, reason: String },
     #[error("{path} is {found}: only CPython 3.9 and later are supported", path = path.display())]
-    Unsupported {
-        /// The interpreter.
-        path: PathBuf,
-        /// Implementation and version.
-        found: String,
-    },
-    /// A directory or file of the environment cannot be read.
+    Unsupported { path: PathBuf, found: String },
     #[error("cannot read {path}", path = path.display())]
-    Read {
-        /// The path.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Read { path: PathBuf, source: io::Error },
 }

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::{DiscoverOptions, Environment, FindingKind, PythonInfo, PythonKind, discover};
+use super::{DiscoverOptions, Environment, PythonInfo, discover};
+use crate::model::{FindingKind, PythonKind};
 use crate::record;
 
-/// Where modules are in the environments made here.
+/// The site-packages of these environments.
 pub(super) const SITE: &str = "lib/python3.11/site-packages";
 
 /// An environment that is deleted with the value.
@@ -75,18 +76,18 @@ impl Fixture {
         self.module(&format!("{info}/RECORD"), &rows);
     }
 
-    /// Discovers it, as an environment of CPython 3.11.
+    /// Discovers it as an environment of CPython 3.11.
     pub(super) fn discover(&self) -> Environment {
         discover(&self.prefix(), &self.options()).expect("an environment")
     }
 
-    /// Options with which the interpreter is not run.
+    /// With these options the interpreter is not run.
     pub(super) fn options(&self) -> DiscoverOptions {
         DiscoverOptions { cache_dir: self.directory.path().join("cache"), python: Some(python(&self.prefix())) }
     }
 }
 
-/// Facts of an interpreter that is not there.
+/// An interpreter that does not exist.
 pub(super) fn python(prefix: &Path) -> PythonInfo {
     PythonInfo {
         version: "3.11.7".into(),
@@ -114,7 +115,7 @@ pub(super) fn files(environment: &Environment, name: &str) -> Vec<String> {
 
 /// Paths, those in site-packages shortened.
 pub(super) fn shortened(files: &[super::FileStat]) -> Vec<String> {
-    let text = |path: &super::SafePath| String::from_utf8_lossy(path.as_bytes()).into_owned();
+    let text = |path: &cpack_format::SafePath| String::from_utf8_lossy(path.as_bytes()).into_owned();
     files.iter().map(|f| text(&f.path)).map(|p| p.strip_prefix(&format!("{SITE}/")).unwrap_or(&p).to_owned()).collect()
 }
 
@@ -123,7 +124,7 @@ pub(super) fn findings(environment: &Environment, kind: FindingKind) -> Vec<&str
     environment.warnings.iter().filter(|w| w.kind == kind).map(|w| w.message.as_str()).collect()
 }
 
-/// Sets when a file was changed, in seconds from now.
+/// Sets the `mtime` of a file, in seconds from now.
 pub(super) fn touch(path: &Path, seconds: i64) {
     let now = std::time::SystemTime::now();
     let delta = std::time::Duration::from_secs(seconds.unsigned_abs());

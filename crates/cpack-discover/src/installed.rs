@@ -1,4 +1,4 @@
-//! Reads what installers wrote beside the modules: `.dist-info`, `.egg-info` and `.egg`.
+//! Reads the metadata that installers wrote: `.dist-info`, `.egg-info` and `.egg`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -11,53 +11,52 @@ use rayon::prelude::*;
 
 use super::metadata::{self, Headers, normalise};
 use super::model::{DirectUrl, EntryPoint, Finding, FindingKind};
-use super::tree::{Site, Tree, below};
+use super::prefix_files::{PrefixFiles, Site, below};
 use super::walk;
 use crate::record::{self, Row};
 
-/// A file that a distribution says it installed.
+/// A file that a distribution lists as its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Claim {
-    /// Where it is in the environment.
+    /// Relative to the environment.
     pub(super) path: Vec<u8>,
     /// `algorithm=digest`.
     pub(super) hash: Option<String>,
     pub(super) size: Option<u64>,
 }
 
-/// One project, as its metadata has it.
+/// The metadata of one distribution.
 #[derive(Debug)]
 pub(super) struct Installed {
     /// Name as PEP 503 normalises it.
     pub(super) name: String,
     pub(super) headers: Headers,
-    /// Its metadata: a directory or a file.
+    /// The directory or file of the metadata.
     pub(super) info: SafePath,
-    /// In which site it is.
+    /// The index of its site.
     pub(super) site: usize,
     pub(super) entry_points: Vec<EntryPoint>,
     pub(super) direct_url: Option<DirectUrl>,
     pub(super) tags: Vec<String>,
-    pub(super) installer: Option<String>,
-    /// What it lists.
     pub(super) claims: Vec<Claim>,
-    /// Folders and files that it owns if nobody lists them: its metadata, and its modules where it has no list.
+    /// Folders and files that it owns unless another distribution lists them: its metadata and, if it has no list, its
+    /// modules.
     pub(super) territory: Vec<Vec<u8>>,
-    /// When the list was written, in nanoseconds since 1970.
+    /// The time at which RECORD was written, in nanoseconds since 1970.
     pub(super) listed_ns: Option<i64>,
 }
 
-/// Everything that was found in the sites of `tree`.
+/// All metadata in the sites.
 #[derive(Debug, Default)]
 pub(super) struct Inventory {
     /// In the order of normalised names, each name once.
     pub(super) installed: Vec<Installed>,
-    /// Folders and files of what was removed by half: nobody's, and not packed.
+    /// Folders and files of interrupted uninstallations and of hidden or older versions. They are not packed.
     pub(super) leftovers: Vec<Vec<u8>>,
     pub(super) findings: Vec<Finding>,
 }
 
-/// Where metadata is, and what its files are named.
+/// The location and the files of one metadata directory or file.
 struct Info {
     path: Vec<u8>,
     site: usize,
@@ -66,20 +65,20 @@ struct Info {
     listed_ns: Option<i64>,
 }
 
-/// Reads the metadata of all projects, in parallel.
-pub(super) fn read(tree: &Tree, prefix: &Path, sites: &[Site], at: &[u8]) -> Inventory {
-    let (infos, mut inventory) = find(tree, prefix, sites, at);
+/// Reads the metadata of all distributions, in parallel.
+pub(super) fn read(found: &PrefixFiles, prefix: &Path, sites: &[Site], at: &[u8]) -> Inventory {
+    let (infos, mut inventory) = find(found, prefix, sites, at);
     let read: Vec<(Option<Installed>, Vec<Finding>)> =
         infos.par_iter().map(|info| read_one(info, sites.get(info.site), at)).collect();
     let mut installed: Vec<(Installed, usize)> = Vec::with_capacity(read.len());
-    let index = tree.index();
-    for (found, findings) in read {
+    let index = found.index();
+    for (distribution, findings) in read {
         inventory.findings.extend(findings);
-        let Some(found) = found else { continue };
-        let missing = found.claims.iter().filter(|c| !index.contains_key(c.path.as_slice())).count();
-        installed.push((found, missing));
+        let Some(distribution) = distribution else { continue };
+        let missing = distribution.claims.iter().filter(|c| !index.contains_key(c.path.as_slice())).count();
+        installed.push((distribution, missing));
     }
-    // Of two versions the one with fewer missing files is the real one, then the one written last.
+    // Of two versions the one with fewer missing files is kept, then the one that was written last.
     installed.sort_by(|(a, a_missing), (b, b_missing)| {
         let key = |i: &Installed, missing| (i.name.clone(), i.site, missing, std::cmp::Reverse(i.listed_ns));
         key(a, *a_missing).cmp(&key(b, *b_missing)).then_with(|| b.info.cmp(&a.info))
@@ -96,7 +95,7 @@ pub(super) fn read(tree: &Tree, prefix: &Path, sites: &[Site], at: &[u8]) -> Inv
                 }
                 inventory.leftovers.push(found.info.as_bytes().to_vec());
                 if kept.site != found.site {
-                    // Hidden by the site that comes first on the path.
+                    // The site that comes first on the path hides this one.
                     inventory.leftovers.extend(found.claims.into_iter().map(|claim| claim.path));
                 }
             }
@@ -107,11 +106,11 @@ pub(super) fn read(tree: &Tree, prefix: &Path, sites: &[Site], at: &[u8]) -> Inv
 }
 
 /// Finds metadata and leftovers among the files of the sites.
-fn find(tree: &Tree, prefix: &Path, sites: &[Site], at: &[u8]) -> (Vec<Info>, Inventory) {
+fn find(found: &PrefixFiles, prefix: &Path, sites: &[Site], at: &[u8]) -> (Vec<Info>, Inventory) {
     let mut infos: BTreeMap<Vec<u8>, Info> = BTreeMap::new();
     let mut inventory = Inventory::default();
-    let start = tree.files.partition_point(|f| f.path.as_bytes() < at);
-    for file in tree.files.iter().skip(start) {
+    let start = found.files.partition_point(|f| f.path.as_bytes() < at);
+    for file in found.files.iter().skip(start) {
         let Some(rest) = below(file.path.as_bytes(), at) else {
             if file.path.as_bytes().starts_with(at) { continue } else { break }
         };
@@ -133,7 +132,7 @@ fn find(tree: &Tree, prefix: &Path, sites: &[Site], at: &[u8]) -> (Vec<Info>, In
             _ => continue,
         };
         let info = infos.entry(folder).or_insert_with_key(|folder| {
-            let source = file.source.as_deref().map_or_else(|| prefix.join(&file.path), Path::to_owned);
+            let source = file.on_disk(prefix);
             let site = sites.iter().position(|s| source.starts_with(&s.dir)).unwrap_or(0);
             let dir = sites.get(site).map(|s| s.dir.as_path()).unwrap_or(prefix);
             let dir = dir.join(OsStr::from_bytes(folder));
@@ -155,7 +154,7 @@ fn leftover(path: &[u8]) -> Finding {
     Finding::new(FindingKind::Leftover, message)
 }
 
-/// The first component and what is below it.
+/// Splits a path after its first component.
 fn split(path: &[u8]) -> (&[u8], Option<&[u8]>) {
     match path.iter().position(|b| *b == b'/') {
         Some(at) => (path.get(..at).unwrap_or(path), path.get(at + 1..)),
@@ -185,7 +184,7 @@ fn read_one(info: &Info, site: Option<&Site>, at: &[u8]) -> (Option<Installed>, 
     let (listed, outside) = list(info, site, at, &file);
     if is_dist_info && headers.is_none() && listed.is_none() {
         let message = format!(
-            "{shown} has neither METADATA nor RECORD: what is left is packed as files that nobody owns; delete it or install again"
+            "{shown} has neither METADATA nor RECORD: its files are packed as files that no distribution owns; delete it or install it again"
         );
         return (None, vec![Finding::new(FindingKind::DamagedMetadata, message)]);
     }
@@ -206,7 +205,6 @@ fn read_one(info: &Info, site: Option<&Site>, at: &[u8]) -> (Option<Installed>, 
         entry_points: text("entry_points.txt").map(|t| metadata::entry_points(&t)).unwrap_or_default(),
         direct_url: file("direct_url.json").and_then(|bytes| metadata::direct_url(&bytes)),
         tags: file("WHEEL").map(|bytes| metadata::wheel_tags(&bytes)).unwrap_or_default(),
-        installer: text("INSTALLER").map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()),
         claims: listed.unwrap_or_default(),
         territory,
         listed_ns: info.listed_ns,
@@ -219,7 +217,7 @@ fn damage(shown: &str, is_dist_info: bool, headers: bool, listed: bool) -> Optio
         (_, false, _) => format!("{shown} has no readable metadata: its name is taken from the path; install it again"),
         (true, true, false) => {
             format!(
-                "{shown} has no readable RECORD: its files are told by its name and top_level.txt; install it again"
+                "{shown} has no readable RECORD: its files are guessed by its name and top_level.txt; install it again"
             )
         }
         _ => return None,
@@ -227,7 +225,7 @@ fn damage(shown: &str, is_dist_info: bool, headers: bool, listed: bool) -> Optio
     Some(Finding::new(FindingKind::DamagedMetadata, message))
 }
 
-/// The name of the metadata without its extension; of an `.egg`, that of the egg.
+/// The name of the metadata, or of the egg, without its extension.
 fn stem(path: &[u8]) -> String {
     let path = path.strip_suffix(b"/EGG-INFO").unwrap_or(path);
     let name = path.rsplit(|b| *b == b'/').next().unwrap_or(path);
@@ -235,7 +233,8 @@ fn stem(path: &[u8]) -> String {
     name.rsplit_once('.').map_or_else(|| name.to_string(), |(stem, _)| stem.to_owned())
 }
 
-/// What RECORD or `installed-files.txt` list, none where there is no list; and what they list outside the environment.
+/// The claims of RECORD or `installed-files.txt`, `None` without either, and a warning if they list files outside the
+/// environment.
 fn list(
     info: &Info,
     site: &Site,
@@ -273,8 +272,8 @@ fn list(
     (Some(claims), finding)
 }
 
-/// The metadata itself; the whole egg; without a list also modules of the names in `top_level.txt`, else of the
-/// project's own name.
+/// The whole egg; otherwise the metadata and, without a list of files, the modules in `top_level.txt` or of the
+/// distribution's own name.
 fn territory(info: &Info, at: &[u8], name: &str, listed: bool, top_level: Option<&str>) -> Vec<Vec<u8>> {
     if let Some(egg) = info.path.strip_suffix(b"/EGG-INFO") {
         return vec![egg.to_vec()];

@@ -1,11 +1,11 @@
-//! The small files of a `.dist-info` or `.egg-info`: METADATA, WHEEL, `entry_points.txt`, `direct_url.json`.
-//! All parsers take text and find nothing where it is damaged.
+//! Parsers of the small files of a `.dist-info` or `.egg-info`: METADATA, WHEEL, `entry_points.txt`, `direct_url.json`.
+//! They skip damaged parts.
 
 use serde::Deserialize;
 
 use super::model::{DirectUrl, EntryPoint};
 
-/// Normalises a name as PEP 503 says: lower case, runs of `-`, `_` and `.` are one `-`.
+/// Normalises a name as PEP 503 does: lower case, each run of `-`, `_` and `.` becomes one `-`.
 pub fn normalise(name: &str) -> String {
     let mut normal = String::with_capacity(name.len());
     for c in name.trim().chars() {
@@ -18,17 +18,16 @@ pub fn normalise(name: &str) -> String {
     normal
 }
 
-/// The headers of METADATA or PKG-INFO that matter here.
+/// The headers of METADATA or PKG-INFO that discovery needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Headers {
     pub(super) name: String,
     pub(super) version: String,
     pub(super) requires: Vec<String>,
-    pub(super) requires_python: Option<String>,
 }
 
 impl Headers {
-    /// Parses the headers, which end at the first empty line. None without a name.
+    /// Parses the headers up to the first empty line. `None` without a name.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let mut headers = Self::default();
         for (key, value) in fields(bytes) {
@@ -36,14 +35,13 @@ impl Headers {
                 "name" if headers.name.is_empty() => headers.name = value,
                 "version" if headers.version.is_empty() => headers.version = value,
                 "requires-dist" => headers.requires.push(value),
-                "requires-python" => headers.requires_python = Some(value),
                 _ => {}
             }
         }
         (!headers.name.is_empty()).then_some(headers)
     }
 
-    /// What the name of a `.dist-info` or `.egg-info` says: `name-version[-py3.11]`.
+    /// Parses the name of a `.dist-info` or `.egg-info`: `name-version[-py3.11]`.
     pub(super) fn from_file_name(stem: &str) -> Self {
         let mut parts = stem.splitn(3, '-');
         let name = parts.next().unwrap_or(stem).to_owned();
@@ -72,7 +70,6 @@ fn fields(bytes: &[u8]) -> Vec<(String, String)> {
     fields
 }
 
-/// The tags of WHEEL.
 pub(super) fn wheel_tags(bytes: &[u8]) -> Vec<String> {
     fields(bytes).into_iter().filter(|(key, _)| key.eq_ignore_ascii_case("tag")).map(|(_, value)| value).collect()
 }
@@ -93,10 +90,9 @@ fn sections(text: &str) -> impl Iterator<Item = (&str, &str)> {
 pub(super) fn entry_points(text: &str) -> Vec<EntryPoint> {
     let mut points: Vec<EntryPoint> = sections(text)
         .filter(|(section, _)| matches!(*section, "console_scripts" | "gui_scripts"))
-        .filter_map(|(section, line)| {
+        .filter_map(|(_, line)| {
             let (name, value) = line.split_once('=')?;
-            let gui = section == "gui_scripts";
-            Some(EntryPoint { name: name.trim().to_owned(), value: value.trim().to_owned(), gui })
+            Some(EntryPoint { name: name.trim().to_owned(), value: value.trim().to_owned() })
         })
         .collect();
     points.sort_unstable();
@@ -104,7 +100,7 @@ pub(super) fn entry_points(text: &str) -> Vec<EntryPoint> {
     points
 }
 
-/// The requirements of an `.egg-info`'s `requires.txt`, as `Requires-Dist` would have them.
+/// Converts an `.egg-info`'s `requires.txt` into values of `Requires-Dist`.
 pub(super) fn egg_requires(text: &str) -> Vec<String> {
     sections(text)
         .map(|(section, requirement)| {
@@ -119,20 +115,12 @@ pub(super) fn egg_requires(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// What `direct_url.json` says.
 pub(super) fn direct_url(bytes: &[u8]) -> Option<DirectUrl> {
     #[derive(Deserialize)]
     struct File {
         url: String,
         #[serde(default)]
-        vcs_info: Option<Vcs>,
-        #[serde(default)]
         dir_info: Option<Dir>,
-    }
-    #[derive(Deserialize)]
-    struct Vcs {
-        #[serde(default)]
-        commit_id: Option<String>,
     }
     #[derive(Deserialize)]
     struct Dir {
@@ -140,20 +128,16 @@ pub(super) fn direct_url(bytes: &[u8]) -> Option<DirectUrl> {
         editable: bool,
     }
     let file: File = serde_json::from_slice(bytes).ok()?;
-    Some(DirectUrl {
-        url: without_credentials(&file.url),
-        commit: file.vcs_info.and_then(|v| v.commit_id),
-        editable: file.dir_info.is_some_and(|d| d.editable),
-    })
+    Some(DirectUrl { url: without_credentials(&file.url), editable: file.dir_info.is_some_and(|d| d.editable) })
 }
 
-/// A URL without what stands before `@` in its authority.
+/// Removes user and password from a URL.
 pub fn without_credentials(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     match authority.rsplit_once('@') {
-        // `git+ssh://git@host` names a user everybody has.
+        // In `git+ssh://git@host` the user is no secret.
         Some(("git", _)) | None => url.to_owned(),
         Some((_, host)) => format!("{scheme}://{host}{path}"),
     }
@@ -178,7 +162,6 @@ mod tests {
         let headers = Headers::parse(text).expect("a name");
         assert_eq!((headers.name.as_str(), headers.version.as_str()), ("Zope.Interface", "5"));
         assert_eq!(headers.requires, ["a>=1 ; extra == 'x'"]);
-        assert_eq!(headers.requires_python.as_deref(), Some(">=3.8"));
         assert_eq!(Headers::parse(b"Version: 1\n"), None);
         let named = Headers::from_file_name("foo_bar-1.0-py3.11");
         assert_eq!((named.name.as_str(), named.version.as_str()), ("foo_bar", "1.0"));
@@ -187,9 +170,9 @@ mod tests {
     #[test]
     fn scripts_of_both_groups_are_found() {
         let text = "[console_scripts]\n# no\nb = m:f [extra]\na=m.n:g\n\n[gui_scripts]\nw = m:w\n[x.plugins]\nz = m\n";
-        let found: Vec<_> = entry_points(text).into_iter().map(|e| (e.name, e.value, e.gui)).collect();
-        let expected = [("a", "m.n:g", false), ("b", "m:f [extra]", false), ("w", "m:w", true)];
-        assert_eq!(found, expected.map(|(n, v, g)| (n.to_owned(), v.to_owned(), g)));
+        let found: Vec<_> = entry_points(text).into_iter().map(|e| (e.name, e.value)).collect();
+        let expected = [("a", "m.n:g"), ("b", "m:f [extra]"), ("w", "m:w")];
+        assert_eq!(found, expected.map(|(n, v)| (n.to_owned(), v.to_owned())));
     }
 
     #[test]
@@ -213,7 +196,7 @@ mod tests {
             assert_eq!((found.url.as_str(), found.editable), (expected, true));
         }
         let git = direct_url(br#"{"url":"u","vcs_info":{"vcs":"git","commit_id":"abc"}}"#).expect("parses");
-        assert_eq!((git.commit.as_deref(), git.editable), (Some("abc"), false));
+        assert!(!git.editable);
         assert_eq!(direct_url(b"{"), None);
     }
 }

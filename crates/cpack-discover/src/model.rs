@@ -1,4 +1,4 @@
-//! What discovery finds: plain values, without methods that touch a disk.
+//! The values that discovery returns. Their methods do not read the disk.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,35 +6,33 @@ use std::path::{Path, PathBuf};
 use cpack_format::SafePath;
 use cpack_format::content;
 
+pub use cpack_format::manifest::EntryPoint;
+
 /// An environment as it is on disk now. No path occurs twice among its distributions, its editables and its unowned
 /// files.
 #[derive(Debug, Clone)]
 pub struct Environment {
-    /// Absolute path of the prefix, as the user named it.
+    /// Absolute, as the user named it.
     pub prefix: PathBuf,
-    /// Where modules are, relative to the prefix: `lib/python3.11/site-packages`.
+    /// Relative to the prefix: `lib/python3.11/site-packages`.
     pub site_packages: SafePath,
-    /// Its interpreter.
+    /// The interpreter.
     pub python: PythonInfo,
-    /// What is installed, in the order of normalised names.
+    /// Sorted by normalised name.
     pub distributions: Vec<Distribution>,
-    /// Files that belong to no distribution, without those of the virtual environment itself, in the order of paths.
+    /// Files of no distribution, sorted by path, without those of the virtual environment itself.
     pub unowned: Vec<FileStat>,
-    /// Projects that are installed as editable, in the order of normalised names.
+    /// Editable projects, sorted by normalised name.
     pub editables: Vec<Editable>,
-    /// Files that several distributions claim, and who got them.
-    pub contested: Vec<Contested>,
-    /// What the user should know.
+    pub(crate) contested: Vec<Contested>,
+    /// Warnings for the user.
     pub warnings: Vec<Finding>,
 }
 
 impl Environment {
-    /// Where a file of this environment is on disk.
+    /// The path on disk of a file of this environment.
     pub fn source(&self, file: &FileStat) -> PathBuf {
-        match &file.source {
-            Some(source) => source.to_path_buf(),
-            None => self.prefix.join(&file.path),
-        }
+        file.on_disk(&self.prefix)
     }
 
     /// Normalised names of the distributions and of the editable projects.
@@ -43,24 +41,24 @@ impl Environment {
         distributions.chain(self.editables.iter().map(|e| e.name.as_str()))
     }
 
-    /// The distribution with this normalised name.
+    /// Finds a distribution by its normalised name.
     pub fn distribution(&self, name: &str) -> Option<&Distribution> {
         let at = self.distributions.binary_search_by(|d| d.name.as_str().cmp(name)).ok()?;
         self.distributions.get(at)
     }
 }
 
-/// What kind of installation a prefix is.
+/// The kind of installation in a prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PythonKind {
-    /// A virtual environment: it has a `pyvenv.cfg`.
+    /// A virtual environment, with a `pyvenv.cfg`.
     Venv,
     /// An interpreter's own prefix.
     System,
-    /// A conda prefix: it has a `conda-meta`.
+    /// A conda prefix, with a `conda-meta`.
     Conda,
-    /// The prefix of a relocatable interpreter, as uv installs them (python-build-standalone).
+    /// The prefix of a relocatable interpreter (python-build-standalone), which uv installs.
     Standalone,
 }
 
@@ -75,13 +73,13 @@ pub struct PythonInfo {
     pub soabi: String,
     /// `sysconfig.get_platform()`, e.g. `linux-x86_64`.
     pub platform: String,
-    /// Version of the C library that it runs with here, e.g. `2.36`; none where that is not glibc.
+    /// The version of glibc on this machine, e.g. `2.36`; `None` with another C library.
     pub glibc: Option<String>,
-    /// What is between a module's name and `.pyc` in `__pycache__`, e.g. `cpython-311`.
+    /// The part between a module's name and `.pyc` in `__pycache__`, e.g. `cpython-311`.
     pub cache_tag: String,
     /// The first four bytes of its `.pyc` files.
     pub magic: [u8; 4],
-    /// Name of the folder of its modules in `lib`, e.g. `python3.11`; `python3.13t` without the global lock.
+    /// The folder of its modules in `lib`, e.g. `python3.11`; `python3.13t` without the global lock.
     pub lib_name: String,
     /// The interpreter in the environment's `bin`: absolute, links not followed.
     pub executable: PathBuf,
@@ -89,35 +87,35 @@ pub struct PythonInfo {
     pub base_executable: PathBuf,
     /// The prefix of the base interpreter.
     pub base_prefix: PathBuf,
-    /// What kind of installation the environment is.
+    /// The kind of installation of the environment.
     pub kind: PythonKind,
-    /// Whether the base interpreter may be shipped as a layer: it works wherever it is put.
+    /// Whether the base interpreter works in any directory, so that it can be shipped as a layer.
     pub ships_relocatable_interpreter: bool,
     /// Top-level names of its standard library, sorted.
     pub stdlib: Vec<String>,
 }
 
-/// One file or symbolic link, with the stat data by which a later run recognises it.
+/// A file or symbolic link, with the stat data by which a later run recognises it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileStat {
-    /// Where it is in the environment.
+    /// Relative to the environment.
     pub path: SafePath,
-    /// Where its bytes are, if not at `path` under the prefix: editable projects, system interpreters, links that led
+    /// Its path on disk, if that is not `path` below the prefix: in editable projects, in system interpreters, and for links
     /// out of the environment.
     pub source: Option<Box<Path>>,
     /// Length in bytes.
     pub size: u64,
-    /// Time of the last change of its bytes, in nanoseconds since 1970.
+    /// `mtime` in nanoseconds since 1970.
     pub mtime_ns: i64,
-    /// Time of the last change of its inode, in nanoseconds since 1970.
+    /// `ctime` in nanoseconds since 1970.
     pub ctime_ns: i64,
     /// Inode number.
     pub ino: u64,
-    /// What it is.
+    /// File, executable or link.
     pub kind: FileKind,
 }
 
-/// What a file is.
+/// The kind of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FileKind {
     /// A regular file.
@@ -128,8 +126,15 @@ pub enum FileKind {
     Link(Box<[u8]>),
 }
 
+impl FileStat {
+    /// The path on disk, if the environment's prefix is `prefix`.
+    pub fn on_disk(&self, prefix: &Path) -> PathBuf {
+        self.source.as_deref().map_or_else(|| prefix.join(&self.path), Path::to_owned)
+    }
+}
+
 impl FileKind {
-    /// The kind in a layer.
+    /// The kind of the layer's file.
     pub fn content_kind(&self) -> content::Kind {
         match self {
             Self::File => content::Kind::File,
@@ -139,7 +144,7 @@ impl FileKind {
     }
 }
 
-/// One installed project.
+/// An installed distribution.
 #[derive(Debug, Clone)]
 pub struct Distribution {
     /// Name as PEP 503 normalises it.
@@ -148,60 +153,42 @@ pub struct Distribution {
     pub display_name: String,
     /// Version as its metadata has it.
     pub version: String,
-    /// Its `.dist-info` or `.egg-info` directory (or file).
+    /// Its `.dist-info` or `.egg-info`, a directory or a file.
     pub info: SafePath,
-    /// Its files, in the order of their paths.
+    /// Sorted by path.
     pub files: Vec<FileStat>,
     /// `Requires-Dist`, as written.
     pub requires: Vec<String>,
-    /// `Requires-Python`, as written.
-    pub requires_python: Option<String>,
     /// Its console and GUI scripts.
     pub entry_points: Vec<EntryPoint>,
     /// Top-level names that can be imported from its files, sorted.
     pub import_names: Vec<String>,
-    /// Where it came from, if not from an index.
-    pub direct_url: Option<DirectUrl>,
+    /// Its origin, if that is not an index.
+    pub(crate) direct_url: Option<DirectUrl>,
     /// Tags of its wheel, e.g. `cp311-cp311-manylinux_2_17_x86_64`.
     pub tags: Vec<String>,
-    /// Who installed it, e.g. `uv`.
-    pub installer: Option<String>,
     /// Files that may differ from what was installed.
     pub suspects: Vec<Suspect>,
 }
 
-/// A file that may differ from what its distribution installed: its length is another than in RECORD, or it was changed
-/// after RECORD was written. Reading it and comparing its hash tells.
+/// A file that may differ from the installed one: its length differs from RECORD, or it changed after RECORD was written.
+/// Only comparing its hash shows whether it differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suspect {
     /// The file.
     pub path: SafePath,
-    /// The hash in RECORD, as [`crate::record::matches`] takes it.
+    /// The hash in RECORD, for [`crate::record::matches`].
     pub hash: String,
-    /// Whether the length differs already, so that there is nothing left to compare.
+    /// Whether the length differs, so that the hash need not be compared.
     pub certain: bool,
 }
 
-/// A script that a distribution declares.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct EntryPoint {
-    /// Its name: the file in `bin/`.
-    pub name: String,
-    /// `module:function`.
-    pub value: String,
-    /// Whether it is in the group `gui_scripts`, else `console_scripts`.
-    pub gui: bool,
-}
-
-/// What `direct_url.json` says (PEP 610).
+/// The contents of `direct_url.json` (PEP 610).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DirectUrl {
-    /// Where it came from, without credentials.
-    pub url: String,
-    /// The commit, where it came from version control.
-    pub commit: Option<String>,
-    /// Whether it was installed as editable.
-    pub editable: bool,
+pub(crate) struct DirectUrl {
+    /// Without credentials.
+    pub(crate) url: String,
+    pub(crate) editable: bool,
 }
 
 /// How an editable project was installed.
@@ -223,7 +210,7 @@ pub enum EditableForm {
     EggLink,
 }
 
-/// A project that is installed as editable: its files become an overlay of the job, not a layer of the environment.
+/// An editable project. Its files become an overlay of the job, not a layer of the environment.
 #[derive(Debug, Clone)]
 pub struct Editable {
     /// Name as PEP 503 normalises it.
@@ -236,93 +223,89 @@ pub struct Editable {
     pub project_dir: PathBuf,
     /// How it was installed.
     pub form: EditableForm,
-    /// What it provides, and where that is.
+    /// The packages and modules that it provides.
     pub sources: Vec<ImportSource>,
-    /// Files of the overlay, relative to the overlay's root, which is put on the path: the modules and the metadata.
-    /// Each has a `source`.
+    /// The modules and the metadata, relative to the overlay's root, which will be on `sys.path`. Each has a `source`.
     pub files: Vec<FileStat>,
-    /// Those of `files` that are compiled extensions.
+    /// The compiled extensions among `files`.
     pub extensions: Vec<SafePath>,
-    /// Its files in the environment that must not be packed with it: `.pth`, finder, metadata.
+    /// Its files in the environment, which are not packed with the environment: `.pth`, finder, metadata.
     pub own_files: Vec<FileStat>,
     /// Its scripts in `bin/`.
     pub scripts: Vec<FileStat>,
     /// `Requires-Dist`, as written.
     pub requires: Vec<String>,
-    /// `Requires-Python`, as written.
-    pub requires_python: Option<String>,
     /// Its console and GUI scripts.
     pub entry_points: Vec<EntryPoint>,
 }
 
-/// One importable thing of an editable project.
+/// A package or module of an editable project.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ImportSource {
     /// The name to import, with dots for a part of a namespace package: `pkg`, `google.pkg`.
     pub name: String,
-    /// Where it goes in the overlay.
+    /// Its path in the overlay.
     pub target: SafePath,
     /// The package's folder or the module's file.
     pub path: PathBuf,
 }
 
-/// A path that several distributions claim.
+/// A file that several distributions list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Contested {
-    /// The path.
-    pub path: SafePath,
-    /// Normalised names of those whose RECORD has the hash of the file, in their order. The first has the file.
-    /// Where none has it, the file is unowned.
-    pub matching: Vec<String>,
-    /// Normalised names of all that claim it.
-    pub claimants: Vec<String>,
+pub(crate) struct Contested {
+    pub(crate) path: SafePath,
+    /// Normalised names of those whose RECORD has the file's hash, sorted. The first owns the file; without any, the file is
+    /// unowned.
+    pub(crate) matching: Vec<String>,
+    /// Normalised names of all distributions that list it.
+    pub(crate) claimants: Vec<String>,
 }
 
-/// What a finding is about.
+/// The subject of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FindingKind {
-    /// RECORD lists files that are not there.
+    /// RECORD lists missing files.
     MissingFiles,
     /// A `.dist-info` without METADATA or RECORD.
     DamagedMetadata,
-    /// What an interrupted `pip uninstall` left.
+    /// Files of an interrupted `pip uninstall`.
     Leftover,
     /// Two versions of one project.
     Duplicate,
-    /// A file that several distributions claim with different content.
+    /// A file that several distributions list with different content.
     Contested,
     /// A file or link outside the environment.
     Outside,
-    /// A file that cannot be read, or is no file.
+    /// A file that cannot be read, or a socket, pipe or device.
     Unreadable,
     /// The prefix is an interpreter's own.
     SystemPython,
     /// The prefix is one of conda.
     Conda,
-    /// The environment sees more than its own prefix.
+    /// The environment sees the base interpreter's site-packages.
     SystemSitePackages,
     /// Files of another Python version.
     OtherVersion,
-    /// An editable project whose files cannot be told.
+    /// An editable project whose files are unknown.
     Editable,
-    /// An editable project provides a name that something else has.
+    /// An editable project provides a name that is also provided elsewhere.
     Shadow,
     /// A distribution that is kept since something requires it.
     Required,
 }
 
-/// Something that the user should know: one line that says what, where and what to do.
+/// A warning for the user: one line that names the problem, the place and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
-    /// What it is about.
+    /// The subject.
     pub kind: FindingKind,
-    /// The line.
+    /// One line.
     pub message: String,
 }
 
 impl Finding {
-    /// A finding. Line breaks in `message`, which may come from file names, become spaces.
+    /// Control characters in `message`, which may come from file names, become spaces.
     pub fn new(kind: FindingKind, message: impl Into<String>) -> Self {
         let message: String = message.into();
         let message = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::model::FileStat;
-use super::tree::below;
+use super::prefix_files::below;
 
-/// The top-level names that can be imported from `files`, sorted: modules, compiled modules, packages and namespace
-/// packages in the folder `at`. Folders without a module in them are data.
+/// The sorted top-level names that can be imported from `files`: modules, compiled modules, packages and namespace packages
+/// in the folder `at`. A folder without a module is data.
 pub(super) fn import_names<'a>(files: impl IntoIterator<Item = &'a FileStat>, at: &[u8]) -> Vec<String> {
     let mut names = BTreeSet::new();
     for file in files {
@@ -19,7 +19,7 @@ pub(super) fn import_names<'a>(files: impl IntoIterator<Item = &'a FileStat>, at
     names.into_iter().collect()
 }
 
-/// The top-level name by which the file at `path`, relative to a folder on the path, is imported.
+/// The top-level name of the module at `path`, which is relative to a folder on `sys.path`.
 pub(super) fn import_name(path: &[u8]) -> Option<&str> {
     let file = path.rsplit(|b| *b == b'/').next()?;
     if !is_module(file) {
@@ -30,7 +30,7 @@ pub(super) fn import_name(path: &[u8]) -> Option<&str> {
     (name != "__pycache__" && is_identifier(name)).then_some(name)
 }
 
-/// Whether a file name is that of source, of a compiled extension, or of byte-code without source.
+/// Whether the file is a source, a compiled extension, or byte-code without source.
 pub(super) fn is_module(name: &[u8]) -> bool {
     [&b".py"[..], b".so", b".pyc"].iter().any(|extension| name.ends_with(extension))
 }
@@ -44,7 +44,7 @@ pub fn module_name(file: &[u8]) -> Option<&str> {
     name.strip_suffix(".py").or_else(|| name.strip_suffix(".pyc"))
 }
 
-/// Whether Python would take `name` for an identifier, or nearly.
+/// Whether `name` is an identifier of Python, approximately.
 pub(super) fn is_identifier(name: &str) -> bool {
     let mut characters = name.chars();
     characters.next().is_some_and(|c| c == '_' || c.is_alphabetic())
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_can_be_imported_from_a_path() {
+    fn import_name_of_paths() {
         for (path, expected) in [
             ("six.py", Some("six")),
             ("_cffi_backend.cpython-311-x86_64-linux-gnu.so", Some("_cffi_backend")),

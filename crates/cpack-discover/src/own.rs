@@ -1,4 +1,4 @@
-//! What belongs to the virtual environment or to the interpreter, not to what was installed in it.
+//! Files of the virtual environment or the interpreter itself, which are not packed.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -8,28 +8,26 @@ use std::path::Path;
 
 use super::model::{PythonInfo, PythonKind};
 use super::prefix::is_python_name;
-use super::tree::below;
+use super::prefix_files::below;
 
-/// Top-level folders that installed data lives in, where the prefix holds more than an environment.
+/// Folders from which unowned files are packed if the prefix is a project's folder too.
 const INSTALLED: [&[u8]; 4] = [b"bin", b"lib", b"share", b"etc"];
 
-/// Tells files that no distribution owns and that are not packed.
+/// Recognises files that no distribution owns and that are not packed.
 #[derive(Debug)]
 pub(super) struct OwnFiles {
     /// `lib/python3.11`.
     library: Vec<u8>,
-    /// Where modules are.
+    /// `lib/python3.11/site-packages`.
     site: Vec<u8>,
-    /// The prefix is a project's own folder too.
+    /// Whether the prefix is a project's folder too.
     is_project: bool,
-    /// The prefix is one of conda.
     is_conda: bool,
     /// Files of conda's own interpreter.
     interpreter: HashSet<Vec<u8>>,
 }
 
 impl OwnFiles {
-    /// Looks at the prefix.
     pub(super) fn new(prefix: &Path, python: &PythonInfo) -> Self {
         let library = format!("lib/{}", python.lib_name).into_bytes();
         let is_conda = python.kind == PythonKind::Conda;
@@ -43,7 +41,7 @@ impl OwnFiles {
         }
     }
 
-    /// Whether the file at `path`, which no distribution owns, stays out of the environment.
+    /// Whether the file at `path`, which no distribution owns, is left out.
     pub(super) fn contains(&self, path: &[u8]) -> bool {
         let Some(cut) = path.iter().position(|b| *b == b'/') else { return self.is_top_level_own(path) };
         let (top, rest) = (path.get(..cut).unwrap_or(path), path.get(cut + 1..).unwrap_or_default());
@@ -64,12 +62,12 @@ impl OwnFiles {
         if let Some(name) = below(path, &self.site) {
             return matches!(name, b"_virtualenv.py" | b"_virtualenv.pth");
         }
-        // The standard library, and what another version of Python left.
+        // The standard library, and files of another version of Python.
         below(path, &self.library).is_some() || is_other_version(path)
     }
 }
 
-/// Whether a path is in the library folder of some version of Python.
+/// Whether a path is in the library folder of a version of Python.
 pub(super) fn is_other_version(path: &[u8]) -> bool {
     let folder = path.strip_prefix(b"lib/").and_then(|rest| rest.split(|b| *b == b'/').next());
     folder.is_some_and(|name| {
@@ -82,7 +80,7 @@ fn is_bin_own(name: &[u8]) -> bool {
     is_python_name(OsStr::from_bytes(name)) || scripts.iter().any(|script| name.starts_with(script))
 }
 
-/// The files of the packages that make conda's interpreter, as `conda-meta` lists them.
+/// The files of conda's package `python`, as `conda-meta` lists them.
 fn conda_interpreter(prefix: &Path) -> HashSet<Vec<u8>> {
     #[derive(serde::Deserialize)]
     struct Record {
@@ -101,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_belongs_to_the_virtual_environment_is_told_apart() {
+    fn own_files_are_those_of_the_virtual_environment() {
         let mut own = OwnFiles {
             library: b"lib/python3.11".to_vec(),
             site: b"lib/python3.11/site-packages".to_vec(),

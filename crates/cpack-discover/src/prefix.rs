@@ -1,4 +1,4 @@
-//! Which prefix is meant, and what kind of installation it is.
+//! Finds the active prefix and its kind of installation.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use super::error::DiscoverError;
 use super::model::PythonKind;
 
-/// The variables that say which environment is active, each read once by whoever starts the discovery.
+/// The variables that name the active environment.
 #[derive(Debug, Clone, Default)]
 pub struct ActiveVariables {
     /// `VIRTUAL_ENV`: set by a virtual environment's `activate`.
@@ -22,15 +22,15 @@ pub struct ActiveVariables {
 }
 
 impl ActiveVariables {
-    /// Reads them from this process's environment.
+    /// Reads the variables of this process.
     pub fn from_env() -> Self {
         let read = |name| env::var_os(name).filter(|value| !value.is_empty());
         Self { virtual_env: read("VIRTUAL_ENV"), conda_prefix: read("CONDA_PREFIX"), path: read("PATH") }
     }
 }
 
-/// The prefix that the user means: `venv` if named, else `VIRTUAL_ENV`, else `CONDA_PREFIX`, else that of the first
-/// `python3` on `PATH`. What it returns need not be an environment: [`super::discover`] tells.
+/// The active prefix: `venv`, `VIRTUAL_ENV`, `CONDA_PREFIX`, or that of the first `python3` on `PATH`, in this order. It need
+/// not be an environment: [`super::discover`] checks that.
 pub fn active_prefix(venv: Option<&Path>, variables: &ActiveVariables) -> Result<PathBuf, DiscoverError> {
     if let Some(venv) = venv {
         return Ok(venv.to_owned());
@@ -48,8 +48,8 @@ fn is_executable(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
 }
 
-/// The prefix of an interpreter found on `PATH`. A virtual environment is told by its `pyvenv.cfg`; others are asked,
-/// since they may be scripts of a version manager.
+/// The prefix of an interpreter on `PATH`. Without a `pyvenv.cfg` the interpreter is run, because it may be a script of a
+/// version manager.
 fn prefix_of(python: &Path) -> Result<PathBuf, DiscoverError> {
     if let Some(prefix) = python.parent().and_then(Path::parent)
         && prefix.join("pyvenv.cfg").is_file()
@@ -69,28 +69,26 @@ fn prefix_of(python: &Path) -> Result<PathBuf, DiscoverError> {
     Ok(OsString::from_vec(output.stdout).into())
 }
 
-/// The last line with text, for a message of one line.
+/// The last line that is not empty, for a message of one line.
 pub(super) fn last_line(bytes: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(bytes);
     let line = text.lines().map(str::trim).rfind(|line| !line.is_empty())?;
     Some(line.chars().take(300).collect())
 }
 
-/// What kind of prefix it is, before its interpreter was asked.
+/// A prefix before its interpreter was run.
 #[derive(Debug)]
 pub(super) struct Layout {
     /// Absolute, links not followed.
     pub(super) prefix: PathBuf,
-    /// The kind; a standalone interpreter is told apart only by asking it.
+    /// `System` may be `Standalone`, which only running the interpreter shows.
     pub(super) kind: PythonKind,
-    /// Absolute, links not followed, and known to exist.
+    /// Absolute, links not followed. It exists.
     pub(super) executable: PathBuf,
-    /// The contents of `pyvenv.cfg`.
     pub(super) config: VenvConfig,
 }
 
 impl Layout {
-    /// Looks at `prefix`.
     pub(super) fn of(prefix: &Path) -> Result<Self, DiscoverError> {
         let prefix = std::path::absolute(prefix).map_err(|e| not_an_environment(prefix, &e.to_string()))?;
         match fs::metadata(&prefix) {
@@ -148,7 +146,7 @@ fn executable(prefix: &Path) -> Result<PathBuf, DiscoverError> {
     Err(DiscoverError::Interpreter { path, reason })
 }
 
-/// Where a chain of links ends, existing or not.
+/// The end of a chain of links, which need not exist.
 fn end_of_links(path: &Path) -> PathBuf {
     let mut path = path.to_owned();
     for _ in 0..40 {
@@ -158,14 +156,14 @@ fn end_of_links(path: &Path) -> PathBuf {
     path
 }
 
-/// What `pyvenv.cfg` says.
+/// The contents of `pyvenv.cfg`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct VenvConfig {
     /// The folder of the base interpreter.
     pub(super) home: Option<PathBuf>,
-    /// `X.Y` of the version it was made for.
+    /// The `X.Y` of the environment's version.
     pub(super) version: Option<String>,
-    /// Whether the base interpreter's site-packages are seen too.
+    /// Whether the environment sees the base interpreter's site-packages.
     pub(super) system_site_packages: bool,
 }
 
@@ -219,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_the_interpreter() {
+    fn is_python_name_knows_names_of_the_interpreter() {
         for (name, expected) in [
             ("python", true),
             ("python3.11", true),
@@ -234,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_prefix_is_what_was_named_first() {
+    fn active_prefix_is_the_one_named_first() {
         let all = ActiveVariables { virtual_env: Some("/v".into()), conda_prefix: Some("/c".into()), path: None };
         assert_eq!(active_prefix(Some(Path::new("named")), &all).expect("named"), Path::new("named"));
         assert_eq!(active_prefix(None, &all).expect("virtual"), Path::new("/v"));
@@ -244,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_environment_is_named_in_one_line() {
+    fn layout_refuses_other_directories_in_one_line() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path();
         let message = |path: &Path| Layout::of(path).map(|_| ()).expect_err("refused").to_string();

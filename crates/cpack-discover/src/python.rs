@@ -1,8 +1,9 @@
-//! Facts of an interpreter: it is run once and its answer is kept.
+//! Asks an interpreter for its facts, and keeps the answer.
 //!
-//! `<cache>/interpreters/<digest>.json` holds the answer of one interpreter, under a digest of its resolved path, its
-//! stat data, that of the dynamic loader (a new glibc, or another machine with the same home directory) and the
-//! question itself. Written to a temporary name and renamed; a record that cannot be read or written costs a run.
+//! `<cache>/interpreters/<digest>.json` holds the answer of one interpreter. The digest is that of the interpreter's resolved
+//! path and stat data, the stat data of the dynamic loader (which changes with glibc, and on another machine with the same
+//! home directory) and `probe.py`. [`remember`] writes to a temporary name and renames. If a record cannot be read or
+//! written, the interpreter is run again.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -17,10 +18,9 @@ use super::error::DiscoverError;
 use super::model::{PythonInfo, PythonKind};
 use super::prefix::{Layout, last_line};
 
-/// What is asked.
 const PROBE: &str = include_str!("probe.py");
 
-/// Dynamic loaders, whose stat data changes when the C library does.
+/// Dynamic loaders. Their stat data changes with the C library.
 const LOADERS: [&str; 4] = [
     "/lib64/ld-linux-x86-64.so.2",
     "/lib/ld-linux-aarch64.so.1",
@@ -28,7 +28,7 @@ const LOADERS: [&str; 4] = [
     "/lib/ld-musl-aarch64.so.1",
 ];
 
-/// What an interpreter answers. Nothing in it depends on the virtual environment through which it was asked.
+/// The output of `probe.py`. It does not depend on the virtual environment whose interpreter was run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Answer {
     implementation: String,
@@ -42,13 +42,13 @@ pub(super) struct Answer {
     lib_name: String,
     base_executable: PathBuf,
     base_prefix: PathBuf,
-    /// Its site-packages directories, first on the path first.
+    /// The site-packages directories of the base interpreter, in the order of `sys.path`.
     pub(super) sites: Vec<PathBuf>,
     standalone: bool,
     stdlib: Vec<String>,
 }
 
-/// Asks the interpreter of `layout`, or remembers what it said.
+/// Reads the record of the interpreter of `layout`, or runs the interpreter.
 pub(super) fn ask(layout: &Layout, cache_dir: &Path) -> Result<Answer, DiscoverError> {
     let path = &layout.executable;
     let failed = |reason: String| DiscoverError::Interpreter { path: path.clone(), reason };
@@ -58,7 +58,7 @@ pub(super) fn ask(layout: &Layout, cache_dir: &Path) -> Result<Answer, DiscoverE
         Some(answer) => answer,
         None => {
             let answer = run(path)?;
-            // Without the record the interpreter is asked again next time.
+            // If this fails, the interpreter is run again next time.
             let _ = remember(&record, &answer);
             answer
         }
@@ -122,7 +122,6 @@ fn check(layout: &Layout, answer: &Answer) -> Result<(), DiscoverError> {
 }
 
 impl Answer {
-    /// The answer as facts of the environment.
     pub(super) fn into_info(self, layout: &Layout) -> PythonInfo {
         let standalone = self.standalone || is_managed_by_uv(&self.base_prefix);
         let kind = if standalone && layout.kind == PythonKind::System { PythonKind::Standalone } else { layout.kind };
@@ -145,7 +144,8 @@ impl Answer {
     }
 }
 
-/// In a virtual environment made of copies the interpreter finds itself: its original is in `home`.
+/// The base interpreter. In a virtual environment made of copies the interpreter reports itself, and its original is in
+/// `home` of `pyvenv.cfg`.
 fn base_executable(answer: &Answer, layout: &Layout) -> PathBuf {
     let home = layout.config.home.as_ref().filter(|_| answer.base_executable.starts_with(&layout.prefix));
     home.map(|home| home.join(format!("python{}", answer.tag)))
@@ -153,7 +153,7 @@ fn base_executable(answer: &Answer, layout: &Layout) -> PathBuf {
         .unwrap_or_else(|| answer.base_executable.clone())
 }
 
-/// Older builds of python-build-standalone do not say what they are; uv keeps them in folders of this form.
+/// Older builds of python-build-standalone do not report that they are such; uv keeps them in folders with this name.
 fn is_managed_by_uv(base_prefix: &Path) -> bool {
     let text = base_prefix.to_string_lossy();
     text.contains("/uv/python/cpython-")

@@ -1,11 +1,11 @@
-//! `RECORD`: the list of a distribution's files, with hash and size, that its installer left in `*.dist-info`.
+//! `RECORD`: the list of a distribution's files, with hash and size, which its installer writes into `*.dist-info`.
 //!
 //! A CSV file of `path,hash,size`, specified by PyPA ("Recording installed projects"). Paths are relative to the
 //! directory that holds the `dist-info`, with `/` as separator, or absolute. A hash is `algorithm=` and the digest in
 //! base64url without padding. `RECORD` itself and byte-code have neither hash nor size.
 //!
-//! What is packed differs from what was installed (scripts, byte-code, `direct_url.json`), so [`rewrite`] makes the list
-//! true again: one row for each file that is shipped, none for others, sorted, `\n` as line end.
+//! Packed files differ from the installed ones (scripts, byte-code, `direct_url.json`), so [`rewrite`] makes a new list: one
+//! row for each shipped file, sorted, with `\n` as line end.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,6 +13,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use cpack_format::SafePath;
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
+
+use crate::prefix_files::join_normalised;
 
 /// One line of a `RECORD`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,40 +27,39 @@ pub struct Row {
     pub size: Option<u64>,
 }
 
-/// Why a `RECORD` cannot be read.
+/// A `RECORD` that cannot be parsed.
 #[derive(Debug, thiserror::Error)]
 #[error("malformed RECORD near line {line}: expected rows of path,hash,size")]
 pub struct RecordError {
     /// The line, counted from one.
     pub line: u64,
-    /// What the CSV reader says.
     source: csv::Error,
 }
 
-/// What became of a file on its way into a layer.
+/// Whether a shipped file differs from the installed one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shipped {
-    /// Its bytes are those that were installed: its row keeps hash and size.
+    /// The installed bytes. The row keeps hash and size.
     Kept,
-    /// Its bytes are others.
+    /// Other bytes.
     Changed {
-        /// As [`hash`] writes it.
+        /// The result of [`hash()`].
         hash: String,
         /// Length in bytes.
         size: u64,
     },
-    /// Listed without hash and size, as installers list byte-code.
+    /// Without hash and size in RECORD, as installers list byte-code.
     Unhashed,
 }
 
 impl Shipped {
-    /// A file that is shipped with these bytes instead of the installed ones.
+    /// A file shipped with `bytes` instead of the installed ones.
     pub fn changed(bytes: &[u8]) -> Self {
         Self::Changed { hash: hash(bytes), size: bytes.len() as u64 }
     }
 }
 
-/// Reads a `RECORD`. Rows without a path are skipped; a hash or size that is missing or makes no sense is `None`.
+/// Parses a `RECORD`. Rows without a path are skipped. A missing or malformed hash or size is `None`.
 pub fn parse(bytes: &[u8]) -> Result<Vec<Row>, RecordError> {
     let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(bytes);
     let mut rows = Vec::new();
@@ -81,40 +82,33 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Row>, RecordError> {
     }
 }
 
-/// Where the path of a row leads, relative to the environment; `None` if it leads out of it.
+/// The path of a row relative to the environment. `None` if it is outside.
 ///
-/// `base` is the directory that holds the `dist-info`, relative to the environment. `prefixes` are the ways in which the
-/// environment's own path may be spelt in absolute rows.
+/// `base` is the directory that holds the `dist-info`, relative to the environment. `prefixes` are the spellings of the
+/// environment's own path in absolute rows.
 pub fn locate(path: &[u8], base: &SafePath, prefixes: &[Vec<u8>]) -> Option<SafePath> {
-    let (mut parts, rest): (Vec<&[u8]>, &[u8]) = if path.starts_with(b"/") {
+    let (base, rest) = if path.starts_with(b"/") {
         let inside = |prefix: &Vec<u8>| path.strip_prefix(prefix.as_slice())?.strip_prefix(b"/");
-        (Vec::new(), prefixes.iter().find_map(inside)?)
+        (&b""[..], prefixes.iter().find_map(inside)?)
     } else {
-        (base.components().collect(), path)
+        (base.as_bytes(), path)
     };
-    for part in rest.split(|byte| *byte == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." => drop(parts.pop()?),
-            _ => parts.push(part),
-        }
-    }
-    SafePath::new(&parts.join(&b'/')).ok()
+    SafePath::new(&join_normalised(base, rest)?).ok()
 }
 
 /// The path of a row for the file at `path`: the inverse of [`locate`].
-pub fn relative(path: &SafePath, base: &SafePath) -> Vec<u8> {
+fn relative(path: &SafePath, base: &SafePath) -> Vec<u8> {
     let common = path.components().zip(base.components()).take_while(|(a, b)| a == b).count();
     let up = std::iter::repeat_n(&b".."[..], base.components().count() - common);
     up.chain(path.components().skip(common)).collect::<Vec<_>>().join(&b'/')
 }
 
-/// `sha256=` and the digest of `bytes`, as new rows carry it.
+/// `sha256=` and the digest of `bytes`, for a new row.
 pub fn hash(bytes: &[u8]) -> String {
     format!("sha256={}", BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(bytes)))
 }
 
-/// Whether `bytes` have the hash that a row states; `None` if its algorithm is not SHA-256, -384 or -512.
+/// Whether `bytes` have the hash of a row. `None` if its algorithm is not SHA-256, SHA-384 or SHA-512.
 pub fn matches(hash: &str, bytes: &[u8]) -> Option<bool> {
     let (algorithm, stated) = hash.split_once('=')?;
     let found = match algorithm {
@@ -126,10 +120,10 @@ pub fn matches(hash: &str, bytes: &[u8]) -> Option<bool> {
     Some(found == stated.trim_end_matches('='))
 }
 
-/// The `RECORD` of what is shipped.
+/// Writes the `RECORD` of the shipped files.
 ///
-/// `rows` are the installed ones, `base` and `prefixes` as for [`locate`]. `shipped` are the files of the distribution by
-/// their path relative to the environment; `RECORD` itself belongs to them as [`Shipped::Unhashed`].
+/// `rows` are the installed ones, `base` and `prefixes` those of [`locate`]. `shipped` has the distribution's files by their
+/// path relative to the environment, `RECORD` itself included as [`Shipped::Unhashed`].
 pub fn rewrite(rows: &[Row], base: &SafePath, prefixes: &[Vec<u8>], shipped: &BTreeMap<SafePath, Shipped>) -> Vec<u8> {
     let mut installed: HashMap<SafePath, &Row> = HashMap::with_capacity(rows.len());
     for row in rows {
@@ -163,7 +157,7 @@ pub fn rewrite(rows: &[Row], base: &SafePath, prefixes: &[Vec<u8>], shipped: &BT
     out
 }
 
-/// Writes a field as Python's `csv` does by default: quoted where it must be.
+/// Writes a field as Python's `csv` does by default, quoted only if needed.
 fn write_field(out: &mut Vec<u8>, field: &[u8]) {
     if !field.iter().any(|byte| matches!(byte, b',' | b'"' | b'\r' | b'\n')) {
         out.extend_from_slice(field);
@@ -195,7 +189,7 @@ mod tests {
     const BASE: &str = "lib/python3.11/site-packages";
 
     #[test]
-    fn rows_of_every_installer_are_read() {
+    fn record_parse_reads_rows_of_every_installer() {
         let text = b"a.py,sha256=abc,12\r\n\"we,ird \"\"x\"\".py\",sha256=d-_,3\n../../../bin/f,,\n\na,b,c,d\nshort\n,sha256=x,1\n";
         assert_eq!(
             parse(text).expect("parses"),
@@ -212,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_located_and_made_relative_again() {
+    fn record_locate_and_relative() {
         let prefixes = [b"/home/a/venv".to_vec(), b"/mnt/venv".to_vec()];
         for (written, found) in [
             ("numpy/a.py", Some("lib/python3.11/site-packages/numpy/a.py")),
@@ -231,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn the_new_record_tells_what_is_shipped() {
+    fn record_rewrite_lists_shipped_files() {
         let rows = [
             row("p/b.py", Some("sha256=bb"), Some(2)),
             row("p/a,1.py", Some("sha256=aa"), Some(1)),
@@ -263,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn hashes_are_compared_by_their_algorithm() {
+    fn record_matches_by_algorithm() {
         assert_eq!(matches(&hash(b"x"), b"x"), Some(true));
         assert_eq!(matches(&hash(b"x"), b"y"), Some(false));
         assert_eq!(matches("sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU=", b""), Some(true));
@@ -279,7 +273,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn record_parse_reads_or_refuses_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = parse(&bytes);
         }
 
@@ -289,7 +283,7 @@ mod tests {
         }
 
         #[test]
-        fn fields_survive_writing(path in "[a-z,\"\n\r ]{1,12}") {
+        fn record_write_field_survives_parsing(path in "[a-z,\"\n\r ]{1,12}") {
             let mut text = Vec::new();
             write_field(&mut text, path.as_bytes());
             text.extend_from_slice(b",,\n");

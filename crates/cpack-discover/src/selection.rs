@@ -1,13 +1,13 @@
-//! Which distributions of an environment are packed: `--only`, `--ignore`, and what `--add` resolved to.
+//! Selects the distributions of an environment to pack (`--only`, `--ignore`) and merges those that `--add` resolved to.
 //!
-//! Names are matched as PEP 503 normalises them. `--only` keeps exactly what it names, without what that requires, and no
-//! files that nobody owns; `--ignore` drops what it names, and everything else stays. Both reach editable projects too. A
-//! file that several distributions list goes to the next one that has its content when its owner is dropped.
+//! Names are compared after PEP 503's normalisation. `--only` keeps exactly the named distributions, without their
+//! requirements and without unowned files. `--ignore` drops the named distributions. Both apply to editable projects too. If
+//! the owner of a file that several distributions list is dropped, the file goes to the next one with its content.
 //!
-//! With `--with-dependencies` requirements are followed, as a resolver would that gets the remaining names: `--only` keeps
-//! what it names and all that this requires, and what `--ignore` names stays if something that is kept requires it, which
-//! is reported. Editable projects are then dropped by `--ignore` alone, and what they require is not followed unless
-//! `--only` names them.
+//! With `--with-dependencies` requirements are followed, as a resolver would with the remaining names. `--only` keeps the named
+//! distributions and everything that they require. A distribution that `--ignore` names stays, with a warning, if a kept one
+//! requires it. Editable projects are then dropped by `--ignore` alone, and their requirements are not followed unless `--only`
+//! names them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,10 +18,10 @@ use super::model::{Distribution, Environment, FileStat, Finding, FindingKind};
 use super::names::import_names;
 use super::requires::reached;
 
-/// What to pack of an environment.
+/// The distributions to pack.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// Names to keep; all where there are none.
+    /// Names to keep. Empty keeps all.
     pub only: Vec<String>,
     /// Names to drop.
     pub ignore: Vec<String>,
@@ -29,7 +29,7 @@ pub struct Selection {
     pub with_dependencies: bool,
 }
 
-/// A name that the environment does not have.
+/// The environment has no distribution of this name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{flag} {name}: the environment has no such distribution{}", hint(.closest.as_deref()))]
 pub struct UnknownName {
@@ -37,7 +37,7 @@ pub struct UnknownName {
     pub flag: &'static str,
     /// The name, as the user wrote it.
     pub name: String,
-    /// The name there is that is nearest to it.
+    /// The nearest name that the environment has.
     pub closest: Option<String>,
 }
 
@@ -46,7 +46,7 @@ fn hint(closest: Option<&str>) -> String {
 }
 
 impl Selection {
-    /// Drops from `environment` what is not selected.
+    /// Drops distributions that are not selected.
     pub fn apply(&self, environment: &mut Environment) -> Result<(), UnknownName> {
         let only = self.known(environment, "--only", &self.only)?;
         let ignore = self.known(environment, "--ignore", &self.ignore)?;
@@ -86,7 +86,7 @@ impl Selection {
     }
 }
 
-/// `roots` with all that they require. What is kept although `ignore` names it is reported.
+/// `roots` and everything that they require. Warns of distributions that are kept although `ignore` names them.
 fn with_dependencies(
     environment: &mut Environment,
     roots: BTreeSet<String>,
@@ -103,14 +103,14 @@ fn with_dependencies(
     reached.into_keys().collect()
 }
 
-/// The name that is nearest to `name`, if any is near.
+/// The nearest of `names`, if its similarity is at least 0.7.
 fn closest(name: &str, names: &BTreeSet<&str>) -> Option<String> {
     let scored = names.iter().map(|other| (strsim::jaro_winkler(name, other), *other));
     let best = scored.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
     (best.0 >= 0.7).then(|| best.1.to_owned())
 }
 
-/// Gives contested files of distributions that were dropped to the next that has their content, with their byte-code.
+/// Gives contested files of dropped distributions, and their byte-code, to the next distribution with their content.
 fn pass_on(environment: &mut Environment, dropped: &[Distribution]) {
     let at: BTreeMap<&str, usize> = dropped.iter().enumerate().map(|(i, d)| (d.name.as_str(), i)).collect();
     let mut changed = BTreeSet::new();
@@ -138,17 +138,17 @@ fn pass_on(environment: &mut Environment, dropped: &[Distribution]) {
     }
 }
 
-/// Where the byte-code of the module at `path` is.
+/// The path of the byte-code of the module at `path`.
 fn byte_code(path: &SafePath, cache_tag: &str) -> Option<SafePath> {
     let folder = path.parent()?;
     let file = path.components().next_back()?.strip_suffix(b".py")?;
     SafePath::new(&[folder.as_bytes(), b"/__pycache__/", file, b".", cache_tag.as_bytes(), b".pyc"].concat()).ok()
 }
 
-/// Puts what `added` has into `environment`: distributions that it lacks, or has in another version.
+/// Merges into `environment` the distributions of `added` that it lacks or has in another version.
 ///
-/// The files of `added` stay where they are and carry their `source`. Paths that its distributions have are taken from
-/// whoever had them.
+/// The merged files stay on disk where they are and get a `source`. Their paths are removed from all other distributions
+/// and from the unowned files.
 pub fn merge(environment: &mut Environment, added: Environment) {
     let is_same = |d: &Distribution| environment.distribution(&d.name).is_some_and(|own| own.version == d.version);
     let prefix = added.prefix.clone();
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_matched_as_they_are_normalised() {
+    fn selection_normalises_names() {
         let fixture = Fixture::new();
         fixture.install("Zope.Interface", "1", &[("zope/a.py", "")]);
         fixture.install("numpy", "1", &[("numpy.py", "")]);
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn contested_files_outlive_their_owner() {
+    fn selection_passes_contested_files_on() {
         let fixture = Fixture::new();
         for name in ["aa", "bb", "cc"] {
             fixture.install(name, "1", &[("ns/__init__.py", ""), (&format!("ns/{name}.py"), "")]);
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_contested_file_of_nobody_goes_with_the_last_claimant() {
+    fn selection_drops_unowned_contested_file_with_its_last_claimant() {
         let fixture = Fixture::new();
         fixture.install("aa", "1", &[("x.py", "a")]);
         fixture.install("bb", "1", &[("x.py", "b")]);
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_added_replaces_other_versions() {
+    fn merge_replaces_other_versions() {
         let (base, more) = (Fixture::new(), Fixture::new());
         base.install("same", "1", &[("same.py", "")]);
         base.install("old", "1", &[("old/__init__.py", "1"), ("old/gone.py", "")]);

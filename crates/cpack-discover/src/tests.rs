@@ -4,9 +4,10 @@ use std::os::unix::fs::symlink;
 
 use super::fixture::{Fixture, SITE, files, findings, interpreters, not_utf8, python, shortened, touch};
 use super::*;
+use crate::model::{FindingKind, PythonKind};
 
 #[test]
-fn files_go_to_those_that_list_them() {
+fn discover_assigns_files_to_distributions_that_list_them() {
     let fixture = Fixture::new();
     fixture.install(
         "Tool.Box",
@@ -57,13 +58,12 @@ fn files_go_to_those_that_list_them() {
     assert_eq!(distribution.import_names, ["toolbox"]);
     assert_eq!(distribution.entry_points[0].value, "toolbox:main");
     assert_eq!(distribution.tags, ["cp311-cp311-linux_x86_64"]);
-    assert_eq!(distribution.installer.as_deref(), Some("hand"));
     assert_eq!(distribution.suspects, []);
     assert_eq!(environment.warnings, []);
 }
 
 #[test]
-fn a_contested_file_goes_to_whom_its_content_is_from() {
+fn discover_assigns_contested_files_by_content() {
     let fixture = Fixture::new();
     fixture.install("aa", "1", &[("ns/__init__.py", ""), ("both.py", "of a"), ("changed.py", "of a")]);
     fixture.install("bb", "1", &[("ns/__init__.py", ""), ("both.py", "of b"), ("changed.py", "of b")]);
@@ -85,7 +85,7 @@ fn a_contested_file_goes_to_whom_its_content_is_from() {
 }
 
 #[test]
-fn damaged_environments_are_named_and_packed_as_far_as_they_go() {
+fn discover_warns_of_damaged_environments() {
     let fixture = Fixture::new();
     fixture.install("half", "1", &[("half/__init__.py", ""), ("half/gone.py", ""), ("half/also.py", "")]);
     fs::remove_file(fixture.prefix().join(SITE).join("half/gone.py")).expect("removes");
@@ -121,7 +121,7 @@ fn damaged_environments_are_named_and_packed_as_far_as_they_go() {
 }
 
 #[test]
-fn changed_files_are_suspected() {
+fn discover_suspects_changed_files() {
     let fixture = Fixture::new();
     fixture.install("a", "1", &[("a/same.py", "x"), ("a/longer.py", "x"), ("a/later.py", "x"), ("a/old.py", "x")]);
     let site = fixture.prefix().join(SITE);
@@ -136,7 +136,7 @@ fn changed_files_are_suspected() {
 }
 
 #[test]
-fn links_are_kept_inside_followed_to_files_and_left_out_elsewhere() {
+fn discover_keeps_links_inside_and_follows_links_to_files() {
     let fixture = Fixture::new();
     let prefix = fixture.prefix();
     fixture.write("share/real/data", "d");
@@ -170,7 +170,7 @@ fn links_are_kept_inside_followed_to_files_and_left_out_elsewhere() {
 }
 
 #[test]
-fn eggs_are_told_by_their_lists_and_names() {
+fn discover_finds_eggs_by_lists_and_names() {
     let fixture = Fixture::new();
     fixture.module("old-1.0-py3.11.egg-info/PKG-INFO", "Name: old\nVersion: 1.0\n");
     fixture
@@ -199,7 +199,7 @@ fn eggs_are_told_by_their_lists_and_names() {
 }
 
 #[test]
-fn a_prefix_that_is_a_project_gives_only_what_is_installed() {
+fn discover_takes_only_installed_files_of_a_project_prefix() {
     let fixture = Fixture::new();
     fixture.write("pyproject.toml", "");
     fixture.write("src/secret.py", "");
@@ -208,7 +208,7 @@ fn a_prefix_that_is_a_project_gives_only_what_is_installed() {
 }
 
 #[test]
-fn no_path_occurs_twice() {
+fn discover_has_no_path_twice() {
     let fixture = Fixture::new();
     fixture.install("a", "1", &[("x.py", "1"), ("x.py", "1"), ("./y/../x.py", "1"), ("../../../share/s", "")]);
     fixture.install("b", "1", &[("x.py", "1"), ("../../../lib64/python3.11/site-packages/z.py", "")]);
@@ -220,7 +220,7 @@ fn no_path_occurs_twice() {
 }
 
 #[test]
-fn the_prefix_is_judged() {
+fn discover_warns_of_kinds_of_prefixes() {
     let fixture = Fixture::new();
     fixture.write("pyvenv.cfg", "home = /nowhere\nversion = 3.11.7\ninclude-system-site-packages = true\n");
     fixture.write("lib/python3.10/site-packages/x.py", "");
@@ -234,7 +234,7 @@ fn the_prefix_is_judged() {
 }
 
 #[test]
-fn a_conda_prefix_is_packed_without_its_interpreter() {
+fn discover_leaves_condas_interpreter_out() {
     let fixture = Fixture::new();
     fs::remove_file(fixture.prefix().join("pyvenv.cfg")).expect("removes");
     fixture
@@ -254,7 +254,7 @@ fn a_conda_prefix_is_packed_without_its_interpreter() {
 }
 
 #[test]
-fn every_interpreter_of_this_machine_answers() {
+fn discover_asks_every_interpreter_of_this_machine() {
     let interpreters = interpreters();
     assert!(!interpreters.is_empty(), "these tests need a CPython 3.9 or later with venv");
     for interpreter in interpreters {
@@ -286,12 +286,12 @@ fn every_interpreter_of_this_machine_answers() {
 }
 
 #[test]
-fn an_interpreters_own_prefix_gives_its_site_packages() {
+fn discover_takes_site_packages_of_an_interpreters_prefix() {
     let interpreter = interpreters().pop().expect("these tests need a CPython 3.9 or later with venv");
     let directory = tempfile::tempdir().expect("a directory");
     let options = DiscoverOptions { cache_dir: directory.path().join("cache"), python: None };
     let base = fs::canonicalize(&interpreter).expect("resolves");
-    let prefix = base.parent().and_then(Path::parent).expect("a prefix");
+    let prefix = base.parent().and_then(std::path::Path::parent).expect("a prefix");
     let environment = discover(prefix, &options).expect("an environment");
     assert!(matches!(environment.python.kind, PythonKind::System | PythonKind::Standalone));
     assert_eq!(findings(&environment, FindingKind::SystemPython).len(), 1);

@@ -1,4 +1,4 @@
-//! One parallel walk of a tree, with the stat of every file.
+//! A parallel walk of a directory that reads the stat of every file.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -11,25 +11,24 @@ use rayon::prelude::*;
 
 use super::model::{FileKind, FileStat, Finding, FindingKind};
 
-/// What a walk found.
 #[derive(Debug, Default)]
 pub(super) struct Walked {
     /// Files and links, in the byte order of their paths.
     pub(super) files: Vec<FileStat>,
-    /// Directories that cannot be read, and what is neither file, link nor directory.
+    /// Warnings of directories that cannot be read and of files that are neither file, link nor directory.
     pub(super) findings: Vec<Finding>,
 }
 
-/// Walks `root`; the paths of what is found start with `at`. Directories whose path `skip` accepts are not entered.
+/// Walks `root`. The paths of the files start with `at`. Directories whose path `skip` accepts are not entered.
 ///
-/// What disappears during the walk is as if it had never been there. Links are not followed.
+/// Files that disappear during the walk are ignored. Links are not followed.
 pub(super) fn walk(root: &Path, at: &[u8], skip: &(dyn Fn(&[u8]) -> bool + Sync)) -> io::Result<Walked> {
     let mut walked = visit(root, at, skip)?;
     walked.files.par_sort_unstable_by(|a, b| a.path.cmp(&b.path));
     Ok(walked)
 }
 
-/// The files and links of a tree, in the byte order of their paths. Directories whose path `skip` accepts are not entered.
+/// The files and links below `root`, in the byte order of their paths. Directories whose path `skip` accepts are not entered.
 pub fn walk_tree(root: &Path, skip: &(dyn Fn(&[u8]) -> bool + Sync)) -> io::Result<Vec<FileStat>> {
     walk(root, b"", skip).map(|walked| walked.files)
 }
@@ -68,7 +67,7 @@ fn visit(dir: &Path, at: &[u8], skip: &(dyn Fn(&[u8]) -> bool + Sync)) -> io::Re
     Ok(walked)
 }
 
-/// The stat of the file or link `source`, to be at `path`.
+/// The stat of the file or link `source`, with the path `path`.
 pub(super) fn stat(source: &Path, path: &[u8]) -> io::Result<FileStat> {
     stat_of(path, &fs::symlink_metadata(source)?, || fs::read_link(source))
 }

@@ -1,12 +1,11 @@
 //! Events with a beginning and a duration, as Chrome's trace format has them: Perfetto and `chrome://tracing` open the file.
 //!
-//! A process says once where they go ([`record`]), marks what takes time ([`span`]), and writes at its end ([`write()`]).
-//! Where nothing is recorded a span costs one load from memory. Events of each kind are counted and their time is added up
-//! ([`sums`]): that needs no file.
+//! A process calls [`record`] once, [`span`] for what takes time, and [`write()`] at its end. Without a call of `record` a
+//! span costs one load from memory. [`sums`] counts the events of each kind and adds up their time, which needs no file.
 //!
 //! **The file** is a JSON array with one event per line and without its closing bracket, as the format allows, so that the
-//! processes of a node append to one file. Each appends everything in one write. Names are those of files, layers and
-//! objects: no values of settings or variables.
+//! processes of a node append to one file. Each appends all its events in one write. Events have the names of files, layers
+//! and objects, and never values of settings or variables.
 //!
 //! The format: "Trace Event Format", complete events (`"ph": "X"`), times in microseconds since 1970.
 
@@ -33,17 +32,17 @@ struct Recorder {
     sums: Mutex<BTreeMap<&'static str, Sum>>,
 }
 
-/// All events of a kind.
+/// All events of one kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sum {
-    /// How many.
+    /// Number of events.
     pub count: u64,
-    /// Their time, of all threads together, without that of events within them.
+    /// Their time, of all threads together, without that of the events within them.
     pub time: Duration,
 }
 
 thread_local! {
-    /// Time of this thread in events that ended within the one that is open.
+    /// Time of the events that ended on this thread within the one that is open.
     static WITHIN: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
@@ -67,8 +66,8 @@ struct Arguments {
     name: Option<&'static str>,
 }
 
-/// Records the events of this process, to be appended to `path`; without one only their times are added up. Only the first
-/// call counts.
+/// Starts to record the events of this process, which [`write()`] appends to `path`. Without a path only [`sums`] has them.
+/// Only the first call counts.
 pub fn record(program: &'static str, path: Option<&Path>) {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     RECORDER.get_or_init(|| Recorder {
@@ -80,13 +79,13 @@ pub fn record(program: &'static str, path: Option<&Path>) {
     });
 }
 
-/// Each kind of event, without those that [`ended`] told.
+/// The sums of each kind of event, without the events of [`ended`].
 pub fn sums() -> BTreeMap<&'static str, Sum> {
     let sums = |recorder: &Recorder| recorder.sums.lock().unwrap_or_else(PoisonError::into_inner).clone();
     RECORDER.get().map(sums).unwrap_or_default()
 }
 
-/// Something that takes time, until this is dropped.
+/// An event that ends when this is dropped.
 #[derive(Debug)]
 #[must_use = "it ends when it is dropped"]
 pub struct Span(Option<Open>);
@@ -98,11 +97,11 @@ struct Open {
     name: String,
     bytes: Option<u64>,
     since: Instant,
-    /// What [`WITHIN`] was when it began.
+    /// [`WITHIN`] when this began.
     before: Duration,
 }
 
-/// Begins an event of this kind; `name` is asked for only where events are written.
+/// Begins an event. Calls `name` only if there is a file for it.
 pub fn span(category: &'static str, name: impl FnOnce() -> String) -> Span {
     Span(RECORDER.get().map(|recorder| {
         let name = if recorder.path.is_some() { name() } else { String::new() };
@@ -111,7 +110,7 @@ pub fn span(category: &'static str, name: impl FnOnce() -> String) -> Span {
     }))
 }
 
-/// An event that ended now and began at `since`.
+/// Records an event that began at `since` and ends now.
 pub fn ended(category: &'static str, name: impl FnOnce() -> String, since: Instant) {
     if let Some(recorder) = RECORDER.get().filter(|recorder| recorder.path.is_some()) {
         recorder.push(category, name(), None, since, since.elapsed());
@@ -131,7 +130,7 @@ impl Recorder {
 }
 
 impl Span {
-    /// Says how many bytes it is about.
+    /// Notes the bytes that the event is about.
     pub fn of(mut self, bytes: u64) -> Self {
         if let Some(open) = &mut self.0 {
             open.bytes = Some(bytes);
@@ -162,7 +161,7 @@ fn thread() -> u32 {
     NUMBER.with(|number| *number)
 }
 
-/// Appends what was recorded to the file. Nothing where nothing is recorded.
+/// Appends the recorded events to the file, if there is one.
 pub fn write() -> io::Result<()> {
     let Some((recorder, path)) = RECORDER.get().and_then(|r| Some((r, r.path.as_ref()?))) else { return Ok(()) };
     let events = std::mem::take(&mut *recorder.events.lock().unwrap_or_else(PoisonError::into_inner));

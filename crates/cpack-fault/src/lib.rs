@@ -1,11 +1,12 @@
-//! Fail points: steps at which tests kill, stop or refuse something. Without the feature `faults` they are nothing at all.
+//! Fail points: steps at which tests kill, stop or refuse something. Without the feature `faults` they are empty functions.
 //!
 //! `CPACK_FAULTS` lists faults, separated by commas, each `<step>=<action>` or `<step>=<action>@<n>` for the n-th passing
 //! of the step alone. Actions: `kill` (SIGKILL), `stop` (SIGSTOP), `sleep<milliseconds>`, and `E<number>`, which makes the
-//! step fail with that `errno`. [`VALUES`] replace what a program finds out by itself. With `CPACK_FAULT_LOG` each step
-//! that is passed is appended to that file, one a line.
+//! step fail with that `errno`. Two names are values instead of steps, which [`value`] returns: `boot-id` replaces the boot
+//! id, and `flock=lie` makes locks exclude no other process. With `CPACK_FAULT_LOG` each step that is passed is appended to
+//! that file, one a line.
 
-/// Every step there is. A test demands that each is passed by something.
+/// Every step. A test checks that some program passes each.
 pub const STEPS: &[&str] = &[
     // Locks (`flock(2)`) and links, which file systems refuse.
     "flock",
@@ -54,20 +55,17 @@ pub const STEPS: &[&str] = &[
     "client.recorded",
 ];
 
-/// What can be replaced: `boot-id`, the boot of the node; `flock=lie`, locks that exclude nobody.
-pub const VALUES: &[&str] = &["boot-id", "flock"];
-
 #[cfg(feature = "faults")]
 pub use on::{point, value};
 
-/// Passes a step. The error is the one that a test asks for.
+/// Passes a step. A test decides whether and how it fails.
 #[cfg(not(feature = "faults"))]
 #[inline(always)]
 pub const fn point(_step: &'static str) -> std::io::Result<()> {
     Ok(())
 }
 
-/// What a test puts in the place of something found out.
+/// The value that a test puts in the place of the program's own, if any.
 #[cfg(not(feature = "faults"))]
 #[inline(always)]
 pub const fn value(_name: &'static str) -> Option<&'static str> {
@@ -85,12 +83,12 @@ mod on {
 
     use nix::sys::signal::{Signal, raise};
 
-    /// What is asked for at one step.
+    /// What a test wants to happen at one step.
     #[derive(Debug)]
     struct Fault {
         step: String,
         action: String,
-        /// The one passing that it is for; all of them if none.
+        /// The one passing that it is for. `None` means all of them.
         at: Option<u64>,
         passed: AtomicU64,
     }
@@ -118,7 +116,7 @@ mod on {
         Some(Fault { step: step.into(), action: action.into(), at, passed: AtomicU64::new(0) })
     }
 
-    /// Passes a step. The error is the one that a test asks for.
+    /// Passes a step. A test decides whether and how it fails.
     pub fn point(step: &'static str) -> io::Result<()> {
         let faults = faults();
         if let Some(path) = &faults.log {
@@ -149,7 +147,7 @@ mod on {
         Ok(())
     }
 
-    /// What a test puts in the place of something found out.
+    /// The value that a test puts in the place of the program's own, if any.
     pub fn value(name: &'static str) -> Option<&'static str> {
         faults().list.iter().find(|fault| fault.step == name).map(|fault| fault.action.as_str())
     }

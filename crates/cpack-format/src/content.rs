@@ -1,16 +1,16 @@
 //! The digest of a layer's content: paths, modes and bytes, however they are compressed.
 //!
-//! It is the layer's name in the node cache. The packer computes it from what it packs, the boot again from what it
-//! decoded, and a layer is published on a node only when the two agree.
+//! It is the layer's name in the node cache. The packer computes it from what it packs, and the boot again from what it
+//! decoded. The boot publishes a layer on a node only if the two agree.
 //!
-//! Hashed, in the byte order of the paths (format 1): for each item its kind (`f`, `x`, `l` or `d`), the length of its
-//! path as `u32` and the path, the length of its bytes as `u64`, and the BLAKE3 of its bytes. Integers are
-//! little-endian. A link's bytes are its target. Directories are items only where they are empty. The permission to
-//! execute is all that is kept of a mode: the rest is the umask of whoever installed the file.
+//! Format 1 hashes the items in the byte order of their paths. Each item adds its kind (`f`, `x`, `l` or `d`), the length of
+//! its path as `u32` and the path, the length of its bytes as `u64`, and the BLAKE3 of its bytes. Integers are
+//! little-endian. A link's bytes are its target. Only empty directories are items. Of a mode only the permission to execute
+//! counts: the rest is the umask of the user who installed the file.
 
 use crate::{Digest, SafePath};
 
-/// What an item is.
+/// The kind of an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// A regular file.
@@ -24,7 +24,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The byte that stands for the kind in the content digest.
+    /// The kind's byte in the content digest.
     const fn tag(self) -> u8 {
         match self {
             Self::File => b'f',
@@ -34,7 +34,7 @@ impl Kind {
         }
     }
 
-    /// The `st_mode` that archives carry for the kind.
+    /// The kind's `st_mode` in archives.
     pub const fn mode(self) -> u32 {
         match self {
             Self::File => 0o100_644,
@@ -48,9 +48,9 @@ impl Kind {
 /// One file, link or empty directory of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
-    /// Where it is, relative to the layer's root.
+    /// Relative to the layer's root.
     pub path: SafePath,
-    /// What it is.
+    /// File, link or empty directory.
     pub kind: Kind,
     /// Length of its bytes.
     pub size: u64,
@@ -58,7 +58,7 @@ pub struct Item {
     pub digest: Digest,
 }
 
-/// The content digest of a layer with these items, in whatever order they are given.
+/// The content digest of a layer with these items, which may be in any order.
 pub fn content_digest(items: &mut [Item]) -> Digest {
     items.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     let mut hasher = blake3::Hasher::new();

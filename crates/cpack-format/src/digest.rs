@@ -1,8 +1,7 @@
 //! BLAKE3 digests, and digests of files whose parts arrive in any order.
 //!
-//! A large file is decoded by several threads at once. BLAKE3 is a tree, so each thread hashes its own aligned part
-//! ([`part_hash`]) and the parts are merged afterwards ([`merge_parts`]): the result is the plain BLAKE3 of the file,
-//! the one that `b3sum` prints.
+//! Several threads decode a large file at once. BLAKE3 is a tree, so each thread hashes its own aligned part ([`part_hash`]),
+//! and [`merge_parts`] merges the hashes: the result is the plain BLAKE3 of the file, as `b3sum` prints it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,7 +19,7 @@ impl Digest {
         Self(*blake3::hash(bytes).as_bytes())
     }
 
-    /// The digest whose 32 bytes these are.
+    /// The digest of these 32 bytes.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
@@ -54,7 +53,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// A text that is not 64 lower-case hexadecimal digits.
+/// A text that is no digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no digest: expected 64 lower-case hexadecimal digits")]
 pub struct DigestError(String);
@@ -83,13 +82,13 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// The hash of one part of a file: its place in the tree that [`merge_parts`] completes.
+/// The hash of one part of a file: a node in the tree that [`merge_parts`] completes.
 pub type PartHash = ChainingValue;
 
 /// Hashes one part of a file that has more than one.
 ///
-/// `offset` is where the part starts: a multiple of the part size, which is a power of two of at least 1024. Every part
-/// but the last has exactly that size. A file of a single part has no part hash: its digest is [`Digest::of`].
+/// The part starts at `offset`, a multiple of the part size. That is a power of two of at least 1024, and the size of every
+/// part but the last. A file of a single part has no part hash: its digest is [`Digest::of`].
 pub fn part_hash(offset: u64, part: &[u8]) -> PartHash {
     let mut hasher = blake3::Hasher::new();
     hasher.set_input_offset(offset);
@@ -97,7 +96,7 @@ pub fn part_hash(offset: u64, part: &[u8]) -> PartHash {
     hasher.finalize_non_root()
 }
 
-/// The digest of the file whose parts, in order, have these hashes. None for fewer than two parts.
+/// The digest of a file from the hashes of its parts, in order. `None` for fewer than two parts.
 pub fn merge_parts(parts: &[PartHash]) -> Option<Digest> {
     if parts.len() < 2 {
         return None;

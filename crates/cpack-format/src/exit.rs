@@ -1,30 +1,21 @@
-//! Exit codes of both programs. An executor's log may show nothing else.
+//! Exit codes of both programs: an executor's log may show nothing else.
 //!
 //! The codes stay clear of 0–2 (Python's own), 64–78 (`sysexits.h`) and 126–165 (shell and signals).
 
-/// Why a program ended before Python ran.
+/// Why a program ended before Python ran. [`Exit::meaning`] says what each code stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
+#[expect(missing_docs, reason = "`meaning` says it")]
 pub enum Exit {
-    /// The command line or a setting is wrong.
     Usage = 80,
-    /// The environment on the client cannot be packed.
     Environment = 81,
-    /// No interpreter of the right version, ABI, platform or glibc.
     Interpreter = 82,
-    /// The job, manifest, layer or PEX is damaged, hostile or of a newer format.
     Artifact = 83,
-    /// The store has no such object.
     NotFound = 84,
-    /// The store refuses: permission, credentials, expired token.
     Denied = 85,
-    /// The store does not answer, or fails for a reason that may pass.
     Unavailable = 86,
-    /// The node cache or a local file cannot be written: disk full, no inodes, read-only.
     Disk = 87,
-    /// Stopped by a signal or because the caller went away.
     Stopped = 88,
-    /// A fault of cluster-pack itself.
     Internal = 89,
 }
 

@@ -1,7 +1,7 @@
 //! What one submission adds to an environment: `cpack-job.json`.
 //!
 //! Format 1, with the same rules as the manifest. A job names its environment by digest, and its overlays and payload
-//! by content digest: whoever can change a store cannot change what a job runs.
+//! by content digest: a user who can change a store cannot change what a job runs.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ pub const PAYLOAD_NAME: &str = "payload.pkl";
 pub struct Job {
     /// The version of this format.
     pub format: u32,
-    /// Features without which it cannot be understood.
+    /// Features that a reader must know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requires: Vec<String>,
     /// The name under which the environment was uploaded.
@@ -35,14 +35,14 @@ pub struct Job {
     pub name: String,
     /// The environment id: the digest of its manifest.
     pub environment: Digest,
-    /// The store that holds it, without credentials.
+    /// The URI of its store, without credentials.
     pub store: String,
-    /// The interpreter to be looked for.
+    /// The interpreter that the boot looks for.
     pub interpreter: Interpreter,
     /// Overlays and the payload, in the order of the path.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overlays: Vec<Layer>,
-    /// What runs.
+    /// What runs in the environment.
     #[serde(default)]
     pub entry: Entry,
     /// Variables with values that the submitter wrote out.
@@ -51,15 +51,15 @@ pub struct Job {
     /// Variables that the executor must have: named, never copied.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pass: Vec<String>,
-    /// What an executor without client configuration must know of the cluster: Hadoop properties, S3 endpoint, region.
+    /// What an executor without client configuration needs of the cluster: Hadoop properties, S3 endpoint, region.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub cluster: BTreeMap<String, String>,
 }
 
-/// Which interpreter a job wants. All that the warm path needs to know of it without opening the manifest.
+/// The interpreter that a job wants: all that the warm path needs to know of it, so that it opens no manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interpreter {
-    /// The base interpreter on the client, tried first. Empty when a layer ships the interpreter.
+    /// The base interpreter on the client, which the boot tries first. Empty if a layer ships the interpreter.
     pub path: String,
     /// Full version on the client, e.g. `3.11.7`.
     pub version: String,
@@ -74,7 +74,7 @@ pub struct Interpreter {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "kind", content = "value")]
 pub enum Entry {
-    /// Python itself, with the arguments as given.
+    /// Python itself, with the arguments of the start.
     #[default]
     Interpreter,
     /// `python -m MODULE`.

@@ -4,17 +4,17 @@ use std::fmt;
 
 use crate::Digest;
 
-/// The name of an object, relative to the store: one of the shapes of the layout.
+/// The name of an object, relative to the store, in a form of the layout.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(String);
 
 /// The directories of the layout.
 pub const DIRECTORIES: [&str; 7] = ["layers", "contents", "environments", "overlays", "launchers", "boot", "names"];
 
-/// Where temporary files of writers are, beside the directories of the layout.
+/// The directory of writers' temporary files, beside the directories of the layout.
 pub const TEMPORARY: &str = "tmp";
 
-/// The end of notes' keys.
+/// The end of the keys of notes.
 const IN_USE: &str = ".used";
 
 /// Longest name under `names/`, in bytes: a file name, with room for a suffix.
@@ -28,17 +28,17 @@ const MAX_NAME: usize = 200;
 pub struct NameError(String);
 
 impl Key {
-    /// A layer's archive.
+    /// The archive of a layer.
     pub fn layer(archive: &Digest) -> Self {
         Self::sharded("layers", archive)
     }
 
-    /// An overlay's archive.
+    /// The archive of an overlay.
     pub fn overlay(archive: &Digest) -> Self {
         Self::sharded("overlays", archive)
     }
 
-    /// Which archive carries a content.
+    /// The record that names the archive of a content.
     pub fn content(content: &Digest) -> Self {
         Self(format!("contents/{content}.json"))
     }
@@ -58,18 +58,18 @@ impl Key {
         Self(format!("boot/{digest}"))
     }
 
-    /// The note beside an object, renewed now and then, that it is in use.
+    /// The note that an object is in use, beside it and renewed now and then.
     #[must_use]
     pub fn in_use(&self) -> Self {
         Self(format!("{self}{IN_USE}"))
     }
 
-    /// The object that this is a note about, if it is one.
+    /// The object of this note, if it is one.
     pub fn noted(&self) -> Option<Self> {
         self.0.strip_suffix(IN_USE).map(|object| Self(object.to_owned()))
     }
 
-    /// A file of a mutable name: `suffix` is `json` for the record itself, empty for the artifact that users run.
+    /// A file of a mutable name: with the suffix `json` the record itself, without one the artifact that users run.
     pub fn name(name: &str, suffix: &str) -> Result<Self, NameError> {
         let ok = |b: u8| b.is_ascii_alphanumeric() || b"._-+=@".contains(&b);
         if name.is_empty() || name.len() > MAX_NAME || name.starts_with('.') || !name.bytes().all(ok) {
@@ -79,18 +79,18 @@ impl Key {
         Ok(Self(format!("names/{name}{dot}{suffix}")))
     }
 
-    /// A file of a directory that users chose by themselves, apart from the layout. Its name keeps the rules of names.
+    /// A file in a directory of the user's choice, outside the layout. Its name keeps the rules of names.
     pub fn beside(file: &str) -> Result<Self, NameError> {
         Self::name(file, "").map(|key| Self(key.0.trim_start_matches("names/").to_owned()))
     }
 
-    /// Where a writer keeps the object until it is whole: in the directory of the layout for that, or hidden beside a file
-    /// that is apart from the layout, where the user wants no directory of ours.
+    /// The path at which a writer keeps the object until it is whole: in [`TEMPORARY`], or for a file outside the layout hidden
+    /// beside it, since the user wants no other directory there.
     pub fn temporary(&self, unique: &str) -> String {
         if self.0.contains('/') { format!("{TEMPORARY}/{unique}") } else { format!(".cpack-{unique}") }
     }
 
-    /// The key of a listed path. None if it has no shape of the layout's directories.
+    /// The key of a listed path. `None` if it is outside the layout's directories or temporary.
     pub fn from_listing(path: &str) -> Option<Self> {
         let (directory, rest) = path.split_once('/')?;
         let plain = rest.split('/').all(|part| !part.is_empty() && !part.starts_with('.'));

@@ -5,12 +5,12 @@
 //! script     | zip of stored entries: cpack-job.json, manifest.json, boot | comment, the same
 //! ```
 //!
-//! A store keeps launchers without their executable, which is the same for all of them: a script that starts it stands
-//! for it, and `boot` holds its digest.
+//! A store keeps launchers without their executable, which is the same for all of them. A script that starts the executable
+//! replaces it, and `boot` holds its digest.
 //!
-//! The comment holds, in hexadecimal, where the appended zip starts (16 digits) and the BLAKE3 of everything from there
-//! up to the comment (64 digits), so that a launcher finds its job with two reads and refuses one that was damaged.
-//! Offsets count from the start of the file: `unzip -l` shows what a launcher carries.
+//! The comment holds, in hexadecimal, the offset of the appended zip (16 digits) and the BLAKE3 of everything from there
+//! up to the comment (64 digits), so that a launcher finds its job with two reads and refuses a damaged one.
+//! Offsets count from the start of the file: `unzip -l` shows the files of a launcher.
 
 use std::io;
 
@@ -19,61 +19,55 @@ use crate::zip::{self, Entry, Method, ZipError};
 
 const COMMENT_PREFIX: &[u8] = b"cpack1:";
 
-/// What stands in a boot executable before the names of the stores that it can open, separated by spaces and ended by a
-/// line feed: the packer, which may not be able to run it, reads there what a job can count on.
+/// In a boot executable the names of the stores that it can open follow this mark, separated by spaces and ended by a line
+/// feed. The packer, which may not be able to run the executable, reads them.
 pub const STORES_MARK: &str = "cpack-boot opens:";
 
 /// The file in a launcher of a store that holds the digest of its executable, in hexadecimal.
 pub const BOOT_NAME: &str = "boot";
 
-/// Bytes at the end of a launcher that say where its job is.
+/// Length of a launcher's trailer, its last bytes.
 pub const TRAILER_SIZE: usize = COMMENT_PREFIX.len() + 16 + 1 + 64;
 
-/// Most bytes that may be appended: a job and a manifest.
+/// Most bytes of the appended part: a job and a manifest.
 const MAX_APPENDED: u64 = 2 * crate::manifest::MAX_JSON;
 
 /// Why the job of a launcher was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what each variant means")]
 pub enum LauncherError {
-    /// What was appended is not what was written.
     #[error(
         "the job appended to this launcher is damaged (digest {found}, expected {expected}): copy the launcher again"
     )]
-    Damaged {
-        /// Digest of the bytes as found.
-        found: Digest,
-        /// Digest in the trailer.
-        expected: Digest,
-    },
-    /// The trailer is not of the form that was written.
+    Damaged { found: Digest, expected: Digest },
     #[error("the trailer of this launcher is damaged: copy the launcher again")]
     Trailer,
-    /// The appended zip cannot be read.
     #[error("the job appended to this launcher cannot be read: {0}")]
     Zip(#[from] ZipError),
 }
 
-/// Whether a file of `size` bytes ends as launchers do. `read` fills a buffer from an offset; what it cannot read does not.
+/// Whether a file of `size` bytes ends as launchers do. `read` fills a buffer from an offset; a file that it cannot read does
+/// not.
 pub fn is_launcher(size: u64, read: impl FnOnce(&mut [u8], u64) -> io::Result<()>) -> bool {
     let mut start = [0; COMMENT_PREFIX.len()];
     let at = size.checked_sub(TRAILER_SIZE as u64);
     at.is_some_and(|at| read(&mut start, at).is_ok()) && start == *COMMENT_PREFIX
 }
 
-/// Where the appended part of a launcher is, as its last bytes say.
+/// The last bytes of a launcher, which say where its appended part is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trailer {
     /// Offset of the appended part in the file.
     pub start: u64,
-    /// Its length, up to and without the trailer.
+    /// Its length, without the trailer.
     pub size: u64,
     digest: Digest,
 }
 
 impl Trailer {
-    /// Reads the last [`TRAILER_SIZE`] bytes of a file of `file_size` bytes. None: the file is no launcher.
+    /// Reads the last [`TRAILER_SIZE`] bytes of a file of `file_size` bytes. `None` if the file is no launcher.
     ///
-    /// A trailer that is recognised but wrong is an error: a damaged launcher is never taken for a plain executable.
+    /// A wrong trailer that starts as one is an error, so that a damaged launcher never passes for a plain executable.
     pub fn read(tail: &[u8], file_size: u64) -> Result<Option<Self>, LauncherError> {
         let Some(text) = tail.strip_prefix(COMMENT_PREFIX) else { return Ok(None) };
         let (start, digest) = std::str::from_utf8(text)
@@ -89,13 +83,13 @@ impl Trailer {
         Ok(Some(Self { start, size, digest }))
     }
 
-    /// Verifies the appended part, the bytes of the file at `start..start + size`, and opens it.
+    /// Verifies and opens the appended part: the bytes of the file at `start..start + size`.
     pub fn open(self, appended: &[u8]) -> Result<Appended<'_>, LauncherError> {
         let found = Digest::of(appended);
         if found != self.digest {
             return Err(LauncherError::Damaged { found, expected: self.digest });
         }
-        // The end record counts on a comment that is not part of `appended`: any bytes of its length serve.
+        // The end record expects a comment that is not part of `appended`. Any bytes of its length will do.
         let with_comment = [appended, &[b' '; TRAILER_SIZE]].concat();
         let end = zip::read_end(&with_comment, self.start + with_comment.len() as u64)?;
         let offset = end.directory_offset.checked_sub(self.start).ok_or(LauncherError::Trailer)?;
@@ -129,7 +123,7 @@ fn slice(bytes: &[u8], offset: u64, len: u64) -> Option<&[u8]> {
     if len == u64::MAX { Some(rest) } else { rest.get(..usize::try_from(len).ok()?) }
 }
 
-/// What is appended to an executable of `start` bytes to make it a launcher that carries `files` (name, content).
+/// The bytes that make an executable of `start` bytes a launcher with `files` (name, content).
 pub fn appendix(start: u64, files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut directory = Vec::new();

@@ -2,8 +2,8 @@
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | [`digest`] | BLAKE3 digests, also of files whose parts are hashed in any order |
-//! | [`path`] | relative paths that cannot leave the directory they are joined to |
+//! | [`digest`] | BLAKE3 digests, and digests of files whose parts are hashed in any order |
+//! | [`path`] | relative paths that cannot leave their directory |
 //! | [`zip`] | zip records, the central directory, and entries cut into frames |
 //! | [`content`] | the digest of a layer's content: paths, modes, bytes |
 //! | [`manifest`] | the JSON that names an environment's layers |

@@ -1,8 +1,8 @@
 //! The JSON that names an environment's layers. Its digest is the *environment id*.
 //!
-//! Format 1. Unknown fields are ignored, so a newer packer may add hints; what a reader must understand to be right is
-//! named in `requires`, and an unknown name there is refused. Nothing in a manifest depends on the client that packed:
-//! interpreter paths belong to the job.
+//! Format 1. A reader ignores unknown fields, so a newer packer may add hints. `requires` names the features that a reader
+//! must know; a reader refuses an unknown name. Nothing in a manifest depends on the client that packed: interpreter paths
+//! belong to the job.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,24 +12,24 @@ use crate::key::Key;
 /// The format that this release writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;
 
-/// Features a manifest or job may require that this release has.
-pub const FEATURES: &[&str] = &["zstd-frames", "payload"];
+/// The features of this release that a manifest or job may require.
+const FEATURES: &[&str] = &["zstd-frames", "payload"];
 
-/// Largest manifest or job accepted, in bytes: about 40 times that of torch with its traced entries.
+/// The largest manifest or job that is read, in bytes: about 40 times that of torch with its traced entries.
 pub const MAX_JSON: u64 = 64 << 20;
 
-/// Most bytes of an archive that are verified and decoded as one: the unit of fetching.
+/// The longest piece of an archive, in bytes.
 pub const MAX_PIECE: u64 = 8 << 20;
 
-/// What an environment is made of.
+/// The layers of an environment and what a boot needs to know of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// The version of this format.
     pub format: u32,
-    /// Features without which it cannot be understood.
+    /// Features that a reader must know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requires: Vec<String>,
-    /// The interpreter it was made for.
+    /// The interpreter that it was made for.
     pub python: Python,
     /// Layers, in byte order of their names; no two carry the same path.
     pub layers: Vec<Layer>,
@@ -47,17 +47,9 @@ pub struct Python {
     pub soabi: String,
     /// `sysconfig.get_platform()`, e.g. `linux-x86_64`.
     pub platform: String,
-    /// The least glibc that its extension modules and libraries ask for, e.g. `2.17`.
+    /// The least glibc that its extension modules and libraries need, e.g. `2.17`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub least_glibc: Option<String>,
-}
-
-impl Python {
-    /// `X.Y` of the version.
-    pub fn minor(&self) -> &str {
-        let dot = self.version.match_indices('.').nth(1).map_or(self.version.len(), |(at, _)| at);
-        self.version.get(..dot).unwrap_or(&self.version)
-    }
 }
 
 /// What a layer holds.
@@ -76,27 +68,27 @@ pub enum LayerKind {
     Payload,
 }
 
-/// One archive: a distribution's files, or what nobody owns, or an interpreter; in a job an overlay or payload.
+/// The files of a distribution, those that no distribution owns, or an interpreter; in a job an overlay or payload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
-    /// What it holds.
+    /// What the layer holds.
     pub kind: LayerKind,
-    /// Normalised name (PEP 503) of the distribution; for others a word for people.
+    /// Normalised name (PEP 503) of the distribution. Other layers have a word for people.
     pub name: String,
     /// Version of the distribution.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub version: String,
     /// Digest of the content ([`crate::content`]): the key in the node cache.
     pub content: Digest,
-    /// The archive that carries it.
+    /// The archive with its content.
     pub archive: Archive,
     /// Top-level names that can be imported from it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub imports: Vec<String>,
-    /// Names of the layers that it needs: `Requires-Dist`, and shared libraries reached by `RUNPATH`.
+    /// Names of the layers that it needs, by `Requires-Dist` or for shared libraries on its `RUNPATH`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<String>,
-    /// Order of need: lower is fetched first.
+    /// Order of need: the boot fetches lower ranks first.
     #[serde(default)]
     pub rank: u32,
     /// Entries that a traced run needed, in its order.
@@ -115,30 +107,30 @@ impl LayerKind {
 }
 
 impl Layer {
-    /// The key of its archive in a store.
+    /// The key in a store of its archive.
     pub fn key(&self) -> Key {
         self.kind.key(&self.archive.digest)
     }
 }
 
-/// One zip archive in a store, as far as it must be known before it is opened.
+/// What a boot must know of a zip archive in a store before it opens it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Archive {
     /// Digest of its bytes: the key in the store.
     pub digest: Digest,
     /// Its length in bytes.
     pub size: u64,
-    /// Length of its files when unpacked.
+    /// Length of its files together.
     pub unpacked: u64,
     /// Number of files, links and empty directories.
     pub files: u64,
-    /// Offset of its central directory; the last pieces hold the directory and nothing else.
+    /// Offset of its central directory. The last pieces hold the directory alone.
     pub directory: u64,
     /// Its pieces, first to last, without gaps. Cuts fall between entries or frames.
     pub pieces: Vec<Piece>,
 }
 
-/// A run of an archive's bytes that is fetched, verified and decoded as one.
+/// A range of an archive's bytes: the unit of fetching and verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Piece {
     /// Length in bytes, at most [`MAX_PIECE`].
@@ -156,38 +148,19 @@ pub struct EntryPoint {
     pub value: String,
 }
 
-/// Why a manifest or job was refused.
+/// Why a manifest or job was refused. `what` says which of the two it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what each variant means")]
 pub enum DocumentError {
-    /// Not JSON, or not of this shape.
     #[error("{what} is damaged: {reason}")]
-    Damaged {
-        /// `manifest` or `job`.
-        what: &'static str,
-        /// What the parser said.
-        reason: String,
-    },
-    /// Written by a newer release.
+    Damaged { what: &'static str, reason: String },
     #[error("{what} has format {found}, this release reads up to {newest}: upgrade cpack-boot and cluster-pack")]
-    Newer {
-        /// `manifest` or `job`.
-        what: &'static str,
-        /// Its format.
-        found: u32,
-        /// The newest known here.
-        newest: u32,
-    },
-    /// Requires something unknown.
+    Newer { what: &'static str, found: u32, newest: u32 },
     #[error("{what} requires the feature {feature:?}, unknown to this release: upgrade cpack-boot and cluster-pack")]
-    Feature {
-        /// `manifest` or `job`.
-        what: &'static str,
-        /// The first unknown feature.
-        feature: String,
-    },
+    Feature { what: &'static str, feature: String },
 }
 
-/// The part that is read before the rest may be trusted to have the known shape.
+/// The fields that [`parse_document`] reads first.
 #[derive(Deserialize)]
 struct Header {
     format: u32,
@@ -195,7 +168,7 @@ struct Header {
     requires: Vec<String>,
 }
 
-/// Parses a versioned document: format and required features first, so that a newer one is named as such.
+/// Parses a versioned document. It checks format and required features first, since a newer document may have another form.
 pub(crate) fn parse_document<T: for<'de> Deserialize<'de>>(
     what: &'static str,
     newest: u32,
@@ -230,15 +203,10 @@ impl Manifest {
     pub fn id(&self) -> Digest {
         Digest::of(&self.to_bytes())
     }
-
-    /// The layer that ships the interpreter, if one does.
-    pub fn interpreter_layer(&self) -> Option<&Layer> {
-        self.layers.iter().find(|layer| layer.kind == LayerKind::Interpreter)
-    }
 }
 
 impl Layer {
-    /// Checks that the numbers of a layer fit together.
+    /// Checks that the sizes of the layer's archive are consistent.
     pub fn check(&self) -> Result<(), DocumentError> {
         let total: u64 = self.archive.pieces.iter().map(|p| u64::from(p.size)).sum();
         let too_large = self.archive.pieces.iter().any(|p| u64::from(p.size) > MAX_PIECE || p.size == 0);
@@ -266,7 +234,7 @@ mod tests {
     fn unknown_fields_are_hints() {
         let text = br#"{"format":1,"new":1,"python":{"version":"3.11.7","soabi":"s","platform":"p"},"layers":[]}"#;
         let manifest = Manifest::parse(text).expect("parses");
-        assert_eq!(manifest.python.minor(), "3.11");
+        assert_eq!(manifest.python.version, "3.11.7");
         assert_eq!(Manifest::parse(&manifest.to_bytes()), Ok(manifest));
     }
 }

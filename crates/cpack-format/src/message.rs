@@ -1,12 +1,12 @@
-//! Errors as one line: with their causes, without control characters, bounded.
+//! Errors as one line of bounded length, with their causes and without control characters.
 
 use std::error::Error;
 use std::fmt::Write as _;
 
-/// Longest line on standard error, in bytes: its reader may not be reading yet.
+/// The longest line on standard error, in bytes: the process that should read it may not read yet.
 const MAX_LINE: usize = 3000;
 
-/// The error and its causes, each that says something new.
+/// The messages of the error and its causes, without those that an earlier message contains.
 pub fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,15 +1,15 @@
-//! Relative paths that cannot leave the directory they are joined to.
+//! Relative paths that cannot leave their directory.
 
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-/// Longest path accepted in an archive, in bytes: Linux's `PATH_MAX` (4096) less room for the directory it is put in.
+/// The longest path in an archive, in bytes: Linux's `PATH_MAX` (4096) less room for the directory of the node cache.
 pub const MAX_PATH: usize = 3072;
 
-/// Longest component, in bytes: Linux's `NAME_MAX`.
-pub const MAX_NAME: usize = 255;
+/// The longest component, in bytes: Linux's `NAME_MAX`.
+const MAX_NAME: usize = 255;
 
 /// A relative path in the form `a/b/c`: no empty, `.` or `..` component, no NUL, no trailing slash.
 ///
@@ -21,7 +21,7 @@ pub struct SafePath(Box<[u8]>);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unsafe path {path:?}: {reason}")]
 pub struct PathError {
-    /// The path as found, lossily decoded and cut at 200 characters.
+    /// Lossily decoded and cut at 200 characters.
     pub path: String,
     /// What is wrong with it.
     pub reason: &'static str,
@@ -41,7 +41,7 @@ impl SafePath {
         &self.0
     }
 
-    /// The path, to be joined to a directory.
+    /// The path relative to its directory.
     pub fn as_path(&self) -> &Path {
         Path::new(OsStr::from_bytes(&self.0))
     }
@@ -59,9 +59,9 @@ impl SafePath {
 
     /// Whether a symbolic link at this path with this target stays inside the tree, whatever other links the tree has.
     ///
-    /// `..` counts only at the start of a target, where what it leaves is the link's own, real directory: in `x/..` the
-    /// `x` may itself be a link, and two links that each look harmless lead out together. With this rule every link of
-    /// a tree stays inside if each passes, also in a tree merged from several layers. Links are made after all files.
+    /// A target may have `..` only at its start, where it leaves the link's own, real directory. In `x/..` the `x` may itself
+    /// be a link, and two links that each look harmless lead out together. If each link of a tree passes this check, all of
+    /// them stay inside, also in a tree that was merged from several layers. Extraction makes links after all files.
     pub fn link_stays_inside(&self, target: &[u8]) -> bool {
         if target.is_empty() || target.first() == Some(&b'/') || target.contains(&0) || target.len() > MAX_PATH {
             return false;

@@ -1,4 +1,4 @@
-//! A PEX on disk: what it says about itself, and which files it has.
+//! A PEX on disk: its `PEX-INFO` and its files.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,7 +12,7 @@ use cpack_format::Digest;
 use cpack_format::launcher::is_launcher;
 use cpack_format::zip::{Entry, LOCAL_HEADER_SIZE, MAX_TAIL, Method, local_header_len, read_directory, read_end};
 
-use super::PexError;
+use crate::error::PexError;
 use crate::info::{BOOTSTRAP, DEPS, MAX_PEX_INFO, PEX_INFO, PexInfo};
 
 /// Bytes at the start of a PEX in which it names its Python.
@@ -26,13 +26,13 @@ const MAX_DIRECTORY: u64 = 32 << 20;
 pub struct Pex {
     /// Where it is, absolute, without symbolic links: what `PEX` is set to.
     pub path: PathBuf,
-    /// What its code finds in `sys.argv[0]`.
+    /// Its code's `sys.argv[0]`.
     pub shown: OsString,
     /// The directory or zip file.
     pub root: Root,
-    /// What it says about itself.
+    /// Its `PEX-INFO`.
     pub info: PexInfo,
-    /// Stands for the file as it is now.
+    /// Changes when the file changes.
     pub identity: Digest,
     /// The version of Python that its first lines name, `3.11`.
     pub minor: Option<String>,
@@ -47,14 +47,14 @@ pub enum Root {
     Directory,
 }
 
-/// A zip file, as its directory tells.
+/// A zip, by its central directory.
 #[derive(Debug, Clone)]
 pub struct Archive {
-    /// Where it is.
+    /// The file that holds it.
     pub path: PathBuf,
-    /// What stands before the names of its entries in the PEX: nothing, or `.deps/<wheel name>/`.
+    /// The part of its files' names in the PEX that the zip lacks: empty, or `.deps/<wheel name>/`.
     pub prefix: Vec<u8>,
-    /// Where it begins in that file: a wheel may lie in a zip as it is.
+    /// Its offset in the file: a zip may hold a wheel as it is.
     pub start: u64,
     /// Its length.
     pub size: u64,
@@ -65,13 +65,13 @@ pub struct Archive {
 /// All files of a PEX.
 #[derive(Debug, Default)]
 pub struct Files {
-    /// Zips and what is in them.
+    /// Files in zips.
     pub archives: Vec<Archive>,
-    /// Plain files: name in the PEX, and where it is.
+    /// Plain files: name in the PEX, and path.
     pub plain: Vec<(Box<[u8]>, PathBuf)>,
 }
 
-/// Whether the file or directory at `path` may be a PEX: a directory with a `PEX-INFO`, a zip, or something behind a `#!`.
+/// Whether the file or directory at `path` may be a PEX: a directory with a `PEX-INFO`, a zip, or a file that starts with `#!`.
 pub fn is_pex(path: &Path) -> bool {
     let mut magic = [0; 2];
     let starts = |mut file: File| {
@@ -83,7 +83,7 @@ pub fn is_pex(path: &Path) -> bool {
     directory_of(path).is_some() || File::open(path).is_ok_and(starts)
 }
 
-/// The directory of a packed or loose PEX, which may be named by its `__main__.py` or `pex`, too.
+/// The directory of a packed or loose PEX. `path` may also be its `__main__.py` or `pex`.
 fn directory_of(path: &Path) -> Option<PathBuf> {
     let starter = path.file_name().is_some_and(|name| name == "__main__.py" || name == "pex");
     let directory = if starter && path.is_file() { path.parent()? } else { path };
@@ -99,7 +99,6 @@ pub fn open(path: &Path) -> Result<Pex, PexError> {
     }
 }
 
-/// Adds what `stat` tells of a file.
 fn identify(hasher: &mut blake3::Hasher, stat: &fs::Metadata) {
     let times = [stat.mtime(), stat.mtime_nsec(), stat.ctime(), stat.ctime_nsec()].map(i64::cast_unsigned);
     for number in [stat.dev(), stat.ino(), stat.size()].into_iter().chain(times) {
@@ -115,7 +114,7 @@ fn open_directory(given: &Path, directory: &Path) -> Result<Pex, PexError> {
     let info = PexInfo::parse(&bytes).map_err(|source| PexError::Info { path: path.clone(), source })?;
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"cluster-pack pex 1\n").update(path.as_os_str().as_bytes()).update(&bytes);
-    // The user's code may be edited in place; distributions are not.
+    // A user may edit code in place, but not distributions.
     let mut plain = Vec::new();
     walk(&path, &path, &|name| !matches!(name, b".deps" | b".bootstrap"), &mut plain).map_err(unreadable)?;
     plain.sort();
@@ -124,7 +123,7 @@ fn open_directory(given: &Path, directory: &Path) -> Result<Pex, PexError> {
         identify(&mut hasher, &place.metadata().map_err(unreadable)?);
     }
     identify(&mut hasher, &path.join(DEPS).metadata().or_else(|_| path.metadata()).map_err(unreadable)?);
-    // A loose PEX runs where it is; all others are installed first, and then name their starter.
+    // A loose PEX runs where it is. Upstream installs all others first, and they then name their starter.
     let is_installed = path.join(BOOTSTRAP).is_file() || info.deps_are_wheel_files || info.venv;
     let has_starter = path.join("pex").is_file();
     let shown = if is_installed && has_starter { given_directory(given, directory).join("pex") } else { given.into() };
@@ -161,8 +160,8 @@ fn open_zip(given: &Path) -> Result<Pex, PexError> {
 }
 
 impl Pex {
-    /// Whether it has to be unzipped before its distributions can be: a directory with zips that was zipped as a whole, and
-    /// the zips compressed once more.
+    /// Whether it must be unzipped before its distributions can be read: a directory of zips that was zipped as a whole, so
+    /// that the zips in it are compressed once more.
     pub fn is_nested(&self) -> bool {
         let Root::Zip(archive) = &self.root else { return false };
         archive.entries.iter().any(|entry| entry.method != Method::Store && self.is_zip_of_wheel(entry))
@@ -173,12 +172,12 @@ impl Pex {
         self.wheel_of(&entry.name).is_some_and(|(_, path)| path.is_empty())
     }
 
-    /// Its files. A nested one's are those of `unzipped`, the directory into which it was unzipped.
+    /// Its files. `unzipped` is the directory into which a nested one was unzipped.
     pub fn files(&self, unzipped: Option<&Path>) -> Result<Files, PexError> {
-        match &self.root {
-            Root::Directory => directory_files(unzipped.unwrap_or(&self.path), &self.info),
-            Root::Zip(_) if unzipped.is_some() => directory_files(unzipped.unwrap_or(&self.path), &self.info),
-            Root::Zip(archive) => self.zip_files(archive),
+        match (&self.root, unzipped) {
+            (_, Some(directory)) => directory_files(directory, &self.info),
+            (Root::Directory, None) => directory_files(&self.path, &self.info),
+            (Root::Zip(archive), None) => self.zip_files(archive),
         }
     }
 
@@ -196,7 +195,7 @@ impl Pex {
         Ok(files)
     }
 
-    /// What it is called: `zipapp`, `packed`, `loose`.
+    /// Its layout in upstream's words: `zipapp`, `packed`, `loose`.
     pub fn layout(&self) -> &'static str {
         match &self.root {
             Root::Directory if self.path.join(BOOTSTRAP).is_file() => "packed",
@@ -218,7 +217,7 @@ impl Pex {
             sizes.unpacked += unpacked;
             sizes.packed += packed;
         };
-        // What is zipped within a zip is not looked into.
+        // A zip within a zip counts as one file.
         let files = match &self.root {
             Root::Zip(archive) => Files { archives: vec![archive.clone()], plain: Vec::new() },
             Root::Directory => self.files(None)?,
@@ -235,8 +234,8 @@ impl Pex {
         Ok(all)
     }
 
-    /// The distribution that an entry with this name belongs to, and what the entry is called within it.
-    pub fn wheel_of<'a>(&self, name: &'a [u8]) -> Option<(&str, &'a [u8])> {
+    /// The distribution that has the entry with this name, and the entry's name within it.
+    pub(crate) fn wheel_of<'a>(&self, name: &'a [u8]) -> Option<(&str, &'a [u8])> {
         let rest = name.strip_prefix(DEPS.as_bytes())?.strip_prefix(b"/")?;
         let cut = rest.iter().position(|b| *b == b'/').unwrap_or(rest.len());
         let (wheel, path) = rest.split_at_checked(cut)?;
@@ -261,7 +260,7 @@ impl Files {
                 let name = [&archive.prefix[..], &entry.name].concat();
                 let Some((wheel, path)) = pex.wheel_of(&name) else { continue };
                 if let Some(kind) = of_dist_info(path) {
-                    add(wheel, kind, within.decoded(entry)?);
+                    add(wheel, kind, within.decoded_small(entry)?);
                 }
             }
         }
@@ -276,31 +275,22 @@ impl Files {
     }
 }
 
-/// How much there is of something.
+/// How large a part of a PEX is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sizes {
-    /// Files.
+    /// Number of files.
     pub files: u64,
-    /// Bytes of them.
+    /// Their bytes.
     pub unpacked: u64,
-    /// Bytes that they take in the PEX.
+    /// Their bytes in the PEX.
     pub packed: u64,
 }
 
 impl Archive {
     /// The bytes of an entry, verified.
     pub fn read(&self, entry: &Entry) -> Result<Vec<u8>, PexError> {
-        let unreadable = |source| PexError::Read { path: self.path.clone(), source };
-        let file = File::open(&self.path).map_err(unreadable)?;
-        let within = Within { file: &file, path: &self.path, start: self.start };
-        let missing = || {
-            let what = format!("{} that can be read", String::from_utf8_lossy(&entry.name));
-            PexError::Missing { path: self.path.clone(), what }
-        };
-        if entry.compressed_size > self.size {
-            return Err(missing());
-        }
-        decode(entry, &within.read(within.data_offset(entry)?, entry.compressed_size)?).ok_or_else(missing)
+        let file = File::open(&self.path).map_err(|source| PexError::Read { path: self.path.clone(), source })?;
+        Within { file: &file, path: &self.path, start: self.start }.decoded(entry, self.size)
     }
 }
 
@@ -313,7 +303,7 @@ pub struct Metadata {
     pub entry_points: Vec<u8>,
 }
 
-/// Which of the files of interest this is: `METADATA` or `entry_points.txt`.
+/// `METADATA` or `entry_points.txt`, if the path is that of one.
 fn of_dist_info(path: &[u8]) -> Option<&[u8]> {
     let (directory, name) = path.split_at_checked(path.iter().position(|b| *b == b'/')?)?;
     let name = name.get(1..)?;
@@ -342,7 +332,7 @@ fn directory_files(root: &Path, info: &PexInfo) -> Result<Files, PexError> {
     Ok(files)
 }
 
-/// Files below `directory`, named by their path below `root`. `enter` decides on names at the root.
+/// Lists the files below `directory` by their path below `root`. `enter` decides which names at the root to take.
 fn walk(
     root: &Path,
     directory: &Path,
@@ -374,7 +364,7 @@ fn read_whole_zip(path: &Path) -> Result<(File, Vec<Entry>), PexError> {
     Ok((file, entries))
 }
 
-/// The entries, without directories, of the zip of `size` bytes that begins at `start` of `file`.
+/// The entries, without directories, of the zip of `size` bytes at offset `start` of `file`.
 fn read_zip(file: &File, path: &Path, start: u64, size: u64) -> Result<Vec<Entry>, PexError> {
     let within = Within { file, path, start };
     let damaged = |source| PexError::Zip { path: path.into(), source };
@@ -408,7 +398,7 @@ impl Within<'_> {
         }
     }
 
-    /// Where the data of an entry begins.
+    /// The offset of an entry's data.
     fn data_offset(&self, entry: &Entry) -> Result<u64, PexError> {
         let header = self.read(entry.header_offset, (LOCAL_HEADER_SIZE + entry.name.len()) as u64)?;
         let damaged = |source| PexError::Zip { path: self.path.into(), source };
@@ -417,17 +407,26 @@ impl Within<'_> {
 
     /// The bytes of the small entry with this name, if there is one.
     fn read_entry(&self, entries: &[Entry], name: &str) -> Result<Option<Vec<u8>>, PexError> {
-        entries.iter().find(|entry| *entry.name == *name.as_bytes()).map(|entry| self.decoded(entry)).transpose()
+        entries.iter().find(|entry| *entry.name == *name.as_bytes()).map(|entry| self.decoded_small(entry)).transpose()
     }
 
-    /// The bytes of a small entry.
-    fn decoded(&self, entry: &Entry) -> Result<Vec<u8>, PexError> {
-        let what = || format!("{} that can be read", String::from_utf8_lossy(&entry.name));
-        let missing = || PexError::Missing { path: self.path.into(), what: what() };
-        if entry.size > MAX_PEX_INFO || entry.compressed_size > MAX_PEX_INFO {
-            return Err(missing());
+    /// The bytes of an entry that should be small.
+    fn decoded_small(&self, entry: &Entry) -> Result<Vec<u8>, PexError> {
+        if entry.size > MAX_PEX_INFO { Err(self.missing(entry)) } else { self.decoded(entry, MAX_PEX_INFO) }
+    }
+
+    /// The bytes of an entry of at most `limit` compressed bytes, verified.
+    fn decoded(&self, entry: &Entry, limit: u64) -> Result<Vec<u8>, PexError> {
+        if entry.compressed_size > limit {
+            return Err(self.missing(entry));
         }
-        decode(entry, &self.read(self.data_offset(entry)?, entry.compressed_size)?).ok_or_else(missing)
+        let packed = self.read(self.data_offset(entry)?, entry.compressed_size)?;
+        decode(entry, &packed).ok_or_else(|| self.missing(entry))
+    }
+
+    fn missing(&self, entry: &Entry) -> PexError {
+        let what = format!("{} that can be read", String::from_utf8_lossy(&entry.name));
+        PexError::Missing { path: self.path.into(), what }
     }
 }
 
@@ -436,7 +435,7 @@ fn shebang_python(script: &[u8]) -> Option<String> {
     named_python(script.split(|b| *b == b'\n').next()?)
 }
 
-/// The bytes of a small entry.
+/// The content of an entry, `None` if it is damaged or of an unknown method.
 fn decode(entry: &Entry, packed: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     match entry.method {
@@ -450,8 +449,8 @@ fn decode(entry: &Entry, packed: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The version in the first `python3.X` before the zip begins.
-pub fn named_python(head: &[u8]) -> Option<String> {
-    let end = head.windows(4).position(|part| part == b"PK\x03\x04").unwrap_or(head.len());
+pub(crate) fn named_python(head: &[u8]) -> Option<String> {
+    let end = memchr::memmem::find(head, b"PK\x03\x04").unwrap_or(head.len());
     let text = String::from_utf8_lossy(head.get(..end)?);
     text.match_indices("python3.").find_map(|(at, _)| {
         let digits: String = text.get(at + 8..)?.chars().take_while(char::is_ascii_digit).collect();

@@ -1,5 +1,5 @@
-//! What an installer does to the files of a distribution after they were unpacked: scripts that run, and a `RECORD` that
-//! tells where the files are.
+//! Does what an installer does to the files of a distribution after they were unpacked: makes scripts that run, and a
+//! `RECORD` that tells where the files are.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -7,15 +7,15 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use super::places::{entry_points, installed};
+use crate::places::{entry_points, installed};
 
 /// The first lines that make a script run by the Python beside it, wherever it lies.
 const RELOCATABLE: &str =
     "#!/bin/sh\n'''exec' \"$(dirname -- \"$(realpath -- \"$0\")\")\"/'python' \"$0\" \"$@\"\n' '''\n";
 
-/// Finishes the files below `root`, those of the distribution with this wheel name.
+/// Finishes the files of the distribution with this wheel name, which are below `root`.
 ///
-/// A wheel file has no console scripts yet, an installed-wheel chroot has.
+/// A wheel file has no console scripts yet; an installed-wheel chroot has them.
 pub fn finish(root: &Path, wheel: &str, is_wheel_file: bool, minor: &str) -> io::Result<()> {
     let site = root.join(format!("lib/python{minor}/site-packages"));
     let info = dist_info(&site)?;

@@ -1,8 +1,8 @@
 //! `PEX-INFO`: the JSON in a PEX file that says what it holds and how it starts.
 //!
-//! The format is upstream's (`pex/pex_info.py`, pex 2.1.50 to 2.105). Keys that this release does not know are ignored when
-//! reading and never written; a key that is absent has the value that upstream's runtime takes for it. Written bytes
-//! are upstream's own form: keys in alphabetical order, no spaces, ASCII only, since `pex_hash` is a hash of them.
+//! The format is upstream's (`pex/pex_info.py`, pex 2.1.50 to 2.105). Reading ignores unknown keys, and writing leaves them
+//! out; an absent key has the value that upstream's runtime takes for it. [`PexInfo::to_bytes`] writes upstream's own form
+//! (keys in alphabetical order, no spaces, ASCII only), since `pex_hash` is a hash of it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,14 +18,14 @@ pub const BOOTSTRAP: &str = ".bootstrap";
 /// Directory of the distributions in a PEX.
 pub const DEPS: &str = ".deps";
 
-/// Most bytes of a `PEX-INFO` that is read: one of 1,000 distributions has 150 KB.
-pub const MAX_PEX_INFO: u64 = 16 << 20;
+/// The largest `PEX-INFO` that is read, in bytes: one of 1,000 distributions has 150 KB.
+pub(crate) const MAX_PEX_INFO: u64 = 16 << 20;
 
-/// Which modules outside the PEX its code sees.
+/// The modules outside the PEX that its code sees.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InheritPath {
-    /// None but the standard library.
+    /// Only the standard library.
     #[default]
     False,
     /// The interpreter's own site-packages and `PYTHONPATH`, before the PEX.
@@ -34,27 +34,27 @@ pub enum InheritPath {
     Fallback,
 }
 
-/// Whether a PEX that runs as a venv puts the venv's scripts on `PATH`.
+/// Where a PEX that runs as a venv puts the venv's scripts on `PATH`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BinPath {
-    /// Not at all.
+    /// Nowhere.
     #[default]
     False,
-    /// Before what is there.
+    /// At its start.
     Prepend,
-    /// After what is there.
+    /// At its end.
     Append,
 }
 
-/// Which of the interpreters that meet the constraints is taken.
+/// Which of the interpreters that meet the constraints upstream's runtime takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SelectionStrategy {
-    /// The one of the least version.
+    /// The least version.
     #[default]
     Oldest,
-    /// The one of the greatest version.
+    /// The greatest version.
     Newest,
 }
 
@@ -62,7 +62,7 @@ pub enum SelectionStrategy {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PexInfo {
-    /// Environment variables that are set to the paths of resources.
+    /// Environment variables for the paths of resources.
     pub bind_resource_paths: BTreeMap<String, String>,
     /// SHA-1 of the runtime's own files.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,26 +82,26 @@ pub struct PexInfo {
     /// `module` or `module:function`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entry_point: Option<String>,
-    /// Requirements that are not to be met.
+    /// Requirements that nothing needs to meet.
     pub excluded: Vec<String>,
-    /// Whether requirements that nothing meets are passed over.
+    /// Whether the runtime ignores requirements that nothing meets.
     pub ignore_errors: bool,
     /// Whether upstream's tools (`PEX_TOOLS=1`) are in the runtime.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub includes_tools: Option<bool>,
-    /// Which modules outside the PEX its code sees.
+    /// The modules outside the PEX that its code sees.
     pub inherit_path: InheritPath,
-    /// Arguments put before those of the command line.
+    /// Arguments before those of the command line.
     pub inject_args: Vec<String>,
-    /// Environment variables that are set where they are not yet.
+    /// Environment variables for a process that lacks them.
     pub inject_env: BTreeMap<String, String>,
     /// Arguments of the interpreter.
     pub inject_python_args: Vec<String>,
     /// `CPython>=3.9,<3.14`; one of them must be met.
     pub interpreter_constraints: Vec<String>,
-    /// Which interpreter that meets them is taken.
+    /// Which of the interpreters that meet them the runtime takes.
     pub interpreter_selection_strategy: SelectionStrategy,
-    /// How many distributions upstream's runtime installs at once; -1 for as many as pays.
+    /// How many distributions upstream's runtime installs at once. -1 means as many as pays.
     #[serde(default = "one")]
     pub max_install_jobs: i64,
     /// Requirements that replace those of distributions.
@@ -109,20 +109,20 @@ pub struct PexInfo {
     /// SHA-1 of the document as it is without this field: the PEX's identity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pex_hash: Option<String>,
-    /// [`PexInfo::pex_paths`], joined by colons: as older releases of pex wrote it.
+    /// [`PexInfo::pex_paths`] as older releases of pex wrote it: joined by colons.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pex_path: Option<String>,
     /// Other PEX files that are merged in.
     pub pex_paths: Vec<String>,
-    /// Where upstream's runtime keeps what it extracts.
+    /// The directory into which upstream's runtime extracts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pex_root: Option<String>,
-    /// What was asked for; what is activated follows from it.
+    /// The requirements of the user. The active distributions follow from them.
     pub requirements: Vec<String>,
     /// A script of a distribution, instead of an entry point.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub script: Option<String>,
-    /// Whether `PEX_*` variables are taken from the environment before user code starts.
+    /// Whether the runtime removes `PEX_*` variables before user code starts.
     #[serde(default = "yes")]
     pub strip_pex_env: bool,
     /// Whether it runs as a venv.
@@ -154,7 +154,7 @@ const fn one() -> i64 {
 pub struct PexInfoError(#[from] serde_json::Error);
 
 impl PexInfo {
-    /// A PEX of nothing, with the settings that upstream's `pex` has by default ([`Default`] has all of them off).
+    /// An empty PEX, with the settings that upstream's `pex` has by default ([`Default`] has all of them off).
     pub fn new() -> Self {
         Self {
             emit_warnings: true,
@@ -167,7 +167,7 @@ impl PexInfo {
 
     /// Reads the document.
     pub fn parse(bytes: &[u8]) -> Result<Self, PexInfoError> {
-        // Through a map: an array is no PEX-INFO, and of a key that occurs twice Python takes the last.
+        // Through a map: an array is no PEX-INFO, and Python takes the last of a key that occurs twice.
         let document: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(bytes)?;
         Ok(Self::deserialize(serde_json::Value::Object(document))?)
     }

@@ -1,33 +1,33 @@
-//! What a PEX becomes: which entry is which file of which layer. Pure.
+//! Decides which entry of a PEX becomes which file of which layer. Pure.
 
 use std::collections::{BTreeMap, HashMap};
 
 use cpack_format::SafePath;
 use cpack_format::path::PathError;
 
-use super::file::{Files, Metadata, Pex};
+use crate::file::{Files, Metadata, Pex};
 
 /// A part of an environment: a distribution, or the user's code of a PEX.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
-    /// Which PEX it is from: 0 is the one that is started, others are merged in.
+    /// The PEX that it is from: 0 is the one that is started, others are merged in.
     pub pex: usize,
-    /// The file name of its wheel; none for the user's code.
+    /// The file name of its wheel. `None` for the user's code.
     pub wheel: Option<String>,
 }
 
-/// In which order upstream's runtime finds modules.
+/// The order in which upstream's runtime finds modules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// The user's code, then distributions as they were resolved.
     Usual,
-    /// As what is put before a path that is inherited: the last resolved comes first, code after distributions.
+    /// The order before a path that is inherited: the last resolved comes first, code after distributions.
     Reversed,
-    /// As in a virtual environment: the code of merged PEX files is not there.
+    /// The order in a virtual environment, which lacks the code of merged PEX files.
     Venv,
 }
 
-/// The parts of an environment, the first to find first. `resolved` has the active wheels of each PEX.
+/// The parts of an environment; Python finds modules of the first part first. `resolved` has the active wheels of each PEX.
 pub fn parts(pexes: &[Pex], resolved: &[Vec<String>], order: Order) -> Vec<Part> {
     let mut seen = Vec::new();
     let (mut codes, mut wheels, mut steps) = (Vec::new(), Vec::new(), Vec::new());
@@ -50,11 +50,11 @@ pub fn parts(pexes: &[Pex], resolved: &[Vec<String>], order: Order) -> Vec<Part>
     }
 }
 
-/// Part and path of each file that is wanted, by its name in its PEX.
+/// Part and path of each file of the environment, by its name in its PEX.
 pub type Places = HashMap<Box<[u8]>, (usize, SafePath)>;
 
-/// Where the files of each PEX go. Of several that would be the same one the first in the order of `parts` is taken,
-/// as `sys.path` does. An error: a name that no environment can have.
+/// Decides where the files of each PEX go. If several have the same path, that of the first in the order of `parts` is taken,
+/// as `sys.path` does. A name that no environment can have is an error.
 pub fn places(pexes: &[Pex], files: &[Files], parts: &[Part], minor: &str) -> Result<Vec<Places>, PathError> {
     let mut taken: HashMap<SafePath, (usize, usize, Box<[u8]>)> = HashMap::new();
     for (index, (pex, files)) in pexes.iter().zip(files).enumerate() {
@@ -64,7 +64,7 @@ pub fn places(pexes: &[Pex], files: &[Files], parts: &[Part], minor: &str) -> Re
         let code = of(None);
         for name in files.names() {
             let placed = match pex.wheel_of(&name) {
-                // A wheel file as a whole: its own files come from another archive.
+                // A wheel file as a whole. Another archive has its own files.
                 Some((_, [])) => None,
                 Some((wheel, path)) => by_wheel
                     .get(wheel)
@@ -97,7 +97,7 @@ impl Files {
     }
 }
 
-/// Whether an entry of a PEX that belongs to no distribution is the user's.
+/// Whether an entry of a PEX that no distribution has is the user's.
 fn is_code(name: &[u8]) -> bool {
     let first = name.split(|b| *b == b'/').next().unwrap_or_default();
     let own: [&[u8]; 8] =
@@ -109,7 +109,7 @@ fn in_site(path: &[u8], minor: &str) -> Vec<u8> {
     [b"lib/python", minor.as_bytes(), b"/site-packages/", path].concat()
 }
 
-/// Where an installer puts the file at `path` of a distribution. None: nowhere.
+/// Where an installer puts the file at `path` of a distribution. `None` if it does not install it.
 pub(super) fn installed(wheel: &str, path: &[u8], is_wheel_file: bool, minor: &str) -> Option<Vec<u8>> {
     let stashed = if is_wheel_file { in_data(wheel, path) } else { path.strip_prefix(b".prefix/") };
     let Some(stashed) = stashed else {
@@ -129,7 +129,7 @@ pub(super) fn installed(wheel: &str, path: &[u8], is_wheel_file: bool, minor: &s
     })
 }
 
-/// The rest of a path below the `.data` directory of a wheel.
+/// The path below the `.data` directory of a wheel.
 fn in_data<'a>(wheel: &str, path: &'a [u8]) -> Option<&'a [u8]> {
     let (directory, rest) = path.split_at_checked(path.iter().position(|b| *b == b'/')?)?;
     let mut parts = wheel.splitn(3, '-');
@@ -138,7 +138,8 @@ fn in_data<'a>(wheel: &str, path: &'a [u8]) -> Option<&'a [u8]> {
     same.then(|| rest.get(1..)).flatten()
 }
 
-/// The console scripts of distributions and what each starts (`module:function`), the first of a name in the order of `wheels`.
+/// The console scripts of distributions with what each starts (`module:function`). Of several with the same name this takes
+/// the first in the order of `wheels`.
 pub fn console_scripts<'a>(
     wheels: impl IntoIterator<Item = &'a str>,
     metadata: &BTreeMap<String, Metadata>,

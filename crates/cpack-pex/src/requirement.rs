@@ -1,6 +1,6 @@
-//! One requirement (PEP 508), read without its URL: a PEX has the wheels, wherever they came from.
+//! One requirement (PEP 508) without its URL: a PEX has the wheels, wherever they came from.
 //!
-//! Names, versions and markers are those of `pep508_rs` and `pep440_rs`. Its own requirement brings URLs and regular
+//! `pep508_rs` and `pep440_rs` read names, versions and markers. The requirement of `pep508_rs` would bring URLs and regular
 //! expressions along, which are a third of the boot's executable.
 
 use std::convert::Infallible;
@@ -11,7 +11,7 @@ use std::str::FromStr as _;
 use pep440_rs::{Version, VersionSpecifiers};
 use pep508_rs::{ExtraName, MarkerEnvironment, MarkerTree, PackageName, Pep508Url};
 
-/// A project, as it is asked for.
+/// A project with the versions that are wanted of it.
 #[derive(Debug, Clone)]
 pub(super) struct Requirement {
     pub(super) name: PackageName,
@@ -52,12 +52,12 @@ impl Requirement {
         })
     }
 
-    /// Whether a version is one of those that are asked for.
+    /// Whether `version` is wanted.
     pub(super) fn meets(&self, version: &Version) -> bool {
         self.specifiers.contains(version)
     }
 
-    /// Whether it applies to this interpreter when these extras of its owner were asked for.
+    /// Whether it applies to this interpreter with these extras of its owner.
     pub(super) fn applies(&self, environment: &MarkerEnvironment, extras: &[ExtraName]) -> bool {
         self.marker.evaluate(environment, extras)
     }

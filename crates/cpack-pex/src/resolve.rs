@@ -1,19 +1,19 @@
-//! Which distributions of a PEX are active for an interpreter, and in which order they are on `sys.path`.
+//! Finds the distributions of a PEX that are active for an interpreter, and their order on `sys.path`.
 //!
-//! As upstream's `PEXEnvironment.resolve`: of each project the requirements that apply choose the wheel whose tag fits
-//! best, then the highest version; what that requires follows, depth first, with the extras that were asked for.
+//! It does so as upstream's `PEXEnvironment.resolve`: for each requirement that applies it takes the wheel of that project
+//! whose tag fits best, then the highest version. The requirements of that wheel follow, depth first, with the extras that
+//! are wanted of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::str::FromStr as _;
 
 use pep440_rs::{Version, VersionSpecifiers};
 use pep508_rs::{ExtraName, MarkerEnvironment, MarkerEnvironmentBuilder, PackageName};
 
-use super::file::Metadata;
-use super::requirement::Requirement;
-use super::tags::{Rank, Target};
+use crate::file::Metadata;
 use crate::info::PexInfo;
+use crate::requirement::Requirement;
+use crate::tags::{Rank, Target};
 
 /// An interpreter.
 #[derive(Debug, Clone)]
@@ -24,7 +24,7 @@ pub struct Interpreter {
     pub markers: MarkerEnvironment,
 }
 
-/// What markers ask about the machine.
+/// The values of markers that depend on the machine.
 #[derive(Debug, Clone)]
 pub struct Machine {
     /// `x86_64`.
@@ -35,25 +35,16 @@ pub struct Machine {
     pub version: String,
 }
 
-/// Why nothing can be said of which distributions are active.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Why the active distributions are not known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what each variant means")]
 pub enum ResolveError {
-    /// A requirement, version or marker that cannot be read.
+    #[error("{0} cannot be understood")]
     Unreadable(String),
-    /// A requirement that no distribution meets.
+    #[error("it has nothing for this Python that meets {0}")]
     Unmet(String),
-    /// Overrides that contradict each other.
+    #[error("several overrides of {0} apply")]
     Overrides(String),
-}
-
-impl fmt::Display for ResolveError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreadable(what) => write!(f, "{what} cannot be understood"),
-            Self::Unmet(what) => write!(f, "it has nothing for this Python that meets {what}"),
-            Self::Overrides(what) => write!(f, "several overrides of {what} apply"),
-        }
-    }
 }
 
 impl Interpreter {
@@ -76,7 +67,7 @@ impl Interpreter {
         Some(Self { target, markers: MarkerEnvironment::try_from(markers).ok()? })
     }
 
-    /// Whether it meets one of these constraints of a PEX (`CPython>=3.9,<3.14`); none are met by all.
+    /// Whether it meets one of these constraints of a PEX (`CPython>=3.9,<3.14`), or there are none.
     pub fn meets(&self, constraints: &[String]) -> Result<bool, ResolveError> {
         let mut met = constraints.is_empty();
         for constraint in constraints {
@@ -110,18 +101,17 @@ struct Candidate<'a> {
     requires: Vec<&'a str>,
 }
 
-/// A resolution on its way.
 struct Resolution<'a> {
     interpreter: &'a Interpreter,
     available: BTreeMap<PackageName, Vec<Candidate<'a>>>,
     excluded: Vec<Requirement>,
     overridden: BTreeMap<PackageName, Vec<Requirement>>,
-    /// Projects with extras, and the wheels that they led to, in order.
+    /// Projects with their extras, and the wheel that was chosen for each, in order.
     resolved: Vec<(PackageName, BTreeSet<ExtraName>, &'a str)>,
     unmet: Option<Requirement>,
 }
 
-/// The wheels that are active, in the order of `sys.path`.
+/// Finds the wheels that are active, in the order of `sys.path`.
 pub fn resolve<'a>(
     info: &'a PexInfo,
     metadata: &'a BTreeMap<String, Metadata>,
@@ -210,16 +200,16 @@ impl<'a> Resolution<'a> {
     }
 
     fn is_excluded(&self, wanted: &Requirement) -> bool {
-        // As upstream compares a requirement with an exclusion: without specifiers, by its name alone.
+        // Upstream compares a requirement with an exclusion by its name alone, and only with one without specifiers.
         self.excluded.iter().any(|excluded| excluded.name == wanted.name && !excluded.is_constrained)
     }
 
-    /// Whether a requirement applies when these extras of its owner were asked for.
+    /// Whether a requirement applies with these extras of its owner.
     fn applies(&self, wanted: &Requirement, extras: &[ExtraName]) -> bool {
         wanted.applies(&self.interpreter.markers, extras)
     }
 
-    /// One requirement for each project that is asked for, with the extras of all.
+    /// The requirements of the PEX, merged to one for each project, with the extras of all.
     fn roots(&mut self, info: &PexInfo) -> Result<Vec<Requirement>, ResolveError> {
         let mut projects: Vec<(PackageName, Vec<Requirement>)> = Vec::new();
         for text in &info.requirements {
@@ -250,7 +240,7 @@ impl<'a> Resolution<'a> {
         Ok(roots)
     }
 
-    /// Resolves a requirement, and what follows from it. A loop ends where a project was seen with these extras.
+    /// Resolves a requirement and all that follow from it. A loop ends at a project that was resolved with these extras before.
     fn follow(&mut self, wanted: &Requirement) -> Result<(), ResolveError> {
         let mut stack = vec![wanted.clone()];
         while let Some(wanted) = stack.pop() {

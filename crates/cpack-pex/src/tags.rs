@@ -1,8 +1,8 @@
-//! Tags of wheels (PEP 425, PEP 600): which of them a CPython on Linux can use, and which it prefers.
+//! Tags of wheels (PEP 425, PEP 600): which a CPython on Linux can use, and which it prefers.
 //!
 //! The order is that of `packaging.tags.sys_tags()`.
 
-/// An interpreter, as far as tags tell.
+/// What tags tell of an interpreter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// `11` of Python 3.11.
@@ -11,11 +11,11 @@ pub struct Target {
     pub abi: String,
     /// The machine, `x86_64`.
     pub machine: String,
-    /// The node's glibc, `(2, 36)`; none for another C library.
+    /// The node's glibc, `(2, 36)`. `None` for another C library.
     pub glibc: Option<(u32, u32)>,
 }
 
-/// How well a wheel fits; the least is the best.
+/// How well a wheel fits. The least rank is the best.
 pub type Rank = (u32, u32, u32);
 
 /// Older names of `manylinux` platforms, and the glibc that they mean.
@@ -38,7 +38,7 @@ impl Target {
         Self { minor, abi: abi.unwrap_or_else(|| format!("cp3{minor}")), machine: machine.into(), glibc }
     }
 
-    /// How well the wheel with this file name fits. None: not at all.
+    /// How well the wheel with this file name fits. `None` if this interpreter cannot use it.
     pub fn rank(&self, wheel: &str) -> Option<Rank> {
         let (python, abi, platform) = parts(wheel)?;
         let ranks = python.split('.').flat_map(|python| {
@@ -65,7 +65,7 @@ impl Target {
         }
     }
 
-    /// The place of `py311`, `py3`, `py310` and so on in the order of preference.
+    /// The position of `py311`, `py3`, `py310` and so on in the order of preference.
     fn generic(&self, python: &str) -> Option<u32> {
         let minor = python.strip_prefix("py3")?;
         if minor.is_empty() {
@@ -78,7 +78,7 @@ impl Target {
         }
     }
 
-    /// The place of a platform in the order of preference.
+    /// The position of a platform in the order of preference.
     fn platform(&self, platform: &str) -> Option<u32> {
         let rest = platform.strip_suffix(&self.machine)?.strip_suffix('_')?;
         if rest == "linux" {

@@ -1,6 +1,8 @@
-//! Opening: what is no PEX is refused with one line.
+//! `open` refuses what is no PEX with one line.
 
 use std::fs;
+
+use cpack_format::exit::Exit;
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The suite that every store passes: what [`Store`] promises, checked against the real thing.
+//! Checks what [`Store`] promises against a real store of any kind.
 
 #![expect(clippy::expect_used, reason = "a test suite reports by panicking")]
 
@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use cpack_format::Digest;
 
-use super::{Key, Put, Source, Store, StoreErrorKind, Written};
+use crate::{Key, Put, Source, Store, StoreErrorKind, Written};
 
 /// Runs the suite on an empty store. Panics where the store breaks its contract.
 ///
@@ -93,7 +93,7 @@ fn concurrent(store: &dyn Store) {
     });
 }
 
-/// What another writer left under the key is not kept if its length is wrong.
+/// A put replaces an object whose length is wrong.
 fn torn(store: &dyn Store) {
     let key = key(b"the whole object");
     store.put(&key, Source::Bytes(b"the whole"), Put::Replace).expect("writes");
@@ -115,7 +115,7 @@ fn listing_and_deleting(store: &dyn Store) {
     assert!(!store.list("layers").expect("lists").iter().any(|l| l.key == gone));
 }
 
-/// Seconds: the coarsest clock of the stores. What is younger than the bound stays, whoever looks.
+/// The coarsest clock of the stores counts seconds.
 fn removing_what_is_old(store: &dyn Store) {
     let second = Duration::from_secs(1);
     let key = key(b"grows old");

@@ -1,11 +1,11 @@
-//! What is to be written, read in parts by whoever sends it.
+//! An object's bytes, which the stores on the network read in parts and send.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use super::{Source, Watcher};
+use crate::{Source, Watcher};
 
 /// An opened [`Source`].
 #[derive(Debug)]
@@ -19,7 +19,7 @@ impl<'a> Content<'a> {
     pub(super) fn open(source: Source<'a>) -> io::Result<Self> {
         match source {
             Source::Bytes(bytes) => Ok(Self::Bytes(bytes)),
-            Source::File(path) | Source::Consume(path) => Self::file(path, None),
+            Source::File(path) => Self::file(path, None),
             Source::Watched(path, watcher) => Self::file(path, Some(watcher)),
         }
     }
@@ -38,7 +38,7 @@ impl<'a> Content<'a> {
         }
     }
 
-    /// The part of `len` bytes from `offset`, less where the content ends before.
+    /// The `len` bytes from `offset`, fewer if the content ends before.
     pub(super) fn part(&self, offset: u64, len: u64) -> io::Result<Vec<u8>> {
         let end = self.len().min(offset.saturating_add(len));
         let start = offset.min(end);

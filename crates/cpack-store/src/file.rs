@@ -1,21 +1,21 @@
 //! A directory as a store: on a local disk, or a mount that executors share.
 //!
-//! Objects are written to `<store>/tmp/` and renamed into place, so a reader never sees a part of one, and a writer that
-//! is killed leaves nothing but a temporary file, which pruning removes. Renaming replaces: two writers of one key
-//! write the same bytes, and whoever is last wins without anybody noticing. A file apart from the layout
-//! ([`Key::beside`]) is written as `.cpack-…` in its own directory.
+//! A write fills a file in `<store>/tmp/` and renames it into place: a reader never sees a part of an object, and a killed
+//! writer leaves nothing but a temporary file, which pruning removes. Renaming replaces. Two writers of one key write the
+//! same bytes, so it does not matter which is last. A write of a file outside the layout ([`Key::beside`]) fills `.cpack-…`
+//! in the file's own directory.
 
 use std::fs::{self, File, FileTimes};
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use cpack_fault::point;
 use cpack_format::key::TEMPORARY;
 
-use super::{Key, Listed, Put, Source, Stat, Store, StoreError, StoreErrorKind, StoreUri, Written};
+use crate::error::{NO_OBJECT, if_found};
+use crate::{Key, Listed, Put, Source, Stat, Store, StoreError, StoreErrorKind, StoreUri, Written, unique_name};
 
 /// A directory store.
 #[derive(Debug)]
@@ -30,14 +30,14 @@ impl FileStore {
         Self { uri: StoreUri::directory(root), root: root.to_owned() }
     }
 
-    /// A new path for a temporary file on the store's file system, its directory made: what is written there can be
-    /// put by [`Source::Consume`] without copying.
+    /// A new path for a temporary file on the store's file system, in a directory that exists. [`Source::Watched`] with this
+    /// path is renamed and not copied.
     pub fn temporary(&self) -> Result<PathBuf, StoreError> {
-        self.prepare(format!("{TEMPORARY}/{}", unique()))
+        self.prepare(&format!("{TEMPORARY}/{}", unique_name()))
     }
 
-    /// The path with its directory made.
-    fn prepare(&self, temporary: String) -> Result<PathBuf, StoreError> {
+    /// Makes the directory of a temporary file, and returns the file's path.
+    fn prepare(&self, temporary: &str) -> Result<PathBuf, StoreError> {
         let path = self.root.join(temporary);
         let directory = path.parent().unwrap_or(&self.root);
         fs::create_dir_all(directory).map_err(|e| self.error("cannot create", TEMPORARY, &e))?;
@@ -57,7 +57,7 @@ impl FileStore {
             _ => StoreErrorKind::Other,
         };
         let reason = match kind {
-            StoreErrorKind::NotFound => "no such object in this store".to_owned(),
+            StoreErrorKind::NotFound => NO_OBJECT.to_owned(),
             StoreErrorKind::Damaged => "it ends before the length that its manifest names".to_owned(),
             _ => error.to_string(),
         };
@@ -69,7 +69,7 @@ impl FileStore {
         let mut file = File::options().write(true).create_new(true).open(path)?;
         match source {
             Source::Bytes(bytes) => file.write_all(bytes)?,
-            Source::File(from) | Source::Consume(from) | Source::Watched(from, _) => {
+            Source::File(from) | Source::Watched(from, _) => {
                 io::copy(&mut File::open(from)?, &mut file)?;
             }
         }
@@ -77,7 +77,7 @@ impl FileStore {
         Ok(file.metadata()?.len())
     }
 
-    /// Publishes the temporary file `path`, synced first: a name that survives a power loss has its bytes.
+    /// Syncs the temporary file `path` and renames it: a name that survives a power loss has its bytes.
     fn publish(path: &Path, place: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()?;
         point("store.synced")?;
@@ -86,27 +86,6 @@ impl FileStore {
         }
         fs::rename(path, place)?;
         point("store.renamed")
-    }
-
-    fn write(&self, key: &Key, source: Source<'_>, put: Put) -> Result<Written, StoreError> {
-        let failed = |e: io::Error| self.error("cannot write", key.as_str(), &e);
-        let place = self.path(key);
-        if let Source::Consume(path) | Source::Watched(path, _) = source {
-            let size = fs::metadata(path).map_err(failed)?.len();
-            match Self::publish(path, &place) {
-                Err(e) if e.kind() == io::ErrorKind::CrossesDevices => {}
-                result => return result.map(|()| Written::Sent(size)).map_err(failed),
-            }
-        }
-        let temporary = self.prepare(key.temporary(&unique()))?;
-        let result = Self::fill(&temporary, source).and_then(|size| match put.has_come(self, key, size) {
-            true => fs::remove_file(&temporary).map(|()| Written::Kept),
-            false => Self::publish(&temporary, &place).map(|()| Written::Sent(size)),
-        });
-        if result.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        result.map_err(failed)
     }
 
     fn walk(&self, directory: &Path, found: &mut Vec<Listed>) -> io::Result<()> {
@@ -118,22 +97,17 @@ impl FileStore {
             }
             let path = entry.path();
             let relative = path.strip_prefix(&self.root).ok().and_then(Path::to_str).and_then(Key::from_listing);
-            // An object that a prune removes meanwhile is simply not listed.
+            // An object that a prune removed since `read_dir` is not listed.
             if let (Some(key), Ok(metadata)) = (relative, entry.metadata()) {
-                let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-                found.push(Listed { key, stat: Stat { size: metadata.len(), modified } });
+                found.push(Listed { key, stat: stat(&metadata) });
             }
         }
         Ok(())
     }
 }
 
-/// What no other temporary file is called.
-fn unique() -> String {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
-    let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-    format!("{}-{nanos:x}-{count:x}", std::process::id())
+fn stat(metadata: &fs::Metadata) -> Stat {
+    Stat { size: metadata.len(), modified: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH) }
 }
 
 impl Store for FileStore {
@@ -145,9 +119,7 @@ impl Store for FileStore {
         let failed = |e: io::Error| self.error("cannot read", key.as_str(), &e);
         let size = fs::metadata(self.path(key)).map_err(failed)?.len();
         if size > limit {
-            let reason = format!("it has {size} bytes, more than the {limit} that it may have");
-            let location = self.uri.join(key.as_str());
-            return Err(StoreError { kind: StoreErrorKind::Damaged, operation: "cannot read", location, reason });
+            return Err(StoreError::too_large(self.uri.join(key.as_str()), size, limit));
         }
         fs::read(self.path(key)).map_err(failed)
     }
@@ -159,19 +131,29 @@ impl Store for FileStore {
     }
 
     fn stat(&self, key: &Key) -> Result<Option<Stat>, StoreError> {
-        match fs::metadata(self.path(key)) {
-            Ok(metadata) => {
-                let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-                Ok(Some(Stat { size: metadata.len(), modified }))
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(self.error("cannot read", key.as_str(), &e)),
-        }
+        let found = fs::metadata(self.path(key)).map_err(|e| self.error("cannot read", key.as_str(), &e));
+        Ok(if_found(found)?.as_ref().map(stat))
     }
 
-    fn put(&self, key: &Key, source: Source<'_>, put: Put) -> Result<Written, StoreError> {
-        let size = source.size().map_err(|e| self.error("cannot write", key.as_str(), &e))?;
-        if put.keeps(self, key, size)? { Ok(Written::Kept) } else { self.write(key, source, put) }
+    fn write(&self, key: &Key, source: Source<'_>, put: Put) -> Result<Written, StoreError> {
+        let failed = |e: io::Error| self.error("cannot write", key.as_str(), &e);
+        let place = self.path(key);
+        if let Source::Watched(path, _) = source {
+            let size = fs::metadata(path).map_err(failed)?.len();
+            match Self::publish(path, &place) {
+                Err(e) if e.kind() == io::ErrorKind::CrossesDevices => {}
+                result => return result.map(|()| Written::Sent(size)).map_err(failed),
+            }
+        }
+        let temporary = self.prepare(&key.temporary(&unique_name()))?;
+        let result = Self::fill(&temporary, source).and_then(|size| match put.has_come(self, key, size) {
+            true => fs::remove_file(&temporary).map(|()| Written::Kept),
+            false => Self::publish(&temporary, &place).map(|()| Written::Sent(size)),
+        });
+        if result.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        result.map_err(failed)
     }
 
     fn refresh(&self, key: &Key) -> Result<(), StoreError> {
@@ -182,20 +164,15 @@ impl Store for FileStore {
 
     fn list(&self, directory: &str) -> Result<Vec<Listed>, StoreError> {
         let mut found = Vec::new();
-        match self.walk(&self.root.join(directory), &mut found) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.error("cannot list", directory, &e)),
-            _ => {
-                found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-                Ok(found)
-            }
-        }
+        let walked = self.walk(&self.root.join(directory), &mut found);
+        if_found(walked.map_err(|e| self.error("cannot list", directory, &e)))?;
+        found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        Ok(found)
     }
 
     fn delete(&self, key: &Key) -> Result<(), StoreError> {
-        match fs::remove_file(self.path(key)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.error("cannot delete", key.as_str(), &e)),
-            _ => Ok(()),
-        }
+        let removed = fs::remove_file(self.path(key)).map_err(|e| self.error("cannot delete", key.as_str(), &e));
+        if_found(removed).map(drop)
     }
 
     fn remove_old(&self, key: &Key, before: SystemTime) -> Result<bool, StoreError> {
@@ -204,27 +181,23 @@ impl Store for FileStore {
         }
         let failed = |e: io::Error| self.error("cannot delete", key.as_str(), &e);
         let (place, aside) = (self.path(key), self.temporary()?);
-        match fs::rename(&place, &aside) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-            result => result.map_err(failed)?,
+        if if_found(fs::rename(&place, &aside).map_err(failed))?.is_none() {
+            return Ok(false);
         }
         let modified = fs::metadata(&aside).and_then(|metadata| metadata.modified()).map_err(failed)?;
         let is_old = modified < before;
-        // Whoever wrote it anew meanwhile wrote the same bytes.
+        // A client that wrote it anew meanwhile wrote the same bytes.
         if is_old { fs::remove_file(&aside) } else { fs::rename(&aside, &place) }.map_err(failed)?;
         Ok(is_old)
     }
 
     fn sweep(&self, before: SystemTime) -> Result<usize, StoreError> {
         let failed = |e: io::Error| self.error("cannot clean up", TEMPORARY, &e);
-        let entries = match fs::read_dir(self.root.join(TEMPORARY)) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
-            entries => entries.map_err(failed)?,
-        };
+        let entries = if_found(fs::read_dir(self.root.join(TEMPORARY)).map_err(failed))?;
         let mut swept = 0;
-        for entry in entries {
+        for entry in entries.into_iter().flatten() {
             let entry = entry.map_err(failed)?;
-            // Whoever writes it may rename it at any moment.
+            // Its writer may rename it at any moment.
             let modified = entry.metadata().and_then(|metadata| metadata.modified());
             if modified.is_ok_and(|modified| modified < before) && fs::remove_file(entry.path()).is_ok() {
                 swept += 1;
@@ -234,10 +207,7 @@ impl Store for FileStore {
     }
 
     fn erase(&self) -> Result<(), StoreError> {
-        match fs::remove_dir_all(&self.root) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.error("cannot remove", "", &e)),
-            _ => Ok(()),
-        }
+        if_found(fs::remove_dir_all(&self.root).map_err(|e| self.error("cannot remove", "", &e))).map(drop)
     }
 
     fn local_path(&self, key: &Key) -> Option<PathBuf> {
@@ -247,8 +217,8 @@ impl Store for FileStore {
 
 #[cfg(test)]
 mod tests {
-    use super::super::conformance;
     use super::*;
+    use crate::{Watcher, conformance};
 
     #[test]
     fn keeps_the_contract() {
@@ -283,13 +253,16 @@ mod tests {
     }
 
     #[test]
-    fn a_consumed_file_is_moved_not_copied() {
+    fn put_of_a_watched_file_moves_it() {
         let directory = tempfile::tempdir().expect("a directory");
         let store = FileStore::new(directory.path());
         let temporary = store.temporary().expect("a path");
         fs::write(&temporary, b"bytes").expect("writes");
         let key = Key::layer(&cpack_format::Digest::of(b"bytes"));
-        assert_eq!(store.put(&key, Source::Consume(&temporary), Put::IfAbsent).ok(), Some(Written::Sent(5)));
+        assert_eq!(
+            store.put(&key, Source::Watched(&temporary, Watcher(&|_| ())), Put::IfAbsent).ok(),
+            Some(Written::Sent(5))
+        );
         assert!(!temporary.exists());
     }
 }

@@ -1,4 +1,4 @@
-//! Hadoop's configuration: `core-site.xml` and `hdfs-site.xml`, and what a job says on top of them.
+//! Hadoop's configuration: `core-site.xml` and `hdfs-site.xml`, and the properties of a job on top of them.
 //!
 //! Values may refer to others (`${name}`, `${env.NAME}`, with defaults `${env.NAME:-default}`), and files may include
 //! others (`<xi:include href="…"/>`), as in Hadoop's own `Configuration`.
@@ -8,9 +8,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::StoreOptions;
+use crate::{StoreError, StoreOptions, StoreUri};
 
-/// The files that are read, later ones winning.
+/// The files of a configuration directory. The later one wins.
 const FILES: [&str; 2] = ["core-site.xml", "hdfs-site.xml"];
 
 /// Includes within includes: deeper than this is a loop.
@@ -26,8 +26,13 @@ pub(super) struct Configuration {
 }
 
 impl Configuration {
-    /// The configuration of this machine with the job's cluster properties over it. The error is one line for people.
-    pub(super) fn load(options: &StoreOptions) -> Result<Self, String> {
+    /// The configuration for the store at `uri`: this machine's, with the job's cluster properties over it.
+    pub(super) fn of(uri: &StoreUri, options: &StoreOptions) -> Result<Self, StoreError> {
+        Self::load(options).map_err(|reason| StoreError::misconfigured(uri, reason))
+    }
+
+    /// The error is one line for people.
+    fn load(options: &StoreOptions) -> Result<Self, String> {
         let mut properties = BTreeMap::new();
         if let Some(directory) = directory(options) {
             for file in FILES {
@@ -55,7 +60,7 @@ impl Configuration {
         self.properties.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
     }
 
-    /// All properties, in order of their names.
+    #[cfg(feature = "hdfs")]
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.properties.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
@@ -122,7 +127,7 @@ fn expand<'a>(
     text
 }
 
-/// Start of `${` and end at `}` of every reference in `text` that has none inside.
+/// The positions of `${` and `}` of every reference in `text` that has no other inside.
 fn references(text: &str) -> impl Iterator<Item = (usize, usize)> {
     text.match_indices("${").filter_map(|(start, _)| {
         let end = start + text.get(start..)?.find('}')?;

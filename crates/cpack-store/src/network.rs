@@ -1,5 +1,5 @@
-//! The bridge from the stores' plain calls to the asynchronous clients: one small runtime, a deadline on every wait, and
-//! no panic of a client that gets further than the call that caused it.
+//! The bridge from the stores' plain calls to the asynchronous clients: one small runtime and a deadline on every wait. A
+//! panic of a client ends the call that caused it and nothing else.
 
 use std::any::Any;
 use std::future::Future;
@@ -13,20 +13,20 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::runtime::{Builder, Runtime};
 
-/// More threads than this never wait faster.
+/// More threads than this do not wait faster.
 const MOST_THREADS: usize = 4;
 
-/// Threads for what blocks: name resolution, mostly.
+/// Threads for blocking calls, mostly name resolution.
 const BLOCKING_THREADS: usize = 4;
 
-/// Why there is no result.
+/// Why a future has no result.
 #[derive(Debug)]
 pub(super) enum Interrupted {
-    /// The deadline passed.
+    /// This deadline passed.
     Elapsed(Duration),
     /// The client panicked with this message.
     Panicked(String),
-    /// No runtime: out of threads or descriptors.
+    /// Out of threads or descriptors.
     NoRuntime(io::Error),
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Network {
 }
 
 impl Network {
-    /// With at most `threads` threads.
+    /// `threads` limits the runtime's threads.
     pub(super) const fn new(threads: Option<usize>) -> Self {
         Self { threads, runtime: OnceLock::new() }
     }
@@ -54,7 +54,7 @@ impl Network {
         }
     }
 
-    /// Runs what is synchronous and may panic, inside the runtime.
+    /// Runs a synchronous call that may panic, inside the runtime.
     #[cfg(feature = "hdfs")]
     pub(super) fn guard<T>(&self, call: impl FnOnce(&Handle) -> T) -> Result<T, Interrupted> {
         let runtime = self.runtime()?;
@@ -81,7 +81,7 @@ impl Network {
 }
 
 impl Drop for Network {
-    /// A thread that still waits for a resolver must not hold up the caller.
+    /// Does not wait for a thread that still waits for a resolver.
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();

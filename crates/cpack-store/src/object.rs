@@ -1,4 +1,4 @@
-//! One object by its own URI, as users name packages, launchers and PEX files that lie at places of their choice.
+//! One object by its own URI, as users name packages, launchers and PEX files at paths of their choice.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -6,37 +6,30 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::{Key, NameError, StoreError, StoreErrorKind, StoreUri, UriError, redact};
+use crate::{Key, NameError, StoreError, StoreErrorKind, StoreUri, UriError, redact};
 
-/// The directory that an object lies in, as a store, and its name there.
+/// An object anywhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectUri {
-    /// The directory.
+    /// The directory that holds it, as a store.
     pub store: StoreUri,
-    /// The name.
+    /// Its name there.
     pub key: Key,
 }
 
 /// A text that names no object.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what each variant means")]
 pub enum ObjectUriError {
-    /// Its directory is no store.
     #[error(transparent)]
     Uri(#[from] UriError),
-    /// A query, which a presigned URL has.
     #[error("{0} has a query: name the object alone, and give the credentials by the environment")]
     Query(String),
-    /// Its last part is no name of a file.
     #[error("{uri}: {source}")]
-    Name {
-        /// The URI.
-        uri: String,
-        /// What is wrong.
-        source: NameError,
-    },
+    Name { uri: String, source: NameError },
 }
 
-/// What people write where a file is wanted: a path, or the URI of an object.
+/// A file as people name it: a path, or the URI of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FileOrObject {
     /// A path, or a `file:` URI.
@@ -60,13 +53,13 @@ impl FileOrObject {
 }
 
 impl ObjectUri {
-    /// The object that is the file at `path`, which should be absolute.
+    /// The file at `path`, which should be absolute, as an object.
     pub fn of_file(path: &Path) -> Result<Self, ObjectUriError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         Self::new(StoreUri::directory(path.parent().unwrap_or(Path::new("/"))), &name)
     }
 
-    /// The error for an object that is not there. `reason` says what to check.
+    /// The error for a missing object. `reason` says what to check.
     pub fn not_found(&self, reason: &str) -> StoreError {
         let (kind, operation) = (StoreErrorKind::NotFound, "cannot read");
         StoreError { kind, operation, location: self.to_string(), reason: reason.to_owned() }

@@ -1,17 +1,17 @@
-//! From a URI to the store behind it.
+//! Opens the store at a URI.
 
 use std::collections::BTreeMap;
 
-#[cfg(feature = "hdfs")]
-use super::HdfsStore;
 #[cfg(feature = "s3")]
-use super::S3Store;
-use super::{FileStore, Scheme, Store, StoreError, StoreOptions, StoreUri};
+use crate::S3Store;
+#[cfg(feature = "hdfs")]
+use crate::hdfs::HdfsStore;
+use crate::{FileStore, Scheme, Store, StoreError, StoreOptions, StoreUri};
 
 /// Opens the store at `uri`.
 ///
-/// Nothing is contacted and no thread starts before the first call on a network store. A scheme that this build leaves
-/// out is [`super::StoreErrorKind::Misconfigured`].
+/// A network store contacts nothing and starts no thread before the first call. A scheme that this build leaves out is
+/// [`crate::StoreErrorKind::Misconfigured`].
 pub fn open(uri: &StoreUri, options: &StoreOptions) -> Result<Box<dyn Store>, StoreError> {
     let _ = options;
     match uri.scheme {
@@ -27,7 +27,7 @@ pub fn open(uri: &StoreUri, options: &StoreOptions) -> Result<Box<dyn Store>, St
     }
 }
 
-/// What an executor without client configuration must know to open the store at `uri`, for the job: name services and
+/// The properties that an executor without client configuration needs to open the store at `uri`: name services and
 /// authentication of HDFS, endpoint and region of S3. Never credentials.
 pub fn cluster_properties(uri: &StoreUri, options: &StoreOptions) -> Result<BTreeMap<String, String>, StoreError> {
     let _ = options;
@@ -44,21 +44,16 @@ pub fn cluster_properties(uri: &StoreUri, options: &StoreOptions) -> Result<BTre
     }
 }
 
-/// What is said when the feature of a scheme is off.
 #[cfg(not(all(feature = "hdfs", feature = "s3")))]
 fn left_out(uri: &StoreUri, feature: &str) -> StoreError {
-    StoreError {
-        kind: super::StoreErrorKind::Misconfigured,
-        operation: "cannot open",
-        location: uri.to_string(),
-        reason: format!("this program was built without {feature}: use a build with the feature {feature:?}"),
-    }
+    let reason = format!("this program was built without {feature}: use a build with the feature {feature:?}");
+    StoreError::misconfigured(uri, reason)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::StoreErrorKind;
     use super::*;
+    use crate::StoreErrorKind;
 
     #[test]
     fn a_directory_is_always_there() {

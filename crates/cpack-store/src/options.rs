@@ -1,13 +1,13 @@
-//! What a store needs to know beside its URI.
+//! What a store needs beside its URI.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-/// Variables that name the user to act as, the first that is set winning. Only a cluster without Kerberos believes it.
-pub const USER_VARIABLES: [&str; 2] = ["C_PACK_USER", "HADOOP_USER_NAME"];
+/// Variables that name the user to act as; the first that is set wins. Only a cluster without Kerberos believes them.
+const USER_VARIABLES: [&str; 2] = ["C_PACK_USER", "HADOOP_USER_NAME"];
 
-/// Every variable that stores ask for through [`StoreOptions::variable`]. The AWS SDK and the HDFS client read others by
+/// Every variable that stores read through [`StoreOptions::variable`]. The AWS SDK and the HDFS client read others by
 /// themselves: credentials and profiles (`AWS_*`), Kerberos (`KRB5*`), the file of delegation tokens.
 ///
 /// | variable | is |
@@ -19,7 +19,7 @@ pub const USER_VARIABLES: [&str; 2] = ["C_PACK_USER", "HADOOP_USER_NAME"];
 /// | `AWS_REGION`, `AWS_DEFAULT_REGION` | the bucket's region |
 /// | `AWS_CA_BUNDLE` | a PEM file of the certificate authorities to trust instead of the system's |
 /// | `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY` | proxies, also in lower case |
-pub const VARIABLES: [&str; 20] = [
+const VARIABLES: [&str; 20] = [
     "C_PACK_USER",
     "HADOOP_USER_NAME",
     "USER",
@@ -42,25 +42,23 @@ pub const VARIABLES: [&str; 20] = [
     "no_proxy",
 ];
 
-/// How many DataNodes get a copy of what every executor reads: Hadoop's own figure for the files of a job
+/// Copies of what every executor reads: Hadoop's own figure for the files of a job
 /// (`mapreduce.client.submit.file.replication`).
-pub const FAN_OUT_REPLICATION: u32 = 10;
+const FAN_OUT_REPLICATION: u32 = 10;
 
-/// What a store needs to know beside its URI.
+/// What a store needs beside its URI.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoreOptions {
-    /// Hadoop properties, and S3 endpoint and region as `fs.s3a.*`: those of the job on an executor. They win over
-    /// what the machine's own configuration says.
+    /// Hadoop properties, and S3 endpoint and region as `fs.s3a.*`; on an executor those of the job. They win over the
+    /// machine's own configuration.
     pub cluster: BTreeMap<String, String>,
     /// The user to act as where the cluster believes it ([`USER_VARIABLES`]).
     pub user: Option<String>,
     /// How long calls may take.
     pub deadlines: Deadlines,
-    /// Copies of what every executor reads (HDFS). None leaves the file system's default.
+    /// Copies of what every executor reads (HDFS). `None` leaves the file system's default.
     pub replication: Option<u32>,
-    /// Start of the names of temporary objects. They go on with process id and time, which two clients never share.
-    pub temporary_prefix: String,
-    /// Most threads that wait for the network. None: one per core, at most four.
+    /// Most threads that wait for the network. `None` means one per core, at most four.
     pub threads: Option<usize>,
     /// The variables of [`VARIABLES`] that are set.
     pub environ: BTreeMap<&'static str, String>,
@@ -69,13 +67,14 @@ pub struct StoreOptions {
 /// How long calls may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadlines {
-    /// A whole call, with all that is tried again, for a call that moves few bytes.
+    /// A call that moves few bytes, with all its attempts.
     pub call: Duration,
-    /// One attempt of it.
+    /// One attempt of such a call.
     pub attempt: Duration,
-    /// How long a server that refuses connections, or that no resolver knows, is asked again.
+    /// A call to a server that refuses connections, or that no resolver knows.
     pub unreachable: Duration,
-    /// Bytes per second below which a transfer counts as stuck: what is moved at this pace is added to both.
+    /// Bytes per second below which a transfer counts as stuck. Calls and attempts that move many bytes get the time that
+    /// those take at this rate in addition.
     pub least_rate: u64,
 }
 
@@ -85,7 +84,7 @@ impl Deadlines {
         self.attempt + self.transfer(bytes)
     }
 
-    /// The time for a call that moves `bytes`, with all that is tried again.
+    /// The time for a call that moves `bytes`, with all its attempts.
     pub fn call_for(&self, bytes: u64) -> Duration {
         self.call + self.transfer(bytes)
     }
@@ -96,8 +95,8 @@ impl Deadlines {
 }
 
 impl Default for Deadlines {
-    /// A failover of an HDFS name node takes tens of seconds, a node that lost power is noticed within one attempt, and
-    /// 256 KiB/s is less than what a working cluster network gives to any one of a thousand executors.
+    /// A failover of an HDFS name node takes tens of seconds, one attempt is enough to notice that a node lost power, and a
+    /// working cluster network gives more than 256 KiB/s to each of a thousand executors.
     fn default() -> Self {
         Self {
             call: Duration::from_secs(120),
@@ -115,7 +114,6 @@ impl Default for StoreOptions {
             user: None,
             deadlines: Deadlines::default(),
             replication: Some(FAN_OUT_REPLICATION),
-            temporary_prefix: "cpack".to_owned(),
             threads: None,
             environ: BTreeMap::new(),
         }
@@ -123,7 +121,7 @@ impl Default for StoreOptions {
 }
 
 impl StoreOptions {
-    /// The options for a job's `cluster` properties; `variable` looks up the environment, once for each of [`VARIABLES`].
+    /// The options for a job's `cluster` properties. `variable` looks up each of [`VARIABLES`] once.
     pub fn new(cluster: BTreeMap<String, String>, variable: impl Fn(&str) -> Option<String>) -> Self {
         let set = |name: &'static str| variable(name).filter(|value| !value.is_empty()).map(|value| (name, value));
         let environ: BTreeMap<_, _> = VARIABLES.into_iter().filter_map(set).collect();
@@ -131,7 +129,7 @@ impl StoreOptions {
         Self { cluster, user, environ, ..Self::default() }
     }
 
-    /// The options for a job's `cluster` properties by the variables of this process.
+    /// The options for a job's `cluster` properties and this process's variables.
     pub fn of_process(cluster: BTreeMap<String, String>) -> Self {
         Self::new(cluster, |name| std::env::var(name).ok())
     }
@@ -140,22 +138,16 @@ impl StoreOptions {
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.environ.get(name).map(String::as_str)
     }
-
-    /// A property of the cluster that is set and not empty.
-    pub fn property(&self, name: &str) -> Option<&str> {
-        self.cluster.get(name).map(String::as_str).filter(|value| !value.is_empty())
-    }
 }
 
 impl fmt::Debug for StoreOptions {
-    /// Names only of properties and variables: a configuration may hold keys.
+    /// Shows only the names of properties and variables, since a configuration may hold keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StoreOptions")
             .field("cluster", &self.cluster.keys())
             .field("user", &self.user)
             .field("deadlines", &self.deadlines)
             .field("replication", &self.replication)
-            .field("temporary_prefix", &self.temporary_prefix)
             .field("threads", &self.threads)
             .field("environ", &self.environ.keys())
             .finish()

@@ -1,20 +1,18 @@
-//! Trying again: what is transient, with pauses that grow, until a deadline.
+//! Retries transient errors until a deadline, with pauses that grow. A permanent error ends the call at once.
 //!
 //! A thousand executors that start at once must not come back at once: each pause is drawn evenly between nothing and
-//! a bound that doubles ("full jitter"). What is permanent ends the call at once.
+//! a bound that doubles ("full jitter").
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cpack_events;
+use crate::StoreError;
 
-use super::StoreError;
-
-/// The bound of the first pause.
+/// The longest first pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// The bound that no later pause passes.
+/// The longest pause of all.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long a call may take, and each attempt at it.
@@ -24,16 +22,15 @@ pub(super) struct Budget {
     pub(super) call: Duration,
     /// One attempt.
     pub(super) attempt: Duration,
-    /// How long a server that cannot be reached at all is tried.
+    /// The whole call, if no server can be reached.
     pub(super) unreachable: Duration,
 }
 
-/// What an attempt reports.
+/// An attempt that failed.
 #[derive(Debug)]
 pub(super) struct Failure {
-    /// The error, for the caller if it is the last.
     pub(super) error: StoreError,
-    /// Whether nothing answered at that address: most likely it is wrong, so patience is short.
+    /// Whether nothing answered at that address. Most likely it is wrong, so patience is short.
     pub(super) unreachable: bool,
 }
 
@@ -43,22 +40,19 @@ impl From<StoreError> for Failure {
     }
 }
 
-/// Time and chance, as far as trying again depends on them: a parameter, so that tests need neither.
+/// Time and chance for [`retry`]: a parameter, so that tests need neither.
 pub(super) trait Clock {
     /// Time since some fixed moment.
     fn now(&self) -> Duration;
-    /// Waits.
     fn sleep(&self, pause: Duration);
     /// A number between 0 and 1.
     fn chance(&self) -> f64;
 }
 
-/// The real one.
 #[derive(Debug)]
 pub(super) struct SystemClock(Instant);
 
 impl SystemClock {
-    /// A clock that starts now.
     pub(super) fn start() -> Self {
         Self(Instant::now())
     }
@@ -80,9 +74,8 @@ impl Clock for SystemClock {
     }
 }
 
-/// Calls `attempt` until it succeeds, fails for good, or the budget is spent. It is given the time that it may take.
-///
-/// What is reported in the end is the last error, with how often and how long it was tried.
+/// Calls `attempt` with the time that it may take, until it succeeds or fails for good, or the budget is spent. Returns the
+/// last error, with the number of attempts and their time.
 pub(super) fn retry<T>(
     clock: &dyn Clock,
     budget: Budget,
@@ -121,8 +114,8 @@ fn spent(error: StoreError, tries: u32, time: Duration) -> StoreError {
 mod tests {
     use std::cell::{Cell, RefCell};
 
-    use super::super::StoreErrorKind;
     use super::*;
+    use crate::StoreErrorKind;
 
     const BUDGET: Budget =
         Budget { call: Duration::from_secs(30), attempt: Duration::from_secs(4), unreachable: Duration::from_secs(2) };

@@ -9,16 +9,16 @@ use std::str::FromStr;
 pub enum Scheme {
     /// A directory.
     File,
-    /// HDFS.
+    /// A name node or a name service.
     Hdfs,
     /// HDFS through a client-side mount table.
     ViewFs,
-    /// S3, also written `s3a:`.
+    /// A bucket, also written `s3a:`.
     S3,
 }
 
 impl Scheme {
-    /// What its URIs start with.
+    /// The scheme of its URIs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::File => "file",
@@ -32,7 +32,7 @@ impl Scheme {
 /// A store's URI, without credentials and without a trailing slash.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct StoreUri {
-    /// The kind.
+    /// The kind of the store.
     pub scheme: Scheme,
     /// Host and port, nameservice, or bucket. Empty for directories and for the default file system.
     pub authority: String,
@@ -42,22 +42,14 @@ pub struct StoreUri {
 
 /// A text that is no store URI.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what each variant means")]
 pub enum UriError {
-    /// No scheme that is known.
     #[error("{uri:?} has the unknown scheme {scheme:?}: use file:, hdfs:, viewfs:, s3: or a path")]
-    Scheme {
-        /// As given, redacted.
-        uri: String,
-        /// What stands before the colon.
-        scheme: String,
-    },
-    /// `s3:` without a bucket.
+    Scheme { uri: String, scheme: String },
     #[error("{0:?} names no bucket: write s3://BUCKET/PREFIX")]
     Bucket(String),
-    /// Credentials inside the URI.
     #[error("{0:?} contains credentials: put them into the environment or the credentials file instead")]
     Credentials(String),
-    /// A path with `..`, a NUL, or nothing at all.
     #[error("{0:?} is no store: {1}")]
     Path(String, &'static str),
 }
@@ -83,7 +75,7 @@ impl StoreUri {
 impl FromStr for StoreUri {
     type Err = UriError;
 
-    /// Parses a URI, or takes the text for a path. Relative paths stay relative: the programs make them absolute.
+    /// Parses a URI. Any other text is a path. Relative paths stay relative: the programs make them absolute.
     fn from_str(text: &str) -> Result<Self, UriError> {
         let shown = || redact(text);
         if text.is_empty() || text.contains('\0') {
@@ -149,7 +141,7 @@ impl fmt::Display for StoreUri {
     }
 }
 
-/// `text` without what may be a secret: user information and query strings of URIs.
+/// Hides what may be a secret in `text`: user information and query strings of URIs.
 pub fn redact(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

@@ -1,4 +1,4 @@
-//! Archives made for tests, byte by byte where they must be wrong.
+//! Archives made byte by byte, so that they can be wrong.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -9,7 +9,7 @@ use cpack_format::manifest::{Archive, Piece};
 use cpack_format::zip::{self, Entry, Frames, Method};
 use cpack_format::{Digest, SafePath};
 
-/// A file, link or directory as it should be on disk.
+/// The expected file, link or directory on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Node {
     File(Vec<u8>),
@@ -18,10 +18,10 @@ pub enum Node {
     Directory,
 }
 
-/// What a directory holds, by path. Directories only where they are empty.
+/// The contents of a directory, by path. Only empty directories are listed.
 pub type Nodes = BTreeMap<String, Node>;
 
-/// What is below `root`.
+/// Reads everything below `root`.
 pub fn read_tree(root: &Path) -> Nodes {
     use std::os::unix::ffi::OsStringExt as _;
     use std::os::unix::fs::MetadataExt as _;
@@ -59,15 +59,15 @@ pub fn open_directory(path: &Path) -> OwnedFd {
     std::fs::File::open(path).expect("a directory").into()
 }
 
-/// An archive in the making: entries are appended, then a directory.
+/// Builds an archive: entries, then the central directory.
 #[derive(Debug, Default)]
 pub struct Maker {
     pub bytes: Vec<u8>,
     pub entries: Vec<Entry>,
     items: Vec<Item>,
-    /// Where pieces end.
+    /// The ends of pieces.
     cuts: Vec<usize>,
-    /// Bytes after which a piece is cut at the next entry or frame.
+    /// The least size of a piece: it ends at the next entry or frame.
     pub piece: usize,
 }
 
@@ -76,7 +76,7 @@ impl Maker {
         Self { piece, ..Self::default() }
     }
 
-    /// Appends an entry. One longer than `frame` is cut into frames of that size; 0 means never.
+    /// Appends an entry, in frames of `frame` bytes if it is longer and `frame` is not 0.
     pub fn add(&mut self, path: &str, node: &Node, method: Method, frame: usize) {
         let (kind, content) = match node {
             Node::File(bytes) => (Kind::File, bytes.as_slice()),
@@ -139,19 +139,19 @@ impl Maker {
         bytes
     }
 
-    /// The layer: its bytes, and how a manifest describes them.
+    /// The bytes of a layer, with its archive and content digest for a manifest.
     pub fn layer(mut self) -> (Vec<u8>, Archive, Digest) {
         let bytes = self.zip();
         let archive = self.describe(&bytes);
         (bytes, archive, content_digest(&mut self.items))
     }
 
-    /// The description of `bytes`, with the cuts of this archive and the directory in pieces of its own.
+    /// Describes `bytes` with the pieces of this archive. The directory has pieces of its own.
     pub fn describe(&self, bytes: &[u8]) -> Archive {
         let directory = self.bytes.len();
         let mut cuts: Vec<usize> = self.cuts.iter().copied().filter(|cut| *cut < directory).collect();
         cuts.push(directory);
-        // The directory in two pieces, where it is long enough to matter.
+        // The directory has two pieces.
         cuts.push(directory + (bytes.len() - directory) / 2);
         cuts.push(bytes.len());
         cuts.dedup();
@@ -171,7 +171,7 @@ impl Maker {
     }
 }
 
-/// `content` by `method`. A deflate segment that is not the last ends in a full flush.
+/// Compresses `content`. A deflate frame that is not the last ends with a full flush.
 fn compress(content: &[u8], method: Method, last: bool) -> Vec<u8> {
     match method {
         Method::Store => content.to_vec(),

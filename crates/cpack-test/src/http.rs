@@ -1,4 +1,4 @@
-//! HTTP servers that have one answer to everything: endpoints that are not what they should be.
+//! HTTP servers that give one answer to every request, for tests with wrong endpoints.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// Serves `answer` (status line, headers and body) to every request, for as long as the process lives. Gives the port.
+/// Serves `answer` (status line, headers and body) to every request until the process ends. Returns the port.
 pub fn always(answer: &str) -> u16 {
     counted(answer).0
 }
 
-/// The same, with the number of requests so far.
+/// Like [`always`]. Also returns the number of requests so far.
 pub fn counted(answer: &str) -> (u16, Arc<AtomicU64>) {
     let requests = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&requests);
@@ -23,8 +23,8 @@ pub fn counted(answer: &str) -> (u16, Arc<AtomicU64>) {
     (port, requests)
 }
 
-/// Serves an S3 error called `code` that repeats the whole head of the request, as that of a signature which does not
-/// match repeats what was signed. Gives the heads so far, too.
+/// Serves an S3 error `code` that repeats the head of the request, as the error of a wrong signature does. Returns the port
+/// and the heads so far.
 pub fn echoing(status: u16, code: &str) -> (u16, Arc<Mutex<Vec<String>>>) {
     let heads = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&heads);

@@ -1,15 +1,15 @@
-//! The CPythons of this machine that the tests of all packages run.
+//! The CPythons of this machine.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// What an interpreter is asked: where it is, since a file of that name may be a version manager's shim, and which it is.
-/// Debian's `python3` comes without `ensurepip`.
+/// Prints implementation, version and path: a file of that name may be a version manager's shim. Fails without `ensurepip`,
+/// which Debian's `python3` may lack.
 const PROBE: &str = "import sys, venv, ensurepip; print(sys.implementation.name, sys.version_info[1], sys.executable)";
 
-/// One CPython for each minor version from 3.9 to 3.14 that can make virtual environments, oldest first: those on `PATH`,
-/// and those that pyenv, uv and images of manylinux keep. At least one. They are looked for once.
+/// One CPython for each minor version from 3.9 to 3.14 that can make virtual environments, oldest first, at least one. Looks
+/// on `PATH` and in the directories of pyenv, uv and manylinux images, once per process.
 #[allow(clippy::print_stdout, reason = "tests say which interpreters they ran")]
 pub fn interpreters() -> &'static [(u8, PathBuf)] {
     static FOUND: OnceLock<Vec<(u8, PathBuf)>> = OnceLock::new();
@@ -29,7 +29,7 @@ pub fn interpreters() -> &'static [(u8, PathBuf)] {
     })
 }
 
-/// The interpreter that `program` runs, if it is the one that is looked for.
+/// The interpreter that `program` runs, if it is CPython 3.`minor`.
 fn probe(program: PathBuf, minor: u8) -> Option<PathBuf> {
     let output = Command::new(program).args(["-I", "-S", "-c", PROBE]).stderr(Stdio::null()).output().ok()?;
     let found = String::from_utf8(output.stdout).ok()?;

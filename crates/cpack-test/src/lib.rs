@@ -1,8 +1,8 @@
-//! What the tests share.
+//! Helpers of the tests of all packages.
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | [`archives`] | archives made byte by byte, also wrong ones |
+//! | [`archives`] | archives made byte by byte, damaged ones too |
 //! | [`extraction`] | extraction of layers and of zips by one call |
 //! | [`interpreters`] | the CPythons of this machine |
 //! | [`small_world`] | an interpreter, a directory store, a launcher and a node cache, started as an unprivileged user |
@@ -10,8 +10,8 @@
 //! | [`hadoop`], [`yarn`], [`seaweed`], [`http`] | servers on loopback that do not outlive the process |
 //! | [`proxy`] | a proxy that cuts, delays and damages |
 //!
-//! What is downloaded (SeaweedFS from PyPI, Hadoop from Maven Central) is kept under the target directory. A tool that is
-//! missing fails the test with what to install.
+//! Downloads (SeaweedFS from PyPI, Hadoop from Maven Central) are kept under the target directory. If a tool is missing, the
+//! test fails with a message that says what to install.
 
 #![allow(
     clippy::expect_used,
@@ -27,6 +27,7 @@ pub mod extraction;
 pub mod hadoop;
 pub mod http;
 pub mod interpreters;
+pub mod jvm;
 pub mod process;
 pub mod programs;
 pub mod proxy;
@@ -41,7 +42,7 @@ use std::process::{Command, Stdio};
 
 use nix::fcntl::{Flock, FlockArg};
 
-/// A port on loopback that is free, as is the one 10,000 above (SeaweedFS adds that for gRPC).
+/// A free port on loopback. The port 10,000 above is free too: SeaweedFS uses it for gRPC.
 pub fn free_port() -> u16 {
     for _ in 0..1000 {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket on loopback");
@@ -53,8 +54,8 @@ pub fn free_port() -> u16 {
     panic!("no two free ports 10,000 apart");
 }
 
-/// The directory `name` under the target directory, made by `fill` if it is not there. Test programs that run at once
-/// wait for each other; one that fails leaves nothing.
+/// The directory `name` under the target directory, made by `fill` if it is missing. Test programs that run at once wait for
+/// each other. If `fill` panics, the directory is not made.
 pub fn cached(name: &str, fill: impl FnOnce(&Path)) -> PathBuf {
     let root = &programs::target().join("tmp");
     fs::create_dir_all(root).expect("the target directory is writable");
@@ -71,7 +72,7 @@ pub fn cached(name: &str, fill: impl FnOnce(&Path)) -> PathBuf {
     place
 }
 
-/// `len` bytes that are the same nowhere and cannot be compressed: SplitMix64.
+/// `len` bytes that do not repeat and cannot be compressed (SplitMix64).
 pub fn noise(len: usize) -> Vec<u8> {
     let mut state = 0_u64;
     let mut bytes = Vec::with_capacity(len + 8);
@@ -85,7 +86,7 @@ pub fn noise(len: usize) -> Vec<u8> {
     bytes
 }
 
-/// Runs a tool to its end. Panics with `install` where it is missing, and with what it printed where it fails.
+/// Runs a tool. Panics with `install` if it is missing, and with its output if it fails.
 pub fn run(command: &mut Command, install: &str) {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output();
@@ -99,8 +100,8 @@ pub fn run(command: &mut Command, install: &str) {
     );
 }
 
-/// Runs the test `name` of this program again in a process of its own, with these variables: the clients of both kinds of
-/// store read some by themselves. True in that process.
+/// Runs the test `name` of this program again in a child process with these variables, because the S3 and HDFS clients read
+/// variables themselves. Returns true in the child process.
 pub fn inside(name: &str, variables: &[(&str, String)]) -> bool {
     const MARK: &str = "CPACK_TEST_INSIDE";
     if std::env::var(MARK).is_ok_and(|value| value == name) {

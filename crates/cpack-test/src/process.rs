@@ -1,6 +1,6 @@
-//! Child processes that end with the test.
+//! Child processes that do not outlive the test.
 
-#![expect(unsafe_code, reason = "what a child does between fork and exec can only be said so")]
+#![expect(unsafe_code, reason = "pre_exec is unsafe")]
 
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
@@ -8,12 +8,12 @@ use std::process::{Child, Command};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 
-/// A server. It is killed when this is dropped, and by the kernel when the thread that started it ends.
+/// A server. It is killed when the value is dropped, and by the kernel when the thread that started it ends.
 #[derive(Debug)]
 pub struct Server(pub Child);
 
 impl Server {
-    /// Starts `command`. Panics with `install` where it is missing.
+    /// Starts `command`. Panics with `install` if it is missing.
     pub fn start(command: &mut Command, install: &str) -> Self {
         // SAFETY: prctl is a single system call, which is allowed between fork and exec.
         unsafe { command.pre_exec(|| set_pdeathsig(Signal::SIGKILL).map_err(Into::into)) };
@@ -24,7 +24,6 @@ impl Server {
         }
     }
 
-    /// Whether it still runs.
     pub fn is_alive(&mut self) -> bool {
         matches!(self.0.try_wait(), Ok(None))
     }

@@ -1,4 +1,4 @@
-//! What the tests run: both programs, freshly built, interpreters of this machine, environments made of them.
+//! The programs, freshly built; interpreters of this machine; environments.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -19,8 +19,8 @@ pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
 }
 
-/// Takes from a command that starts cargo what cargo tells these tests of their own package. Build scripts that watch it
-/// would run again, here and when the next tests are built, and all that is above them would be compiled with them.
+/// Removes the variables that cargo sets for these tests from a command that starts cargo. Otherwise build scripts that watch
+/// them would run again, here and with the next build, and everything that depends on them would be compiled again.
 pub fn as_from_a_shell(command: &mut Command) -> &mut Command {
     for (name, _) in std::env::vars_os() {
         if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
@@ -88,7 +88,7 @@ impl World {
         self.directory.path().join(name)
     }
 
-    /// A program with nothing of this process's environment but `PATH`, and what all JVMs of the tests are told.
+    /// A command with no variable of this process except `PATH` and `JAVA_TOOL_OPTIONS`.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command
@@ -97,7 +97,7 @@ impl World {
             .envs(std::env::var_os("JAVA_TOOL_OPTIONS").map(|options| ("JAVA_TOOL_OPTIONS", options)))
             .env("HOME", self.path("home"))
             .env("CPACK_CACHE_DIR", self.path("node"))
-            // What is cleaned up does not depend on how full this machine's disk is.
+            // Clean-up must not depend on how full this machine's disk is.
             .env("CPACK_CACHE_RESERVE", "0")
             .env("CPACK_BOOT", boot())
             .current_dir(self.directory.path())
@@ -113,29 +113,26 @@ impl World {
     /// The JSON that `cluster-pack --json` answers.
     pub fn pack_json(&self, arguments: &[&str]) -> serde_json::Value {
         let output = self.pack(&[&["--json"], arguments].concat());
-        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
-        serde_json::from_slice(&output.stdout).expect("JSON")
+        serde_json::from_str(&succeeded(&output, &format!("{arguments:?}"))).expect("JSON")
     }
 
     /// A launcher for the environment at `venv`.
     pub fn launcher(&self, venv: &Path, more: &[&str]) -> PathBuf {
         let path = self.path("env-python");
         let arguments = ["launcher", "--venv", utf8(venv), "-o", utf8(&path)];
-        let output = self.pack(&[&arguments, more].concat());
-        assert!(output.status.success(), "{}", text(&output.stderr));
+        succeeded(&self.pack(&[&arguments, more].concat()), "cluster-pack launcher");
         path
     }
 
     /// Runs a program to its end and returns its standard output.
     pub fn run(&self, program: &Path, arguments: &[&str]) -> String {
         let output = self.command(program).args(arguments).output().expect("starts");
-        assert!(output.status.success(), "{} {arguments:?}: {}", program.display(), text(&output.stderr));
-        text(&output.stdout)
+        succeeded(&output, &format!("{} {arguments:?}", program.display()))
     }
 }
 
 impl Drop for World {
-    /// Trees of the node cache are read-only on purpose.
+    /// Makes the read-only trees of the node cache writable, so that the directory can be removed.
     fn drop(&mut self) {
         fn open(directory: &Path) {
             let _ = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
@@ -147,6 +144,12 @@ impl Drop for World {
         }
         open(self.directory.path());
     }
+}
+
+/// The standard output of a command that must have succeeded. `what` names the command.
+pub fn succeeded(output: &Output, what: &str) -> String {
+    assert!(output.status.success(), "{what} ({}): {}", output.status, text(&output.stderr));
+    text(&output.stdout)
 }
 
 pub fn text(bytes: &[u8]) -> String {
@@ -162,7 +165,7 @@ pub fn interpreters() -> Vec<PathBuf> {
     crate::interpreters::interpreters().iter().map(|(_, program)| program.clone()).collect()
 }
 
-/// The interpreter of most tests: the newest but one, which most packages have wheels for.
+/// The interpreter of most tests: 3.11 or 3.12, for which most packages have wheels.
 pub fn usual_interpreter() -> PathBuf {
     let mut all = interpreters();
     let newest = all.pop().expect("at least one");
@@ -172,10 +175,10 @@ pub fn usual_interpreter() -> PathBuf {
 /// A new environment at `path`, with pip.
 pub fn venv(python: &Path, path: &Path) {
     let output = Command::new(python).args(["-m", "venv"]).arg(path).output().expect("starts");
-    assert!(output.status.success(), "{}", text(&output.stderr));
+    succeeded(&output, "python -m venv");
 }
 
-/// A module and its metadata, as an installer leaves them. Returns the site-packages directory.
+/// Writes a module and its metadata as an installer does. Returns the site-packages directory.
 pub fn install_by_hand(venv: &Path, name: &str, version: &str, body: &str) -> PathBuf {
     let lib = fs::read_dir(venv.join("lib")).expect("lib").flatten().next().expect("a version").path();
     let site = lib.join("site-packages");
@@ -192,7 +195,7 @@ pub fn install_by_hand(venv: &Path, name: &str, version: &str, body: &str) -> Pa
     site
 }
 
-/// A lock among all that use the cached environments, for as long as the file is kept.
+/// Locks a cached environment against other tests until the file is dropped.
 pub fn alone(name: &str) -> File {
     let directory = target().join("test-environments");
     fs::create_dir_all(&directory).expect("creates");
@@ -201,8 +204,8 @@ pub fn alone(name: &str) -> File {
     file
 }
 
-/// An environment with these packages from the index, kept under `target/` for the next run. Tests that want it at once
-/// wait until one of them has made it.
+/// An environment with these packages from the index, kept under `target/` for the next run. Tests that need it at the same
+/// time wait until one of them has made it.
 pub fn installed(name: &str, packages: &[&str]) -> PathBuf {
     let _making = alone(&format!("{name}.making"));
     let path = target().join("test-environments").join(name);
@@ -215,7 +218,7 @@ pub fn installed(name: &str, packages: &[&str]) -> PathBuf {
     venv(&usual_interpreter(), &path);
     let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
     let output = Command::new(path.join("bin/python")).args(pip).args(packages).output().expect("starts");
-    assert!(output.status.success(), "pip install {packages:?}: {}", text(&output.stderr));
+    succeeded(&output, &format!("pip install {packages:?}"));
     fs::write(done, wanted).expect("writes");
     path
 }

@@ -1,4 +1,4 @@
-//! A TCP proxy that does to a connection what networks do.
+//! A TCP proxy that cuts, delays and damages connections.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -7,24 +7,23 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What happens to the bytes that come from the server.
+/// A fault of the bytes from the server, or of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing.
     None,
     /// The connection is closed after this many bytes.
     Cut(u64),
-    /// No further byte comes after this many, and the connection stays open.
+    /// No byte comes after this many, and the connection stays open.
     Stall(u64),
-    /// This many bytes a second.
+    /// Bytes per second.
     Slow(u64),
     /// One bit of the byte at this offset is wrong.
     Flip(u64),
-    /// The last byte of every so many is wrong.
+    /// The last of each so many bytes has a wrong bit.
     Noise(u64),
     /// Connections are closed as soon as they are made.
     Refuse,
-    /// Each request is answered by 503, as S3 does when it has too many.
+    /// Each request is answered by 503, as S3 does under load.
     Busy,
     /// Each answer goes to the client of another connection.
     Swap,
@@ -35,7 +34,6 @@ pub enum Fault {
 /// A proxy on loopback before one server.
 #[derive(Debug)]
 pub struct Proxy {
-    /// Where it listens.
     pub port: u16,
     state: Arc<State>,
 }
@@ -43,16 +41,16 @@ pub struct Proxy {
 #[derive(Debug)]
 struct State {
     upstream: AtomicU16,
-    /// The fault, and for how many more connections.
+    /// The fault, and the number of connections that will have it.
     fault: Mutex<(Fault, u64)>,
     connections: AtomicU64,
     faulty: AtomicU64,
-    /// Bytes to the server, and from it.
+    /// Bytes to the server and from it.
     bytes: [AtomicU64; 2],
-    /// Bytes a second from the server, 0 without a limit, and until when what went through has used it up.
+    /// Bytes per second from the server; 0 is no limit. `used_until` is the time until which earlier bytes use the rate up.
     rate: AtomicU64,
     used_until: Mutex<Option<Instant>>,
-    /// Connections that wait for another one to change answers with.
+    /// Connections that wait for another one to swap answers with.
     waiting: Mutex<Vec<(u64, TcpStream)>>,
     swapped: Mutex<Vec<(u64, TcpStream)>>,
     arrived: Condvar,
@@ -85,12 +83,12 @@ impl Proxy {
         Self { port, state }
     }
 
-    /// Lets no more than this many bytes a second through from the server, over all connections together.
+    /// Limits all connections together to `rate` bytes per second from the server.
     pub fn limit(&self, rate: u64) {
         self.state.rate.store(rate, Ordering::SeqCst);
     }
 
-    /// Leads new connections to another server.
+    /// Connects new clients to another server.
     pub fn lead_to(&self, upstream: u16) {
         self.state.upstream.store(upstream, Ordering::SeqCst);
     }
@@ -105,14 +103,14 @@ impl Proxy {
         [0, 1].map(|side| self.state.bytes[side].load(Ordering::SeqCst))
     }
 
-    /// How many connections had a fault so far.
+    /// The number of connections that had a fault so far.
     pub fn faulty(&self) -> u64 {
         self.state.faulty.load(Ordering::SeqCst)
     }
 }
 
 impl State {
-    /// Moves what the server says, at the rate that is allowed.
+    /// Copies the server's bytes to the client, at the limited rate.
     fn answer(&self, server: TcpStream, to_client: TcpStream, fault: Fault) {
         pump(server, to_client, fault, &|count| {
             self.bytes[1].fetch_add(count, Ordering::SeqCst);
@@ -172,7 +170,7 @@ impl State {
         });
     }
 
-    /// Gives away `client` and takes another connection's. None if no other came for a while.
+    /// Swaps `client` with that of another connection. `None` if there was none within 2 seconds.
     fn swap(&self, number: u64, client: TcpStream) -> Option<TcpStream> {
         let mut waiting = self.waiting.lock().expect("not poisoned");
         if let Some((other, theirs)) = waiting.pop() {
@@ -196,7 +194,7 @@ impl State {
     }
 }
 
-/// Reads the head of a request and answers that there are too many.
+/// Reads the head of a request and answers 503.
 fn busy(mut client: TcpStream) {
     let (mut head, mut byte) = (Vec::new(), [0; 1]);
     while !head.ends_with(b"\r\n\r\n") && matches!(client.read(&mut byte), Ok(1)) {
@@ -207,7 +205,7 @@ fn busy(mut client: TcpStream) {
     let _ = client.read(&mut byte);
 }
 
-/// Moves bytes from one side to the other until one of them closes.
+/// Copies bytes until one side closes.
 fn pump(mut from: TcpStream, mut to: TcpStream, fault: Fault, moved: &dyn Fn(u64)) {
     let mut buffer = vec![0; 256 << 10];
     let mut done = 0u64;
@@ -218,7 +216,7 @@ fn pump(mut from: TcpStream, mut to: TcpStream, fault: Fault, moved: &dyn Fn(u64
                 chunk = &mut chunk[..(after - done) as usize];
                 let _ = to.write_all(chunk);
                 if matches!(fault, Fault::Stall(_)) {
-                    // Until the client loses patience.
+                    // Waits until the client closes the connection.
                     let _ = to.read(&mut [0; 1]);
                 }
                 break;

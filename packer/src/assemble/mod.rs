@@ -7,4 +7,4 @@
 mod interpreter;
 mod plan;
 
-pub use plan::{AssembleError, EnvironmentPlan, LayerContent, LayerPlan, Options, plan};
+pub(crate) use plan::{AssembleError, LayerContent, LayerPlan, Options, plan};

@@ -12,19 +12,14 @@ use cpack_layer::content::transform::LayerFiles;
 use super::interpreter;
 use crate::cache::Fingerprint;
 
-/// How layers are made.
 #[derive(Debug, Clone)]
-pub struct Options {
-    /// Ship the interpreter as a layer.
+pub(crate) struct Options {
     pub with_python: bool,
-    /// zstd level.
     pub level: i32,
 }
 
-/// The layers that an environment becomes.
 #[derive(Debug)]
-pub struct EnvironmentPlan<'a> {
-    /// Layers of the environment.
+pub(crate) struct EnvironmentPlan<'a> {
     pub layers: Vec<LayerPlan<'a>>,
     /// Overlays of its editable projects.
     pub overlays: Vec<LayerPlan<'a>>,
@@ -32,12 +27,10 @@ pub struct EnvironmentPlan<'a> {
 
 /// A layer that the store should have.
 #[derive(Debug)]
-pub struct LayerPlan<'a> {
-    /// What it holds.
+pub(crate) struct LayerPlan<'a> {
     pub kind: LayerKind,
     /// Normalised name of the distribution; for others a word for people.
     pub name: &'a str,
-    /// Version of the distribution.
     pub version: &'a str,
     /// Top-level names that can be imported from it.
     pub imports: Vec<String>,
@@ -45,22 +38,19 @@ pub struct LayerPlan<'a> {
     pub fingerprint: Option<Digest>,
     /// Bytes of its files: the largest layers are packed first.
     pub size: u64,
-    /// What it is packed from.
     pub content: LayerContent<'a>,
 }
 
 /// What a layer is packed from.
 #[derive(Debug)]
-pub enum LayerContent<'a> {
+pub(crate) enum LayerContent<'a> {
     /// Files of the environment, of its interpreter or of an editable project.
     Files(LayerFiles<'a>),
     /// A pickled function with its arguments.
     Payload(Vec<u8>),
 }
 
-/// Why layers could not be planned.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say what each variant means")]
 pub enum AssembleError {
     #[error(
         "--with-python: {python} is not relocatable: make the environment with a uv-managed Python, or leave the option out",
@@ -72,7 +62,7 @@ pub enum AssembleError {
 }
 
 /// Plans the layers of `environment`.
-pub fn plan<'a>(environment: &'a Environment, options: &Options) -> Result<EnvironmentPlan<'a>, AssembleError> {
+pub(crate) fn plan<'a>(environment: &'a Environment, options: &Options) -> Result<EnvironmentPlan<'a>, AssembleError> {
     let planner = Planner { environment, level: options.level };
     let mut layers: Vec<_> = environment.distributions.iter().map(|d| planner.distribution(d)).collect();
     if !environment.unowned.is_empty() {
@@ -87,8 +77,7 @@ pub fn plan<'a>(environment: &'a Environment, options: &Options) -> Result<Envir
 }
 
 impl LayerPlan<'static> {
-    /// The layer of a job's payload.
-    pub fn payload(bytes: Vec<u8>) -> Self {
+    pub(crate) fn payload(bytes: Vec<u8>) -> Self {
         Self {
             kind: LayerKind::Payload,
             name: "payload",

@@ -112,9 +112,9 @@ pub(super) enum Command {
     Info(Info),
     /// Measure what the first run costs here and where it goes
     Bench(Bench),
-    /// Lay a file at a URI, with metadata beside it and with the layers that a launcher needs, unless it is there already
+    /// Copy a file, its metadata and the layers that a launcher needs to a URI, unless the same file is there already
     Publish(Publish),
-    /// Print what lies beside a file that was uploaded or published
+    /// Print the metadata of a file that was uploaded or published
     Metadata {
         /// Where the file lies
         uri: String,
@@ -130,7 +130,7 @@ pub(super) enum Command {
     /// What Kubernetes needs to run pods in an environment
     #[command(subcommand)]
     Kubernetes(Kubernetes),
-    /// Remove from a store what nothing names and nobody used for long; shows it only, unless --delete is given
+    /// Remove objects of a store that no name needs and that were not used for long; only lists them without --delete
     Prune(Prune),
     /// Print completions for a shell
     Completions {

@@ -1,6 +1,7 @@
 //! [`Context`]: settings, and the environment, store, cache and voice that they select.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -42,10 +43,9 @@ impl Context {
     /// Takes the client's cache and the voice from `common`, or from the variables of the process.
     pub(super) fn new(common: Common) -> Result<Self, CommandError> {
         let voice = Voice::new(common.quiet, common.verbose, common.json);
-        let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let cache = match &common.client_cache {
             Some(path) => ClientCache::new(absolute(path)?),
-            None => ClientCache::of_user(variable).ok_or_else(|| {
+            None => ClientCache::of_user(|name: &str| variable(name).map(PathBuf::from)).ok_or_else(|| {
                 CommandError::Usage("no place for the client's cache: set HOME or pass --client-cache PATH".into())
             })?,
         };
@@ -263,9 +263,14 @@ pub(super) fn record_of(manifest: &Manifest, environment: Digest, launcher: Opti
     }
 }
 
+/// A variable of this process, if it is set and not empty.
+pub(super) fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
 /// Makes `path` absolute against the working directory.
 pub fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
-    std::path::absolute(path).map_err(|source| CommandError::Io { verb: "find", path: path.to_owned(), source })
+    std::path::absolute(path).map_err(CommandError::io("find", path))
 }
 
 fn file_stem(path: &Path) -> String {

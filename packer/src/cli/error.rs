@@ -62,6 +62,12 @@ pub enum CommandError {
 }
 
 impl CommandError {
+    /// Adds the path and the verb to an error of the operating system.
+    pub(super) fn io(verb: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { verb, path, source }
+    }
+
     /// The exit code of the process.
     pub fn exit(&self) -> Exit {
         match self {

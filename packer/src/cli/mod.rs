@@ -35,7 +35,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    if let Some(path) = std::env::var_os("CPACK_TRACE").filter(|path| !path.is_empty()) {
+    if let Some(path) = context::variable("CPACK_TRACE") {
         cpack_events::record("cluster-pack", Some(path.as_ref()));
     }
     use_existing_temporary_directory();

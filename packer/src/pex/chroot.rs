@@ -29,7 +29,7 @@ use cpack_layer::content::{direct_url, script};
 use super::error::PexError;
 use super::hash;
 
-/// Where what is not a module is, in a chroot.
+/// The directory of a chroot for everything but modules.
 const STASH: &str = ".prefix";
 
 /// A directory that stands for the chroot in paths of RECORD rows: their base cannot be empty.
@@ -38,28 +38,27 @@ const BASE: &str = "chroot";
 /// Names at the root of a PEX that are not the user's.
 const RESERVED: [&[u8]; 7] = [b".bootstrap", b".deps", b"PEX-INFO", b"PEX-LAYOUT", b"__main__.py", b"__pex__", b"pex"];
 
-/// A distribution, ready to be written.
+/// A distribution as it is written.
 #[derive(Debug)]
 pub(super) struct Chroot {
     /// The file name of its wheel.
     pub(super) wheel: String,
-    /// Upstream's hash of it.
+    /// Upstream's hash of its files.
     pub(super) fingerprint: String,
     /// Its files, with paths below the chroot.
     pub(super) entries: Vec<Entry>,
 }
 
-/// What all distributions are read with.
+/// Reads the files of distributions.
 #[derive(Debug)]
 pub(super) struct Files<'a> {
     environment: &'a Environment,
-    /// The ways in which the path of the environment may be spelt.
     prefixes: Vec<Vec<u8>>,
     byte_code: Option<Arc<Compilers>>,
 }
 
 impl<'a> Files<'a> {
-    /// Reads `environment`, with byte-code if there is who compiles it.
+    /// Reads files of `environment`; modules get byte-code if there are `compilers`.
     pub(super) fn new(environment: &'a Environment, compilers: Option<Arc<Compilers>>) -> Self {
         let byte_code = compilers.filter(|_| Magic(environment.python.magic).layout().is_ok());
         Self { environment, prefixes: spellings(&environment.prefix), byte_code }
@@ -70,12 +69,11 @@ impl<'a> Files<'a> {
         fs::read(&path).map_err(|source| PexError::Io { action: "read", path, source })
     }
 
-    /// The path below site-packages.
     fn in_site<'p>(&self, path: &'p SafePath) -> Option<&'p [u8]> {
         path.as_bytes().strip_prefix(self.environment.site_packages.as_bytes())?.strip_prefix(b"/")
     }
 
-    /// The file as an entry at `path`. None for a link to something that is no file.
+    /// The file as an entry at `path`. `None` for a link that does not lead to a file.
     fn entry(&self, file: &FileStat, path: SafePath) -> Option<Entry> {
         let source = self.environment.source(file);
         let (kind, size) = match &file.kind {
@@ -110,12 +108,12 @@ fn compiled(files: &[FileStat]) -> HashMap<&[u8], &FileStat> {
     byte_code.map(|file| (file.path.as_bytes(), file)).collect()
 }
 
-/// Whether `path` is byte-code that has a source.
+/// Whether `path` is byte-code in a `__pycache__`.
 fn is_cached(path: &SafePath) -> bool {
     hash::is_byte_code(path.as_bytes()) && path.components().any(|name| name == b"__pycache__")
 }
 
-/// The modules that belong to no distribution, with what the user should know about those that are left out.
+/// The modules that belong to no distribution, and a warning about those that are left out.
 pub(super) fn user_code(files: &Files<'_>) -> Result<(Vec<Entry>, Vec<String>), PexError> {
     let environment = files.environment;
     let unowned = environment.unowned.iter().map(|file| (file, files.in_site(&file.path)));
@@ -139,7 +137,6 @@ pub(super) fn user_code(files: &Files<'_>) -> Result<(Vec<Entry>, Vec<String>), 
     Ok((entries, left_out.first().map(warning).into_iter().collect()))
 }
 
-/// The chroot of a distribution.
 pub(super) fn of_distribution(files: &Files<'_>, distribution: &Distribution) -> Result<Chroot, PexError> {
     let info = Info::of(files, distribution)?;
     let mut making = Making { files, distribution, entries: Vec::new(), shipped: BTreeMap::new() };
@@ -174,17 +171,15 @@ fn safe(distribution: &Distribution, path: &str) -> Result<SafePath, PexError> {
         .map_err(|e| PexError::Distribution { distribution: distribution.display_name.clone(), reason: e.to_string() })
 }
 
-/// What a distribution's metadata says.
+/// A distribution's metadata, as the chroot has it.
 #[derive(Debug)]
 struct Info {
-    /// Name of its `.dist-info` in the chroot.
     directory: String,
     /// The file name of its wheel.
     wheel: String,
     is_pure: bool,
-    /// Its RECORD as installed.
     record: Option<Vec<Row>>,
-    /// Metadata that is made here: name and text.
+    /// Metadata files that the distribution lacks: name and text.
     made: Vec<(&'static str, Vec<u8>)>,
 }
 
@@ -233,7 +228,7 @@ impl Info {
             let text = format!("Wheel-Version: 1.0\nGenerator: cluster-pack\nRoot-Is-Purelib: {is_pure}\n{tags}");
             made.push(("WHEEL", text.into_bytes()));
         }
-        // A RECORD that cannot be read is as good as none: every file is hashed.
+        // Without a RECORD that can be read, every file is hashed.
         let record = text("RECORD")?.and_then(|bytes| record::parse(&bytes).ok());
         let stem = directory.strip_suffix(".dist-info").unwrap_or(&directory);
         let wheel = format!("{stem}-{}.whl", compressed_tags(&tags));
@@ -241,7 +236,7 @@ impl Info {
     }
 }
 
-/// The tag of a distribution that does not say for what it was made: for this interpreter if it has libraries.
+/// The tag of a distribution without tags: for this interpreter if it has libraries, else for any.
 fn own_tag(environment: &Environment, is_native: bool) -> String {
     let python = &environment.python;
     let cp = format!("cp{}", python.tag.replace('.', ""));
@@ -263,7 +258,6 @@ fn compressed_tags(tags: &[String]) -> String {
     parts.map(|part| part.join(".")).join("-")
 }
 
-/// A chroot in the making.
 struct Making<'a> {
     files: &'a Files<'a>,
     distribution: &'a Distribution,
@@ -273,7 +267,7 @@ struct Making<'a> {
 }
 
 impl Making<'_> {
-    /// Adds a file; tells where it went.
+    /// Adds a file. Returns its path in the chroot, if it may be a module.
     fn add(&mut self, file: &FileStat, info: &Info) -> Result<Option<SafePath>, PexError> {
         let in_site = self.files.in_site(&file.path).map(|path| String::from_utf8_lossy(path).into_owned());
         if let Some(name) = in_site.as_ref().and_then(|path| path.strip_prefix(&format!("{}/", info.directory))) {
@@ -290,7 +284,7 @@ impl Making<'_> {
         } else if file.path.as_bytes().starts_with(self.distribution.info.as_bytes())
             && !self.distribution.info.as_bytes().ends_with(b".dist-info")
         {
-            // What the made metadata stands for.
+            // `Info::made` replaces the old forms of metadata.
             return Ok(None);
         }
         let text = file.path.to_string();
@@ -328,7 +322,7 @@ impl Making<'_> {
         self.shipped.extend(path.ok().map(|path| (path, shipped)));
     }
 
-    /// Adds the RECORD of what was added.
+    /// Adds the RECORD of all files that were added.
     fn put_record(&mut self, info: &Info) -> Result<(), PexError> {
         let site = &self.files.environment.site_packages;
         let base = safe(self.distribution, BASE)?;
@@ -352,7 +346,7 @@ impl Making<'_> {
 /// A relocatable script as wheels have it: its first line is `#!python`, for whoever installs it to replace.
 fn as_wheel_script(script: &[u8]) -> Option<Vec<u8>> {
     let body = script.strip_prefix(b"#!/bin/sh\n")?;
-    let exec = body.windows(8).position(|part| part == b"'''exec'")?;
+    let exec = memchr::memmem::find(body, b"'''exec'")?;
     let (comments, rest) = body.split_at_checked(exec)?;
     let line = rest.get(..rest.iter().position(|b| *b == b'\n')?)?;
     let close = b"\n' '''";

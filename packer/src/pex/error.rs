@@ -6,9 +6,7 @@ use std::path::PathBuf;
 use cpack_layer::PackError;
 use cpack_layer::archive::ArchiveError;
 
-/// Why a PEX could not be written, or made into an environment.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say what each variant means")]
 pub enum PexError {
     #[error("cannot {action} {path}", path = path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },

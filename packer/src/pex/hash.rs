@@ -1,4 +1,4 @@
-//! Upstream's hashes: cache keys of its runtime, and how its tools tell whether two distributions are the same.
+//! Upstream's hashes: its runtime uses them as cache keys, and its tools to tell whether two distributions are the same.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -21,7 +21,6 @@ pub(super) fn sha1(entries: &[Entry]) -> Result<String, PexError> {
     dir_hash::<Sha1>(entries.iter().filter(|entry| !hidden(entry)).collect())
 }
 
-/// SHA-1 of a document.
 pub(super) fn of_bytes(bytes: &[u8]) -> String {
     hex(&Sha1::digest(bytes))
 }

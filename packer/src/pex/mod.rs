@@ -24,10 +24,10 @@ mod shape;
 mod start;
 #[cfg(test)]
 mod tests;
-pub mod unpack;
+pub(crate) mod unpack;
 mod write;
 
-pub use error::PexError;
-pub use shape::{Layout, Shape};
-pub use start::Start;
-pub use write::{PexOptions, WrittenPex, write_pex};
+pub(crate) use error::PexError;
+pub(crate) use shape::{Layout, Shape};
+pub(crate) use start::Start;
+pub(crate) use write::{PexOptions, write_pex};

@@ -25,11 +25,9 @@ const MAX_ZIPAPP: u64 = 1 << 32;
 /// Python before 3.13 cannot import from a zip of this many entries or more.
 const MAX_ENTRIES: usize = 65_535;
 
-/// What a PEX is put together from.
 pub(super) struct Parts<'a> {
     pub(super) chroots: Vec<Chroot>,
     pub(super) code: Vec<Entry>,
-    /// Version of Python, `3.11`.
     pub(super) python: &'a str,
     pub(super) base: PendingBase<'a>,
 }
@@ -48,7 +46,6 @@ struct Base {
 }
 
 impl PendingBase<'_> {
-    /// Waits for the runtime.
     fn wait(self) -> Result<Base, PexError> {
         let panicked = |_| PexError::Runtime { pex: "pex".into(), reason: "a thread panicked".into() };
         let runtime = self.runtime.join().map_err(panicked)??;
@@ -78,7 +75,7 @@ pub(super) fn write(
         (Layout::Packed, true) => {
             let inner = staging.0.join("in");
             let (_, info) = packed(parts, shape.codec, &inner, progress)?;
-            // What is in it is compressed already.
+            // The inner zips are compressed already.
             (zip(entries_below(&inner)?, Codec::Store, b"", &path, &|_| {})?, info)
         }
         (Layout::Loose, zipped) => {
@@ -162,7 +159,6 @@ impl Base {
         ])
     }
 
-    /// Its own files, and those of the runtime.
     fn entries(&self, python: &str) -> Result<Vec<Entry>, PexError> {
         let mut entries = self.own_files(python)?;
         entries.extend(below(BOOTSTRAP, self.runtime.bootstrap()?)?);

@@ -1,8 +1,7 @@
-//! What a PEX of an environment requires: everything in it, exactly.
+//! The requirements of a PEX: every distribution of its environment, exactly.
 //!
-//! Upstream's runtime activates what the requirements reach and refuses to start when a `Requires-Dist` on the way is not
-//! met. Real environments often have one that is not (what `pip check` reports), and work: for those the runtime is told
-//! to pass over it.
+//! Upstream's runtime activates the distributions that the requirements reach, and refuses to start if a `Requires-Dist` on the way
+//! is not met. Real environments often have an unmet one (`pip check` reports it) and work: their PEX sets `ignore_errors`.
 
 use std::str::FromStr as _;
 
@@ -16,7 +15,7 @@ pub(super) fn of(environment: &Environment) -> Vec<String> {
     distributions.map(|d| format!("{}=={}", d.display_name, d.version)).collect()
 }
 
-/// The first requirement that the environment does not meet, told to the user.
+/// A warning about the first requirement that the environment does not meet.
 pub(super) fn unmet(environment: &Environment) -> Option<String> {
     let markers = markers(&environment.python);
     environment.distributions.iter().find_map(|distribution| {

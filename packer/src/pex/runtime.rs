@@ -24,17 +24,14 @@ use cpack_pex::info::{BOOTSTRAP, PEX_INFO, PexInfo};
 use super::error::PexError;
 use crate::cache::{ClientCache, Fingerprint};
 
-/// What a PEX has from upstream.
 #[derive(Debug)]
 pub(super) struct Runtime {
     root: PathBuf,
     /// Its `__main__.py`, the `#!` line included.
     pub(super) main: String,
-    /// Its settings.
     pub(super) info: PexInfo,
 }
 
-/// A way to run pex.
 #[derive(Debug)]
 struct Tool {
     program: PathBuf,
@@ -158,7 +155,6 @@ fn fetched(environment: &Environment, cache: &ClientCache) -> Result<Tool, PexEr
     Ok(Tool { program: python.clone(), arguments, path: Some(target), key })
 }
 
-/// Makes an empty PEX.
 fn make(tool: &Tool, root: &Path) -> Result<(), PexError> {
     let unusable = |reason: String| PexError::Runtime { pex: tool.program.display().to_string(), reason };
     let parent = root.parent().unwrap_or(root);

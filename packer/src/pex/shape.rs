@@ -5,22 +5,16 @@ use cpack_layer::archive::Codec;
 /// Deflate level by default. libdeflate's 6 packs scientific packages to 3.25×, zlib's 6, which upstream uses, to 3.22×.
 const DEFAULT_LEVEL: u32 = 6;
 
-/// The form of a PEX.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Layout {
-    /// One zip file.
+pub(crate) enum Layout {
     #[default]
     Zipapp,
-    /// A directory in which the runtime and each distribution are zips.
     Packed,
-    /// A directory of plain files.
     Loose,
 }
 
-/// Form and compression of a PEX.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
-    /// One file or a directory.
+pub(crate) struct Shape {
     pub layout: Layout,
     /// Whether a directory is zipped as a whole: `.pex.zip`.
     pub zipped: bool,
@@ -38,7 +32,7 @@ impl Shape {
     /// The shape for a value of `C_PACK_LAYOUT_OPTIMIZATION`, in any case of letters.
     ///
     /// The names tell the speed of creation, the speed of the first start, and the size.
-    pub fn of_optimization(name: &str) -> Option<Self> {
+    pub(crate) fn of_optimization(name: &str) -> Option<Self> {
         let (layout, zipped, codec) = match name.to_ascii_uppercase().as_str() {
             "SLOW_FAST_SMALL" => (Layout::Packed, true, Codec::Deflate(DEFAULT_LEVEL)),
             "FAST_MID_BIG" => (Layout::Loose, true, Codec::Store),

@@ -5,9 +5,8 @@ use cpack_pex::info::{InheritPath, PexInfo};
 
 use super::error::PexError;
 
-/// What a PEX starts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Start {
+pub(crate) enum Start {
     /// Python, with the arguments.
     #[default]
     Interpreter,
@@ -17,7 +16,6 @@ pub enum Start {
     Script(String),
 }
 
-/// Sets what `info` starts.
 pub(super) fn set(info: &mut PexInfo, environment: &Environment, start: &Start) -> Result<(), PexError> {
     (info.entry_point, info.script) = match start {
         Start::Interpreter => (None, None),

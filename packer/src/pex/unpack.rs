@@ -1,12 +1,12 @@
-//! A PEX made into a virtual environment, from which layers are made as from any other.
+//! Makes a PEX into a virtual environment, which is then packed into layers like any other.
 //!
 //! ```text
 //! <cache>/pex-environments/<identity of the PEX>/   kept for the next submission of the same file
 //! <cache>/pex-environments/.<…>                     being made
 //! ```
 //!
-//! What the PEX starts is a module there ([`MAIN`]), so that a launcher can start it with arguments and variables as the
-//! PEX would.
+//! The module [`MAIN`] in it starts what the PEX starts, so that a launcher can start it with arguments and variables as the PEX
+//! would.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -29,12 +29,12 @@ use super::error::PexError;
 use crate::cache::ClientCache;
 
 /// The module that starts what the PEX starts.
-pub const MAIN: &str = "_cpack_pex_main";
+pub(crate) const MAIN: &str = "_cpack_pex_main";
 
 /// How many environments of PEX files are kept.
 const KEPT: usize = 4;
 
-/// What an interpreter is asked, one answer a line.
+/// The program that an interpreter runs to print an [`Answer`].
 const PROBE: &str = "\
 import os, sys, _imp, platform
 s = _imp.extension_suffixes()[0].split('.')
@@ -49,7 +49,7 @@ print(json.dumps({'implementation': sys.implementation.name, 'version': '%d.%d.%
     'machine': platform.machine(), 'release': platform.release(), 'kernel': platform.version()}))
 ";
 
-/// What an interpreter answers.
+/// What an interpreter says of itself.
 #[derive(Debug, Deserialize)]
 struct Answer {
     implementation: String,
@@ -63,19 +63,15 @@ struct Answer {
     kernel: String,
 }
 
-/// A PEX as an environment.
 #[derive(Debug)]
-pub struct Unpacked {
-    /// The virtual environment.
+pub(crate) struct Unpacked {
     pub prefix: PathBuf,
-    /// What the PEX says about itself.
-    pub info: PexInfo,
-    /// Whether it starts something of its own, which [`MAIN`] does.
+    /// Whether the PEX starts something other than Python: [`MAIN`] then does.
     pub has_entry: bool,
 }
 
-/// Makes the PEX at `path` into an environment in `cache`, unless it is one already.
-pub fn unpack(path: &Path, cache: &ClientCache, search: Option<&std::ffi::OsStr>) -> Result<Unpacked, PexError> {
+/// Makes the PEX at `path` into an environment in `cache`, unless the cache has it. `search` is `PATH`, for an interpreter.
+pub(crate) fn unpack(path: &Path, cache: &ClientCache, search: Option<&std::ffi::OsStr>) -> Result<Unpacked, PexError> {
     let pex = cpack_pex::open(path)?;
     let merged: Vec<PathBuf> = pex.info.merged_paths().into_iter().map(PathBuf::from).collect();
     let mut pexes = vec![pex];
@@ -98,12 +94,12 @@ pub fn unpack(path: &Path, cache: &ClientCache, search: Option<&std::ffi::OsStr>
         let staged = staging.path().join("environment");
         Unpacking { pexes: &pexes, info: &info, staging: staging.path(), search }.run(&staged)?;
         match fs::rename(&staged, &prefix) {
-            // Another process made the same one meanwhile.
+            // Another process made the same environment meanwhile.
             Err(_) if prefix.join("pyvenv.cfg").is_file() => {}
             result => result.map_err(failed)?,
         }
     }
-    Ok(Unpacked { prefix, info, has_entry })
+    Ok(Unpacked { prefix, has_entry })
 }
 
 struct Unpacking<'a> {
@@ -158,7 +154,7 @@ impl Unpacking<'_> {
         part.wheel.as_ref().map_or(Ok(()), |wheel| finish(root, wheel, is_wheel_file, minor))
     }
 
-    /// The first interpreter that meets the constraints and can use the wheels, and the wheels.
+    /// Finds the first interpreter that meets the constraints and can use the wheels. Returns it with the wheels.
     fn interpreter(
         &self,
         metadata: &[BTreeMap<String, cpack_pex::file::Metadata>],
@@ -208,7 +204,7 @@ impl Unpacking<'_> {
         each.collect::<Result<_, String>>().map(Some)
     }
 
-    /// What makes the files an environment, and the module that starts the PEX.
+    /// Adds what makes the files an environment, and the module that starts the PEX.
     fn furnish(&self, prefix: &Path, python: &Answer, minor: &str) -> io::Result<()> {
         let bin = prefix.join("bin");
         fs::create_dir_all(&bin)?;
@@ -227,13 +223,13 @@ impl Unpacking<'_> {
     }
 }
 
-/// Asks an interpreter what it is.
+/// Runs [`PROBE`]. `None` if the interpreter fails.
 fn ask(path: &Path) -> Option<Answer> {
     let output = Command::new(path).args(["-I", "-S", "-B", "-c", PROBE]).stdin(Stdio::null()).output().ok()?;
     serde_json::from_slice(&output.stdout).ok()
 }
 
-/// The module that does what the PEX does when it is started.
+/// The text of the module that does what the PEX does when it is started.
 fn main_module(info: &PexInfo) -> String {
     let json = |value: &serde_json::Value| serde_json::Value::from(value.to_string()).to_string();
     let settings = serde_json::json!({
@@ -262,7 +258,7 @@ fn main_module(info: &PexInfo) -> String {
     )
 }
 
-/// Extracts what is wanted of `files` below `root`, a directory for each part.
+/// Extracts those of `files` that have a place, below `root`, in a directory for each part.
 fn extract(files: &Files, places: &Places, root: &Path) -> Result<(), PexError> {
     for archive in &files.archives {
         unzip(archive, root, &|name| {
@@ -278,7 +274,7 @@ fn extract(files: &Files, places: &Places, root: &Path) -> Result<(), PexError> 
     })
 }
 
-/// Extracts those entries of a zip that `select` has a path for, on all cores.
+/// Extracts, on all cores, those entries of a zip for which `select` returns a path.
 fn unzip(archive: &Archive, root: &Path, select: &(dyn Fn(&[u8]) -> Option<PathBuf> + Sync)) -> Result<(), PexError> {
     archive.entries.par_iter().try_for_each(|entry| {
         let Some(path) = select(&entry.name) else { return Ok(()) };

@@ -14,35 +14,27 @@ use super::start::Start;
 use super::{chroot, hash, output, requirements, runtime, start};
 use crate::cache::ClientCache;
 
-/// How a PEX is written.
 #[derive(Debug, Clone)]
-pub struct PexOptions {
-    /// Form and compression.
+pub(crate) struct PexOptions {
     pub shape: Shape,
-    /// What it starts.
     pub start: Start,
     /// Settings of the runtime: inherit-path, interpreter constraints, injected arguments and variables, venv mode.
     /// [`write_pex`] fills in what follows from the environment: distributions, requirements, hashes, start.
     pub settings: PexInfo,
-    /// Whether distributions travel without byte-code.
     pub no_byte_code: bool,
 }
 
-/// A PEX that was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WrittenPex {
-    /// Where it is.
+pub(crate) struct WrittenPex {
     pub path: PathBuf,
-    /// Bytes of all its files.
     pub size: u64,
-    /// What it says about itself.
     pub info: PexInfo,
     /// What the user should know, a line each.
     pub warnings: Vec<String>,
 }
 
 /// Writes `environment` as a PEX to `output`, which is replaced. Calls `progress` with the bytes of files that are done.
-pub fn write_pex(
+pub(crate) fn write_pex(
     environment: &Environment,
     options: &PexOptions,
     output: &Path,

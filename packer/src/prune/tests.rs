@@ -64,7 +64,7 @@ impl Shelf {
             least_glibc: None,
         };
         let manifest = Manifest { format: 1, requires: Vec::new(), python, layers, entry_points: Vec::new() };
-        let id = publish_manifest(&self.store, &manifest, false).expect("publishes").id;
+        let id = publish_manifest(&self.store, &manifest, false).expect("publishes");
         self.age(&Key::environment(&id), days);
         id
     }

@@ -6,9 +6,7 @@ use std::path::PathBuf;
 use cpack_format::Digest;
 use cpack_store::StoreError;
 
-/// Why publishing failed.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say what each variant means")]
 pub enum PublishError {
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -28,7 +28,6 @@ const SENDERS: usize = 6;
 pub struct PublishedLayer {
     /// The layer as the manifest names it, without needs and rank.
     pub layer: Layer,
-    /// What packing learned of its files.
     pub facts: Facts,
     /// Bytes sent to the store; `None` if it had the layer.
     pub sent: Option<u64>,
@@ -45,10 +44,8 @@ struct ContentRecord {
 
 /// Sends layers to one store.
 #[derive(Debug)]
-pub struct Publisher<'a> {
-    /// The store.
+pub(crate) struct Publisher<'a> {
     pub store: &'a dyn Store,
-    /// What this client remembers.
     pub cache: &'a ClientCache,
     /// Verify what the store has by its digest, and replace what is damaged.
     pub repair: bool,
@@ -61,7 +58,7 @@ impl Publisher<'_> {
     ///
     /// Uses the threads of the rayon pool that it is called in. For a store on the network it starts some more, since such a
     /// store lets its callers wait; where they cannot be started, sending is slower, nothing else.
-    pub fn for_each<T: Send, E: Send>(
+    pub(crate) fn for_each<T: Send, E: Send>(
         &self,
         plans: &[LayerPlan<'_>],
         work: impl Fn(&LayerPlan<'_>) -> Result<T, E> + Sync,
@@ -83,7 +80,7 @@ impl Publisher<'_> {
     }
 
     /// The layer of `plan`, if this client packed files with this fingerprint before and the store has the archive.
-    pub fn recognise(&self, plan: &LayerPlan<'_>) -> Result<Option<PublishedLayer>, PublishError> {
+    pub(crate) fn recognise(&self, plan: &LayerPlan<'_>) -> Result<Option<PublishedLayer>, PublishError> {
         let Some(known) = plan.fingerprint.as_ref().and_then(|f| self.cache.packed(f)) else { return Ok(None) };
         let archive = self.in_store(plan.kind, &known.content, &known.archive)?;
         Ok(archive.map(|archive| published(plan, PackedLayer { archive, ..known }, None, false)))
@@ -91,7 +88,7 @@ impl Publisher<'_> {
 
     /// A path for an archive that is being written: in the store where that is a directory, so that putting it is a rename;
     /// else in the client's cache. The file is removed when the value is dropped.
-    pub fn new_archive(&self) -> Result<TempPath, PublishError> {
+    pub(crate) fn new_archive(&self) -> Result<TempPath, PublishError> {
         let failed = |source| PublishError::Local { path: self.cache.root().to_owned(), source };
         if let Some(root) = self.store.uri().as_directory() {
             return TempPath::try_from_path(FileStore::new(&root).temporary()?).map_err(failed);
@@ -103,7 +100,7 @@ impl Publisher<'_> {
 
     /// Remembers that the layer of `plan` is `packed`, and sends its archive, the file `path`, unless the store has one with the
     /// same content.
-    pub fn send(
+    pub(crate) fn send(
         &self,
         plan: &LayerPlan<'_>,
         mut packed: PackedLayer,

@@ -14,6 +14,6 @@ mod layers;
 mod names;
 mod transfer;
 
-pub use error::PublishError;
-pub use layers::{PublishedLayer, Publisher};
-pub use names::{NameRecord, PublishedManifest, publish_launcher, publish_manifest, publish_name, read_name};
+pub(crate) use error::PublishError;
+pub(crate) use layers::{PublishedLayer, Publisher};
+pub(crate) use names::{NameRecord, publish_launcher, publish_manifest, publish_name, read_name};

@@ -1,4 +1,4 @@
-//! Manifests, launchers and names: what is written after the layers.
+//! Manifests, launchers and names: the objects that are put after the layers.
 
 use cpack_format::Digest;
 use cpack_format::manifest::{Layer, MAX_JSON, Manifest};
@@ -15,12 +15,10 @@ const CHECKS: usize = 16;
 
 /// The record under a mutable name: `names/<name>.json`, with the metadata that users of cluster-pack know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NameRecord {
-    /// The version of this format.
+pub(crate) struct NameRecord {
     pub format: u32,
-    /// The environment id.
     pub environment: Digest,
-    /// The job that lies under the name, as it is kept for containers.
+    /// The digest of the job under the name, as `launchers/` keeps it for containers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launcher: Option<Digest>,
     /// Every distribution as `name==version`, as cluster-pack's metadata lists them.
@@ -31,33 +29,17 @@ pub struct NameRecord {
     pub python_version: String,
 }
 
-/// A manifest that the store has.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PublishedManifest {
-    /// The environment id.
-    pub id: Digest,
-    /// Whether the store had it before.
-    pub existed: bool,
-}
-
 /// Puts the manifest, then looks whether the store still has every layer it names: [`PublishError::Vanished`] if it lacks one.
-pub fn publish_manifest(
-    store: &dyn Store,
-    manifest: &Manifest,
-    repair: bool,
-) -> Result<PublishedManifest, PublishError> {
+/// Returns the environment id.
+pub(crate) fn publish_manifest(store: &dyn Store, manifest: &Manifest, repair: bool) -> Result<Digest, PublishError> {
     let bytes = manifest.to_bytes();
     let id = Digest::of(&bytes);
     let key = Key::environment(&id);
-    let existed = store.stat(&key)?.is_some_and(|stat| stat.size == bytes.len() as u64);
-    if repair && existed && !holds(store, &key, &bytes)? {
-        store.put(&key, Source::Bytes(&bytes), Put::Replace)?;
-    } else {
-        store.put(&key, Source::Bytes(&bytes), Put::IfAbsent)?;
-    }
+    let put = if repair && !holds(store, &key, &bytes)? { Put::Replace } else { Put::IfAbsent };
+    store.put(&key, Source::Bytes(&bytes), put)?;
     step("publish.manifest")?;
     check_layers(store, &manifest.layers)?;
-    Ok(PublishedManifest { id, existed })
+    Ok(id)
 }
 
 /// Many at once: each waits for the network.
@@ -84,7 +66,7 @@ fn holds(store: &dyn Store, key: &Key, bytes: &[u8]) -> Result<bool, PublishErro
 }
 
 /// Publishes both parts of a launcher: the executable, and the job that executors start from. Returns the job's digest.
-pub fn publish_launcher(
+pub(crate) fn publish_launcher(
     store: &dyn Store,
     launcher: &Launcher,
     repair: bool,
@@ -115,7 +97,7 @@ fn publish_immutable(store: &dyn Store, key: &Key, bytes: &[u8], repair: bool) -
 }
 
 /// The record under a name, if there is one.
-pub fn read_name(store: &dyn Store, name: &str) -> Result<Option<NameRecord>, PublishError> {
+pub(crate) fn read_name(store: &dyn Store, name: &str) -> Result<Option<NameRecord>, PublishError> {
     let key = Key::name(name, "json")?;
     match store.read(&key, MAX_JSON) {
         Ok(bytes) => serde_json::from_slice(&bytes)
@@ -129,7 +111,7 @@ pub fn read_name(store: &dyn Store, name: &str) -> Result<Option<NameRecord>, Pu
 /// Points `name` at an environment, and puts the launcher there, unless both are there already.
 ///
 /// An unchanged file is not rewritten: YARN fails containers whose source file changed.
-pub fn publish_name(
+pub(crate) fn publish_name(
     store: &dyn Store,
     name: &str,
     record: &NameRecord,
@@ -187,7 +169,7 @@ mod tests {
         fn read_range(&self, _: &Key, _: u64, _: &mut [u8]) -> Result<(), StoreError> {
             unreachable!()
         }
-        fn put(&self, _: &Key, _: Source<'_>, _: Put) -> Result<Written, StoreError> {
+        fn write(&self, _: &Key, _: Source<'_>, _: Put) -> Result<Written, StoreError> {
             unreachable!()
         }
         fn refresh(&self, _: &Key) -> Result<(), StoreError> {

@@ -16,7 +16,7 @@ use crate::cache::PackedLayer;
 impl Publisher<'_> {
     /// Makes sure that the store has the archives of `layers`, each of which is copied from `from` where it is missing, piece
     /// by piece, verified on the way. Returns the bytes that were sent.
-    pub fn transfer(&self, from: &dyn Store, layers: &[&Layer]) -> Result<u64, PublishError> {
+    pub(crate) fn transfer(&self, from: &dyn Store, layers: &[&Layer]) -> Result<u64, PublishError> {
         let sent = layers.par_iter().with_max_len(1).map(|layer| self.transfer_one(from, layer));
         sent.try_reduce(|| 0, |a, b| Ok(a + b))
     }

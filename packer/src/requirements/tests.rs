@@ -1,4 +1,6 @@
+use std::fs;
 use std::io::{Cursor, Write as _};
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use cpack_discover::record;
@@ -7,6 +9,8 @@ use cpack_test::programs::interpreters;
 use tempfile::TempDir;
 use zip::write::SimpleFileOptions;
 
+use super::prepare::Prepared;
+use super::tools::on_path;
 use super::*;
 
 const GENERIC: &str = "py3-none-any";

@@ -1,9 +1,9 @@
 //! The sections of the page that are text and tables.
 
-use cluster_pack::cli::{PHASES, bytes};
+use cluster_pack::cli::bytes;
 
 use super::html::{escape, percent, seconds, section, table};
-use crate::report::{Report, Starts};
+use crate::report::{Report, phase_rows};
 use crate::spread::Spread;
 
 /// The number of layers in the table.
@@ -68,27 +68,11 @@ pub(crate) fn modes(report: &Report) -> String {
 }
 
 pub(crate) fn phases(report: &Report) -> String {
-    let kinds: [&Starts; 3] = [&report.cold, &report.second, &report.warm];
-    let mut names: Vec<&str> = report.cold.phases.iter().map(|(name, _)| name.as_str()).collect();
-    names.extend(kinds.iter().flat_map(|k| &k.phases).map(|(name, _)| name.as_str()));
-    // Those of Python come last.
-    let order = |name: &str| {
-        let phase = PHASES.iter().position(|known| *known == name);
-        phase.unwrap_or(PHASES.len() + usize::from(name == "command"))
-    };
-    names.sort_by_key(|name| order(name));
-    names.dedup();
-    let cell = |starts: &Starts, name: &str| {
-        starts.phases.iter().find(|(found, _)| found == name).map_or_else(|| "–".into(), |(_, s)| with_spread(s))
-    };
-    let label = |name: &str| match name {
-        "interpreter" => "interpreter start".to_owned(),
-        "command" => "command, its imports included".to_owned(),
-        _ => format!("boot: {name}"),
-    };
+    let kinds = [&report.cold, &report.second, &report.warm];
+    let cell = |spread: Option<&Spread>| spread.map_or_else(|| "–".into(), with_spread);
     let mut rows: Vec<Vec<String>> = Vec::new();
-    for name in names {
-        rows.push(std::iter::once(label(name)).chain(kinds.iter().map(|k| cell(k, name))).collect());
+    for (name, label, cells) in phase_rows(report) {
+        rows.push(std::iter::once(label).chain(cells.map(cell)).collect());
         if name == "extract" {
             rows.extend(report.cold.work.iter().map(|(kind, spread)| {
                 vec![

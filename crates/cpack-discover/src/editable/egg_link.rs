@@ -1,7 +1,7 @@
 //! Projects that `setup.py develop` installed.
 //!
-//! `name.egg-link` in site-packages has the folder that holds `name.egg-info`, which is on the path by a line in
-//! `easy-install.pth`, and on its second line the way from there to the project's folder.
+//! `name.egg-link` in site-packages names the folder of `name.egg-info`, which `easy-install.pth` adds to `sys.path`. Its second
+//! line is the relative path from there to the project's folder.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -15,7 +15,7 @@ use super::overlay::Overlay;
 use super::pth::PthFile;
 use super::{Project, top_name};
 
-/// Takes such projects out of the unowned files of `environment`.
+/// Moves such projects out of the unowned files of `environment`.
 pub(super) fn egg_links(environment: &mut Environment, findings: &mut Vec<Finding>) -> Vec<Editable> {
     let is_link = |file: &&FileStat| top_name(environment, file).is_some_and(|name| name.ends_with(b".egg-link"));
     let links: Vec<FileStat> = environment.unowned.iter().filter(is_link).cloned().collect();
@@ -23,7 +23,7 @@ pub(super) fn egg_links(environment: &mut Environment, findings: &mut Vec<Findin
         links.iter().filter_map(|link| read_egg_link(environment, link, findings)).collect();
     let Some(first) = editables.first_mut() else { return editables };
 
-    // `easy-install.pth` lists the folders of all of them, and may list eggs beside.
+    // `easy-install.pth` lists the folders of all such projects, and may list eggs too.
     let site = environment.prefix.join(&environment.site_packages);
     let easy = environment.unowned.iter().find(|file| top_name(environment, file) == Some(b"easy-install.pth"));
     if let Some(easy) = easy
@@ -87,7 +87,6 @@ fn read_egg_link(environment: &Environment, link: &FileStat, findings: &mut Vec<
         requires: text("requires.txt").map(|t| metadata::egg_requires(&t)).unwrap_or(headers.requires),
         display_name: headers.name,
         version: headers.version,
-        requires_python: headers.requires_python,
         entry_points,
         project_dir,
     })

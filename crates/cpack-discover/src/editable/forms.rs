@@ -1,4 +1,4 @@
-//! What each build backend leaves in site-packages for an editable project, and where that leads.
+//! Parses what each build backend writes into site-packages for an editable project, and finds the sources.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -7,27 +7,27 @@ use std::path::{Path, PathBuf};
 
 use super::super::model::EditableForm;
 use super::super::names::module_name;
-use super::super::tree::below;
+use super::super::prefix_files::below;
 use super::super::walk;
 use super::literal::{self, Literal};
 
-/// Where an editable project's modules are.
+/// The locations of an editable project's modules.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Places {
-    /// Folders that are put on the path.
+    /// Folders for `sys.path`.
     pub(super) roots: Vec<PathBuf>,
-    /// Dotted names of packages and modules with their folder or file, which may lack its extension.
+    /// Dotted names of packages and modules, with their folder or file. A file may lack its extension.
     pub(super) modules: Vec<(String, PathBuf)>,
-    /// Single files with their place relative to site-packages.
+    /// Single files, with their path relative to site-packages.
     pub(super) files: Vec<(Vec<u8>, PathBuf)>,
 }
 
-/// What a module that a `.pth` file loads says, if a build backend generated it.
+/// Parses a module that a `.pth` file loads. `None` if no known build backend generated it.
 pub(super) fn generated_module(source: &str) -> Option<(EditableForm, Places)> {
     let mut places = Places::default();
     let owned = |(name, path): (&str, &str)| (name.to_owned(), PathBuf::from(path));
     if source.contains("MesonpyMetaFinder(") {
-        // meson-python: the finder's third argument is the build folder, whose install plan names every file.
+        // meson-python: the third argument of the finder is the build folder, whose install plan lists every file.
         let calls = literal::calls(source, "MesonpyMetaFinder");
         let build = calls.iter().filter_map(|arguments| arguments.get(2)?.text()).next_back()?;
         let plan = fs::read(Path::new(build).join("meson-info/intro-install_plan.json")).ok()?;
@@ -45,7 +45,7 @@ pub(super) fn generated_module(source: &str) -> Option<(EditableForm, Places)> {
         return Some((EditableForm::Proxy, places));
     }
     if source.contains("ScikitBuildRedirectingFinder") {
-        // scikit-build-core: the first argument maps names to source files; what was built is in site-packages.
+        // scikit-build-core: the first argument maps names to source files; built files are in site-packages.
         let calls = literal::calls(source, "\ninstall");
         places.modules = calls.last()?.first().map(Literal::texts)?.into_iter().map(owned).collect();
         return Some((EditableForm::Redirect, places));
@@ -65,11 +65,11 @@ fn install_plan(bytes: &[u8]) -> Vec<(Vec<u8>, PathBuf)> {
     files.collect()
 }
 
-/// A package's folder or a module's file: its dotted name, its place relative to site-packages, where it is.
+/// A package's folder or a module's file: its dotted name, its path relative to site-packages, its path on disk.
 pub(super) type Resolved = (String, Vec<u8>, PathBuf);
 
-/// The folders and files of `modules`, and the names that lead nowhere. Names below a package that is there as a whole are
-/// left to it.
+/// Finds the folders and files of `modules`, and the names without any. Names below a package that exists as a whole belong to
+/// that package.
 pub(super) fn resolve(modules: &[(String, PathBuf)], soabi: &str) -> (Vec<Resolved>, Vec<String>) {
     let (mut found, mut lost) = (Vec::new(), Vec::new());
     for (name, path) in modules {
@@ -99,7 +99,7 @@ pub(super) fn resolve(modules: &[(String, PathBuf)], soabi: &str) -> (Vec<Resolv
     (found, lost)
 }
 
-/// What a path without extension means: a package's folder, else the module's files.
+/// The package's folder at a path without extension, otherwise the module's files.
 pub(super) fn module_files(path: &Path, soabi: &str) -> Vec<PathBuf> {
     if path.join("__init__.py").is_file() || path.is_file() {
         return vec![path.to_owned()];
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn modules_that_backends_generate_are_read() {
+    fn generated_module_of_every_backend() {
         let finder =
             "import sys\nMAPPING: dict[str, str] = {'a': '/p/a', 'ns.b': '/p/ns/b'}\nPATH = '__editable__.a'\n";
         let proxy = "from editables.redirector import RedirectingFinder as F\nF.install()\nF.map_module('a', '/p/a/__init__.py')";
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn mesons_plan_is_read() {
+    fn meson_install_plan_is_parsed() {
         let plan = br#"{"targets": {"/b/_c.so": {"destination": "{py_platlib}/a/_c.so", "tag": "runtime"}},
             "python": {"/s/a/__init__.py": {"destination": "{py_purelib}/a/__init__.py"}},
             "man": {"/s/a.1": {"destination": "{mandir}/a.1"}}}"#;
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_resolved_to_folders_and_files() {
+    fn editable_names_are_resolved_to_folders_and_files() {
         let directory = tempfile::tempdir().expect("a directory");
         let root = directory.path();
         for file in [

@@ -1,12 +1,11 @@
-//! Python literals as build backends write them into the modules they generate. Read as text: nothing is run.
+//! Parses Python literals in modules that build backends generate. No code is run.
 
-/// Nesting that generated modules stay far below.
+/// The deepest nesting that is parsed. Generated modules stay far below.
 const MAX_DEPTH: usize = 16;
 
-/// A literal value. Numbers are not needed and have no value.
+/// A literal value. Numbers are not needed, so their values are not kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Literal {
-    /// A string.
     Text(String),
     /// A list, tuple or set.
     List(Vec<Literal>),
@@ -17,7 +16,6 @@ pub(super) enum Literal {
 }
 
 impl Literal {
-    /// The string.
     pub(super) fn text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
@@ -25,7 +23,7 @@ impl Literal {
         }
     }
 
-    /// The strings that strings are mapped to; other items are left out.
+    /// The items whose key and value are strings.
     pub(super) fn texts(&self) -> Vec<(&str, &str)> {
         let Self::Dictionary(items) = self else { return Vec::new() };
         items.iter().filter_map(|(key, value)| Some((key.text()?, value.text()?))).collect()
@@ -44,7 +42,7 @@ pub(super) fn assigned(source: &str, name: &str) -> Option<Literal> {
     Parser::new(value).value(0)
 }
 
-/// The arguments of each call of `function`, up to the first that is no literal.
+/// The arguments of each call of `function`, up to the first that is not a literal.
 pub(super) fn calls(source: &str, function: &str) -> Vec<Vec<Literal>> {
     let opening = format!("{function}(");
     let starts = source.match_indices(&opening).filter_map(|(at, text)| source.get(at + text.len()..));
@@ -60,7 +58,7 @@ impl<'a> Parser<'a> {
         Self { rest: source }
     }
 
-    /// Skips blanks, line breaks and comments, and looks at the next byte.
+    /// Skips blanks, line breaks and comments, and returns the next byte without consuming it.
     fn peek(&mut self) -> Option<u8> {
         loop {
             self.rest = self.rest.trim_start();
@@ -103,7 +101,7 @@ impl<'a> Parser<'a> {
         closed.then_some(Literal::List(items))
     }
 
-    /// Values up to `end`, and whether it was reached.
+    /// The values up to `end`, and whether `end` was reached.
     fn items(&mut self, end: u8, depth: usize) -> (bool, Vec<Literal>) {
         let mut items = Vec::new();
         loop {
@@ -135,7 +133,7 @@ impl<'a> Parser<'a> {
         Some(if items.is_empty() { Literal::Dictionary(pairs) } else { Literal::List(items) })
     }
 
-    /// Adjacent strings are one.
+    /// Joins adjacent strings.
     fn strings(&mut self) -> Option<String> {
         let mut text = String::new();
         while matches!(self.peek(), Some(b'\'' | b'"')) {
@@ -193,7 +191,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn assignments_of_every_style_are_read() {
+    fn literal_assignments_of_every_style() {
         let expected = [("a", "/x/a"), ("b.c", "/it's")];
         for source in [
             "MAPPING = {'a': '/x/a', 'b.c': \"/it's\"}\n",
@@ -209,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_are_read_up_to_what_is_no_literal() {
+    fn literal_arguments_end_at_other_expressions() {
         let source =
             "def f(self): pass\n\nf({'a': '/a'}, {}, {'s': ['x', 's']}, None, -1.5, [], ('t',), {'me'}, g(), 'z')\n";
         let calls = calls(source, "\nf");
@@ -243,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn deep_nesting_is_refused() {
+    fn literal_refuses_deep_nesting() {
         assert_eq!(assigned(&format!("M = {}", "[".repeat(100_000)), "M"), None);
     }
 }

@@ -1,19 +1,19 @@
-//! Editable projects: their files become an overlay of the job, and nothing of them is in the environment.
+//! Finds editable projects. Their files become an overlay of the job and are not part of the environment.
 //!
-//! | form | what is in site-packages | what the overlay has |
+//! | form | in site-packages | in the overlay |
 //! | --- | --- | --- |
 //! | [`EditableForm::PthPath`] | a `.pth` file with a folder (all backends) | the names that the project provides in that folder |
 //! | [`EditableForm::Finder`] | `__editable___…_finder.py` (setuptools) | the packages and modules that it maps |
 //! | [`EditableForm::Proxy`] | a module of the `editables` package (hatchling exact, PDM) | the packages that it maps |
-//! | [`EditableForm::Redirect`] | `_editable_skbc_…py` (scikit-build-core) | what it maps, and what was built into site-packages |
+//! | [`EditableForm::Redirect`] | `_editable_skbc_…py` (scikit-build-core) | the modules that it maps, and built files in site-packages |
 //! | [`EditableForm::Meson`] | `_…_editable_loader.py` (meson-python) | the files of meson's install plan |
-//! | [`EditableForm::Link`] | links (flit) | what they lead to |
+//! | [`EditableForm::Link`] | links (flit) | their targets |
 //! | [`EditableForm::EggLink`] | `.egg-link` (`setup.py develop`) | the names of the `.egg-info` beside the sources |
 //!
-//! Each overlay also has the project's metadata, so that versions and entry points are found. Where a `.pth` file only
-//! names a folder, that may be a whole working copy; which names in it are the project's is told by `top_level.txt`, then
-//! `pyproject.toml`, then the rules in [`project`]. A project that is installed as editable and has its modules in
-//! site-packages all the same (`maturin develop` without Python sources) is an ordinary distribution.
+//! Each overlay also has the project's metadata, so that Python finds versions and entry points. A `.pth` file may name only a
+//! folder, which may be a whole working copy: `top_level.txt`, then `pyproject.toml`, then the rules in [`project`] decide
+//! which names in it belong to the project. A project that is declared editable but has its modules in site-packages
+//! (`maturin develop` without Python sources) is an ordinary distribution.
 
 mod egg_link;
 mod forms;
@@ -30,15 +30,15 @@ use std::path::{Path, PathBuf};
 use cpack_format::SafePath;
 
 use super::model::{Distribution, Editable, EditableForm, Environment, FileStat, Finding, FindingKind, ImportSource};
-use super::tree::below;
+use super::prefix_files::below;
 use super::{names, walk};
 
 use forms::Places;
 use overlay::Overlay;
 use pth::PthFile;
 
-/// Takes editable projects out of the distributions and the unowned files of `environment`. `links` are links that lead
-/// to folders outside, with where they lead; those that were understood are taken out.
+/// Moves editable projects out of the distributions and the unowned files of `environment`. `links` are links to folders
+/// outside the environment; those of editable projects are removed from it.
 pub(super) fn separate(environment: &mut Environment, links: &mut Vec<(FileStat, PathBuf)>) {
     let mut findings = Vec::new();
     let mut distributions = Vec::with_capacity(environment.distributions.len());
@@ -70,7 +70,7 @@ fn inside(environment: &Environment, folder: &Path) -> Option<Vec<u8>> {
     (!inside.is_empty()).then(|| inside.to_vec())
 }
 
-/// The name of a file that is directly in site-packages.
+/// The name of a file, if it is directly in site-packages.
 fn top_name<'a>(environment: &Environment, file: &'a FileStat) -> Option<&'a [u8]> {
     below(file.path.as_bytes(), environment.site_packages.as_bytes()).filter(|name| !name.contains(&b'/'))
 }
@@ -79,16 +79,16 @@ fn top_name<'a>(environment: &Environment, file: &'a FileStat) -> Option<&'a [u8
 struct Installation {
     form: EditableForm,
     places: Places,
-    /// The folder of the project, where it is known.
+    /// The folder of the project, if it is known.
     project_dir: Option<PathBuf>,
-    /// Modules in site-packages that a build backend generated: not part of the project.
+    /// Modules in site-packages that a build backend generated. They are not part of the project.
     generated: Vec<SafePath>,
-    /// Links in site-packages that lead to its folders.
+    /// Links in site-packages to its folders.
     links: Vec<FileStat>,
 }
 
 impl Installation {
-    /// The folder of the project, guessed from its sources if need be.
+    /// The folder of the project; a guess from its sources if it is unknown.
     fn project_dir(&self) -> PathBuf {
         let place = self.places.roots.first().or(self.places.modules.first().map(|(_, path)| path));
         let guess = place.map(|place| overlay::project_above(place).unwrap_or(place).to_owned());
@@ -96,7 +96,7 @@ impl Installation {
     }
 }
 
-/// Looks whether a distribution is an editable project, and what it provides.
+/// Finds out whether a distribution is an editable project, and what that provides.
 fn examine(
     environment: &Environment,
     distribution: &Distribution,
@@ -139,13 +139,12 @@ fn examine(
         own_files,
         scripts,
         requires: distribution.requires.clone(),
-        requires_python: distribution.requires_python.clone(),
         entry_points: distribution.entry_points.clone(),
     })
 }
 
-/// Where a project's file in site-packages goes in the overlay: metadata and what was built there, but neither `.pth`
-/// files nor what they load, nor byte-code.
+/// The path in the overlay of a project's file in site-packages. `None` for `.pth` files, the modules that they load, and
+/// byte-code.
 fn place_in_overlay(environment: &Environment, installation: &Installation, file: &FileStat) -> Option<SafePath> {
     let place = below(file.path.as_bytes(), environment.site_packages.as_bytes())?;
     let is_code = place.ends_with(b".pyc") || place.ends_with(b".pth") || installation.generated.contains(&file.path);
@@ -153,7 +152,7 @@ fn place_in_overlay(environment: &Environment, installation: &Installation, file
     if is_code || is_hidden { None } else { SafePath::new(place).ok() }
 }
 
-/// Looks for `.pth` files that lead to a project.
+/// Looks for `.pth` files that name a project's sources.
 fn installed_by_pth(
     environment: &Environment,
     distribution: &Distribution,
@@ -184,7 +183,7 @@ fn installed_by_pth(
             }
         }
     }
-    // A module that says what is where is exact; the folder beside it is for tools that do not run it.
+    // A generated module is exact; a folder beside it in the `.pth` file is for tools that do not run code.
     if form.is_none() && !roots.is_empty() {
         form = Some(EditableForm::PthPath);
         places.roots = roots;
@@ -216,7 +215,7 @@ fn installed_by_links(
     Some(Installation { form: EditableForm::Link, places, project_dir, generated: Vec::new(), links: own })
 }
 
-/// A project that says that it is editable and has nothing that leads to its sources: a distribution if it has modules.
+/// Warns of a distribution that is declared editable and has neither modules nor a known reference to its sources.
 fn unknown_form(distribution: &Distribution) -> Option<Finding> {
     let message = format!(
         "{} {} is installed as editable in a way that is not known, and none of its modules are packed; install it without -e",
@@ -225,16 +224,15 @@ fn unknown_form(distribution: &Distribution) -> Option<Finding> {
     distribution.import_names.is_empty().then(|| Finding::new(FindingKind::Editable, message))
 }
 
-/// A project whose sources are looked for.
 struct Project<'a> {
-    /// Its normalised name.
+    /// Normalised.
     name: &'a str,
     dir: &'a Path,
     top_level: Option<&'a str>,
 }
 
 impl Project<'_> {
-    /// Adds what the project provides to its overlay, and tells what that is.
+    /// Adds the project's packages and modules to its overlay, and returns them.
     fn fill(&self, places: &Places, overlay: &mut Overlay<'_>, findings: &mut Vec<Finding>) -> Vec<ImportSource> {
         let configuration = fs::read_to_string(self.dir.join("pyproject.toml")).ok().and_then(|text| text.parse().ok());
         let mut modules = places.modules.clone();
@@ -280,7 +278,7 @@ impl Project<'_> {
     }
 }
 
-/// Folders that nobody's `.pth` files put on the path, and that are not packed.
+/// Warns of folders that `.pth` files of no project add to `sys.path`, and that are not packed.
 fn pth_findings(environment: &Environment) -> Vec<Finding> {
     let site = environment.prefix.join(&environment.site_packages);
     let is_pth = |file: &&FileStat| top_name(environment, file).is_some_and(|name| name.ends_with(b".pth"));

@@ -1,4 +1,4 @@
-//! The files of an overlay: what an editable project provides, where it will be, and where it is now.
+//! Collects the files of an overlay, with their paths in the overlay and on disk.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,10 +11,10 @@ use super::super::model::{FileKind, FileStat, Finding, FindingKind};
 use super::super::walk;
 use super::forms::is_of_other_abi;
 
-/// Collects the files of one overlay. A path that is added twice keeps its first file.
+/// The files of one overlay. If a path is added twice, the first file stays.
 #[derive(Debug)]
 pub(super) struct Overlay<'a> {
-    /// `SOABI` of the interpreter: extensions compiled for others are left out.
+    /// `SOABI` of the interpreter. Extensions compiled for other interpreters are left out.
     soabi: &'a str,
     files: BTreeMap<SafePath, FileStat>,
     findings: Vec<Finding>,
@@ -30,8 +30,8 @@ impl<'a> Overlay<'a> {
         self.soabi
     }
 
-    /// Adds the file, or everything in the folder, at `path`, to be at `place`. Hidden folders, byte-code and metadata of
-    /// builds in folders are left out; links are replaced by the files they lead to.
+    /// Adds the file, or all files of the folder, at `path`, with the path `place` in the overlay. Hidden folders, byte-code and
+    /// metadata of builds are left out. Links are replaced by the files to which they lead.
     pub(super) fn add(&mut self, place: &[u8], path: &Path) {
         let result = if path.is_dir() { self.add_folder(place, path) } else { self.add_file(place, path) };
         if let Err(error) = result {
@@ -73,7 +73,7 @@ impl<'a> Overlay<'a> {
         Ok(())
     }
 
-    /// Adds a file that was found already.
+    /// Adds a file whose stat is known.
     pub(super) fn insert(&mut self, file: FileStat) {
         self.files.entry(file.path.clone()).or_insert(file);
     }
@@ -83,7 +83,7 @@ impl<'a> Overlay<'a> {
         self.findings.push(Finding::new(FindingKind::Outside, message));
     }
 
-    /// The files in the order of their paths, which of them are compiled extensions, and what was left out.
+    /// The files sorted by path, the compiled extensions among them, and warnings of files that were left out.
     pub(super) fn finish(self) -> (Vec<FileStat>, Vec<SafePath>, Vec<Finding>) {
         let extensions = self.files.keys().filter(|path| path.as_bytes().ends_with(b".so")).cloned().collect();
         (self.files.into_values().collect(), extensions, self.findings)
@@ -98,7 +98,7 @@ pub(super) fn folder_of_url(url: &str) -> Option<PathBuf> {
     Some(PathBuf::from(std::ffi::OsStr::from_bytes(&bytes)))
 }
 
-/// The nearest folder at or above `folder` that holds a project.
+/// The nearest folder at or above `folder` with a project's configuration.
 pub(super) fn project_above(folder: &Path) -> Option<&Path> {
     let marks = ["pyproject.toml", "setup.py", "setup.cfg"];
     folder.ancestors().take(4).find(|above| marks.iter().any(|mark| above.join(mark).is_file()))
@@ -110,7 +110,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn links_become_files_and_the_rest_of_a_working_copy_stays() {
+    fn overlay_has_targets_of_links_and_no_other_files_of_a_working_copy() {
         let directory = tempfile::tempdir().expect("a directory");
         let root = directory.path();
         for file in
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_of_folders() {
+    fn folder_of_url_of_files() {
         assert_eq!(folder_of_url("file:///a%20b/c"), Some("/a b/c".into()));
         assert_eq!(folder_of_url("file://localhost/a"), Some("/a".into()));
         assert_eq!(folder_of_url("https://x/a"), None);

@@ -1,4 +1,4 @@
-//! Which import names a project provides, where its installer left only the path of its sources.
+//! Finds the import names of a project of which only the path of its sources is known.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -52,11 +52,11 @@ const NOT_INSTALLED: &[&str] = &[
     "utils",
 ];
 
-/// The top-level names that the project `name` provides in `root`, a folder on the path, sorted.
+/// The sorted top-level names that the project `name` provides in `root`, a folder on `sys.path`.
 ///
-/// `top_level` is the project's `top_level.txt`, if it has one; `configuration` its `pyproject.toml`. Without either, all
-/// that can be imported from a folder of sources; from the project's own folder the package that has its name, else what
-/// automatic discovery would take.
+/// `top_level` is the project's `top_level.txt`, `configuration` its `pyproject.toml`. Without either, a folder of sources
+/// provides everything that can be imported from it; the project's own folder provides the package with the project's name,
+/// otherwise what setuptools' automatic discovery would take.
 pub(super) fn provided_names(
     root: &Path,
     is_project_folder: bool,
@@ -94,7 +94,7 @@ fn sorted(mut names: Vec<String>) -> Vec<String> {
     names
 }
 
-/// Everything at the top of `root` that can be imported: modules, and folders with a module somewhere in them.
+/// The names at the top of `root` that can be imported: modules, and folders with a module somewhere in them.
 fn importable(root: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(root).into_iter().flatten().flatten();
     let name = |entry: fs::DirEntry| {
@@ -121,7 +121,7 @@ fn has_modules(folder: &Path, depth: usize) -> bool {
             })
 }
 
-/// The names that build backends are told in `pyproject.toml`.
+/// The names in the settings of build backends in `pyproject.toml`.
 fn configured_names(configuration: &Table) -> Vec<String> {
     let tool = |path: &[&str]| -> Option<&Value> {
         let (last, tables) = path.split_last()?;
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_names_a_project_provides() {
+    fn project_names_by_configuration_and_layout() {
         let directory = tempfile::tempdir().expect("a directory");
         let root = directory.path();
         for file in [

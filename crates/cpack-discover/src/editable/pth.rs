@@ -1,13 +1,13 @@
-//! `.pth` files: lines with a folder to be put on the path, and lines of code (see `site`).
+//! Parses `.pth` files: each line is a folder for `sys.path`, or code (see Python's `site`).
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-/// What a `.pth` file does, as far as it can be told without running it.
+/// The effects of a `.pth` file that are visible without running it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct PthFile {
-    /// Folders that it puts on the path, absolute.
+    /// Absolute folders for `sys.path`.
     pub(super) folders: Vec<PathBuf>,
     /// Modules that its code imports first.
     pub(super) imports: Vec<String>,
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_and_imports_are_told_apart() {
+    fn pth_file_has_folders_and_imports() {
         let text = b"\xef\xbb\xbf# c\n/home/me/src \r\n\n./old-1.egg\nimport a, b; a.install()\nimport\tc\nimportant\n";
         let expected = PthFile {
             folders: ["/home/me/src", "/s/./old-1.egg", "/s/important"].map(PathBuf::from).to_vec(),

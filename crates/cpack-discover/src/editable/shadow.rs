@@ -1,15 +1,15 @@
-//! Names that more than one of an environment's parts provide.
+//! Finds names that an editable project and another part of the environment provide.
 //!
-//! Overlays come before the environment on the path. A module or package of an overlay hides what has its name elsewhere;
-//! a part of a namespace package, which has no `__init__`, is hidden by a package that has one, wherever that is.
+//! Overlays come before the environment on `sys.path`. A module or package of an overlay hides modules with its name elsewhere. A
+//! part of a namespace package, which has no `__init__`, is hidden by any package of its name with an `__init__`.
 
 use std::collections::BTreeSet;
 
 use super::super::model::{Editable, Environment, Finding, FindingKind};
 use super::super::names;
-use super::super::tree::below;
+use super::super::prefix_files::below;
 
-/// Names of a project that the standard library, a distribution or another project has too.
+/// Warns of names of a project that the standard library, a distribution or another project has too.
 pub(super) fn shadows(environment: &Environment, editable: &Editable) -> Vec<Finding> {
     let names: BTreeSet<&str> = editable.files.iter().filter_map(|f| names::import_name(f.path.as_bytes())).collect();
     let mut findings = Vec::new();
@@ -41,7 +41,7 @@ pub(super) fn shadows(environment: &Environment, editable: &Editable) -> Vec<Fin
     findings
 }
 
-/// Whether a name is a module or a package with an `__init__`, not a part of a namespace.
+/// Whether a name is a module or a package with an `__init__`, not a part of a namespace package.
 fn is_whole<'a>(name: &str, mut paths: impl Iterator<Item = &'a [u8]>) -> bool {
     paths.any(|path| match below(path, name.as_bytes()) {
         Some(rest) => !rest.contains(&b'/') && names::module_name(rest) == Some("__init__"),

@@ -1,4 +1,4 @@
-//! The end of an archive: where its central directory is.
+//! The end of an archive, which says where its central directory is.
 
 use super::{ZipError, u16_at, u32_at, u64_at};
 
@@ -9,19 +9,19 @@ const END_SIZE: usize = 22;
 const LOCATOR64_SIZE: usize = 20;
 const END64_SIZE: usize = 56;
 
-/// Bytes from the end of a file in which its end records stand: the longest comment and the three records.
+/// The longest end of a file that has its end records: the longest comment and the three records.
 pub const MAX_TAIL: usize = 65_535 + END_SIZE + LOCATOR64_SIZE + END64_SIZE;
 
-/// Where the central directory is.
+/// The position of the central directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct End {
     /// Offset of the directory in the file.
     pub directory_offset: u64,
     /// Its length in bytes.
     pub directory_size: u64,
-    /// How many entries it has.
+    /// Its number of entries.
     pub entries: u64,
-    /// Bytes before the archive that its offsets do not count (a `#!` line, an executable): to be added to each offset.
+    /// Bytes before the archive that its offsets do not count (a `#!` line, an executable). Readers add them to each offset.
     pub base: u64,
     /// Offset of the end-of-central-directory record (not the zip64 one) in the file.
     pub end_offset: u64,
@@ -31,12 +31,9 @@ pub struct End {
 pub fn read_end(tail: &[u8], file_size: u64) -> Result<End, ZipError> {
     let tail_offset = file_size.saturating_sub(tail.len() as u64);
     let last = tail.len().checked_sub(END_SIZE).ok_or(ZipError::NoEnd(tail.len()))?;
-    let at = (0..=last)
-        .rev()
-        .find(|at| {
-            u32_at(tail, *at) == Some(END_SIGNATURE)
-                && u16_at(tail, at + 20).is_some_and(|comment| at + END_SIZE + usize::from(comment) == tail.len())
-        })
+    let at = memchr::memmem::rfind_iter(tail, &END_SIGNATURE.to_le_bytes())
+        .filter(|at| *at <= last)
+        .find(|at| u16_at(tail, at + 20).is_some_and(|comment| at + END_SIZE + usize::from(comment) == tail.len()))
         .ok_or(ZipError::NoEnd(tail.len()))?;
     let short = ZipError::Short { what: "end record", offset: tail_offset + at as u64 };
     let field16 = |offset| u16_at(tail, at + offset).ok_or_else(|| short.clone());
@@ -54,7 +51,7 @@ pub fn read_end(tail: &[u8], file_size: u64) -> Result<End, ZipError> {
         .filter(|at| u32_at(tail, *at) == Some(END64_SIGNATURE))
         .ok_or(ZipError::Signature { what: "zip64 end record", offset: end_offset })?;
     let field64 = |offset| u64_at(tail, at64 + offset).ok_or_else(|| short.clone());
-    // Two numbers of disks: this one's and the directory's. The locator counts them, from one or from none.
+    // Two disk numbers: this disk's and the directory's. The locator has the count of disks, from one or from none.
     if field64(16)? != 0 || u32_at(tail, locator + 16).ok_or_else(|| short.clone())? > 1 {
         return Err(several());
     }
@@ -68,7 +65,7 @@ pub fn read_end(tail: &[u8], file_size: u64) -> Result<End, ZipError> {
     Ok(end)
 }
 
-/// The directory ends where the (first) end record starts: what its stated offset lacks is the base.
+/// Computes the base: the directory ends where the first end record starts, and `offset` says where it should start.
 fn place(entries: u64, size: u64, offset: u64, directory_end: u64, end_offset: u64) -> Result<End, ZipError> {
     let wrong = |detail: String| ZipError::Disagreement { what: "end record", name: String::new(), detail };
     let directory_offset = directory_end

@@ -1,26 +1,26 @@
-//! Entries cut into frames, and the private extra field that holds the cut points.
+//! Entries cut into frames, and the private extra field with the cut points.
 //!
 //! Extra field `0x5043` of the central directory: one byte version (1), one byte log2 of the frame size, then one
 //! little-endian `u32` per frame: its compressed length. Each frame but the last decodes to exactly the frame size.
 
 use super::u16_at;
 
-/// Entries larger than this are framed. One MiB: a frame and its output fit a core's level 2 cache, and cutting costs
-/// under 1 % of size with zstd 1, whose window is half of that.
+/// Entries larger than this are cut into frames. A frame of one MiB and its output fit a core's level 2 cache, and cutting
+/// costs under 1 % of size with zstd 1, whose window is half of that.
 pub const FRAME_SIZE: u64 = 1 << 20;
 
 /// Identifier of the extra field (unassigned in APPNOTE 4.5.2).
-pub const EXTRA_ID: u16 = 0x5043;
+pub(super) const EXTRA_ID: u16 = 0x5043;
 
 const VERSION: u8 = 1;
 
-/// Most frames that one extra field holds: the field's data is at most 65,535 bytes, less room for a zip64 field.
+/// Most frames of one extra field, whose data has at most 65,535 bytes, less room for a zip64 field.
 const MAX_FRAMES: u64 = 16_000;
 
-/// How an entry is cut.
+/// The frames of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frames {
-    /// Bytes that each frame but the last decodes to: a power of two.
+    /// Decoded length of each frame but the last: a power of two.
     pub size: u64,
     /// Compressed length of each frame.
     pub lengths: Vec<u32>,
@@ -36,8 +36,8 @@ pub fn frame_size(len: u64) -> u64 {
 }
 
 impl Frames {
-    /// The extra field, identifier and length included.
-    pub fn to_extra(&self) -> Vec<u8> {
+    /// The extra field, with its identifier and length.
+    pub(super) fn to_extra(&self) -> Vec<u8> {
         let data_len = 2 + 4 * self.lengths.len();
         let mut extra = Vec::with_capacity(4 + data_len);
         extra.extend_from_slice(&EXTRA_ID.to_le_bytes());
@@ -50,8 +50,8 @@ impl Frames {
         extra
     }
 
-    /// Reads the data of the extra field. None if it is of another version or does not fit the entry, which is then
-    /// read as one stream: the field only saves time.
+    /// Reads the data of the extra field. `None` if it is of another version or does not fit the entry. Readers then decode the
+    /// entry as one stream: the field only saves time.
     pub(super) fn from_extra(data: &[u8], compressed: u64, uncompressed: u64) -> Option<Self> {
         let (&version, &log2) = (data.first()?, data.get(1)?);
         let lengths: Vec<u32> =

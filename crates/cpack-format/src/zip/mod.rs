@@ -1,14 +1,14 @@
-//! Zip records as bytes: what the packer writes and the boot reads.
+//! Zip records as bytes, which the packer writes and the boot reads.
 //!
-//! Format: PKWARE's APPNOTE 6.3.10, with zip64 where needed. Two things are particular to this project, and other
-//! readers need know neither:
+//! The format is PKWARE's APPNOTE 6.3.10, with zip64 where it is needed. Two things are particular to this project. Other
+//! readers need to know neither:
 //!
 //! - **Frames.** An entry larger than [`FRAME_SIZE`] is cut into parts that decode independently: zstd frames, one after
-//!   another, or deflate segments that end in a full flush. The compressed lengths stand in a private extra field of
-//!   the central directory ([`frames`]), so that a gigabyte is packed and extracted on all cores.
-//! - **Streaming.** Framed entries carry their sizes in a data descriptor, since the header is written first.
+//!   another, or deflate segments that end in a full flush. A private extra field of the central directory ([`frames`]) has
+//!   their compressed lengths, so that all cores pack and extract a gigabyte together.
+//! - **Streaming.** Framed entries have their sizes in a data descriptor, since the packer writes the header first.
 //!
-//! Everything here is pure: bytes in, values out. Opening files and decoding is the business of the programs.
+//! Everything here is pure: bytes in, values out. The programs open files and decode.
 
 mod end;
 pub mod frames;
@@ -20,46 +20,21 @@ pub use frames::{FRAME_SIZE, Frames};
 pub use record::{Entry, Expected, LOCAL_HEADER_SIZE, Method, local_header_len, read_directory};
 pub use write::{central_record, descriptor, end_records, local_header};
 
-/// Why bytes are no zip archive that can be trusted.
+/// Why bytes are no zip archive that can be trusted. Offsets count from the start of the bytes that were parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what each variant means")]
 pub enum ZipError {
-    /// No end-of-central-directory record.
     #[error("no zip archive: no end record in the last {0} bytes (truncated or not a zip file?)")]
     NoEnd(usize),
-    /// A record ends before it should.
     #[error("damaged zip: {what} at offset {offset} is cut short")]
-    Short {
-        /// Which record.
-        what: &'static str,
-        /// Where it starts, relative to what was parsed.
-        offset: u64,
-    },
-    /// A record does not start with its signature.
+    Short { what: &'static str, offset: u64 },
     #[error("damaged zip: expected {what} at offset {offset}")]
-    Signature {
-        /// Which record was expected.
-        what: &'static str,
-        /// Where.
-        offset: u64,
-    },
+    Signature { what: &'static str, offset: u64 },
     /// Two records, or a record and the archive, disagree.
     #[error("damaged zip: {what} of {name:?} {detail}")]
-    Disagreement {
-        /// What is wrong.
-        what: &'static str,
-        /// The entry.
-        name: String,
-        /// How.
-        detail: String,
-    },
-    /// A feature that is not read here.
+    Disagreement { what: &'static str, name: String, detail: String },
     #[error("zip entry {name:?} uses {what}, which is not supported")]
-    Unsupported {
-        /// The feature.
-        what: String,
-        /// The entry.
-        name: String,
-    },
+    Unsupported { what: String, name: String },
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {

@@ -1,4 +1,4 @@
-//! The central directory and local headers, as read.
+//! Reads the central directory and local headers.
 
 use super::frames::{self, Frames, find_extra};
 use super::{End, ZipError, u16_at, u32_at, u64_at};
@@ -13,10 +13,10 @@ pub(super) const FLAG_DESCRIPTOR: u16 = 1 << 3;
 /// Length of a local header without name and extra fields.
 pub const LOCAL_HEADER_SIZE: usize = 30;
 
-/// How an entry is compressed.
+/// Compression of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Method {
-    /// As it is (method 0).
+    /// None (method 0).
     Store,
     /// Raw deflate (method 8).
     Deflate,
@@ -47,7 +47,7 @@ impl Method {
 /// One entry of the central directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The name as found: not yet known to be safe. Directories end in a slash.
+    /// The name, which may be unsafe. Names of directories end in a slash.
     pub name: Box<[u8]>,
     /// Compression.
     pub method: Method,
@@ -61,12 +61,12 @@ pub struct Entry {
     pub header_offset: u64,
     /// `st_mode`, 0 if the archive was not made on Unix.
     pub mode: u32,
-    /// How it is cut, if it is.
+    /// Its frames, if it is cut.
     pub frames: Option<Frames>,
 }
 
 impl Entry {
-    /// Whether the entry stands for a directory.
+    /// Whether the entry is a directory.
     pub fn is_directory(&self) -> bool {
         self.name.last() == Some(&b'/') || self.mode & 0o170_000 == 0o040_000
     }
@@ -87,7 +87,7 @@ impl Entry {
     }
 }
 
-/// Reads the central directory that `end` speaks of. Each entry claims to lie before it.
+/// Reads the central directory at `end`, and checks that each entry is before it.
 pub fn read_directory(bytes: &[u8], end: &End) -> Result<Vec<Entry>, ZipError> {
     let count = end.entries;
     let mut entries = Vec::with_capacity(usize::try_from(count).unwrap_or(0).min(bytes.len() / CENTRAL_SIZE));
@@ -143,7 +143,7 @@ fn read_central(bytes: &[u8], offset: u64, end: &End) -> Result<(Entry, usize), 
     Ok((entry, len))
 }
 
-/// The zip64 extra field: 64-bit values for just those fields that are saturated, in a fixed order.
+/// The zip64 extra field: 64-bit values for the saturated fields, in a fixed order.
 struct Zip64<'a> {
     extra: &'a [u8],
     at: usize,
@@ -160,7 +160,7 @@ impl Zip64<'_> {
     }
 }
 
-/// What the central directory says of an entry, for its local header to agree with.
+/// What the central directory says of an entry. Its local header must agree.
 #[derive(Debug, Clone, Copy)]
 pub struct Expected<'a> {
     /// The name.
@@ -179,7 +179,7 @@ impl Expected<'_> {
     /// The length of the local header that `bytes` starts with: where the data of the entry begins.
     ///
     /// The header must describe the same entry: readers that trust the one or the other would see different archives.
-    /// Sizes that stand behind the data, or in a zip64 field, are not compared.
+    /// It does not compare sizes that are behind the data or in a zip64 field.
     pub fn local_header_len(&self, bytes: &[u8]) -> Result<usize, ZipError> {
         let offset = self.offset;
         if u32_at(bytes, 0) != Some(LOCAL_SIGNATURE) {

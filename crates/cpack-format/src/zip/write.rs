@@ -1,10 +1,10 @@
-//! Records as written: deterministic, with fixed timestamps, zip64 only where needed.
+//! Writes records: deterministic, with fixed timestamps, and zip64 only where it is needed.
 
 use super::Entry;
 use super::end::{END_SIGNATURE, END64_SIGNATURE, LOCATOR64_SIGNATURE};
 use super::record::{CENTRAL_SIGNATURE, FLAG_DESCRIPTOR, LOCAL_SIGNATURE, Method};
 
-/// 1980-01-01 00:00: the least DOS date, so that the same files give the same bytes.
+/// 1980-01-01 00:00, the least DOS date, for all entries: the same files give the same bytes.
 const DOS_TIME_DATE: u32 = 0x0021_0000;
 const DESCRIPTOR_SIGNATURE: u32 = 0x0807_4b50;
 const MADE_BY_UNIX_63: u16 = 3 << 8 | 63;
@@ -34,7 +34,7 @@ fn len16(bytes: &[u8]) -> [u8; 2] {
     u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_le_bytes()
 }
 
-/// 32 bits of `value`, saturated; a saturated value goes on to the zip64 field.
+/// `value` as 32 bits. A larger value goes to the zip64 field `wide`, and saturates.
 fn narrow(value: u64, wide: &mut Vec<u8>) -> [u8; 4] {
     u32::try_from(value)
         .ok()
@@ -57,7 +57,7 @@ fn zip64_extra(wide: &[u8]) -> Vec<u8> {
 
 /// The local header of `entry`. An entry with frames has its sizes in a [`descriptor`] behind its data.
 ///
-/// `entry.frames` need not be complete: only whether there are any counts here.
+/// `entry.frames` need not be complete: this only checks that there are any.
 pub fn local_header(entry: &Entry) -> Vec<u8> {
     let streamed = entry.frames.is_some();
     let mut wide = Vec::new();
@@ -111,7 +111,7 @@ pub fn descriptor(entry: &Entry) -> Vec<u8> {
     out
 }
 
-/// The entry of the central directory. `header_offset` is written as it is.
+/// The record of `entry` in the central directory, with `header_offset` as it is.
 pub fn central_record(entry: &Entry) -> Vec<u8> {
     let mut wide = Vec::new();
     let size = narrow(entry.size, &mut wide);
@@ -148,7 +148,7 @@ pub fn central_record(entry: &Entry) -> Vec<u8> {
     out
 }
 
-/// The records that end an archive whose directory starts at `offset` and is `size` bytes long.
+/// The records at the end of an archive with a directory of `size` bytes at `offset`.
 pub fn end_records(entries: u64, size: u64, offset: u64, comment: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let needs64 = entries >= u64::from(u16::MAX) || size >= u64::from(u32::MAX) || offset >= u64::from(u32::MAX);

@@ -96,7 +96,7 @@ fn whole(bytes: &[u8], codec: Codec) -> io::Result<Part> {
         Codec::Deflate(level) => deflate_whole(bytes, level)?,
         Codec::Store => None,
     };
-    // One part in 32: what decoding costs must be saved by what is not read.
+    // Compression must save one byte in 32: less to read must pay for the decoding.
     let pays = |packed: &Vec<u8>| packed.len() + bytes.len() / 32 < bytes.len();
     let (bytes_out, method) =
         compressed.filter(pays).map_or_else(|| (bytes.to_vec(), Method::Store), |packed| (packed, codec.method()));

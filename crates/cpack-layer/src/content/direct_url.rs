@@ -1,9 +1,9 @@
 //! `direct_url.json` (PEP 610) without what it tells about the machine and the user that installed.
 //!
-//! Where a distribution came from is kept as far as it means something elsewhere: repositories and archives, with revision
-//! and hashes. A local path is not: `file:///home/a/wheels/x-1.0-py3-none-any.whl` becomes `file:///x-1.0-py3-none-any.whl`,
-//! a local directory or repository becomes `file:///`. Names and passwords leave the URL (except `git@`, which is
-//! nobody's, and `${VARIABLE}`, which PEP 610 allows), and so does its query, where stores put signatures and tokens.
+//! The origin of a distribution is kept where it means something elsewhere: repositories and archives, with revision
+//! and hashes. A local path is not kept: `file:///home/a/wheels/x-1.0-py3-none-any.whl` becomes `file:///x-1.0-py3-none-any.whl`,
+//! a local directory or repository becomes `file:///`. Names and passwords are taken out of the URL (except `git@`, which names
+//! no user, and `${VARIABLE}`, which PEP 610 allows), and so is its query, in which stores put signatures and tokens.
 //! The result is compact JSON with sorted keys.
 
 use std::collections::BTreeMap;
@@ -12,11 +12,10 @@ use serde_json::Value;
 
 /// Why a `direct_url.json` cannot be shipped.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what each variant means")]
 pub enum DirectUrlError {
-    /// It is not JSON.
     #[error("direct_url.json is not valid JSON")]
     Json(#[from] serde_json::Error),
-    /// It has no URL.
     #[error("direct_url.json is not an object with a string \"url\"")]
     Url,
 }
@@ -62,7 +61,7 @@ fn reduce_url(url: &str, is_archive: bool) -> String {
     reduced
 }
 
-/// Without a scheme: a path, or a repository as `scp` would write it (`git@host:group/project.git`).
+/// Reduces an address without a scheme: a path, or a repository in `scp`'s form (`git@host:group/project.git`).
 fn reduce_plain(address: &str, is_archive: bool) -> String {
     match address.split_once(':') {
         Some((authority, path)) if authority.len() > 1 && authority != "file" && !authority.contains('/') => {
@@ -72,7 +71,7 @@ fn reduce_plain(address: &str, is_archive: bool) -> String {
     }
 }
 
-/// What is kept of a path of this machine: the name of an archive, which is that of its content.
+/// Keeps of a local path only the file name of an archive, which names its content.
 fn local(path: &str, is_archive: bool) -> String {
     let name = path.rsplit(['/', '\\']).next().filter(|_| is_archive).unwrap_or_default();
     format!("file:///{name}")

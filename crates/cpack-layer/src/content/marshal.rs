@@ -27,88 +27,15 @@
 //!
 //! The input is not trusted: it is read without recursion, to a bounded depth, and every count is checked by reading.
 
+mod error;
 mod graph;
+mod layout;
 mod write;
 
 use graph::Graph;
 
-/// Bit of the type byte: the object takes a reference number.
-const FLAG_REF: u8 = 0x80;
-
-/// Order of the fields in a code object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layout {
-    /// CPython 3.9 and 3.10: variables, free variables and cell variables are three tuples.
-    ThreeTuples,
-    /// CPython 3.11 and later: one tuple of all local variables, a qualified name, an exception table.
-    LocalsPlus,
-}
-
-impl Layout {
-    /// Bytes of the integers that a code object starts with.
-    const fn head(self) -> usize {
-        match self {
-            Self::ThreeTuples => 6 * 4,
-            Self::LocalsPlus => 5 * 4,
-        }
-    }
-
-    /// How many parts come before, and after, the number of the first line.
-    const fn parts(self) -> (usize, usize) {
-        match self {
-            Self::ThreeTuples => (8, 1),
-            Self::LocalsPlus => (8, 2),
-        }
-    }
-
-    /// Which part is `co_filename`.
-    const fn file_name(self) -> usize {
-        match self {
-            Self::ThreeTuples => 6,
-            Self::LocalsPlus => 5,
-        }
-    }
-}
-
-/// Why marshalled code cannot be rewritten. Offsets count from the first byte of the code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum MarshalError {
-    /// The data ends within an object.
-    #[error("the code is cut short: an object that ends after byte {at} is expected")]
-    Truncated {
-        /// Where reading stopped.
-        at: usize,
-    },
-    /// A type that compiled modules do not contain.
-    #[error("unexpected object of type {kind:#04x} at byte {at} of the code")]
-    Type {
-        /// The type byte.
-        kind: u8,
-        /// Where it is.
-        at: usize,
-    },
-    /// A reference to an object that is not, or not yet, there.
-    #[error("reference to an unknown object before byte {at} of the code")]
-    Reference {
-        /// Where the reference ends.
-        at: usize,
-    },
-    /// Nesting that CPython would not read either.
-    #[error("objects are nested more than 2000 deep at byte {at} of the code")]
-    Depth {
-        /// Where the limit was met.
-        at: usize,
-    },
-    /// More objects than can be numbered, or sets too large to be sorted.
-    #[error("the module is too large: more than 4 billion objects, or sets that take more than 16 MiB to sort")]
-    Size,
-    /// Bytes after the module.
-    #[error("the code ends at byte {at}, but more bytes follow")]
-    Trailing {
-        /// The end of the code.
-        at: usize,
-    },
-}
+pub(super) use error::MarshalError;
+pub(super) use layout::Layout;
 
 /// Rewrites the marshalled code object of a module into its canonical form, with `file_name` as `co_filename` of it and of
 /// all code objects within. `file_name` need not be UTF-8: it is escaped as `os.fsdecode` does.

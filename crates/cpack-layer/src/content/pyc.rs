@@ -1,4 +1,4 @@
-//! `.pyc` files: is one still good, and the *unchecked-hash* file that is shipped in its place.
+//! `.pyc` files: whether one is valid, and the *unchecked-hash* file that is shipped in its place.
 //!
 //! A `.pyc` (PEP 552) is a header of 16 bytes and the marshalled code of a module: magic number of the byte-code (4 bytes),
 //! flags (4), then either modification time and size of the source (4 and 4, flags 0) or the hash of the source (8; flags 1,
@@ -15,13 +15,12 @@ use siphasher::sip::{SipHasher13, SipHasher24};
 
 use super::marshal::{self, Layout, MarshalError};
 
-/// Length of the header.
 const HEADER: usize = 16;
 
-/// Flags of a file whose source hash is not to be checked.
+/// Flags of a file whose source hash the interpreter does not check.
 const UNCHECKED_HASH: u32 = 0b01;
 
-/// Flags of a file whose source hash is to be checked.
+/// Flags of a file whose source hash the interpreter checks.
 const CHECKED_HASH: u32 = 0b11;
 
 /// The first number of the byte-code of CPython 3.11, which hashes sources otherwise than before.
@@ -42,10 +41,10 @@ const RELEASES: [(u8, u16, Layout); 6] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Magic(pub [u8; 4]);
 
-/// A source file, as far as the validity of its byte-code depends on it.
+/// What the validity of byte-code depends on in its source.
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'a> {
-    /// Its bytes.
+    /// The whole file.
     pub bytes: &'a [u8],
     /// When it was modified, in seconds since 1970.
     pub modified: i64,
@@ -53,31 +52,18 @@ pub struct Source<'a> {
 
 /// Why a `.pyc` file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what each variant means")]
 pub enum PycError {
-    /// It ends within its header.
     #[error("the header has {found} bytes instead of 16")]
-    Header {
-        /// Length of the file.
-        found: usize,
-    },
-    /// It was compiled by another version of Python.
+    Header { found: usize },
     #[error("byte-code of magic number {found}, expected {expected}")]
-    Magic {
-        /// What it says.
-        found: Magic,
-        /// What the environment's interpreter needs.
-        expected: Magic,
-    },
-    /// Flags that PEP 552 does not define.
+    Magic { found: Magic, expected: Magic },
     #[error("unknown flags {0:#x}")]
     Flags(u32),
-    /// It was compiled from another source.
     #[error("it was not compiled from the source as it is now")]
     Stale,
-    /// An interpreter whose byte-code this release does not know.
     #[error("byte-code of magic number {0} is not known; CPython 3.9 to 3.14 are")]
     Unsupported(Magic),
-    /// The code is damaged, or of a kind that compilers do not produce.
     #[error(transparent)]
     Marshal(#[from] MarshalError),
 }
@@ -91,7 +77,7 @@ impl Magic {
         })
     }
 
-    /// The number itself, without the line end that follows it.
+    /// The number, without the line end that follows it.
     const fn number(self) -> u16 {
         u16::from_le_bytes([self.0[0], self.0[1]])
     }
@@ -126,7 +112,7 @@ impl fmt::Display for Magic {
 
 /// The code in `pyc` if it belongs to `source` and to interpreters with this `magic`.
 ///
-/// A hash is compared even where the interpreter would not: what is shipped must be what its source says.
+/// A hash is compared even where the interpreter would not compare it: the code that is shipped must be that of its source.
 pub fn valid_code<'a>(pyc: &'a [u8], magic: Magic, source: Source<'_>) -> Result<&'a [u8], PycError> {
     let parts = pyc.split_first_chunk::<4>().and_then(|(magic, rest)| {
         let (flags, rest) = rest.split_first_chunk::<4>()?;

@@ -28,11 +28,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use cpack_fault::point;
 use cpack_format::Digest;
+use cpack_store::unique_name;
 use nix::sys::statvfs::{Statvfs, statvfs};
 
 use super::environments::{layers_of, lease_path, move_tree};
 use super::own_directory::{Cache, ENVIRONMENTS, LAYERS, LOCKS, PRIVATE, STAGING};
-use super::staging::{disown, unique_name};
+use super::staging::disown;
 use super::{Staging, commit, flock, image, lease, remove_tree};
 
 /// A directory without a living owner is left alone this long: its owner may not have locked it yet.

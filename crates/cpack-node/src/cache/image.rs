@@ -18,12 +18,12 @@ use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
+use cpack_store::unique_name;
 use nix::sys::statfs::statfs;
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::environments::{lease_path, manifest_path};
 use super::own_directory::Cache;
-use super::staging::unique_name;
 use super::{commit, remove_tree};
 
 /// `OVERLAYFS_SUPER_MAGIC` of linux/magic.h.

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use cpack_fault::point;
 use cpack_format::Digest;
+use cpack_store::unique_name;
 
 use super::boot_id::{Mark, TEXT_LEN};
 use super::commit::{self, Committed};
@@ -16,7 +17,6 @@ use super::image;
 use super::lease::Lease;
 use super::own_directory::{Cache, LAYERS};
 use super::staging::Staging;
-use super::staging::unique_name;
 
 const FILES: &str = "files";
 const STATE: &str = "state";

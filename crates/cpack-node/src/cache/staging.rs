@@ -4,11 +4,11 @@ use std::fs::{self, DirBuilder, File, FileTimes};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use cpack_fault::point;
+use cpack_store::unique_name;
 
 use super::own_directory::{Cache, PRIVATE, STAGING};
 use super::{flock, remove_tree};
@@ -117,14 +117,6 @@ impl Drop for Staging {
 pub(super) fn disown(path: &Path) {
     let old = FileTimes::new().set_modified(SystemTime::UNIX_EPOCH);
     let _ = File::open(path).and_then(|directory| directory.set_times(old));
-}
-
-/// A name that no other process on this or another node uses.
-pub(super) fn unique_name() -> String {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos());
-    let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-    format!("{:x}-{nanos:x}-{count:x}", std::process::id())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The HDFS client: how it is configured, and when it is made anew.
+//! Makes and configures the HDFS client.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, ToSocketAddrs as _};
@@ -7,20 +7,21 @@ use std::time::Duration;
 use hdfs_native::{Client, ClientBuilder, HdfsError};
 use tokio::runtime::Handle;
 
-use super::super::StoreOptions;
-use super::super::hadoop::Configuration;
 use super::target::{Authority, Target};
+use crate::StoreOptions;
+use crate::hadoop::Configuration;
 
-/// No wait for a data node is longer than this share of an attempt: then the next replica is asked within the attempt.
+/// No wait for a data node is longer than an attempt divided by this, so that the client asks the next replica within the
+/// same attempt.
 const SOCKET_SHARE: u32 = 3;
 
-/// Whether clients of this cluster prove who they are.
+/// Whether clients of this cluster must prove who they are.
 pub(super) fn is_secure(configuration: &Configuration) -> bool {
     configuration.get("hadoop.security.authentication").is_some_and(|value| !value.eq_ignore_ascii_case("simple"))
 }
 
-/// A client for `target`. It asks the name nodes of a service in an order that starts `rotation` further on: one that
-/// does not answer at all would be the first to be asked for ever, since nothing but an error makes the client move on.
+/// Makes a client for `target`. It asks the name nodes of a service in an order that starts `rotation` further on. Only an
+/// error makes a client move on to the next, so without this each new client would first ask a node that never answers.
 pub(super) fn connect(
     target: &Target,
     configuration: &Configuration,
@@ -36,7 +37,7 @@ pub(super) fn connect(
     };
     let mut builder = ClientBuilder::new()
         .with_url(url)
-        // Everything comes with `with_config`: the client's own reader knows no references and no includes.
+        // The client's own reader of configuration files knows no references and no includes: `with_config` has everything.
         .with_config_dir("/dev/null")
         .with_config(properties(configuration, service, options.deadlines.attempt, rotation))
         .with_io_runtime(runtime.clone());
@@ -46,7 +47,7 @@ pub(super) fn connect(
     builder.build()
 }
 
-/// The client's properties: the cluster's, and what makes it fail early enough for the store to try again.
+/// The cluster's properties, and time-outs that make the client fail early enough for the store to try again.
 fn properties(
     configuration: &Configuration,
     service: Option<(&String, &Vec<String>)>,
@@ -68,8 +69,8 @@ fn properties(
     properties
 }
 
-/// `host` as its delegation token names it. Hadoop writes the address unless told otherwise, and the client compares
-/// literally.
+/// `host` as its delegation token names it. Hadoop writes the address into tokens unless configured otherwise, and the client
+/// compares literally.
 fn by_address(host: &str, port: u16, configuration: &Configuration, options: &StoreOptions) -> String {
     let tokens = is_secure(configuration) && options.variable("HADOOP_TOKEN_FILE_LOCATION").is_some();
     if !tokens || configuration.get("hadoop.security.token.service.use_ip") == Some("false") {
@@ -84,7 +85,7 @@ fn by_address(host: &str, port: u16, configuration: &Configuration, options: &St
     }
 }
 
-/// The user to act as where the cluster takes the client's word.
+/// The user to act as, for a cluster that believes the client.
 fn user(options: &StoreOptions) -> String {
     let uid = nix::unistd::geteuid();
     let account = || nix::unistd::User::from_uid(uid).ok().flatten().map(|user| user.name);

@@ -1,41 +1,31 @@
-//! What the HDFS client's errors mean: a kind, and one line that says what to do.
+//! Maps the HDFS client's errors to a kind and one line that says what to do.
 
 use std::io;
 
 use hdfs_native::HdfsError;
 
-use super::super::{StoreErrorKind, redact};
+use crate::call::{MAX_MESSAGE, Verdict};
+use crate::error::NO_OBJECT;
+use crate::{StoreErrorKind, redact};
 
-/// Longest text of a server that is repeated.
-const MAX_MESSAGE: usize = 300;
-
-/// What to tell, and whether to go on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Verdict {
-    pub(super) kind: StoreErrorKind,
-    pub(super) reason: String,
-    pub(super) unreachable: bool,
-}
-
-/// Whether the name node closes the connection on the client. That is how it refuses one that does not say who it is.
+/// Whether the name node closes the connection on the client, as it does to refuse a client that does not say who it is.
 pub(super) fn is_hang_up(error: &HdfsError) -> bool {
     matches!(error, HdfsError::IOError(e) if e.kind() == io::ErrorKind::ConnectionAborted || e.kind() == io::ErrorKind::ConnectionReset)
 }
 
-/// What `error` means.
 pub(super) fn verdict(error: &HdfsError) -> Verdict {
     use StoreErrorKind as Kind;
     let unreachable = matches!(error, HdfsError::IOError(e) if is_unreachable(e));
     let (kind, reason) = match error {
         HdfsError::RPCError(class, message) | HdfsError::FatalRPCError(class, message) => remote(class, message),
-        HdfsError::FileNotFound(_) => missing(),
+        HdfsError::FileNotFound(_) => (Kind::NotFound, NO_OBJECT.to_owned()),
         HdfsError::IOError(e) if unreachable => {
             (Kind::Transient, format!("no name node answers: {e}: check the address and that it runs"))
         }
         HdfsError::DataTransferError(message) if message.starts_with("All DataNodes failed") => {
             (Kind::Transient, "none of the data nodes that have it answers".to_owned())
         }
-        // No token fits, so the client tried Kerberos, whose library is not there: in a static program it never is.
+        // No token fits, so the client tried Kerberos. Its library cannot be loaded; a static program never can.
         HdfsError::OperationFailed(message) if message.contains("libgssapi") => (
             Kind::Denied,
             "no delegation token fits, and Kerberos is not there: check HADOOP_TOKEN_FILE_LOCATION".into(),
@@ -69,7 +59,7 @@ fn remote(class: &str, message: &str) -> (StoreErrorKind, String) {
     let name = class.rsplit(['.', '$']).next().unwrap_or(class);
     let said = first_line(message);
     match name {
-        "FileNotFoundException" => missing(),
+        "FileNotFoundException" => (Kind::NotFound, NO_OBJECT.to_owned()),
         "AccessControlException" if message.contains("authentication is not enabled") => (
             Kind::Denied,
             format!(
@@ -98,17 +88,13 @@ fn remote(class: &str, message: &str) -> (StoreErrorKind, String) {
     }
 }
 
-fn missing() -> (StoreErrorKind, String) {
-    (StoreErrorKind::NotFound, "no such object in this store".to_owned())
-}
-
 /// Whether nothing listens there, or no resolver knows the name.
 fn is_unreachable(error: &io::Error) -> bool {
     let kinds = [io::ErrorKind::ConnectionRefused, io::ErrorKind::HostUnreachable, io::ErrorKind::NetworkUnreachable];
     kinds.contains(&error.kind()) || error.to_string().contains("failed to lookup address")
 }
 
-/// Java's messages go on with a stack trace.
+/// The message without the stack trace that follows in Java's messages.
 fn first_line(text: &str) -> String {
     redact(text.lines().next().unwrap_or_default()).chars().take(MAX_MESSAGE).collect()
 }

@@ -1,12 +1,12 @@
 //! A directory in HDFS as a store.
 //!
-//! Objects are written to `<store>/tmp/` and renamed into place, which the name node does at once or not at all: a reader
-//! never sees a part of one, and a writer that is killed leaves nothing but a temporary file, which pruning removes.
-//! Renaming replaces: two writers of one key write the same bytes, and whoever is last wins without anybody noticing.
-//! What every executor reads gets more replicas, by the name node and after the rename, so that a writer does not wait.
+//! A write fills a file in `<store>/tmp/` and renames it into place, which the name node does atomically: a reader never
+//! sees a part of an object, and a killed writer leaves nothing but a temporary file, which pruning removes. Renaming
+//! replaces. Two writers of one key write the same bytes, so it does not matter which is last. The name node adds replicas
+//! of what every executor reads after the rename, and the writer does not wait for them.
 //!
-//! The blocks of an immutable object are looked up once and remembered: a layer is read by many ranges. Every call has a
-//! deadline, and a client that let it pass is made anew, starting with the next name node.
+//! [`Readers`] remembers the blocks of an immutable object, since a layer is read by many ranges. Every call has a deadline.
+//! After a client let it pass, the next call makes a new client, which starts with the next name node.
 
 mod client;
 mod error;
@@ -17,7 +17,6 @@ mod write;
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -27,16 +26,17 @@ use hdfs_native::client::FileStatus;
 use self::error::verdict;
 use self::probe::Peer;
 use self::read::Readers;
-use self::target::Target;
-use super::content::Content;
-use super::hadoop::Configuration;
-use super::network::{Interrupted, Network};
-use super::retry::{Budget, Failure, SystemClock, retry};
-use super::{Key, Listed, Put, Source, Stat, Store, StoreError, StoreErrorKind, StoreOptions, StoreUri, Written};
+use self::target::{Authority, Target};
+use crate::call::Call;
+use crate::error::if_found;
+use crate::hadoop::Configuration;
+use crate::network::{Interrupted, Network};
+use crate::retry::{Budget, Failure, SystemClock, retry};
+use crate::{Key, Listed, Put, Source, Stat, Store, StoreError, StoreErrorKind, StoreOptions, StoreUri, Written};
 
 /// A store in HDFS, or in a mount of `viewfs:` that leads there.
 #[derive(Debug)]
-pub struct HdfsStore {
+pub(crate) struct HdfsStore {
     uri: StoreUri,
     target: Target,
     configuration: Configuration,
@@ -44,7 +44,7 @@ pub struct HdfsStore {
     network: Network,
     session: Mutex<Session>,
     readers: Readers,
-    /// What the name nodes turned out to be, once there was reason to ask.
+    /// What answers at the addresses of the name nodes, asked once there is reason to.
     peers: OnceLock<Vec<Peer>>,
 }
 
@@ -52,27 +52,18 @@ pub struct HdfsStore {
 #[derive(Debug, Default)]
 struct Session {
     client: Option<Arc<Client>>,
-    /// How many clients were given up: the place in the service at which the next one starts.
+    /// How many clients were given up. The next one starts with the name node at this place in the service.
     given_up: usize,
-}
-
-/// What a call does, for its errors.
-#[derive(Debug, Clone, Copy)]
-struct Call<'a> {
-    operation: &'static str,
-    object: &'a str,
-    /// Bytes that are moved, for the deadlines.
-    bytes: u64,
 }
 
 impl HdfsStore {
     /// The store at `uri`. Nothing is contacted yet.
-    pub fn new(uri: &StoreUri, options: &StoreOptions) -> Result<Self, StoreError> {
-        let misconfigured = |reason| misconfigured(uri, reason);
-        let configuration = Configuration::load(options).map_err(misconfigured)?;
+    pub(crate) fn new(uri: &StoreUri, options: &StoreOptions) -> Result<Self, StoreError> {
+        let configuration = Configuration::of(uri, options)?;
+        let target = target::resolve(uri, &configuration).map_err(|reason| StoreError::misconfigured(uri, reason))?;
         Ok(Self {
             uri: uri.clone(),
-            target: target::resolve(uri, &configuration).map_err(misconfigured)?,
+            target,
             configuration,
             options: options.clone(),
             network: Network::new(options.threads),
@@ -82,10 +73,16 @@ impl HdfsStore {
         })
     }
 
-    /// What an executor must be told to find this store and be let in.
-    pub fn cluster_properties(uri: &StoreUri, options: &StoreOptions) -> Result<BTreeMap<String, String>, StoreError> {
-        let configuration = Configuration::load(options).map_err(|reason| misconfigured(uri, reason))?;
-        Ok(target::properties(uri, &configuration))
+    /// The properties that an executor needs to find this store and be let in.
+    pub(crate) fn cluster_properties(
+        uri: &StoreUri,
+        options: &StoreOptions,
+    ) -> Result<BTreeMap<String, String>, StoreError> {
+        Ok(target::properties(uri, &Configuration::of(uri, options)?))
+    }
+
+    fn operation<'a>(&'a self, operation: &'static str, object: &'a str) -> Call<'a> {
+        Call::new(&self.uri, operation, object)
     }
 
     /// The object's path in its file system.
@@ -93,18 +90,29 @@ impl HdfsStore {
         format!("{}/{relative}", self.target.path)
     }
 
-    /// Runs one attempt after another until one succeeds, fails for good, or the time is spent.
+    /// Runs one attempt after another until one succeeds or fails for good, or the time is spent.
     fn call<T, F>(&self, call: Call<'_>, mut attempt: impl FnMut(Arc<Client>) -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, Failure>>,
     {
-        retry(&SystemClock::start(), self.budget(call.bytes), |time| {
+        retry(&SystemClock::start(), self.budget(call), |time| {
             let (client, number) = self.client(call)?;
             let result = self.network.wait(time, attempt(client));
-            result.unwrap_or_else(|interrupted| {
+            result.unwrap_or_else(|error| {
                 self.give_up(number);
-                Err(self.interrupted(call, &interrupted))
+                Err(interrupted(call, &error))
             })
+        })
+    }
+
+    /// Sends one request until it is answered.
+    fn ask<T, F>(&self, call: Call<'_>, mut request: impl FnMut(Arc<Client>) -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = hdfs_native::Result<T>>,
+    {
+        self.call(call, |client| {
+            let answer = request(client);
+            async move { answer.await.map_err(|error| self.failed(call, &error)) }
         })
     }
 
@@ -116,13 +124,13 @@ impl HdfsStore {
             return Ok((Arc::clone(client), number));
         }
         let connect = |runtime: &_| client::connect(&self.target, &self.configuration, &self.options, number, runtime);
-        let made = self.network.guard(connect).map_err(|interrupted| self.interrupted(call, &interrupted))?;
+        let made = self.network.guard(connect).map_err(|error| interrupted(call, &error))?;
         let client = Arc::new(made.map_err(|error| self.failed(call, &error))?);
         session.client = Some(Arc::clone(&client));
         Ok((client, number))
     }
 
-    /// Stops using client `number`, if nobody has done so already.
+    /// Stops using client `number`, unless another thread did so already.
     fn give_up(&self, number: usize) {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         if session.given_up == number {
@@ -132,38 +140,25 @@ impl HdfsStore {
         self.readers.clear();
     }
 
-    fn budget(&self, bytes: u64) -> Budget {
-        let deadlines = &self.options.deadlines;
-        let (call, attempt) = (deadlines.call_for(bytes), deadlines.attempt_for(bytes));
-        // A service has another name node: it is worth waiting for.
-        let single = matches!(self.target.authority, target::Authority::Address { .. });
-        Budget { call, attempt, unreachable: if single { deadlines.unreachable } else { call } }
-    }
-
-    fn interrupted(&self, call: Call<'_>, interrupted: &Interrupted) -> Failure {
-        let (kind, reason) = match interrupted {
-            Interrupted::Elapsed(time) => (StoreErrorKind::Transient, no_answer(*time)),
-            // Mostly an answer that was damaged on its way, which the client does not expect.
-            Interrupted::Panicked(message) => (StoreErrorKind::Transient, format!("the HDFS client failed: {message}")),
-            Interrupted::NoRuntime(error) => (StoreErrorKind::Other, format!("cannot start threads: {error}")),
-        };
-        self.error(call, kind, reason).into()
+    fn budget(&self, call: Call<'_>) -> Budget {
+        let budget = call.budget(&self.options.deadlines);
+        match self.target.authority {
+            Authority::Address { .. } => budget,
+            // A service has another name node: it is worth waiting for.
+            Authority::Service { .. } => Budget { unreachable: budget.call, ..budget },
+        }
     }
 
     /// What an error of the client means.
     fn failed(&self, call: Call<'_>, error: &hdfs_native::HdfsError) -> Failure {
-        if error::is_hang_up(error) {
-            return self.hung_up(call);
-        }
-        let verdict = verdict(error);
-        Failure { error: self.error(call, verdict.kind, verdict.reason), unreachable: verdict.unreachable }
+        if error::is_hang_up(error) { self.hung_up(call) } else { call.failed(verdict(error)) }
     }
 
     /// What it means that the name node hangs up.
     fn hung_up(&self, call: Call<'_>) -> Failure {
         let addresses = match &self.target.authority {
-            target::Authority::Address { host, port } => vec![format!("{host}:{port}")],
-            target::Authority::Service { name, nodes } => {
+            Authority::Address { host, port } => vec![format!("{host}:{port}")],
+            Authority::Service { name, nodes } => {
                 let address = |node: &String| self.configuration.get(&target::rpc_address(name, node));
                 nodes.iter().filter_map(address).map(str::to_owned).collect()
             }
@@ -181,27 +176,24 @@ impl HdfsStore {
             let reason = "the name node closes the connection: check that the address is that of its RPC port";
             (StoreErrorKind::Transient, reason)
         };
-        self.error(call, kind, reason.to_owned()).into()
+        call.error(kind, reason).into()
     }
 
-    fn error(&self, call: Call<'_>, kind: StoreErrorKind, reason: String) -> StoreError {
-        StoreError { kind, operation: call.operation, location: self.uri.join(call.object), reason }
+    /// The file or directory at `path`, `None` if there is none.
+    fn status(&self, call: Call<'_>, path: &str) -> Result<Option<FileStatus>, StoreError> {
+        if_found(self.ask(call, |client| async move { client.get_file_info(path).await }))
     }
 
-    /// All that is under the directory of `call`, nothing if it does not exist.
-    fn statuses(&self, call: Call<'_>) -> Result<Vec<FileStatus>, StoreError> {
-        let path = self.path(call.object);
-        let found = self.call(call, |client| {
-            let path = path.clone();
-            async move { client.list_status(&path, true).await.map_err(|e| self.failed(call, &e)) }
-        });
-        found.or_else(|error| if error.is_not_found() { Ok(Vec::new()) } else { Err(error) })
+    /// All files under the directory of `call`, none if it does not exist.
+    fn files(&self, call: Call<'_>) -> Result<Vec<FileStatus>, StoreError> {
+        let path = &*self.path(call.object);
+        let found = self.ask(call.moving(LISTING), |client| async move { client.list_status(path, true).await });
+        let mut statuses = if_found(found)?.unwrap_or_default();
+        statuses.retain(|status| !status.isdir);
+        Ok(statuses)
     }
 
     fn listed(&self, status: &FileStatus) -> Option<Listed> {
-        if status.isdir {
-            return None;
-        }
         let path = status.path.strip_prefix(&self.target.path)?.strip_prefix('/')?;
         Some(Listed { key: Key::from_listing(path)?, stat: stat(status) })
     }
@@ -221,41 +213,26 @@ impl Store for HdfsStore {
     }
 
     fn stat(&self, key: &Key) -> Result<Option<Stat>, StoreError> {
-        let call = Call { operation: "cannot read", object: key.as_str(), bytes: 0 };
-        let path = self.path(key.as_str());
-        let found = self.call(call, |client| {
-            let path = path.clone();
-            async move { client.get_file_info(&path).await.map_err(|e| self.failed(call, &e)) }
-        });
-        match found {
-            Ok(status) => Ok(Some(stat(&status))),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
+        let found = self.status(self.operation("cannot read", key.as_str()), &self.path(key.as_str()))?;
+        Ok(found.as_ref().map(stat))
     }
 
-    fn put(&self, key: &Key, source: Source<'_>, put: Put) -> Result<Written, StoreError> {
-        let call = Call { operation: "cannot write", object: key.as_str(), bytes: 0 };
-        let unread = |e: io::Error| self.error(call, StoreErrorKind::Other, format!("its source cannot be read: {e}"));
-        let content = Content::open(source).map_err(unread)?;
-        if put.keeps(self, key, content.len())? { Ok(Written::Kept) } else { self.write(key, &content, put) }
+    fn write(&self, key: &Key, source: Source<'_>, put: Put) -> Result<Written, StoreError> {
+        self.send(key, source, put)
     }
 
     fn refresh(&self, key: &Key) -> Result<(), StoreError> {
-        let call = Call { operation: "cannot refresh", object: key.as_str(), bytes: 0 };
-        let path = self.path(key.as_str());
-        // -1: access times are left alone, since many clusters have them switched off.
+        let path = &*self.path(key.as_str());
+        // -1 leaves the access time alone, since many clusters have access times switched off.
         const UNCHANGED: u64 = u64::MAX;
-        self.call(call, |client| {
-            let (path, now) = (path.clone(), milliseconds(SystemTime::now()));
-            async move { client.set_times(&path, now, UNCHANGED).await.map_err(|e| self.failed(call, &e)) }
+        self.ask(self.operation("cannot refresh", key.as_str()), |client| async move {
+            client.set_times(path, milliseconds(SystemTime::now()), UNCHANGED).await
         })
     }
 
     fn list(&self, directory: &str) -> Result<Vec<Listed>, StoreError> {
-        let call = Call { operation: "cannot list", object: directory, bytes: LISTING };
-        let statuses = self.statuses(call)?;
-        let mut listed: Vec<Listed> = statuses.iter().filter_map(|status| self.listed(status)).collect();
+        let files = self.files(self.operation("cannot list", directory))?;
+        let mut listed: Vec<Listed> = files.iter().filter_map(|status| self.listed(status)).collect();
         listed.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         Ok(listed)
     }
@@ -269,26 +246,22 @@ impl Store for HdfsStore {
     }
 
     fn delete(&self, key: &Key) -> Result<(), StoreError> {
-        let call = Call { operation: "cannot delete", object: key.as_str(), bytes: 0 };
         self.readers.forget(key);
-        self.remove(call, &self.path(key.as_str()))
+        self.remove(self.operation("cannot delete", key.as_str()), &self.path(key.as_str()), false)
     }
 
     fn erase(&self) -> Result<(), StoreError> {
-        self.remove_root()
+        self.remove(self.operation("cannot remove", ""), &self.target.path, true)
     }
 }
 
-/// What a listing counts as, in bytes. It asks once for each directory, so its time is that of a transfer: 64 s more at
-/// the least rate that is accepted.
+/// The bytes that a listing counts as, for its deadline. It asks once for each directory, which takes as long as a transfer:
+/// 64 s more at the least rate that is accepted.
 const LISTING: u64 = 16 << 20;
 
-fn misconfigured(uri: &StoreUri, reason: String) -> StoreError {
-    StoreError { kind: StoreErrorKind::Misconfigured, operation: "cannot open", location: uri.to_string(), reason }
-}
-
-fn no_answer(time: Duration) -> String {
-    format!("no answer within {:.0} s", time.as_secs_f64())
+fn interrupted(call: Call<'_>, error: &Interrupted) -> Failure {
+    // Most panics come from an answer that was damaged on its way, which the client does not expect.
+    call.interrupted(error, "HDFS", StoreErrorKind::Transient).into()
 }
 
 fn stat(status: &FileStatus) -> Stat {

@@ -39,7 +39,7 @@ pub(super) fn ask(address: &str) -> Peer {
     let asked = stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.write_all(HEADER));
     // It hangs up after its answer; a time-out leaves what came before in the buffer.
     let _ = asked.and_then(|()| stream.take(4096).read_to_end(&mut answer));
-    if answer.windows(REFUSAL.len()).any(|window| window == REFUSAL) {
+    if memchr::memmem::find(&answer, REFUSAL).is_some() {
         Peer::WantsProof
     } else if PAGES.iter().any(|start| answer.starts_with(start)) {
         Peer::WebServer

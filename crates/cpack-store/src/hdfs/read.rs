@@ -1,4 +1,4 @@
-//! Reading objects and ranges of them.
+//! Reads objects and ranges of them.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,14 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hdfs_native::Client;
 use hdfs_native::file::FileReader;
 
-use super::super::retry::Failure;
-use super::super::{Key, StoreError, StoreErrorKind};
-use super::{Call, HdfsStore};
+use super::{HdfsStore, LISTING};
+use crate::call::Call;
+use crate::retry::Failure;
+use crate::{Key, StoreError, StoreErrorKind};
 
 /// Most objects whose blocks are remembered.
 const MOST_READERS: usize = 64;
 
-/// Objects whose blocks were looked up.
+/// Objects whose blocks are known.
 #[derive(Default)]
 pub(super) struct Readers(Mutex<HashMap<Key, Arc<FileReader>>>);
 
@@ -47,15 +48,14 @@ impl Readers {
 }
 
 impl HdfsStore {
-    /// The whole object, at most `limit` bytes. Its blocks are looked up anew: a name may have changed.
+    /// Looks the blocks up anew, since the object may have been replaced.
     pub(super) fn whole(&self, key: &Key, limit: u64) -> Result<Vec<u8>, StoreError> {
-        let call = Call { operation: "cannot read", object: key.as_str(), bytes: limit.min(super::LISTING) };
+        let call = self.operation("cannot read", key.as_str()).moving(limit.min(LISTING));
         self.call(call, |client| async move {
             let reader = self.open(call, key, &client).await?;
             let size = reader.file_length();
             if size as u64 > limit {
-                let reason = format!("it has {size} bytes, more than the {limit} that it may have");
-                return Err(self.error(call, StoreErrorKind::Damaged, reason).into());
+                return Err(call.too_large(size as u64, limit).into());
             }
             let mut bytes = vec![0; size];
             self.fill(call, &reader, 0, &mut bytes).await?;
@@ -63,13 +63,12 @@ impl HdfsStore {
         })
     }
 
-    /// Fills `buffer` from `offset`.
     pub(super) fn range(&self, key: &Key, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
-        let call = Call { operation: "cannot read", object: key.as_str(), bytes: buffer.len() as u64 };
+        let call = self.operation("cannot read", key.as_str()).moving(buffer.len() as u64);
         if buffer.is_empty() {
             return Ok(());
         }
-        // Only one attempt runs at a time: the lock is never waited for, it lends the buffer to each in turn.
+        // `call` runs one attempt at a time. The lock lends the buffer to each in turn; no attempt waits for it.
         let lent = tokio::sync::Mutex::new(buffer);
         self.call(call, |client| {
             let lent = &lent;
@@ -83,7 +82,7 @@ impl HdfsStore {
                         reader
                     }
                 };
-                // Blocks move, their tokens expire, and a reader never asks a data node again that failed once.
+                // Blocks move and their tokens expire, and a reader never asks a data node again after it failed once.
                 let filled = self.fill(call, &reader, offset, &mut buffer).await;
                 filled.inspect_err(|_| self.readers.forget(key))
             }
@@ -99,7 +98,7 @@ impl HdfsStore {
         let end = offset.saturating_add(buffer.len() as u64);
         if end > reader.file_length() as u64 {
             let reason = format!("it ends at {}, before the expected {end}", reader.file_length());
-            return Err(self.error(call, StoreErrorKind::Damaged, reason).into());
+            return Err(call.error(StoreErrorKind::Damaged, reason).into());
         }
         reader.read_range_buf(buffer, offset as usize).await.map_err(|e| self.failed(call, &e))
     }

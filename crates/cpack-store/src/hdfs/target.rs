@@ -1,23 +1,22 @@
-//! From a URI and a configuration to the name nodes to ask: a pure function.
+//! Finds the name nodes of a URI in a configuration: a pure function.
 
 use std::collections::BTreeMap;
 
-use super::super::hadoop::Configuration;
-use super::super::{Scheme, StoreUri};
+use crate::hadoop::Configuration;
+use crate::{Scheme, StoreUri};
 
-/// Where name nodes listen unless their address says otherwise.
+/// The port of an address of a name node that has none.
 const DEFAULT_PORT: u16 = 8020;
 
-/// The mount table of a `viewfs:` URI without authority, unless configured.
+/// The mount table of a `viewfs:` URI without authority, unless the configuration names one.
 const DEFAULT_MOUNT_TABLE: &str = "default";
 
-/// Deeper than this, mounts point to each other.
+/// Mounts that lead to mounts: deeper than this is a loop.
 const MAX_MOUNTS: usize = 4;
 
-/// Where a store really is.
+/// The file system and directory behind a URI.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Target {
-    /// Who answers for it.
     pub(super) authority: Authority,
     /// The store's directory there, without a trailing slash.
     pub(super) path: String,
@@ -27,22 +26,12 @@ pub(super) struct Target {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Authority {
     /// One name node.
-    Address {
-        /// Its host name or address.
-        host: String,
-        /// Its port.
-        port: u16,
-    },
-    /// A name service of several name nodes, by its name.
-    Service {
-        /// Its name.
-        name: String,
-        /// The ids of its name nodes.
-        nodes: Vec<String>,
-    },
+    Address { host: String, port: u16 },
+    /// A name service, with the ids of its name nodes.
+    Service { name: String, nodes: Vec<String> },
 }
 
-/// Where the store at `uri` really is. The error is one line for people.
+/// Finds the file system and directory of the store at `uri`. The error is one line for people.
 pub(super) fn resolve(uri: &StoreUri, configuration: &Configuration) -> Result<Target, String> {
     let (mut scheme, mut authority, mut path) = (uri.scheme, uri.authority.clone(), uri.path.clone());
     for _ in 0..MAX_MOUNTS {
@@ -58,7 +47,7 @@ pub(super) fn resolve(uri: &StoreUri, configuration: &Configuration) -> Result<T
     Err(format!("its mounts lead to other mounts, {MAX_MOUNTS} times: check fs.viewfs.mounttable.*"))
 }
 
-/// The authority of the default file system, for a URI that names none.
+/// The authority of the default file system, for a URI without one.
 fn default_authority(scheme: Scheme, configuration: &Configuration) -> Result<String, String> {
     let Some(default) = configuration.get("fs.defaultFS").or_else(|| configuration.get("fs.default.name")) else {
         return match scheme {
@@ -141,7 +130,7 @@ fn address(text: &str) -> Result<Authority, String> {
     }
 }
 
-/// What an executor must know to find and be let in to the file system of `uri`: a part of the client's configuration.
+/// The part of the client's configuration that an executor needs to find the file system of `uri` and be let in.
 pub(super) fn properties(uri: &StoreUri, configuration: &Configuration) -> BTreeMap<String, String> {
     let mut wanted: BTreeMap<String, String> = configuration
         .iter()
@@ -155,7 +144,7 @@ pub(super) fn properties(uri: &StoreUri, configuration: &Configuration) -> BTree
     wanted
 }
 
-/// Whether a property is one that a client needs and that is the same on all machines of a cluster.
+/// Whether clients need a property that is the same on all machines of a cluster.
 fn travels(name: &str) -> bool {
     const PREFIXES: [&str; 6] = [
         "dfs.ha.namenodes.",

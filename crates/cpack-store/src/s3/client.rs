@@ -18,8 +18,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 
-use super::super::{StoreOptions, redact};
 use super::settings::{Proxy, Settings};
+use crate::{StoreOptions, redact};
 
 /// The region that is asked when none is known: S3 there names the right one in its answer, and other servers take any.
 const FALLBACK_REGION: &str = "us-east-1";

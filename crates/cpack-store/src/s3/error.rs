@@ -1,4 +1,4 @@
-//! What S3's answers mean: a kind, and one line that says what to do.
+//! Maps S3's answers to a kind and one line that says what to do.
 
 use std::error::Error;
 use std::time::{Duration, SystemTime};
@@ -7,22 +7,28 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 
-use super::super::{StoreErrorKind, redact};
+use crate::call::{MAX_MESSAGE, Verdict};
+use crate::error::NO_OBJECT;
+use crate::{StoreErrorKind, redact};
 
-/// A clock that is off by more than this is refused by S3.
+/// S3 refuses requests from a clock that is off by more than this.
 const MAX_SKEW: Duration = Duration::from_secs(15 * 60);
 
-/// Longest text of a server that is repeated.
-const MAX_MESSAGE: usize = 300;
+/// The reason for a web page where S3 should be.
+pub(super) const WEB_PAGE: &str =
+    "a web page came back instead of S3's answer: check the endpoint, and the proxy between";
+
+/// The reason for an object that is too short.
+pub(super) const TOO_SHORT: &str = "it ends before the length that is expected";
 
 /// What is known of a failed request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Answer {
-    /// HTTP status. None: there was no answer.
+    /// HTTP status, `None` if there was no answer.
     pub(super) status: Option<u16>,
     /// S3's error code, e.g. `NoSuchKey`.
     pub(super) code: String,
-    /// What the server, or the client, says.
+    /// The message of the server, or of the client.
     pub(super) message: String,
     /// Whether a web page came back. An answer without a body counts as none: moto, and proxies that drop bodies, call every
     /// answer `text/html`, and only its status tells what happened.
@@ -31,14 +37,14 @@ pub(super) struct Answer {
     pub(super) region: Option<String>,
     /// How far the server's clock is from this machine's.
     pub(super) skew: Duration,
-    /// What went wrong where there was no answer.
+    /// Why there was no answer.
     pub(super) transport: Transport,
 }
 
 /// Why there was no answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Transport {
-    /// There was one, or nothing better is known.
+    /// There was an answer, or nothing better is known.
     #[default]
     Unknown,
     /// Refused, or no such host.
@@ -49,16 +55,8 @@ pub(super) enum Transport {
     Untrusted,
     /// No credentials, or their provider failed.
     Credentials,
-    /// The request was never sent, since it cannot be built.
+    /// The client could not build the request, and never sent it.
     Invalid,
-}
-
-/// What to tell, and whether to go on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Verdict {
-    pub(super) kind: StoreErrorKind,
-    pub(super) reason: String,
-    pub(super) unreachable: bool,
 }
 
 impl Answer {
@@ -91,13 +89,12 @@ impl Answer {
         }
     }
 
-    /// What it means.
     pub(super) fn verdict(&self) -> Verdict {
         let (kind, reason) = match self.status {
             None => self.without_answer(),
-            // Gateways answer 5xx with web pages: those pass.
+            // Gateways answer 5xx with web pages. Those errors are transient.
             Some(status) if status >= 500 || status == 429 || status == 408 => self.busy(status),
-            Some(_) if self.html => web_page(),
+            Some(_) if self.html => (StoreErrorKind::Misconfigured, WEB_PAGE.to_owned()),
             Some(status) => self.refused(status),
         };
         Verdict { kind, reason, unreachable: self.transport == Transport::Unreachable }
@@ -144,7 +141,7 @@ impl Answer {
         }
         let said = self.said();
         match (self.code.as_str(), status) {
-            ("NoSuchKey" | "NotFound" | "NoSuchUpload", _) => missing(),
+            ("NoSuchKey" | "NotFound" | "NoSuchUpload", _) => (StoreErrorKind::NotFound, NO_OBJECT.to_owned()),
             ("NoSuchBucket", _) => (
                 StoreErrorKind::Misconfigured,
                 "there is no such bucket: create it, or check the URI and the endpoint".into(),
@@ -158,9 +155,7 @@ impl Answer {
             ),
             ("PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException", _)
             | (_, 301 | 307) => self.elsewhere(),
-            ("InvalidRange", _) | (_, 416) => {
-                (StoreErrorKind::Damaged, "it ends before the length that is expected".into())
-            }
+            ("InvalidRange", _) | (_, 416) => (StoreErrorKind::Damaged, TOO_SHORT.to_owned()),
             ("QuotaExceeded" | "XMinioStorageFull", _) => (StoreErrorKind::Full, said),
             ("SlowDown" | "RequestTimeout" | "OperationAborted" | "InternalError", _) | (_, 409 | 412) => {
                 (StoreErrorKind::Transient, said)
@@ -174,7 +169,7 @@ impl Answer {
                     "access denied ({said}): check the credentials, and that the policy allows to get, put, list and delete here"
                 ),
             ),
-            (_, 404) => missing(),
+            (_, 404) => (StoreErrorKind::NotFound, NO_OBJECT.to_owned()),
             _ => (StoreErrorKind::Other, format!("the server answers {status}: {said}")),
         }
     }
@@ -185,7 +180,7 @@ impl Answer {
         (StoreErrorKind::Misconfigured, format!("the bucket is in {region}: set AWS_REGION={set}"))
     }
 
-    /// The server's or client's words in one line, without secrets.
+    /// The server's or client's message in one line, without secrets.
     fn said(&self) -> String {
         let text = redact(&self.message).split_whitespace().collect::<Vec<_>>().join(" ");
         let text: String = text.chars().take(MAX_MESSAGE).collect();
@@ -198,16 +193,6 @@ impl Answer {
     }
 }
 
-/// What is said of a web page where S3 should be.
-pub(super) fn web_page() -> (StoreErrorKind, String) {
-    let reason = "a web page came back instead of S3's answer: check the endpoint, and the proxy between";
-    (StoreErrorKind::Misconfigured, reason.to_owned())
-}
-
-fn missing() -> (StoreErrorKind, String) {
-    (StoreErrorKind::NotFound, "no such object in this store".to_owned())
-}
-
 /// Whether a body came, or, after HEAD, was announced.
 fn has_body(response: &HttpResponse) -> bool {
     let announced = response.headers().get("content-length").and_then(|length| length.trim().parse::<u64>().ok());
@@ -215,7 +200,7 @@ fn has_body(response: &HttpResponse) -> bool {
     announced.is_some_and(|length| length > 0) || response.body().bytes().is_none_or(|body| !body.is_empty())
 }
 
-/// What an error and all its causes say, outermost first.
+/// The messages of an error and all its causes, outermost first.
 fn chain(error: &(dyn Error + 'static)) -> Vec<String> {
     std::iter::successors(Some(error), |&error| error.source()).map(ToString::to_string).collect()
 }

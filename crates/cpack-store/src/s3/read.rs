@@ -5,11 +5,13 @@ use std::ops::Range;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use tokio::sync::Mutex;
 
-use super::super::retry::Failure;
-use super::super::{Key, StoreError, StoreErrorKind};
-use super::{Call, S3Store, length};
+use super::error::TOO_SHORT;
+use super::{S3Store, failed, length, no_page};
+use crate::call::Call;
+use crate::retry::Failure;
+use crate::{Key, StoreError, StoreErrorKind};
 
-/// How far a range has come, over all attempts.
+/// How much of a range all attempts together have read.
 #[derive(Debug, Default)]
 struct Progress {
     /// Bytes that are in the buffer.
@@ -19,34 +21,30 @@ struct Progress {
 }
 
 impl S3Store {
-    /// The whole object, at most `limit` bytes.
     pub(super) fn whole(&self, key: &Key, limit: u64) -> Result<Vec<u8>, StoreError> {
-        let call = Call { operation: "cannot read", object: key.as_str(), bytes: 0 };
+        let call = self.operation("cannot read", key.as_str());
         self.call(call, |client| {
             let request = client.get_object().bucket(&self.uri.authority).key(self.name(key.as_str()));
             async move {
-                let mut answer = request.send().await.map_err(|e| self.failed(call, &e))?;
-                self.no_page(call, answer.content_type())?;
+                let mut answer = request.send().await.map_err(|e| failed(call, &e))?;
+                no_page(call, answer.content_type())?;
                 let size = length(answer.content_length());
                 if size > limit {
-                    let reason = format!("it has {size} bytes, more than the {limit} that it may have");
-                    return Err(self.error(call, StoreErrorKind::Damaged, reason).into());
+                    return Err(call.too_large(size, limit).into());
                 }
                 let mut bytes = vec![0; size as usize];
-                let mut done = 0;
-                self.body(call, &mut answer, &mut bytes, &mut done).await?;
+                read_body(call, &mut answer, &mut bytes, &mut 0).await?;
                 Ok(bytes)
             }
         })
     }
 
-    /// Fills `buffer` from `offset`.
     pub(super) fn range(&self, key: &Key, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
-        let call = Call { operation: "cannot read", object: key.as_str(), bytes: buffer.len() as u64 };
+        let call = self.operation("cannot read", key.as_str()).moving(buffer.len() as u64);
         if buffer.is_empty() {
             return Ok(());
         }
-        // Only one attempt runs at a time: the lock is never waited for, it lends the buffer to each in turn.
+        // `call` runs one attempt at a time. The lock lends the buffer to each in turn; no attempt waits for it.
         let state = Mutex::new((buffer, Progress::default()));
         self.call(call, |client| {
             let state = &state;
@@ -63,57 +61,56 @@ impl S3Store {
                     .send()
                     .await;
                 let mut answer = answer.map_err(|e| {
-                    // Replaced meanwhile, or whatever else: the next attempt starts anew.
+                    // The object may have been replaced: the next attempt reads all of the range.
                     *progress = Progress::default();
-                    self.failed(call, &e)
+                    failed(call, &e)
                 })?;
-                self.expect(call, &answer, &wanted)?;
+                expect(call, &answer, &wanted)?;
                 progress.version = answer.e_tag().map(str::to_owned);
-                self.body(call, &mut answer, buffer, &mut progress.done).await
+                read_body(call, &mut answer, buffer, &mut progress.done).await
             }
         })
     }
+}
 
-    /// Checks that the answer is the range that was asked for.
-    fn expect(&self, call: Call<'_>, answer: &GetObjectOutput, wanted: &Range<u64>) -> Result<(), Failure> {
-        self.no_page(call, answer.content_type())?;
-        let found = answer.content_range().unwrap_or("everything");
-        let (kind, reason) = match answer.content_range().and_then(parse_range) {
-            Some(range) if range == *wanted => return Ok(()),
-            Some(range) if range.start == wanted.start && range.end < wanted.end => {
-                (StoreErrorKind::Damaged, "it ends before the length that is expected".to_owned())
-            }
-            // An answer to another request: a proxy mixed them up.
-            Some(_) => (StoreErrorKind::Transient, format!("the server sent {found} for {wanted:?}")),
-            None if wanted.start == 0 && length(answer.content_length()) == wanted.end => return Ok(()),
-            None => {
-                let reason = format!("the server sent {found} for {wanted:?}: it, or a proxy, does not support ranges");
-                (StoreErrorKind::Misconfigured, reason)
-            }
-        };
-        Err(self.error(call, kind, reason).into())
-    }
+/// Checks that the answer is the range `wanted`.
+fn expect(call: Call<'_>, answer: &GetObjectOutput, wanted: &Range<u64>) -> Result<(), StoreError> {
+    no_page(call, answer.content_type())?;
+    let found = answer.content_range().unwrap_or("everything");
+    let (kind, reason) = match answer.content_range().and_then(parse_range) {
+        Some(range) if range == *wanted => return Ok(()),
+        Some(range) if range.start == wanted.start && range.end < wanted.end => {
+            (StoreErrorKind::Damaged, TOO_SHORT.to_owned())
+        }
+        // An answer to another request: a proxy mixed them up.
+        Some(_) => (StoreErrorKind::Transient, format!("the server sent {found} for {wanted:?}")),
+        None if wanted.start == 0 && length(answer.content_length()) == wanted.end => return Ok(()),
+        None => {
+            let reason = format!("the server sent {found} for {wanted:?}: it, or a proxy, does not support ranges");
+            (StoreErrorKind::Misconfigured, reason)
+        }
+    };
+    Err(call.error(kind, reason))
+}
 
-    /// Appends the answer's body to what is in `buffer` already.
-    async fn body(
-        &self,
-        call: Call<'_>,
-        answer: &mut GetObjectOutput,
-        buffer: &mut [u8],
-        done: &mut usize,
-    ) -> Result<(), Failure> {
-        let broken = |reason: String| Failure::from(self.error(call, StoreErrorKind::Transient, reason));
-        while let Some(chunk) = answer.body.next().await {
-            let chunk = chunk.map_err(|e| broken(format!("the connection broke off: {e}")))?;
-            let place = buffer.get_mut(*done..*done + chunk.len());
-            place.ok_or_else(|| broken("more bytes came than were asked for".to_owned()))?.copy_from_slice(&chunk);
-            *done += chunk.len();
-        }
-        if *done < buffer.len() {
-            return Err(broken(format!("{} of {} bytes came", *done, buffer.len())));
-        }
-        Ok(())
+/// Appends the answer's body to the first `done` bytes of `buffer`, until it is full.
+async fn read_body(
+    call: Call<'_>,
+    answer: &mut GetObjectOutput,
+    buffer: &mut [u8],
+    done: &mut usize,
+) -> Result<(), Failure> {
+    let broken = |reason: String| Failure::from(call.error(StoreErrorKind::Transient, reason));
+    while let Some(chunk) = answer.body.next().await {
+        let chunk = chunk.map_err(|e| broken(format!("the connection broke off: {e}")))?;
+        let place = buffer.get_mut(*done..*done + chunk.len());
+        place.ok_or_else(|| broken("more bytes came than were asked for".to_owned()))?.copy_from_slice(&chunk);
+        *done += chunk.len();
     }
+    if *done < buffer.len() {
+        return Err(broken(format!("{} of {} bytes came", *done, buffer.len())));
+    }
+    Ok(())
 }
 
 /// The range of a `Content-Range` header (RFC 9110, 14.4).

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::super::hadoop::Configuration;
-use super::super::{StoreOptions, StoreUri};
+use crate::hadoop::Configuration;
+use crate::{StoreOptions, StoreUri};
 
 /// Endpoint of a store that is not Amazon's.
 const ENDPOINT: &str = "endpoint";

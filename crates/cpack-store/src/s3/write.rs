@@ -1,4 +1,4 @@
-//! Writing objects: one request for small ones, parts side by side for large ones.
+//! Writes small objects by one request, large ones by parts in parallel.
 
 use std::ops::Range;
 use std::time::SystemTime;
@@ -7,10 +7,12 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, MetadataDirective};
 use cpack_parallel::try_map;
 
-use super::super::content::Content;
-use super::super::retry::Failure;
-use super::super::{Key, Put, Store as _, StoreError, StoreErrorKind, Written};
-use super::{Call, S3Store};
+use super::error::WEB_PAGE;
+use super::{S3Store, modified};
+use crate::call::Call;
+use crate::content::Content;
+use crate::error::{NO_OBJECT, if_found};
+use crate::{Key, Put, Source, Store as _, StoreError, StoreErrorKind, Written};
 
 /// Larger objects are sent in parts, of at least this size.
 const PART: u64 = 8 << 20;
@@ -24,35 +26,33 @@ const PARTS_IN_FLIGHT: usize = 4;
 /// The largest object that one copy request takes (Amazon's limit).
 const LARGEST_COPY: u64 = 5 << 30;
 
-/// The type that is written, so that a web page can be told from an object.
+/// The type of every object, so that a web page can be told from one.
 const CONTENT_TYPE: &str = "application/octet-stream";
 
 impl S3Store {
-    pub(super) fn write(&self, key: &Key, content: &Content<'_>, put: Put) -> Result<Written, StoreError> {
+    pub(super) fn send(&self, key: &Key, source: Source<'_>, put: Put) -> Result<Written, StoreError> {
+        let content = Content::open(source).map_err(|error| self.writing(key).unread(&error))?;
         if content.len() > PART {
-            return self.put_parts(key, content, put);
+            return self.send_in_parts(key, &content, put);
         }
-        self.put_whole(key, content).map(|()| Written::Sent(content.len()))
+        self.send_whole(key, &content).map(|()| Written::Sent(content.len()))
     }
 
-    fn put_whole(&self, key: &Key, content: &Content<'_>) -> Result<(), StoreError> {
-        let call = Call { operation: "cannot write", object: key.as_str(), bytes: content.len() };
-        let bytes = self.part(call, content, 0, content.len())?;
-        self.call(call, |client| {
-            let request = client
-                .put_object()
-                .bucket(&self.uri.authority)
-                .key(self.name(key.as_str()))
-                .content_type(CONTENT_TYPE)
-                .body(ByteStream::from(bytes.clone()));
-            async move {
-                let answer = request.send().await.map_err(|e| self.failed(call, &e))?;
-                self.tag(call, answer.e_tag()).map(drop)
-            }
-        })
+    fn writing<'a>(&'a self, key: &'a Key) -> Call<'a> {
+        self.operation("cannot write", key.as_str())
     }
 
-    fn put_parts(&self, key: &Key, content: &Content<'_>, put: Put) -> Result<Written, StoreError> {
+    fn send_whole(&self, key: &Key, content: &Content<'_>) -> Result<(), StoreError> {
+        let call = self.writing(key).moving(content.len());
+        let bytes = content.part(0, content.len()).map_err(|error| call.unread(&error))?;
+        let answer = self.ask(call, |client| {
+            let request = client.put_object().bucket(&self.uri.authority).key(self.name(key.as_str()));
+            request.content_type(CONTENT_TYPE).body(ByteStream::from(bytes.clone())).send()
+        })?;
+        given(call, answer.e_tag()).map(drop)
+    }
+
+    fn send_in_parts(&self, key: &Key, content: &Content<'_>, put: Put) -> Result<Written, StoreError> {
         let upload = self.start(key)?;
         let sent =
             self.send_parts(key, &upload, content).and_then(|parts| match put.has_come(self, key, content.len()) {
@@ -61,12 +61,13 @@ impl S3Store {
             });
         match sent {
             Ok(Written::Sent(size)) => Ok(Written::Sent(size)),
-            // The answer to a completion may get lost: then the upload is gone and the object there.
+            // The answer to a completion may get lost: then the upload is gone and the object exists.
             Err(error) if error.is_not_found() && self.has_length(key, content.len()) => {
                 Ok(Written::Sent(content.len()))
             }
             result => {
-                self.abort(key, &upload);
+                // Parts that stay behind cost space until a sweep.
+                let _ = self.abort(self.writing(key), &self.name(key.as_str()), &upload);
                 result
             }
         }
@@ -76,22 +77,17 @@ impl S3Store {
         matches!(self.stat(key), Ok(Some(stat)) if stat.size == len)
     }
 
+    /// Starts an upload in parts and returns its id.
     fn start(&self, key: &Key) -> Result<String, StoreError> {
-        let call = Call { operation: "cannot write", object: key.as_str(), bytes: 0 };
-        self.call(call, |client| {
-            let request = client
-                .create_multipart_upload()
-                .bucket(&self.uri.authority)
-                .key(self.name(key.as_str()))
-                .content_type(CONTENT_TYPE);
-            async move {
-                let answer = request.send().await.map_err(|e| self.failed(call, &e))?;
-                self.tag(call, answer.upload_id())
-            }
-        })
+        let call = self.writing(key);
+        let answer = self.ask(call, |client| {
+            let request = client.create_multipart_upload().bucket(&self.uri.authority).key(self.name(key.as_str()));
+            request.content_type(CONTENT_TYPE).send()
+        })?;
+        given(call, answer.upload_id())
     }
 
-    /// Sends all parts, several at once, each tried again by itself.
+    /// Sends all parts, several at once. Each retries by itself.
     fn send_parts(&self, key: &Key, upload: &str, content: &Content<'_>) -> Result<Vec<CompletedPart>, StoreError> {
         let size = part_size(content.len());
         let numbers: Vec<u64> = (0..content.len().div_ceil(size)).collect();
@@ -110,55 +106,34 @@ impl S3Store {
         range: Range<u64>,
     ) -> Result<CompletedPart, StoreError> {
         let size = range.end - range.start;
-        let call = Call { operation: "cannot write", object: key.as_str(), bytes: size };
-        let bytes = self.part(call, content, range.start, size)?;
-        let number = i32::try_from(index + 1).unwrap_or(i32::MAX);
-        self.call(call, |client| {
-            let request = client
-                .upload_part()
-                .bucket(&self.uri.authority)
-                .key(self.name(key.as_str()))
-                .upload_id(upload)
-                .part_number(number)
-                .body(ByteStream::from(bytes.clone()));
-            async move {
-                let answer = request.send().await.map_err(|e| self.failed(call, &e))?;
-                let tag = self.tag(call, answer.e_tag())?;
-                Ok(CompletedPart::builder().part_number(number).e_tag(tag).build())
-            }
-        })
+        let call = self.writing(key).moving(size);
+        let bytes = content.part(range.start, size).map_err(|error| call.unread(&error))?;
+        let number = part_number(index);
+        let answer = self.ask(call, |client| {
+            let request = client.upload_part().bucket(&self.uri.authority).key(self.name(key.as_str()));
+            request.upload_id(upload).part_number(number).body(ByteStream::from(bytes.clone())).send()
+        })?;
+        Ok(CompletedPart::builder().part_number(number).e_tag(given(call, answer.e_tag())?).build())
     }
 
     fn complete(&self, key: &Key, upload: &str, parts: Vec<CompletedPart>) -> Result<(), StoreError> {
-        let call = Call { operation: "cannot write", object: key.as_str(), bytes: 0 };
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
-        self.call(call, |client| {
-            let request = client
-                .complete_multipart_upload()
-                .bucket(&self.uri.authority)
-                .key(self.name(key.as_str()))
-                .upload_id(upload)
-                .multipart_upload(parts.clone());
-            async move { request.send().await.map(|_| ()).map_err(|e| self.failed(call, &e)) }
-        })
-    }
-
-    /// Gives up an upload, as far as that is possible: what stays behind costs space until it is swept, nothing else.
-    fn abort(&self, key: &Key, upload: &str) {
-        let call = Call { operation: "cannot write", object: key.as_str(), bytes: 0 };
-        let _ = self.abort_named(call, &self.name(key.as_str()), upload);
+        let completed = self.ask(self.writing(key), |client| {
+            let request = client.complete_multipart_upload().bucket(&self.uri.authority).key(self.name(key.as_str()));
+            request.upload_id(upload).multipart_upload(parts.clone()).send()
+        });
+        completed.map(drop)
     }
 
     /// Gives up the upload of the object `name`. One that is gone already is no error.
-    fn abort_named(&self, call: Call<'_>, name: &str, upload: &str) -> Result<(), StoreError> {
-        let aborted = self.call(call, |client| {
-            let request = client.abort_multipart_upload().bucket(&self.uri.authority).key(name).upload_id(upload);
-            async move { request.send().await.map(|_| ()).map_err(|e| self.failed(call, &e)) }
+    fn abort(&self, call: Call<'_>, name: &str, upload: &str) -> Result<(), StoreError> {
+        let aborted = self.ask(call, |client| {
+            client.abort_multipart_upload().bucket(&self.uri.authority).key(name).upload_id(upload).send()
         });
-        aborted.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })
+        if_found(aborted).map(drop)
     }
 
-    /// Starts an upload and leaves it, as a writer does that is killed.
+    /// Starts an upload and leaves it, as a killed writer does.
     #[cfg(feature = "conformance")]
     pub fn abandon(&self, key: &Key) -> Result<(), StoreError> {
         self.start(key).map(drop)
@@ -166,22 +141,17 @@ impl S3Store {
 
     /// Gives up the uploads that were started before `before`.
     pub(super) fn abort_old(&self, before: SystemTime) -> Result<usize, StoreError> {
-        let call = Call { operation: "cannot clean up", object: "", bytes: 0 };
+        let call = self.operation("cannot clean up", "");
         let mut marker: (Option<String>, Option<String>) = (None, None);
         let mut swept = 0;
         loop {
-            let page = self.call(call, |client| {
-                let request = client
-                    .list_multipart_uploads()
-                    .bucket(&self.uri.authority)
-                    .prefix(self.name(""))
-                    .set_key_marker(marker.0.clone())
-                    .set_upload_id_marker(marker.1.clone());
-                async move { request.send().await.map_err(|e| self.failed(call, &e)) }
+            let page = self.ask(call, |client| {
+                let request = client.list_multipart_uploads().bucket(&self.uri.authority).prefix(self.name(""));
+                request.set_key_marker(marker.0.clone()).set_upload_id_marker(marker.1.clone()).send()
             })?;
-            for upload in page.uploads().iter().filter(|upload| super::modified(upload.initiated()) < before) {
+            for upload in page.uploads().iter().filter(|upload| modified(upload.initiated()) < before) {
                 if let (Some(name), Some(id)) = (upload.key(), upload.upload_id()) {
-                    self.abort_named(call, name, id)?;
+                    self.abort(call, name, id)?;
                     swept += 1;
                 }
             }
@@ -194,24 +164,18 @@ impl S3Store {
 
     /// Makes the object's age zero by a copy onto itself, which moves no bytes over the network.
     pub(super) fn touch(&self, key: &Key) -> Result<(), StoreError> {
-        let call = Call { operation: "cannot refresh", object: key.as_str(), bytes: 0 };
-        let missing = || self.error(call, StoreErrorKind::NotFound, "no such object in this store".to_owned());
-        let size = self.stat(key)?.ok_or_else(missing)?.size;
+        let call = self.operation("cannot refresh", key.as_str());
+        let size = self.stat(key)?.ok_or_else(|| call.error(StoreErrorKind::NotFound, NO_OBJECT))?.size;
         if size > LARGEST_COPY {
             return self.touch_in_parts(key, size);
         }
         // The server copies all of it before it answers.
-        let call = Call { bytes: size / 64, ..call };
-        self.call(call, |client| {
-            let request = client
-                .copy_object()
-                .copy_source(self.copy_source(key))
-                .bucket(&self.uri.authority)
-                .key(self.name(key.as_str()))
-                .metadata_directive(MetadataDirective::Replace)
-                .content_type(CONTENT_TYPE);
-            async move { request.send().await.map(|_| ()).map_err(|e| self.failed(call, &e)) }
-        })
+        let copied = self.ask(call.moving(size / 64), |client| {
+            let request = client.copy_object().copy_source(self.copy_source(key)).bucket(&self.uri.authority);
+            let request = request.key(self.name(key.as_str())).content_type(CONTENT_TYPE);
+            request.metadata_directive(MetadataDirective::Replace).send()
+        });
+        copied.map(drop)
     }
 
     fn touch_in_parts(&self, key: &Key, size: u64) -> Result<(), StoreError> {
@@ -219,7 +183,9 @@ impl S3Store {
         let part = size.div_ceil(MOST_PARTS).max(1 << 30);
         let copied: Result<Vec<_>, _> =
             (0..size.div_ceil(part)).map(|index| self.copy_part(key, &upload, index, part, size)).collect();
-        copied.and_then(|parts| self.complete(key, &upload, parts)).inspect_err(|_| self.abort(key, &upload))
+        copied.and_then(|parts| self.complete(key, &upload, parts)).inspect_err(|_| {
+            let _ = self.abort(self.writing(key), &self.name(key.as_str()), &upload);
+        })
     }
 
     fn copy_part(
@@ -230,43 +196,31 @@ impl S3Store {
         part: u64,
         size: u64,
     ) -> Result<CompletedPart, StoreError> {
-        let call = Call { operation: "cannot refresh", object: key.as_str(), bytes: part / 64 };
-        let number = i32::try_from(index + 1).unwrap_or(i32::MAX);
+        let call = self.operation("cannot refresh", key.as_str()).moving(part / 64);
+        let number = part_number(index);
         let range = format!("bytes={}-{}", index * part, ((index + 1) * part).min(size) - 1);
-        self.call(call, |client| {
-            let request = client
-                .upload_part_copy()
-                .copy_source(self.copy_source(key))
-                .copy_source_range(&range)
-                .bucket(&self.uri.authority)
-                .key(self.name(key.as_str()))
-                .upload_id(upload)
-                .part_number(number);
-            async move {
-                let answer = request.send().await.map_err(|e| self.failed(call, &e))?;
-                let tag = self.tag(call, answer.copy_part_result().and_then(|result| result.e_tag()))?;
-                Ok(CompletedPart::builder().part_number(number).e_tag(tag).build())
-            }
-        })
-    }
-
-    /// What S3 always gives for what it took. Anything else that says 200 is no S3.
-    fn tag(&self, call: Call<'_>, given: Option<&str>) -> Result<String, Failure> {
-        given.map(str::to_owned).ok_or_else(|| {
-            let (kind, reason) = super::error::web_page();
-            self.error(call, kind, reason).into()
-        })
+        let answer = self.ask(call, |client| {
+            let request = client.upload_part_copy().copy_source(self.copy_source(key)).copy_source_range(&range);
+            let request = request.bucket(&self.uri.authority).key(self.name(key.as_str()));
+            request.upload_id(upload).part_number(number).send()
+        })?;
+        let tag = given(call, answer.copy_part_result().and_then(|result| result.e_tag()))?;
+        Ok(CompletedPart::builder().part_number(number).e_tag(tag).build())
     }
 
     fn copy_source(&self, key: &Key) -> String {
         percent_encode(&format!("{}/{}", self.uri.authority, self.name(key.as_str())))
     }
+}
 
-    fn part(&self, call: Call<'_>, content: &Content<'_>, offset: u64, len: u64) -> Result<Vec<u8>, StoreError> {
-        let failed =
-            |e: std::io::Error| self.error(call, StoreErrorKind::Other, format!("its source cannot be read: {e}"));
-        content.part(offset, len).map_err(failed)
-    }
+/// What S3 gives in every answer. A server that says 200 without it is not S3.
+fn given(call: Call<'_>, value: Option<&str>) -> Result<String, StoreError> {
+    value.map(str::to_owned).ok_or_else(|| call.error(StoreErrorKind::Misconfigured, WEB_PAGE))
+}
+
+/// S3 counts parts from one.
+fn part_number(index: u64) -> i32 {
+    i32::try_from(index + 1).unwrap_or(i32::MAX)
 }
 
 /// The size of the parts of an object of `len` bytes: as many as fit the limit, whole MiB.
@@ -274,7 +228,7 @@ fn part_size(len: u64) -> u64 {
     len.div_ceil(MOST_PARTS).next_multiple_of(1 << 20).max(PART)
 }
 
-/// `text` as a header takes it: a prefix may hold any character.
+/// `text` in the form of a header. A prefix may hold any character.
 fn percent_encode(text: &str) -> String {
     text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
         if byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte) {
@@ -290,8 +244,8 @@ fn percent_encode(text: &str) -> String {
 mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
-    use super::super::super::{Source, StoreOptions, Watcher};
     use super::*;
+    use crate::{StoreOptions, Watcher};
     use proptest::prelude::*;
 
     proptest! {

@@ -21,7 +21,7 @@ use crate::cli::output::{bytes, count, table};
 use crate::publish::read_name;
 
 /// What `info --json` prints: an environment, a launcher, a manifest or a PEX.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Content {
     what: String,
     python: String,
@@ -133,15 +133,11 @@ fn of_environment(environment: &Environment) -> Content {
         what: environment.prefix.display().to_string(),
         python: environment.python.version.clone(),
         platform: environment.python.platform.clone(),
-        environment: None,
-        store: None,
-        packed_bytes: None,
         unpacked_bytes: parts.iter().map(|p| p.unpacked_bytes).sum(),
         parts,
         entry_points: entry_points.collect(),
         editables: environment.editables.iter().map(Project::new).collect(),
-        pex: None,
-        changes: None,
+        ..Content::default()
     }
 }
 
@@ -152,8 +148,7 @@ fn load(context: &Context, artifact: &str) -> Result<Content, CommandError> {
         return of_pex(artifact, &cpack_pex::open(path).map_err(crate::pex::PexError::from)?);
     }
     if path.is_file() {
-        let bytes =
-            fs::read(path).map_err(|source| CommandError::Io { verb: "read", path: path.to_owned(), source })?;
+        let bytes = fs::read(path).map_err(CommandError::io("read", path))?;
         return from_file(context, artifact, &bytes);
     }
     if let Some((store, id)) = artifact.rsplit_once("/environments/") {
@@ -198,15 +193,12 @@ fn of_pex(what: &str, pex: &Pex) -> Result<Content, CommandError> {
         what: what.to_owned(),
         python: pex.minor.clone().unwrap_or_else(|| "3".into()),
         platform: if platforms.is_empty() { "any".into() } else { platforms.join(", ") },
-        environment: None,
-        store: None,
         packed_bytes: Some(parts.iter().filter_map(|p| p.packed_bytes).sum()),
         unpacked_bytes: parts.iter().map(|p| p.unpacked_bytes).sum(),
         parts,
         entry_points: pex.info.entry_point.iter().chain(&pex.info.script).cloned().collect(),
-        editables: Vec::new(),
         pex: Some(pex_facts(pex)),
-        changes: None,
+        ..Content::default()
     })
 }
 
@@ -297,9 +289,7 @@ fn of_manifest(what: &str, manifest: &Manifest, job: Option<&Job>) -> Content {
         unpacked_bytes: parts.iter().map(|p| p.unpacked_bytes).sum(),
         parts,
         entry_points: manifest.entry_points.iter().map(|e| e.name.clone()).collect(),
-        editables: Vec::new(),
-        pex: None,
-        changes: None,
+        ..Content::default()
     }
 }
 
@@ -405,7 +395,7 @@ fn summary(parts: &[Part]) -> String {
     ];
     let mut words: Vec<String> = named.into_iter().filter(|(n, _)| *n > 0).map(|(n, noun)| count(n, noun)).collect();
     if of(LayerKind::Unowned) > 0 {
-        words.push("files that nobody owns".into());
+        words.push("files that no distribution owns".into());
     }
     words.join(", ")
 }

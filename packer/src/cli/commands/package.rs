@@ -79,7 +79,7 @@ pub(in crate::cli) fn lay(
     let object = object(uri)?;
     let (file, beside) = (&object.key, beside(&object)?);
     let digest = digest_of(&source)?;
-    let size = source.size().map_err(|source| io("read", Path::new(uri), source))?;
+    let size = source.size().map_err(CommandError::io("read", uri))?;
     metadata.insert("size".into(), size.into());
     metadata.insert("digest".into(), digest.to_hex().into());
     let store = context.open_uri(object.store.clone())?;
@@ -89,7 +89,7 @@ pub(in crate::cli) fn lay(
     store.delete(&beside)?;
     let written = store.put(file, source, Put::Replace)?;
     if let Some(path) = store.local_path(file) {
-        make_executable(&path).map_err(|source| io("write", &path, source))?;
+        make_executable(&path).map_err(CommandError::io("write", &path))?;
     }
     let text = serde_json::to_vec_pretty(&metadata).unwrap_or_default();
     Ok(written.and(store.put(&beside, Source::Bytes(&text), Put::Replace)?))
@@ -121,17 +121,13 @@ fn make_executable(path: &Path) -> std::io::Result<()> {
 fn digest_of(source: &Source<'_>) -> Result<Digest, CommandError> {
     match source {
         Source::Bytes(bytes) => Ok(Digest::of(bytes)),
-        Source::File(path) | Source::Consume(path) | Source::Watched(path, _) => {
+        Source::File(path) | Source::Watched(path, _) => {
             let mut hasher = blake3::Hasher::new();
             let read = File::open(path).and_then(|file| hasher.update_reader(file).map(|_| ()));
-            read.map_err(|source| io("read", path, source))?;
+            read.map_err(CommandError::io("read", *path))?;
             hasher.finalize().to_hex().parse().map_err(|_| CommandError::Damaged("a digest that is none".into()))
         }
     }
-}
-
-fn io(verb: &'static str, path: &Path, source: std::io::Error) -> CommandError {
-    CommandError::Io { verb, path: path.to_owned(), source }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use cpack_format::job::Entry;
 use cpack_store::{Key, Scheme, StoreOptions, StoreUri, cluster_properties};
 
 use crate::cli::arguments::JobArguments;
-use crate::cli::context::Context;
+use crate::cli::context::{Context, variable};
 use crate::cli::error::CommandError;
 use crate::cli::report::LayerReport;
 use crate::launcher::{self, Launcher};
@@ -43,7 +43,7 @@ impl Context {
         if self.common.venv.is_some() || !self.common.requirements.is_empty() {
             return None;
         }
-        std::env::var_os(LAUNCHER).filter(|path| !path.is_empty()).map(PathBuf::from)
+        variable(LAUNCHER).map(PathBuf::from)
     }
 
     /// Publishes what the store lacks and makes a launcher. Inside a booted environment nothing is packed or sent: the
@@ -64,7 +64,7 @@ impl Context {
     }
 
     fn forward(&self, arguments: &JobArguments, path: PathBuf) -> Result<Prepared, CommandError> {
-        let boot = std::env::var_os(LAUNCHER_BOOT).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let boot = variable(LAUNCHER_BOOT).map(PathBuf::from);
         let mut launcher = Launcher::read(&path, boot.as_deref())?;
         let request = self.job(arguments, launcher.job.name.clone());
         let job = &mut launcher.job;
@@ -122,7 +122,7 @@ pub(super) fn link_into(directory: &Path, shipped: &Shipped) -> Result<bool, Com
         Err(_) if link.exists() => return Ok(false),
         Err(_) => {}
     }
-    symlink(&shipped.local, &link).map_err(|source| CommandError::Io { verb: "write", path: link, source })?;
+    symlink(&shipped.local, &link).map_err(CommandError::io("write", link))?;
     Ok(true)
 }
 

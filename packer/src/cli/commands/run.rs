@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -15,10 +14,6 @@ use crate::launcher::{self, Launcher};
 
 /// Runs the launcher as a child process, to show the time of each phase after it ended.
 pub(in crate::cli) fn run(context: &Context, arguments: &Run) -> Result<u8, CommandError> {
-    let failed = |verb, path: &Path| {
-        let path = path.to_owned();
-        move |source| CommandError::Io { verb, path, source }
-    };
     let start = Instant::now();
     let store = context.store()?;
     let boot = context.boot(store.as_ref())?;
@@ -33,7 +28,7 @@ pub(in crate::cli) fn run(context: &Context, arguments: &Run) -> Result<u8, Comm
         submission = context.submit(&environment, context.own_store()?.as_ref(), &job, false)?;
     }
     let packed = start.elapsed();
-    let directory = tempfile::tempdir().map_err(failed("write", &std::env::temp_dir()))?;
+    let directory = tempfile::tempdir().map_err(CommandError::io("write", std::env::temp_dir()))?;
     let path = directory.path().join("env-python");
     let metrics = directory.path().join("metrics.json");
     let made = Launcher::new(boot, submission.job, &submission.manifest);
@@ -41,7 +36,7 @@ pub(in crate::cli) fn run(context: &Context, arguments: &Run) -> Result<u8, Comm
     let booting = start.elapsed();
     let mut command = Command::new(&path);
     command.args(&arguments.arguments).env("CPACK_METRICS", &metrics);
-    let status = command.status().map_err(failed("run", &path))?;
+    let status = command.status().map_err(CommandError::io("run", &path))?;
     let finished = start.elapsed();
     if !arguments.no_timings {
         let boot = boot_phases(&fs::read_to_string(&metrics).unwrap_or_default());
@@ -65,7 +60,7 @@ fn wants_tokens(cluster: &BTreeMap<String, String>) -> bool {
 }
 
 /// The phases of a start, in their order, as `CPACK_METRICS` names them.
-pub const PHASES: [&str; 9] = ["find", "look", "plan", "extract", "wait", "check", "link", "commit", "clean"];
+pub const PHASES: [&str; 8] = ["find", "look", "plan", "extract", "wait", "link", "commit", "clean"];
 
 /// The phases of a start in their order, read from `phases_ms` in the last line of `CPACK_METRICS`.
 fn boot_phases(text: &str) -> Vec<(String, Duration)> {

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::prepare::{NAME, Prepared, Shipped, link_into};
 use crate::cli::arguments::{DeployMode, JobArguments, SparkConf, SparkSubmit};
-use crate::cli::context::Context;
+use crate::cli::context::{Context, variable};
 use crate::cli::error::CommandError;
 use crate::cli::report::LayerReport;
 use crate::launcher::BOOT;
@@ -70,11 +70,10 @@ pub(in crate::cli) fn submit(context: &Context, given: &SparkSubmit) -> Result<I
     let mut command = Command::new(&program);
     command.args(arguments(&described(&shipped, &uri, &driver), &given.arguments));
     // pip's spark-submit finds its own home by this variable; the driver's interpreter is set by a property.
-    if !is_set("SPARK_HOME") && !is_set("PYSPARK_DRIVER_PYTHON") {
+    if variable("SPARK_HOME").or_else(|| variable("PYSPARK_DRIVER_PYTHON")).is_none() {
         command.env("PYSPARK_DRIVER_PYTHON", &prepared.python);
     }
-    let source = command.exec();
-    Err(CommandError::Io { verb: "run", path: program, source })
+    Err(CommandError::io("run", program)(command.exec()))
 }
 
 fn make(context: &Context, no_editable: bool) -> Result<(Prepared, Shipped), CommandError> {
@@ -88,14 +87,9 @@ fn described<'a>(shipped: &'a Shipped, local: &'a str, driver: &'a str) -> Launc
     Launcher { name: NAME, local, remote, driver }
 }
 
-fn is_set(name: &str) -> bool {
-    std::env::var_os(name).is_some_and(|value| !value.is_empty())
-}
-
 /// The real `spark-submit`: in `SPARK_HOME`, on `PATH`, or in the environment (pip's pyspark has one), in this order.
 fn find(python: &Path) -> Result<PathBuf, CommandError> {
-    let home =
-        std::env::var_os("SPARK_HOME").filter(|home| !home.is_empty()).map(|home| PathBuf::from(home).join("bin"));
+    let home = variable("SPARK_HOME").map(|home| PathBuf::from(home).join("bin"));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let beside = python.parent().map(Path::to_owned);
     let places = home.into_iter().chain(std::env::split_paths(&path)).chain(beside);

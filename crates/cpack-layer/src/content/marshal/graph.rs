@@ -5,9 +5,13 @@ use std::ops::Range;
 
 use foldhash::{HashMap, HashMapExt as _};
 
-use super::{FLAG_REF, Layout, MarshalError};
+use super::error::MarshalError;
+use super::layout::Layout;
 
-/// Deepest nesting, CPython's own limit (`MAX_MARSHAL_STACK_DEPTH`): what is deeper cannot be loaded anyway.
+/// Bit of the type byte: the object takes a reference number.
+pub(super) const FLAG_REF: u8 = 0x80;
+
+/// Deepest nesting, CPython's own limit (`MAX_MARSHAL_STACK_DEPTH`): CPython cannot load deeper code.
 const MAX_DEPTH: usize = 2000;
 
 /// Most bytes that sorting the sets of one module may take. Nested references could otherwise ask for any amount.
@@ -176,7 +180,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Hands a whole object to the one it is part of, which may thereby be whole itself, and so on.
+    /// Gives a whole object to the one it is part of. That one may then be whole too, and so on.
     fn finish(&mut self, mut id: Id) -> Result<(), MarshalError> {
         while let Some(&Open { id: parent, wanted, first }) = self.open.last() {
             self.finished.push(id);
@@ -190,7 +194,7 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// Reads the number of the first line of a code object if it is what follows after `have` parts.
+    /// Reads the number of the first line of a code object if it follows after `have` parts.
     fn line(&mut self, id: Id, have: usize) -> Result<(), MarshalError> {
         let before = self.graph.layout.parts().0;
         if let Some(node) = self.graph.nodes.get_mut(id as usize)

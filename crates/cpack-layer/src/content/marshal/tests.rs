@@ -1,7 +1,8 @@
-//! Made by hand; `packer/tests/content.rs` does the same with code from real interpreters.
+//! Made by hand; `tests/content` does the same with code from real interpreters.
 
 use proptest::prelude::*;
 
+use super::graph::FLAG_REF;
 use super::*;
 
 const OLD: &str = "/home/a/m.py";

@@ -1,9 +1,9 @@
 //! Writes the objects of a module in canonical form.
 
-use super::graph::{Graph, Id, Node, Shape};
-use super::{FLAG_REF, Layout};
+use super::graph::{FLAG_REF, Graph, Id, Node, Shape};
+use super::layout::Layout;
 
-/// What is to be written next.
+/// What the writer writes next.
 enum Step<'a> {
     Object(Id),
     FileName,
@@ -78,7 +78,7 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Writes an object up to its parts, or a reference to it. Returns whether its parts are to follow.
+    /// Writes an object up to its parts, or a reference to it. Returns whether the caller must write its parts.
     fn object(&mut self, id: Id, node: &Node<'_>) -> bool {
         if let Some(number) = self.numbers.get(id as usize).copied().flatten() {
             self.reference(number);

@@ -1,4 +1,4 @@
-//! The files of a prefix and of its site-packages, where they will be in the environment.
+//! The files of a prefix and of its site-packages, at their paths in the environment.
 
 use std::collections::HashMap;
 use std::fs;
@@ -14,16 +14,15 @@ use super::walk::{self, Walked};
 /// A directory of installed modules.
 #[derive(Debug, Clone)]
 pub(super) struct Site {
-    /// Where it is.
     pub(super) dir: PathBuf,
-    /// What RECORD's `../../..` leads to: the folder above its `lib`.
+    /// The folder above its `lib`, to which `../../..` in RECORD leads.
     pub(super) root: PathBuf,
     /// `dir` relative to `root`.
     pub(super) within: Vec<u8>,
 }
 
 impl Site {
-    /// The site at `dir`, which is below a folder `lib` or `lib64`.
+    /// `dir` is below a folder `lib` or `lib64`.
     pub(super) fn new(dir: PathBuf) -> Self {
         let above_lib = dir.ancestors().find(|a| matches!(a.file_name(), Some(n) if n == "lib" || n == "lib64"));
         let root = above_lib.and_then(Path::parent).or(dir.parent()).unwrap_or(&dir).to_owned();
@@ -31,8 +30,8 @@ impl Site {
         Self { dir, root, within }
     }
 
-    /// Where a path that metadata in this site names is in the environment; none where it is outside. `at` is where the
-    /// site itself is in the environment, `base` what `path` is relative to, as a path in the site.
+    /// The path in the environment of a file that metadata in this site lists; `None` if it is outside. `at` is the path of
+    /// the site in the environment, `base` the folder in the site to which `path` is relative.
     pub(super) fn resolve(&self, at: &[u8], base: &[u8], path: &[u8]) -> Option<Vec<u8>> {
         let in_root = if path.first() == Some(&b'/') {
             let inside = Path::new(std::ffi::OsStr::from_bytes(path)).strip_prefix(&self.root).ok()?;
@@ -43,7 +42,7 @@ impl Site {
         Some(self.in_environment(at, in_root))
     }
 
-    /// Where a path relative to the root is in the environment.
+    /// The path in the environment of a path relative to the root.
     fn in_environment(&self, at: &[u8], in_root: Vec<u8>) -> Vec<u8> {
         if let Some(rest) = below(&in_root, &self.within) {
             return walk::join(at, rest);
@@ -56,25 +55,24 @@ impl Site {
     }
 }
 
-/// What is left of `path` below the folder `folder`.
+/// `path` relative to `folder`, if it is below it.
 pub(super) fn below<'a>(path: &'a [u8], folder: &[u8]) -> Option<&'a [u8]> {
     path.strip_prefix(folder)?.strip_prefix(b"/")
 }
 
 /// All files that may belong to the environment.
 #[derive(Debug)]
-pub(super) struct Tree {
+pub(super) struct PrefixFiles {
     /// In the byte order of their paths, each path once.
     pub(super) files: Vec<FileStat>,
-    /// Links that lead to directories outside, left out of `files`: where they are and what they lead to.
+    /// Links to directories outside the environment, and these directories. They are not in `files`.
     pub(super) outside_links: Vec<(FileStat, PathBuf)>,
-    /// What was found on the way.
     pub(super) findings: Vec<Finding>,
 }
 
-impl Tree {
-    /// Walks the whole prefix of a virtual or conda environment, of other interpreters only their `sites`. `at` is where
-    /// sites are in the environment.
+impl PrefixFiles {
+    /// Walks the whole prefix of a virtual or conda environment, but only the `sites` of other interpreters. `at` is the
+    /// path of the sites in the environment.
     pub(super) fn walk(prefix: &Path, kind: PythonKind, sites: &[Site], at: &[u8]) -> Result<Self, DiscoverError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -96,12 +94,12 @@ impl Tree {
                 all
             }
         };
-        let mut tree = Self { files: walked.files, outside_links: Vec::new(), findings: walked.findings };
-        tree.settle(prefix);
-        Ok(tree)
+        let mut found = Self { files: walked.files, outside_links: Vec::new(), findings: walked.findings };
+        found.settle(prefix);
+        Ok(found)
     }
 
-    /// Adds files that metadata names and that the walk did not reach: those of a system interpreter outside its sites.
+    /// Adds files that metadata lists and that the walk did not reach: those of a system interpreter outside its sites.
     pub(super) fn add_listed(&mut self, prefix: &Path, listed: impl Iterator<Item = (Vec<u8>, PathBuf)>) {
         let known = self.index();
         let missing: Vec<_> = listed.filter(|(path, _)| !known.contains_key(path.as_slice())).collect();
@@ -117,13 +115,13 @@ impl Tree {
         self.settle(prefix);
     }
 
-    /// Which file has which path.
+    /// The index of each file, by path.
     pub(super) fn index(&self) -> HashMap<&[u8], u32> {
         let paths = self.files.iter().map(|file| file.path.as_bytes());
         paths.zip(0u32..).collect()
     }
 
-    /// Sorts, drops what an earlier site has, and brings links into a form that works anywhere.
+    /// Sorts the files, drops those that an earlier site has too, and settles the links.
     fn settle(&mut self, prefix: &Path) {
         self.files.sort_by(|a, b| a.path.cmp(&b.path));
         self.files.dedup_by(|later, first| later.path == first.path);
@@ -152,7 +150,7 @@ fn locate(file: &mut FileStat, prefix: &Path, dir: &Path, at: &[u8]) {
     }
 }
 
-/// Folders that are not entered: hidden ones at the top, and what conda keeps beside the environment.
+/// Whether a folder is not entered: a hidden one at the top, or one of conda's own.
 fn is_skipped(path: &[u8], kind: PythonKind, at: &[u8]) -> bool {
     if !path.contains(&b'/') && path.first() == Some(&b'.') {
         return true;
@@ -165,23 +163,24 @@ fn is_skipped(path: &[u8], kind: PythonKind, at: &[u8]) -> bool {
     matches!(path, b"pkgs" | b"envs" | b"conda-meta") || (standard_library && !in_site)
 }
 
-/// What became of a link.
+/// The result of [`settle_link`].
 enum Settled {
-    /// It leads to a place in the environment, or was replaced by the file that it leads to.
+    /// It leads into the environment, or was replaced by the file to which it leads.
     Kept,
     /// It leads to a directory outside.
     Directory(PathBuf),
-    /// It leads to nothing outside.
+    /// It leads out of the environment, to nothing.
     Dangling(Finding),
 }
 
-/// Keeps a link that stays inside, makes one that is absolute relative, and replaces one to a file outside by that file.
+/// Keeps a link that stays inside, makes an absolute link into the environment relative, and replaces a link to a file
+/// outside by that file.
 fn settle_link(file: &mut FileStat, prefix: &Path) -> Settled {
     let FileKind::Link(target) = &file.kind else { return Settled::Kept };
     if file.path.link_stays_inside(target) {
         return Settled::Kept;
     }
-    let link = file.source.as_deref().map_or_else(|| prefix.join(&file.path), Path::to_owned);
+    let link = file.on_disk(prefix);
     let target = PathBuf::from(std::ffi::OsString::from_vec(target.to_vec()));
     let resolved = fs::canonicalize(&link);
     let roots = [Some(prefix.to_owned()), fs::canonicalize(prefix).ok()];
@@ -212,7 +211,7 @@ fn left_out(path: &Path, reason: &str) -> Finding {
     Finding::new(FindingKind::Outside, format!("{} is left out: {reason}", path.display()))
 }
 
-/// The target of a link at `file` that leads to `inside`, a path relative to the prefix.
+/// The relative target of a link at `file` to `inside`, a path relative to the prefix.
 fn relative_target(file: &FileStat, inside: &[u8]) -> Option<Vec<u8>> {
     let inside = join_normalised(b"", inside)?;
     let inside = below(&inside, b"lib64").map_or_else(|| inside.clone(), |rest| walk::join(b"lib", rest));
@@ -221,8 +220,8 @@ fn relative_target(file: &FileStat, inside: &[u8]) -> Option<Vec<u8>> {
     file.path.link_stays_inside(&target).then_some(target)
 }
 
-/// `base` and `path` joined as text, with `.` and `..` resolved; none where it leads out of the root that `base` is
-/// relative to. `path` must be relative.
+/// Joins `base` and the relative `path` as text and resolves `.` and `..`. `None` if the result leaves the root to which
+/// `base` is relative.
 pub(super) fn join_normalised(base: &[u8], path: &[u8]) -> Option<Vec<u8>> {
     let mut joined: Vec<u8> = Vec::with_capacity(base.len() + path.len() + 1);
     for component in base.split(|b| *b == b'/').chain(path.split(|b| *b == b'/')) {
@@ -247,7 +246,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn metadata_paths_lead_into_the_environment() {
+    fn site_resolves_paths_of_metadata() {
         let venv = Site::new("/v/lib/python3.11/site-packages".into());
         let debian = Site::new("/usr/local/lib/python3.11/dist-packages".into());
         assert_eq!((venv.root.to_str(), debian.root.to_str()), (Some("/v"), Some("/usr/local")));
@@ -270,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_resolved_as_text() {
+    fn join_normalised_resolves_dots() {
         let site = b"lib/python3.11/site-packages";
         for (path, expected) in [
             ("numpy/a.py", Some("lib/python3.11/site-packages/numpy/a.py")),
@@ -286,7 +285,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_joined_stays_below_its_root(path in "[a./]{0,24}") {
+        fn join_normalised_stays_below_its_root(path in "[a./]{0,24}") {
             if let Some(joined) = join_normalised(b"lib/x", path.as_bytes()) {
                 prop_assert!(joined.is_empty() || cpack_format::SafePath::new(&joined).is_ok());
             }
