@@ -9,6 +9,7 @@
 //! | `job` | finds the job |
 //! | `interpreter` | finds the node's interpreter, by `stat` alone when warm |
 //! | `path`, `entry`, `exec` | `PYTHONPATH`, what runs, and running it |
+//! | `home` | a place for what programs cache |
 //! | `start` | the start as a whole, from arguments to Python |
 //! | `boot` | the start of a job |
 //! | `attempts` | whether one attempt to build settles the start |
@@ -27,6 +28,7 @@ mod command;
 mod entry;
 mod error;
 mod exec;
+mod home;
 mod interpreter;
 mod job;
 mod message;

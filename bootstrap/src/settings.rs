@@ -135,7 +135,7 @@ impl Settings {
                 spark_local_dirs: places("SPARK_LOCAL_DIRS"),
                 xdg_cache_home: path("XDG_CACHE_HOME"),
                 home: path("HOME"),
-                tmpdir: path("TMPDIR"),
+                temporary: ["TMPDIR", "TEMP", "TMP"].into_iter().filter_map(path).collect(),
             },
             path: value("PATH").unwrap_or_default(),
         })

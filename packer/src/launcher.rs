@@ -153,6 +153,11 @@ impl Launcher {
         self.manifest.as_deref().map(Manifest::parse).transpose()
     }
 
+    /// Who may read its file: only the owner if it carries values of variables.
+    pub fn access(&self) -> Access {
+        if self.job.environ.is_empty() { Access::Umask } else { Access::Owner }
+    }
+
     /// The bytes of the executable.
     pub fn boot(&self) -> &[u8] {
         &self.boot
@@ -192,10 +197,30 @@ impl Launcher {
     }
 }
 
-/// Writes a launcher to `path`, which only its owner may read and execute, and replaces a file there in one step.
+/// Who may read and start a launcher's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Every user that the umask allows: one user fills an image or a shared volume, and another uses it.
+    Umask,
+    /// Only its owner, because it carries values of variables, which may be secret.
+    Owner,
+}
+
+impl Access {
+    /// The mode of the file, before the umask.
+    const fn mode(self) -> u32 {
+        match self {
+            Self::Umask => 0o777,
+            Self::Owner => 0o700,
+        }
+    }
+}
+
+/// Writes a launcher to `path`, executable for `access`, and replaces a file there in one step.
 ///
-/// Returns false if the file had the same bytes already. It is then not touched, since YARN and make look at its time.
-pub fn write(path: &Path, launcher: &[u8]) -> Result<bool, LauncherError> {
+/// Returns false if the file had the same bytes already. It is then not touched: YARN and make look at its time, and the user
+/// may have changed its mode.
+pub fn write(path: &Path, launcher: &[u8], access: Access) -> Result<bool, LauncherError> {
     if fs::read(path).is_ok_and(|found| found == launcher) {
         return Ok(false);
     }
@@ -207,7 +232,7 @@ pub fn write(path: &Path, launcher: &[u8]) -> Result<bool, LauncherError> {
     let result = fs::OpenOptions::new()
         .write(true)
         .create_new(true)
-        .mode(0o700)
+        .mode(access.mode())
         .open(&temporary)
         .and_then(|mut file| io::Write::write_all(&mut file, launcher))
         .and_then(|()| point("launcher.written"))
@@ -263,7 +288,7 @@ mod tests {
         let time = std::time::SystemTime::now() - 2 * ABANDONED;
         let times = fs::FileTimes::new().set_modified(time);
         fs::File::open(&old).and_then(|file| file.set_times(times)).expect("sets the time");
-        assert!(write(&directory.path().join("env-python"), b"one").expect("writes"));
+        assert!(write(&directory.path().join("env-python"), b"one", Access::Umask).expect("writes"));
         assert_eq!(fs::read_dir(directory.path()).expect("reads").count(), 1);
     }
 
@@ -322,7 +347,7 @@ mod tests {
             path
         };
         let job = directory.path().join("job");
-        write(&job, &launcher().stored()).expect("writes");
+        write(&job, &launcher().stored(), Access::Umask).expect("writes");
         let run = |variables: &[(&str, &Path)], called: &str| {
             let mut command = std::process::Command::new("/bin/sh");
             command.args(["-c", &format!("{called} -c 'a b'")]).current_dir(directory.path()).env_clear();
@@ -368,12 +393,34 @@ mod tests {
     }
 
     #[test]
+    fn the_umask_decides_who_starts_a_launcher_without_values() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().expect("a directory");
+        let mode = |name: &str, access| {
+            let path = directory.path().join(name);
+            write(&path, b"one", access).expect("writes");
+            fs::metadata(&path).expect("stat").permissions().mode() & 0o7777
+        };
+        // Read as the kernel applies it: a umask is of the process, and other tests run in this one.
+        let file =
+            fs::OpenOptions::new().write(true).create_new(true).mode(0o777).open(directory.path().join("by-umask"));
+        let allowed = file.and_then(|file| file.metadata()).expect("creates").permissions().mode() & 0o777;
+        assert_eq!((mode("open", Access::Umask), mode("closed", Access::Owner)), (allowed, 0o700 & allowed));
+        let mut carrying = launcher();
+        assert_eq!(carrying.access(), Access::Umask);
+        carrying.job.pass = vec!["TOKEN".into()];
+        assert_eq!(carrying.access(), Access::Umask, "names are no secrets");
+        carrying.job.environ.insert("A".into(), "1".into());
+        assert_eq!(carrying.access(), Access::Owner);
+    }
+
+    #[test]
     fn an_unchanged_launcher_is_left_alone() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("env-python");
-        assert!(write(&path, b"one").expect("writes"));
-        assert!(!write(&path, b"one").expect("looks"));
-        assert!(write(&path, b"two").expect("writes"));
+        assert!(write(&path, b"one", Access::Umask).expect("writes"));
+        assert!(!write(&path, b"one", Access::Umask).expect("looks"));
+        assert!(write(&path, b"two", Access::Umask).expect("writes"));
         assert_eq!(fs::read_dir(directory.path()).expect("reads").count(), 1);
     }
 }

@@ -19,7 +19,7 @@ use crate::kills::{CODE, SEEN, packages};
 use crate::random::Part;
 
 /// A shell script with mounts of its own: `$as` before a command runs it as the user of the tests.
-fn with_mounts(world: &World, script: &str) -> Command {
+pub(crate) fn with_mounts(world: &World, script: &str) -> Command {
     let mut command = world.command_of(Path::new("unshare"), &[]);
     command.env_remove("CPACK_METRICS").env("CODE", CODE).env("START", world.path("env-python"));
     if is_root() {

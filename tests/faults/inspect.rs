@@ -87,19 +87,34 @@ fn check_tree(root: &Path, tree: &Path) {
         assert_eq!(strange, None, "{shown}");
     }
     closed(tree, false);
-    // Only the top directory may be writable, if a start was killed between renaming it and taking the permission away.
+    // The top directory may be writable, if a start was killed between renaming it and taking the permission away.
     for entry in entries(tree) {
-        if entry.is_dir() && !entry.is_symlink() {
-            closed_directories(&entry);
+        if entry.is_dir() && !entry.is_symlink() && !entry.ends_with(".cpack") {
+            closed_to_others(tree, &entry);
         }
     }
 }
 
-fn closed_directories(path: &Path) {
-    let mode = fs::metadata(path).expect("stat").mode();
-    assert_eq!(mode & 0o222, 0, "{} has mode {mode:o}", path.display());
-    for entry in entries(path).iter().filter(|e| e.is_dir() && !e.is_symlink()) {
-        closed_directories(entry);
+/// Asserts that files shared with a layer cannot be written to, nor the directories that they are in. Only directories of
+/// resources may be open: `share`, `etc`, and directories below a package.
+fn closed_to_others(tree: &Path, path: &Path) {
+    let is_open = fs::metadata(path).expect("stat").mode() & 0o222 != 0;
+    let relative = path.strip_prefix(tree).expect("below");
+    let resource = relative.starts_with("share") || relative.starts_with("etc") || relative.components().count() > 4;
+    assert!(!is_open || resource, "{} is open", path.display());
+    for entry in entries(path).iter().filter(|entry| !entry.is_symlink()) {
+        let metadata = fs::metadata(entry).expect("stat");
+        if metadata.is_dir() {
+            closed_to_others(tree, entry);
+            continue;
+        }
+        let writable = metadata.mode() & 0o222 != 0;
+        assert!(
+            !writable || (metadata.mode() & 0o222 == 0o200 && metadata.nlink() == 1),
+            "{} is open",
+            entry.display()
+        );
+        assert!(!is_open || writable, "{} is in an open directory", entry.display());
     }
 }
 

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `kills` | SIGKILL at random instants and at every named step, then a check of every byte |
 //! | `disks` | full, read-only, without links, locks, inodes or room for names: the next place, or one line |
+//! | `images` | caches that came with a container's image: overlayfs, read-only, moves refused |
 //! | `crowds` | 64 starts, shared layers, holders that stand still, other users, prepared caches |
 //! | `power` | every change of a start replayed with data lost, under another boot of the node |
 //! | `hostile` | archives and documents that mean harm, and mutants of them |
@@ -18,6 +19,7 @@
 mod crowds;
 mod disks;
 mod hostile;
+mod images;
 mod inspect;
 mod integrity;
 mod kills;

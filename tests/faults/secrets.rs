@@ -153,7 +153,23 @@ fn clients_neither_tell_nor_send_secrets() {
     }
     assert_not_kept(&site.store(), "the store");
     assert_not_kept(&site.path("home"), "the client's home");
-    assert_eq!(fs::metadata(&launcher).expect("a launcher").mode() & 0o7777, 0o700);
+    // Values that were written out are for the owner; a name alone is no secret, and the umask decides.
+    let written = |umask: &str, variable: &str| {
+        let script = format!("umask {umask}; exec \"$0\" \"$@\"");
+        let mut command = site.command(Path::new("/bin/sh"));
+        command.args(["-c", &script]).arg(crate::cluster_pack()).arg("--store").arg(site.store());
+        command.args(["launcher", "-o", &launcher, "--env", variable]).arg("--venv").arg(site.path("venv"));
+        let _ = fs::remove_file(&launcher);
+        let output = plant(&mut command).output().expect("starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let told = String::from_utf8_lossy(&output.stderr).contains("chmod a+rx");
+        (fs::metadata(&launcher).expect("a launcher").mode() & 0o7777, told)
+    };
+    assert_eq!(written("022", "MY_PASSWORD"), (0o755, false));
+    assert_eq!(written("077", "MY_PASSWORD"), (0o700, false));
+    for umask in ["022", "000"] {
+        assert_eq!(written(umask, "MY_PASSWORD=PLANTED"), (0o700, true), "{umask}");
+    }
 }
 
 /// A payload that writes a mark when it is unpickled.

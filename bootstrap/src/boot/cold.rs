@@ -30,11 +30,11 @@ impl Materials {
 }
 
 /// What a cold start builds from.
-struct Plan {
-    manifest: Manifest,
+pub(super) struct Plan {
+    pub(super) manifest: Manifest,
     bytes: Vec<u8>,
-    python: Python,
-    key: String,
+    pub(super) python: Python,
+    pub(super) key: String,
     description: Description,
 }
 
@@ -58,6 +58,9 @@ impl Boot<'_> {
             // The warm path does not find an interpreter behind a shim: it was asked only now.
             if let Some((cache, key, environment)) = self.node.look([plan.key.clone()]) {
                 return self.add_overlays(cache, Some(key), environment, timing);
+            }
+            if let Some(ready) = self.adopt(&plan, &means, timing)? {
+                return Ok(ready);
             }
         }
         let wanted = in_order(plan.manifest.layers.iter().chain(&self.job().overlays));

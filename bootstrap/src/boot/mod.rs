@@ -1,5 +1,6 @@
 //! A start of a job, from the job to the program that replaces this process.
 
+mod adopt;
 mod become_python;
 mod cold;
 mod overlays;
@@ -19,7 +20,7 @@ use crate::exec::Exec;
 use crate::interpreter::{Identity, Search, environment_key};
 use crate::job::{FoundJob, Origin};
 use crate::settings::{Settings, exported};
-use crate::{path, sys};
+use crate::{home, path, sys};
 
 pub(crate) use become_python::{become_python, run};
 
@@ -113,6 +114,7 @@ impl<'a> Boot<'a> {
             };
         }
         environ.insert(exported::ENVIRONMENT.into(), ready.prefix.clone().into());
+        home::give_cache(&mut environ, &ready.cache, self.node.usable_caches());
         // It concerns this start, not a launcher that is started inside.
         environ.remove(OsStr::new("CPACK_INTERPRETER"));
         let launcher = self.launcher();

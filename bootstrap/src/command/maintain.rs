@@ -1,6 +1,7 @@
 //! `prefetch` and `gc`.
 
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::time::Duration;
 
@@ -26,11 +27,14 @@ pub(super) fn prefetch(settings: &Settings, mut timing: Timing) -> Result<Report
     let directory = File::open(ready.cache.root()).map_err(failed)?;
     nix::unistd::syncfs(&directory).map_err(|e| failed(e.into()))?;
     let manifest = manifest_of(&found, settings)?;
-    for layer in manifest.layers.iter().chain(&found.job.overlays) {
-        ready.cache.mark_layer_durable(&layer.content).map_err(failed)?;
-    }
-    if let Some(key) = &ready.key {
-        ready.cache.mark_environment_durable(key).map_err(failed)?;
+    // What is read-only was not written by this boot of the node, nor lost by it.
+    if !ready.cache.is_read_only() {
+        for layer in manifest.layers.iter().chain(&found.job.overlays) {
+            ready.cache.mark_layer_durable(&layer.content).map_err(failed)?;
+        }
+        if let Some(key) = &ready.key {
+            ready.cache.mark_environment_durable(key).map_err(failed)?;
+        }
     }
     let milliseconds = timing.total().as_secs_f64() * 1e3;
     let json = json!({ "environment": ready.prefix, "counts": timing.counts, "total_ms": milliseconds });
@@ -50,8 +54,9 @@ pub(super) fn gc(settings: &Settings, arguments: &[OsString]) -> Result<Report, 
         total.abandoned += cleaned.abandoned;
         total.bytes += cleaned.bytes;
         total.in_use += cleaned.in_use;
+        total.fixed += cleaned.fixed;
     }
-    let text = format!(
+    let mut text = format!(
         "removed {} environments, {} layers ({}) and {} left-over directories; {} environments are in use\n",
         total.environments,
         total.layers,
@@ -59,8 +64,15 @@ pub(super) fn gc(settings: &Settings, arguments: &[OsString]) -> Result<Report, 
         total.abandoned,
         total.in_use
     );
+    if total.fixed > 0 {
+        let _ = writeln!(
+            text,
+            "{} environments and layers cannot be removed here: they came with the container's image",
+            total.fixed
+        );
+    }
     let json = json!({ "environments": total.environments, "layers": total.layers, "bytes": total.bytes,
-        "abandoned": total.abandoned, "in_use": total.in_use });
+        "abandoned": total.abandoned, "in_use": total.in_use, "fixed": total.fixed });
     Ok(Report { text, json })
 }
 

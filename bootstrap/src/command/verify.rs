@@ -4,19 +4,18 @@
 //! misses a file, or has one that is not its layer's. What it cannot repair it removes, so that the next start builds it.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cpack_format::Digest;
 use cpack_format::manifest::Manifest;
 use cpack_node::building::{TreeInputs, repair_tree};
 use cpack_node::cache::{
-    Cache, Claim, Description, Staging, content_of, file_digest, read_description, read_manifest, remove_tree,
+    Cache, Claim, Description, Staging, Verdict, content_of, read_description, read_manifest, remove_tree,
 };
+use cpack_node::node::Node;
 use cpack_node::timing::Timing;
-use cpack_node::tree::{Python, is_own};
+use cpack_node::tree::{Python, tree_fault};
 use cpack_store::{StoreOptions, StoreUri, open};
 use serde_json::json;
 
@@ -25,6 +24,7 @@ use crate::error::BootError;
 use crate::job;
 use crate::settings::Settings;
 use crate::watch::watch;
+
 #[derive(Debug, Default)]
 struct Findings {
     layers: u64,
@@ -35,10 +35,11 @@ struct Findings {
 
 pub(super) fn run(settings: &Settings) -> Result<Report, BootError> {
     let mut findings = Findings::default();
-    for cache in settings.node().caches() {
+    let node = settings.node();
+    for cache in node.caches() {
         let failed = |source| BootError::Io { path: cache.root().into(), source };
-        let staging = cache.staging().map_err(failed)?;
-        let verifier = Verifier { cache: &cache, settings, staging: &staging };
+        let staging = if cache.is_read_only() { None } else { Some(cache.staging().map_err(failed)?) };
+        let verifier = Verifier { cache: &cache, node: &node, settings, staging: staging.as_ref() };
         let bad = verifier.layers(&mut findings).map_err(failed)?;
         verifier.environments(&bad, &mut findings).map_err(failed)?;
     }
@@ -51,8 +52,10 @@ pub(super) fn run(settings: &Settings) -> Result<Report, BootError> {
 
 struct Verifier<'a> {
     cache: &'a Cache,
+    node: &'a Node,
     settings: &'a Settings,
-    staging: &'a Staging,
+    /// `None` on a read-only file system.
+    staging: Option<&'a Staging>,
 }
 
 impl Verifier<'_> {
@@ -67,8 +70,14 @@ impl Verifier<'_> {
             if content_of(&files, self.settings.threads(), &|| claimed.progress()).ok() == Some(content) {
                 continue;
             }
-            self.cache.discard_layer(&content, self.staging)?;
-            findings.repairs.push((format!("layer {content}"), "was damaged: removed".into()));
+            let done = match self.staging {
+                Some(staging) => {
+                    self.cache.discard_layer(&content, staging)?;
+                    "was damaged: removed"
+                }
+                None => "is damaged: it stays, since its file system is read-only",
+            };
+            findings.repairs.push((format!("layer {content}"), done.into()));
             bad.insert(content);
         }
         Ok(bad)
@@ -80,16 +89,25 @@ impl Verifier<'_> {
             findings.environments += 1;
             let path = self.cache.environment_path(&key);
             let Some((description, bytes, manifest)) = records(&path) else {
-                self.remove(&key)?;
-                findings.repairs.push((format!("environment {key}"), "its records were damaged: removed".into()));
+                let done = if self.staging.is_some() {
+                    self.remove(&key)?;
+                    "its records were damaged: removed".into()
+                } else {
+                    self.pass_over(&key, "its records are damaged")
+                };
+                findings.repairs.push((format!("environment {key}"), done));
                 continue;
             };
             let fault = if manifest.layers.iter().any(|layer| bad.contains(&layer.content)) {
                 Some("a layer of it was damaged".to_owned())
             } else {
-                self.fault(&path, &manifest, &description)
+                tree_fault(self.cache, &path, &manifest, &Python::of(&description))
             };
             let Some(fault) = fault else { continue };
+            if self.staging.is_none() {
+                findings.repairs.push((format!("environment {key}"), self.pass_over(&key, &fault)));
+                continue;
+            }
             let done = match self.repair(&key, &description, &bytes, &manifest) {
                 Ok(()) => format!("{fault}: repaired"),
                 Err(error) => {
@@ -102,22 +120,15 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    /// The first thing that is wrong with a tree.
-    fn fault(&self, tree: &Path, manifest: &Manifest, description: &Description) -> Option<String> {
-        let python = Python::of(description);
-        for layer in &manifest.layers {
-            let files = self.cache.layer_files(&layer.content);
-            if let Some(path) = first_difference(&files, tree, Path::new(""), &python) {
-                return Some(format!("{} was missing or changed", path.display()));
-            }
-        }
-        let linked = fs::read_link(tree.join("bin/python")).ok();
-        match &python {
-            Python::Node { path, .. } if linked.as_ref() != Some(path) => Some("bin/python was missing".into()),
-            Python::Node { .. } if !tree.join("pyvenv.cfg").is_file() => Some("pyvenv.cfg was missing".into()),
-            Python::Shipped { .. } if !tree.join("bin/python").exists() => Some("bin/python was missing".into()),
-            _ => None,
-        }
+    /// Notes that starts are to build an environment elsewhere, because a read-only one can be neither repaired nor removed.
+    /// Returns what the user is told.
+    fn pass_over(&self, key: &str, fault: &str) -> String {
+        let then = if self.node.note_checked(self.cache, key, Verdict::Damaged) {
+            ", and starts build another elsewhere"
+        } else {
+            ": remove it from the image"
+        };
+        format!("{fault}: it stays, since its file system is read-only{then}")
     }
 
     fn repair(&self, key: &str, description: &Description, bytes: &[u8], manifest: &Manifest) -> Result<(), BootError> {
@@ -142,37 +153,4 @@ fn records(tree: &Path) -> Option<(Description, Vec<u8>, Manifest)> {
     let bytes = read_manifest(tree).ok().filter(|bytes| Digest::of(bytes) == description.environment)?;
     let manifest = Manifest::parse(&bytes).ok()?;
     Some((description, bytes, manifest))
-}
-
-/// The first path below `relative` of a good layer that its tree lacks or has with other content.
-fn first_difference(layer: &Path, tree: &Path, relative: &Path, python: &Python) -> Option<PathBuf> {
-    for entry in fs::read_dir(layer.join(relative)).into_iter().flatten().flatten() {
-        let path = relative.join(entry.file_name());
-        if is_own(python, &path) {
-            continue;
-        }
-        let (ours, theirs) = (layer.join(&path), tree.join(&path));
-        let found = if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            if theirs.is_dir() { first_difference(layer, tree, &path, python) } else { Some(path) }
-        } else {
-            (!is_same(&ours, &theirs)).then_some(path)
-        };
-        if found.is_some() {
-            return found;
-        }
-    }
-    None
-}
-
-/// Whether two paths are one file, equal links, or equal copies.
-fn is_same(a: &Path, b: &Path) -> bool {
-    let (Ok(first), Ok(second)) = (fs::symlink_metadata(a), fs::symlink_metadata(b)) else { return false };
-    if (first.dev(), first.ino()) == (second.dev(), second.ino()) {
-        return true;
-    }
-    if first.is_symlink() {
-        return fs::read_link(a).ok() == fs::read_link(b).ok();
-    }
-    // Copied where the file system refuses links.
-    first.len() == second.len() && matches!((file_digest(a), file_digest(b)), (Ok(a), Ok(b)) if a == b)
 }

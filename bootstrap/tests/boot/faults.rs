@@ -120,6 +120,30 @@ fn without_a_place_to_write_to_it_says_so() {
     assert_eq!(succeed_elsewhere(command.env("TMPDIR", world.path("tmp")), "Permission denied"), SEEN);
 }
 
+/// A scheduler's `TMPDIR` that is not in the container, `HOME=/`, and a working directory that is closed.
+#[test]
+fn a_start_with_a_stale_tmpdir_uses_the_temporary_directories_of_python() {
+    let world = World::new(crate::boot());
+    let closed = world.path("closed");
+    fs::create_dir(&closed).expect("creates");
+    fs::set_permissions(&closed, Permissions::from_mode(0o555)).expect("chmod");
+    let here = world.path("").display().to_string();
+    // The world may be below /tmp: it is kept while /tmp and /var/tmp are replaced by empty ones.
+    let hide = |mode: &str| {
+        format!(
+            "mount --bind {here} /mnt && mount -t tmpfs -o mode=1777 tmpfs /tmp && mkdir -p {here} && \
+             mount --bind /mnt {here} && mount -o remount,{mode} /tmp && mount -t tmpfs -o mode=1777 tmpfs /var/tmp"
+        )
+    };
+    for (mode, expected) in [("rw", "/tmp"), ("ro", "/var/tmp")] {
+        let mut command = with_mounts_running(&world, &hide(mode), "import sys, alpha; print(sys.prefix)");
+        command.env("HOME", "/").env("TMPDIR", "/scratch/job-17").env_remove("CPACK_CACHE_DIR");
+        command.env_remove("CPACK_METRICS").current_dir(&closed);
+        let prefix = succeed(&mut command);
+        assert!(prefix.starts_with(&format!("{expected}/{}/environments/", cache_name())), "{mode}: {prefix}");
+    }
+}
+
 #[test]
 fn a_chosen_directory_that_is_not_there_is_made_or_named() {
     let world = World::new(crate::boot());
@@ -152,8 +176,12 @@ fn a_chosen_directory_comes_before_one_that_has_layers() {
 
 /// Runs a shell script with mounts of its own, as the user of the tests.
 fn with_mounts(world: &World, prepare: &str) -> Command {
+    with_mounts_running(world, prepare, CODE)
+}
+
+fn with_mounts_running(world: &World, prepare: &str, code: &str) -> Command {
     let launcher = world.path("env-python").display().to_string();
-    let run = format!("exec {launcher} -c '{CODE}'");
+    let run = format!("exec {launcher} -c '{code}'");
     let script = if is_root() {
         format!("{prepare} && exec setpriv --reuid 65534 --regid 65534 --clear-groups sh -c \"{run}\"")
     } else {

@@ -204,6 +204,114 @@ fn a_private_copy_may_be_written_to() {
     world.run(&["-c", "import alpha; assert not hasattr(alpha, 'x')"]);
 }
 
+/// A package that writes projects: modules, a default configuration beside them, a skeleton that is no package.
+fn with_templates() -> World {
+    let skeleton = "site/tool/skeleton/project";
+    let script = Node::Executable(b"#!/bin/sh\n".to_vec());
+    let tool = nodes(&[
+        ("site/tool/__init__.py", file("NAME = 'tool'\n")),
+        ("site/tool/default.yaml", file("a: 1\n")),
+        (&format!("{skeleton}/env.py"), file("import x\n")),
+        (&format!("{skeleton}/app/__init__.py"), file("")),
+        (&format!("{skeleton}/app/manage.sh"), script),
+        ("share/tool/etc.conf", file("b = 2\n")),
+    ]);
+    World::with(crate::boot(), &[("tool", tool)], |_| {})
+}
+
+#[test]
+fn tree_gives_programs_copies_that_may_be_written_to() {
+    let world = with_templates();
+    let code = "
+import os, shutil, subprocess, sys, tool
+package = os.path.dirname(tool.__file__)
+sources = [package + '/default.yaml', package + '/skeleton/project/env.py', sys.prefix + '/share/tool/etc.conf']
+for copy in (shutil.copy, shutil.copy2, lambda a, b: subprocess.check_call(['cp', a, b])):
+    for source in sources:
+        copy(source, 'copied')
+        open('copied', 'a').write('more')
+        os.remove('copied')
+skeleton = package + '/skeleton/project'
+for copy in (shutil.copytree, lambda a, b: subprocess.check_call(['cp', '-r', a, b])):
+    copy(skeleton, 'project')
+    for path in ('env.py', 'app/__init__.py', 'app/manage.sh', 'app/new.py', 'new.py'):
+        open('project/' + path, 'a').write('more')
+    assert os.access('project/app/manage.sh', os.X_OK)
+    shutil.rmtree('project')
+print('copied')
+";
+    for start in ["cold", "warm"] {
+        assert_eq!(world.run(&["-c", code]), "copied\n");
+        assert_eq!(world.last_start(), start);
+    }
+    world.check_cache();
+}
+
+#[test]
+fn tree_refuses_or_keeps_what_programs_write_beside_themselves() {
+    let world = with_templates();
+    let refused = "
+import os, sys, tool
+package = os.path.dirname(tool.__file__)
+prefix = os.path.dirname(os.path.dirname(os.path.dirname(package)))
+for path in ('tool/new', 'tool/__init__.py', 'tool/default.yaml.tmp', 'new.py'):
+    try:
+        open(os.path.dirname(package) + '/' + path, 'a').write('x = 1')
+        sys.exit(path + ' was written')
+    except PermissionError:
+        pass
+for remove, path in ((os.remove, tool.__file__), (os.remove, package + '/default.yaml'), (os.rmdir, sys.prefix + '/share')):
+    try:
+        remove(path)
+        sys.exit(path + ' was removed')
+    except PermissionError:
+        pass
+print('refused')
+";
+    assert_eq!(world.run(&["-c", refused]), "refused\n");
+    // Copies may be written to. This changes only this environment, until `verify` repairs it.
+    let change = "
+import os, sys, tool
+package = os.path.dirname(tool.__file__)
+for path in (package + '/default.yaml', package + '/skeleton/project/env.py', sys.prefix + '/share/tool/etc.conf'):
+    open(path, 'w').write('changed')
+";
+    world.run(&["-c", change]);
+    world.check_cache();
+    let text = world.run(&["--cpack", "verify"]);
+    assert!(text.contains("was missing or changed: repaired"), "{text}");
+    let read = "import os, tool; print(open(os.path.dirname(tool.__file__) + '/default.yaml').read())";
+    assert_eq!(world.run(&["-c", read]), "a: 1\n\n");
+    assert!(world.run(&["--cpack", "verify"]).starts_with("checked"));
+}
+
+#[test]
+fn start_without_a_home_sets_xdg_cache_home() {
+    let world = World::new(crate::boot());
+    let code = "import os; print(os.environ.get('XDG_CACHE_HOME'))";
+    assert_eq!(world.run(&["-c", code]), "None\n");
+    let expected = format!("{}\n", world.cache().join("user").display());
+    let closed = world.path("closed");
+    std::fs::create_dir(&closed).expect("creates");
+    std::fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o555)).expect("chmod");
+    let closed = closed.display().to_string();
+    let write = "import os; p = os.environ['XDG_CACHE_HOME']; open(p + '/x', 'w').close(); print(p)";
+    for home in ["/nonexistent", "/", &closed, "/dev/null"] {
+        assert_eq!(succeed(world.command(&["-c", write]).env("HOME", home)), expected, "{home}");
+    }
+    // A value that the user chose stays. A start inside of such a start uses the same cache.
+    let chosen = succeed(world.command(&["-c", code]).env("HOME", "/").env("XDG_CACHE_HOME", "/chosen"));
+    assert_eq!(chosen, "/chosen\n");
+    let launcher = world.path("env-python");
+    let nested = format!("import subprocess; subprocess.run([{launcher:?}, '-c', {write:?}], check=True)");
+    let mut command = world.command(&["-c", &nested]);
+    assert_eq!(succeed(command.env("HOME", "/nonexistent").env_remove("CPACK_CACHE_DIR")), {
+        let temporary = world.path("tmp").join(cpack_test::small_world::cache_name()).join("user");
+        format!("{}\n", temporary.display())
+    });
+    assert_eq!(world.last_start(), "warm");
+}
+
 #[test]
 fn a_job_s_variables_are_set_and_those_it_needs_are_asked_for() {
     let world = World::with(crate::boot(), &cpack_test::small_world::standard_packages(), |job| {

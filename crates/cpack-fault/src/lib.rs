@@ -11,6 +11,8 @@ pub const STEPS: &[&str] = &[
     // Locks (`flock(2)`) and links, which file systems refuse.
     "flock",
     "linkat",
+    // A directory of the cache is moved out of its place: overlayfs refuses it for directories of an image.
+    "move",
     // The node cache.
     "cache.created",
     "staging.created",

@@ -11,8 +11,8 @@ use cpack_format::message::with_causes;
 
 use crate::building::BuildError;
 use crate::cache::{
-    BootId, Cache, Cleaning, Environment, Kind, LayerState, Lookup, Place, PlaceError, Places, RECENT, clean, free_at,
-    places, unusable,
+    BootId, Cache, Cleaning, Environment, Kind, LayerState, Lookup, Place, PlaceError, Places, RECENT, Verdict, clean,
+    free_at, places, unusable,
 };
 use crate::timing::{Phase, Timing};
 
@@ -69,12 +69,29 @@ impl Node {
         let mut caches: Vec<Cache> = self.caches().collect();
         keys.into_iter().find_map(|key| {
             let (at, environment) =
-                caches.iter().enumerate().find_map(|(at, cache)| match cache.find_environment(&key) {
-                    Lookup::Ready(environment) => Some((at, environment)),
-                    Lookup::Stale | Lookup::Missing => None,
-                })?;
+                caches.iter().enumerate().find_map(|(at, cache)| Some((at, find_in(cache, &key, &caches)?)))?;
             Some((caches.swap_remove(at), key, environment))
         })
+    }
+
+    /// The caches of the places that can be written to, each made if it is missing.
+    pub fn usable_caches(&self) -> impl Iterator<Item = Cache> {
+        let usable = self.places.iter().filter(|place| unusable(place).is_none());
+        usable.filter_map(|place| Cache::create(place, &self.boot).ok())
+    }
+
+    /// Whether any cache has this note of the environment `key` in `cache`.
+    pub fn is_noted(&self, cache: &Cache, key: &str, verdict: Verdict) -> bool {
+        self.caches().any(|other| other.is_noted(key, cache, verdict))
+    }
+
+    /// Notes the outcome of checking an environment in `cache`, which came with an image. Prefers a cache that other
+    /// containers share to the image itself. Returns whether it was noted.
+    pub fn note_checked(&self, cache: &Cache, key: &str, verdict: Verdict) -> bool {
+        let note = |other: Cache| other.note_checked(key, cache, verdict).is_ok();
+        self.usable_caches().filter(|other| !other.is_of_image()).any(note)
+            || (verdict == Verdict::Whole && cache.trust_environment(key).is_ok())
+            || self.usable_caches().any(note)
     }
 
     /// The places in which `layers` can be built, best first.
@@ -199,6 +216,20 @@ impl<'a> Attempts<'a> {
         }
         ranked.sort_by_key(|(lacks_space, other, there, _)| (*lacks_space, *other, *there));
         self.ranked = ranked.into_iter().map(|(.., place)| place).collect();
+    }
+}
+
+/// Takes a lease on the environment `key` in `cache` if it may be used. For a cache that came with an image this depends on
+/// the notes in `caches`.
+fn find_in(cache: &Cache, key: &str, caches: &[Cache]) -> Option<Environment> {
+    let is_noted = |verdict| caches.iter().any(|other| other.is_noted(key, cache, verdict));
+    match cache.find_environment(key) {
+        Lookup::Ready(_) if cache.is_read_only() && is_noted(Verdict::Damaged) => None,
+        Lookup::Ready(environment) => Some(environment),
+        Lookup::Stale if cache.is_of_image() && is_noted(Verdict::Whole) && !is_noted(Verdict::Damaged) => {
+            cache.lease_environment(key)
+        }
+        Lookup::Stale | Lookup::Missing => None,
     }
 }
 

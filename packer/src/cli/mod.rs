@@ -16,6 +16,7 @@ mod run;
 mod shell;
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -37,6 +38,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Some(path) = context::variable("CPACK_TRACE") {
         cpack_events::record("cluster-pack", Some(path.as_ref()));
     }
+    use_existing_temporary_directory();
     let result = run::run(cli);
     // A command does not fail because its trace cannot be written.
     let _ = cpack_events::write();
@@ -69,6 +71,22 @@ fn refused(error: &CommandError) -> ExitCode {
     ExitCode::from(error.exit().code())
 }
 
+/// Where Python's `tempfile` looks for a temporary directory that no variable names.
+const TEMPORARY: [&str; 3] = ["/tmp", "/var/tmp", "/usr/tmp"];
+
+/// Ignores a `TMPDIR` that does not exist, as Python does: a scheduler may name a directory that is not in the container.
+fn use_existing_temporary_directory() {
+    if let Some(existing) = instead_of(&std::env::temp_dir(), &TEMPORARY) {
+        // Fails only if it was called before.
+        let _ = tempfile::env::override_temp_dir(existing);
+    }
+}
+
+/// The first of `others` that exists; `None` if `named` does.
+fn instead_of<'a>(named: &Path, others: &[&'a str]) -> Option<&'a Path> {
+    if named.is_dir() { None } else { others.iter().map(|path| Path::new(*path)).find(|path| path.is_dir()) }
+}
+
 /// Puts `--` behind `spark-submit`, whose options may have the same names as flags of `cluster-pack`.
 fn leave_alone(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let Some(at) = arguments.iter().position(|argument| argument == "spark-submit") else { return arguments };
@@ -82,6 +100,16 @@ fn leave_alone(mut arguments: Vec<OsString>) -> Vec<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_temporary_directory_that_does_not_exist_is_passed_over() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (real, absent) = (directory.path(), directory.path().join("absent"));
+        let others = [absent.to_str().expect("UTF-8"), real.to_str().expect("UTF-8")];
+        assert_eq!(instead_of(&absent, &others), Some(real));
+        assert_eq!(instead_of(real, &others), None);
+        assert_eq!(instead_of(&absent, &others[..1]), None);
+    }
 
     #[test]
     fn arguments_after_spark_submit_belong_to_it() {

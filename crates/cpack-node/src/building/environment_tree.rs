@@ -12,7 +12,7 @@ use super::waiting::{Waited, wait_for_environment};
 use super::{BuildError, Means};
 use crate::cache::{Cache, Committed, Description, Environment, Lookup, lease_tree, write_records};
 use crate::timing::{Phase, Timing};
-use crate::tree::{How, LinkError, Linked, Python, link_tree, seal_tree};
+use crate::tree::{How, LinkError, Linked, Merged, Python, link_tree, seal_tree};
 
 /// How often layers may vanish under a tree that is built.
 const ATTEMPTS: usize = 5;
@@ -125,11 +125,11 @@ fn fill(
     // Tells a clean-up that began before this that the layers are in use.
     contents.iter().for_each(|content| cache.touch_layer(content));
     let layers: Vec<PathBuf> = contents.iter().map(|content| cache.layer_files(content)).collect();
-    let linked = link_tree(place, &layers, inputs.python, how, means.threads, progress)?;
+    let Merged { linked, open } = link_tree(place, &layers, inputs.python, how, means.threads, progress)?;
     let own = |source| LinkError::Write { path: place.into(), source };
     write_records(place, cache, inputs.description, inputs.manifest_bytes, &contents).map_err(own)?;
     point("tree.records").map_err(own)?;
-    seal_tree(place, how).map_err(own)?;
+    seal_tree(place, how, &open).map_err(own)?;
     Ok(linked)
 }
 

@@ -33,7 +33,7 @@ impl Means<'_> {
     }
 
     /// Fails if the start should end.
-    pub(super) fn check_stop(&self) -> Result<(), BuildError> {
+    pub fn check_stop(&self) -> Result<(), BuildError> {
         if self.stop.is_set() { Err(self.stopped()) } else { Ok(()) }
     }
 

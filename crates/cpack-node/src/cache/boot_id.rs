@@ -30,6 +30,11 @@ impl BootId {
         }
     }
 
+    /// The id; empty if it is unknown.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// The boot with this id.
     pub fn new(id: &str) -> Self {
         Self(id.chars().take(TEXT_LEN).collect())

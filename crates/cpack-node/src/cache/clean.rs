@@ -19,10 +19,10 @@
 //! network file system. Elsewhere clean-up removes no environment and no layer, and a builder counts as dead after a day.
 
 use std::collections::HashSet;
-use std::fs::{self, File, Permissions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -31,10 +31,10 @@ use cpack_format::Digest;
 use cpack_store::unique_name;
 use nix::sys::statvfs::{Statvfs, statvfs};
 
-use super::environments::{layers_of, lease_path};
+use super::environments::{layers_of, lease_path, move_tree};
 use super::own_directory::{Cache, ENVIRONMENTS, LAYERS, LOCKS, PRIVATE, STAGING};
 use super::staging::disown;
-use super::{Staging, commit, flock, lease, remove_tree};
+use super::{Staging, commit, flock, image, lease, remove_tree};
 
 /// A directory without a living owner is left alone this long: its owner may not have locked it yet.
 const YOUNG: Duration = Duration::from_secs(60);
@@ -77,10 +77,16 @@ pub struct Cleaned {
     pub bytes: u64,
     /// Environments that would have gone but are used.
     pub in_use: u64,
+    /// Environments and layers that clean-up cannot remove, because they came with a container's image.
+    pub fixed: u64,
 }
 
 /// Cleans up. A file that cannot be removed is no error: a later clean-up tries again.
 pub fn clean(cache: &Cache, cleaning: &Cleaning<'_>) -> io::Result<Cleaned> {
+    if cache.is_read_only() {
+        let fixed = cache.environments()?.len() + cache.layers()?.len();
+        return Ok(Cleaned { fixed: fixed as u64, ..Cleaned::default() });
+    }
     let deadline = Instant::now().checked_add(cleaning.time);
     let (started, recent) = (SystemTime::now(), cleaning.recent);
     let (staging, in_use, cleaned) = (cache.trash(deadline)?, None, Cleaned::default());
@@ -204,7 +210,14 @@ impl Cleaner<'_> {
             return Ok(0);
         }
         point("clean.unused")?;
-        let Some(aside) = self.cache.discard_layer(content, &self.staging)? else { return Ok(0) };
+        let aside = match self.cache.move_layer(content, &self.staging) {
+            Err(e) if image::is_immovable(&e) => {
+                self.cleaned.fixed += 1;
+                return Ok(0);
+            }
+            aside => aside?,
+        };
+        let Some(aside) = aside else { return Ok(0) };
         if lease::last_used(&Cache::state_file(&aside)) != used {
             // If there is one again, a process that found this one gone has built it.
             let _ = commit::commit(&aside, &self.cache.layer(content));
@@ -234,9 +247,13 @@ impl Cleaner<'_> {
             return Ok(false);
         }
         let aside = self.staging.path().join(format!("environment-{}", unique_name()));
-        // Only a directory that may be written to can be moved to another parent.
-        fs::set_permissions(&place, Permissions::from_mode(0o755))?;
-        fs::rename(&place, &aside)?;
+        match move_tree(&place, &aside) {
+            Err(e) if image::is_immovable(&e) => {
+                self.cleaned.fixed += 1;
+                return Ok(false);
+            }
+            result => result?,
+        }
         point("clean.environment")?;
         if !is_same(locked.as_ref(), &lease_path(&aside)) {
             // This process stood still for long, and another put up a new tree meanwhile.

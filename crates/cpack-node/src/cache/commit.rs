@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use cpack_fault::point;
+
 use crate::sys::{self, Existing};
 
 /// Whose directory is in the place.
@@ -33,7 +35,7 @@ pub(super) fn commit(staged: &Path, place: &Path) -> io::Result<Committed> {
 
 /// Puts the directory `staged` in the place of another, which is at `staged` afterwards, if there was one.
 pub(super) fn exchange(staged: &Path, place: &Path) -> io::Result<()> {
-    match sys::rename(staged, place, Existing::Exchange) {
+    match point("move").and_then(|()| sys::rename(staged, place, Existing::Exchange)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => fs::rename(staged, place),
         // Not atomic: for an instant there is none, and a process that starts then builds it or waits for the claim.
         Err(e) if is_unsupported(&e) => {

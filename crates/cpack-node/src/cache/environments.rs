@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::boot_id::Mark;
 use super::commit::{self, Committed};
+use super::image;
 use super::lease::{self, Lease};
 use super::own_directory::{Cache, ENVIRONMENTS};
 
@@ -107,10 +108,23 @@ impl Cache {
         // Only a directory that may be written to can be moved to another parent.
         match fs::set_permissions(&place, Permissions::from_mode(0o755)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => commit::exchange(staged, &place)?,
+            _ => commit::exchange(staged, &place)
+                .or_else(|e| if image::is_immovable(&e) { image::replace_tree(staged, &place) } else { Err(e) })?,
         }
         point("tree.exchanged")?;
         close(&place)
+    }
+
+    /// Notes in the lease of an environment that it was whole under this boot.
+    pub fn trust_environment(&self, key: &str) -> io::Result<()> {
+        Mark::Boot(self.boot().clone()).overwrite(&lease_path(&self.environment_path(key)))
+    }
+
+    /// Takes a lease on an environment without reading its boot id. The caller knows that it is whole.
+    pub fn lease_environment(&self, key: &str) -> Option<Environment> {
+        let path = self.environment_path(key);
+        let (lease, _) = Lease::take(&lease_path(&path))?;
+        path.join("bin/python").exists().then_some(Environment { path, lease })
     }
 
     /// Marks an environment that was synced to disk.
@@ -165,7 +179,11 @@ pub fn read_description(tree: &Path) -> io::Result<Description> {
 
 /// Reads the bytes of an environment's manifest.
 pub fn read_manifest(tree: &Path) -> io::Result<Vec<u8>> {
-    fs::read(tree.join(RECORDS).join(MANIFEST))
+    fs::read(manifest_path(tree))
+}
+
+pub(super) fn manifest_path(tree: &Path) -> PathBuf {
+    tree.join(RECORDS).join(MANIFEST)
 }
 
 /// Reads the content digests of an environment's layers.
@@ -176,6 +194,17 @@ pub(super) fn layers_of(tree: &Path) -> io::Result<Vec<Digest>> {
 
 pub(super) fn lease_path(tree: &Path) -> PathBuf {
     tree.join(RECORDS).join(LEASE)
+}
+
+/// Makes the top directory of a tree writable and renames it to `aside`. On an error the tree stays as it was.
+pub(super) fn move_tree(place: &Path, aside: &Path) -> io::Result<()> {
+    // Only a directory that may be written to can be moved to another parent.
+    fs::set_permissions(place, Permissions::from_mode(0o755))?;
+    let moved = point("move").and_then(|()| fs::rename(place, aside));
+    if moved.is_err() {
+        let _ = fs::set_permissions(place, Permissions::from_mode(0o555));
+    }
+    moved
 }
 
 /// Takes the permission to write from a tree's top directory, which had to be writable to be renamed.

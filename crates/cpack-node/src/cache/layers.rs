@@ -13,6 +13,7 @@ use cpack_store::unique_name;
 use super::boot_id::{Mark, TEXT_LEN};
 use super::commit::{self, Committed};
 use super::content::content_of;
+use super::image;
 use super::lease::Lease;
 use super::own_directory::{Cache, LAYERS};
 use super::staging::Staging;
@@ -128,10 +129,18 @@ impl Cache {
         Mark::Boot(self.boot().clone()).overwrite(&state)
     }
 
-    /// Moves a layer into `staging` and returns where to; `None` if it was gone. Trees that link its files keep them.
-    pub fn discard_layer(&self, content: &Digest, staging: &Staging) -> io::Result<Option<PathBuf>> {
+    /// Removes a layer from its place, so that it can be built again. Trees that link its files keep them.
+    pub fn discard_layer(&self, content: &Digest, staging: &Staging) -> io::Result<()> {
+        match self.move_layer(content, staging) {
+            Err(e) if image::is_immovable(&e) => image::remove_layer(&self.layer(content)),
+            result => result.map(drop),
+        }
+    }
+
+    /// Moves a layer into `staging` and returns where to; `None` if it was gone.
+    pub(super) fn move_layer(&self, content: &Digest, staging: &Staging) -> io::Result<Option<PathBuf>> {
         let aside = staging.path().join(format!("layer-{}", unique_name()));
-        match fs::rename(self.layer(content), &aside) {
+        match point("move").and_then(|()| fs::rename(self.layer(content), &aside)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             result => result?,
         }

@@ -8,7 +8,9 @@
 //!     environments/<key>/.cpack/       its lease (also: under which boot it was written), manifest and store
 //!     private/<unique>/                copies for CPACK_WRITABLE, removed after their process ended
 //!     staging/<unique>/                what a process is building, and its trash; locked by it
+//!     user/                            XDG_CACHE_HOME of programs that have no other; never cleaned up
 //!     locks/                           empty files that save work
+//!     checked/<key>                    the outcome of checking an environment in another cache, of an image
 //! ```
 //!
 //! **Complete means renamed into place.** A process builds under `staging/` and renames without replacing ([`commit`]); a
@@ -17,6 +19,8 @@
 //!
 //! **Locks only save work**: they never make anything correct. A process that waits for a builder watches its progress and
 //! does the work itself when there is none ([`claims`]).
+//!
+//! **A cache in a container's image** can be read, but its directories cannot be moved ([`image`]).
 //!
 //! **After a power loss** a directory that was renamed may hold files whose bytes were never written. The boot id tells
 //! ([`boot_id`]): a layer that was written under another boot is verified by content once before it is used, so that no
@@ -29,6 +33,7 @@ mod commit;
 mod content;
 mod environments;
 mod flock;
+mod image;
 mod layers;
 mod lease;
 mod own_directory;
@@ -43,6 +48,7 @@ pub use commit::Committed;
 pub use content::{content_of, file_digest};
 pub use environments::{Description, Environment, Lookup, RECORDS, read_description, read_manifest};
 pub(crate) use environments::{lease_tree, write_records};
+pub use image::Verdict;
 pub use layers::{LayerState, StagedLayer, seal_directories, size_of};
 pub use lease::Lease;
 pub use own_directory::{Cache, PlaceError, free_at};

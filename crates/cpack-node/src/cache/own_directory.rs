@@ -18,6 +18,7 @@ pub(super) const ENVIRONMENTS: &str = "environments";
 pub(super) const PRIVATE: &str = "private";
 pub(super) const STAGING: &str = "staging";
 pub(super) const LOCKS: &str = "locks";
+pub(super) const USER: &str = "user";
 
 /// A directory `cpack-<uid>` that was checked to be this user's own.
 #[derive(Debug)]
@@ -89,6 +90,17 @@ impl Cache {
         self.root.join(name)
     }
 
+    /// The directory for the caches of programs, made if it is missing.
+    pub fn user_directory(&self) -> io::Result<PathBuf> {
+        let path = self.directory(USER);
+        match fs::DirBuilder::new().mode(0o700).create(&path) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+            // An existing one may be on a file system that is read-only by now.
+            Err(_) if self.is_read_only() => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+            _ => Ok(path),
+        }
+    }
+
     /// The entries of one of the cache's directories. A missing one counts as empty: [`Cache::create`] may be killed between
     /// two of them.
     pub(super) fn list(&self, name: &str) -> io::Result<Vec<fs::DirEntry>> {
@@ -107,7 +119,7 @@ pub fn free_at(path: &Path) -> u64 {
     stat.map_or(u64::MAX, |s| s.blocks_available().saturating_mul(s.fragment_size()))
 }
 
-fn directory_name() -> String {
+pub(super) fn directory_name() -> String {
     format!("cpack-{}", nix::unistd::geteuid())
 }
 
@@ -141,7 +153,11 @@ fn check_owner(directory: &OwnedFd, root: &Path) -> Result<(), PlaceError> {
         )));
     }
     if metadata.mode() & 0o077 != 0 {
-        fchmod(directory, Mode::S_IRWXU).map_err(|e| io(e.into()))?;
+        match fchmod(directory, Mode::S_IRWXU) {
+            // In a read-only image other users can read the files anyway.
+            Ok(()) | Err(Errno::EROFS) => {}
+            Err(errno) => return Err(io(errno.into())),
+        }
     }
     Ok(())
 }

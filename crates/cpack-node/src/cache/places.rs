@@ -4,6 +4,10 @@
 //! `/appcache/…`) and that the user's containers on the node share; its cleaner does not count foreign files, so the
 //! boot cleans up itself. Kubernetes gives `SPARK_LOCAL_DIRS`, which lives as long as the pod. `/dev/shm` is charged to
 //! the container's memory and never used by default.
+//!
+//! A scheduler's `TMPDIR` may name a directory of the node that is not in the container. Then the directories that Python's
+//! `tempfile` tries come after all others. A `TMPDIR` that exists but is full does not lead to them: environments would fill
+//! the system's disk instead.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
@@ -26,8 +30,8 @@ pub struct Places {
     pub xdg_cache_home: Option<PathBuf>,
     /// `HOME`.
     pub home: Option<PathBuf>,
-    /// `TMPDIR`.
-    pub tmpdir: Option<PathBuf>,
+    /// `TMPDIR`, `TEMP` and `TMP`, in the order in which Python reads them.
+    pub temporary: Vec<PathBuf>,
 }
 
 /// What kind of place it is.
@@ -41,7 +45,7 @@ pub enum Kind {
     Local,
     /// The user's own cache directory.
     Home,
-    /// `TMPDIR` or `/tmp`.
+    /// `TMPDIR`, or one of [`TEMPORARY`].
     Temporary,
     /// The working directory: the container's own, the last resort.
     Container,
@@ -75,7 +79,12 @@ pub struct Place {
     pub kind: Kind,
 }
 
-/// The places that the environment variables name, best first, each once. Nothing is looked at.
+/// Where Python's `tempfile` looks for a temporary directory that no variable names (`_candidate_tempdir_list`). The
+/// working directory is its last, as it is here.
+const TEMPORARY: [&str; 3] = ["/tmp", "/var/tmp", "/usr/tmp"];
+
+/// The places that the environment variables name, best first, each once. Touches no file except to see whether the named
+/// temporary directories exist.
 pub fn places(from: &Places, working_directory: Option<&Path>) -> Vec<Place> {
     let mut found: Vec<Place> = Vec::new();
     let mut add = |path: PathBuf, kind: Kind| {
@@ -83,8 +92,8 @@ pub fn places(from: &Places, working_directory: Option<&Path>) -> Vec<Place> {
             Some(directory) if kind == Kind::Chosen => directory.join(path),
             _ => path,
         };
-        let memory = kind != Kind::Chosen && path.starts_with("/dev");
-        if path.is_absolute() && !memory && !found.iter().any(|p| p.path == path) {
+        let usable = is_place(&path) || (kind == Kind::Chosen && path.is_absolute());
+        if usable && !found.iter().any(|p| p.path == path) {
             found.push(Place { path, kind });
         }
     };
@@ -92,15 +101,32 @@ pub fn places(from: &Places, working_directory: Option<&Path>) -> Vec<Place> {
     from.local_user_dirs.iter().for_each(|path| add(path.clone(), Kind::User));
     from.local_dirs.iter().filter_map(|path| above_appcache(path)).for_each(|path| add(path, Kind::User));
     from.spark_local_dirs.iter().for_each(|path| add(path.clone(), Kind::Local));
-    match (&from.xdg_cache_home, &from.home) {
+    // A start that sets XDG_CACHE_HOME sets it for programs, not for the starts inside it.
+    match (from.xdg_cache_home.as_ref().filter(|path| !is_given(path)), &from.home) {
         (Some(cache), _) => add(cache.clone(), Kind::Home),
         (None, Some(home)) => add(home.join(".cache"), Kind::Home),
         (None, None) => {}
     }
-    add(from.tmpdir.clone().unwrap_or_else(|| "/tmp".into()), Kind::Temporary);
+    let named = from.temporary.iter().find(|path| is_place(path) && path.is_dir());
+    // Without any variable /tmp is as good as one that is named.
+    let common = if from.temporary.is_empty() { Some(Path::new(TEMPORARY[0])) } else { None };
+    named.map(PathBuf::as_path).or(common).into_iter().for_each(|path| add(path.into(), Kind::Temporary));
     from.local_dirs.iter().for_each(|path| add(path.clone(), Kind::Local));
+    if named.is_none() {
+        TEMPORARY.iter().for_each(|path| add(path.into(), Kind::Temporary));
+    }
     working_directory.into_iter().for_each(|path| add(path.into(), Kind::Container));
     found
+}
+
+/// Whether a start set `XDG_CACHE_HOME` to this directory.
+fn is_given(path: &Path) -> bool {
+    path.ends_with(Path::new(&super::own_directory::directory_name()).join(super::own_directory::USER))
+}
+
+/// Whether a path that was not chosen can name a place: `/dev/shm` is memory, and relative paths change their meaning.
+fn is_place(path: &Path) -> bool {
+    path.is_absolute() && !path.starts_with("/dev")
 }
 
 /// `…/usercache/USER` of YARN's `…/usercache/USER/appcache/APPLICATION`.
@@ -196,7 +222,7 @@ mod tests {
             spark_local_dirs: vec!["/data/spark".into()],
             xdg_cache_home: None,
             home: Some("/home/u".into()),
-            tmpdir: None,
+            temporary: Vec::new(),
         };
         let found = places(&from, Some(Path::new("/container")));
         let paths: Vec<_> = found.iter().map(|p| p.path.to_str().expect("UTF-8")).collect();
@@ -209,6 +235,8 @@ mod tests {
             "/tmp",
             "/d1/usercache/u/appcache/a",
             "/d2/usercache/u/appcache/a",
+            "/var/tmp",
+            "/usr/tmp",
             "/container",
         ];
         assert_eq!(paths, expected);
@@ -216,14 +244,36 @@ mod tests {
     }
 
     #[test]
+    fn places_fall_back_to_the_list_of_python_where_tmpdir_is_stale() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let real = directory.path().to_owned();
+        let fallback: Vec<PathBuf> = TEMPORARY.iter().map(PathBuf::from).collect();
+        let stale = real.join("absent");
+        for (named, expected) in [
+            (vec![real.clone()], vec![real.clone()]),
+            (vec![stale.clone()], fallback.clone()),
+            (vec![stale.clone(), real.clone()], vec![real.clone()]),
+            (vec!["relative".into()], fallback.clone()),
+            (vec!["/dev/shm".into()], fallback.clone()),
+            (Vec::new(), fallback),
+        ] {
+            let from = Places { temporary: named.clone(), home: Some("/".into()), ..Places::default() };
+            let found: Vec<PathBuf> = places(&from, Some(Path::new("/c"))).into_iter().map(|p| p.path).collect();
+            let expected = [vec!["/.cache".into()], expected, vec!["/c".into()]].concat();
+            assert_eq!(found, expected, "{named:?}");
+        }
+    }
+
+    #[test]
     fn memory_and_relative_paths_are_left_out() {
         let from = Places {
-            tmpdir: Some("/dev/shm/x".into()),
+            temporary: vec!["/dev/shm/x".into()],
             home: Some("home".into()),
             spark_local_dirs: vec!["here".into()],
             ..Places::default()
         };
-        assert_eq!(places(&from, None), []);
+        let fallback: Vec<_> = places(&from, None).into_iter().map(|place| place.path).collect();
+        assert_eq!(fallback, TEMPORARY.map(PathBuf::from));
         let chosen = Places { cache_dir: Some("/dev/shm/x".into()), ..Places::default() };
         assert_eq!(places(&chosen, None)[0].path, Path::new("/dev/shm/x"));
     }

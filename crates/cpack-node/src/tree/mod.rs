@@ -4,12 +4,18 @@
 //! environments of a node. Symbolic links at package level would not do: the `nvidia-*` packages share one directory and
 //! find each other through `RUNPATH`.
 //!
+//! Files that programs copy from their packages are copied, not linked ([`copies`]), so that the program's copy has the
+//! mode of a file that may be edited.
+//!
 //! The tree is a real virtual environment (`pyvenv.cfg`, `bin/python` linked to the interpreter), so `sys.prefix`,
 //! `.pth` files, console scripts and `multiprocessing` work as in the one that was packed. Where a layer ships the
 //! interpreter the tree is a full prefix instead, which needs no `pyvenv.cfg`.
 
+mod compare;
+mod copies;
 mod link;
 
+use std::collections::HashSet;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -18,11 +24,12 @@ use std::path::{Path, PathBuf};
 use cpack_fault::point;
 use cpack_format::job::Job;
 
-use crate::cache::{Description, seal_directories};
+use crate::cache::Description;
 
+pub use compare::tree_fault;
 pub use link::LinkError;
 use link::link_layers;
-pub(crate) use link::{How, Linked};
+pub(crate) use link::{How, Linked, Merged};
 
 /// The interpreter of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,25 +102,34 @@ pub(crate) fn link_tree(
     how: How,
     threads: usize,
     progress: &(dyn Fn() + Sync),
-) -> Result<Linked, LinkError> {
-    let linked = link_layers(tree, layers, how, threads, &|path| is_own(python, path), progress)?;
+) -> Result<Merged, LinkError> {
+    let merged = link_layers(tree, layers, how, threads, &|path| is_own(python, path), progress)?;
     interpreter_files(tree, python).map_err(|source| LinkError::Write { path: tree.into(), source })?;
-    Ok(linked)
+    Ok(merged)
 }
 
-/// Takes the permission to write from the directories of a tree, unless its files are copies that may be written to. The
-/// top one stays writable, since it is still to be renamed.
-pub(crate) fn seal_tree(tree: &Path, how: How) -> io::Result<()> {
+/// Takes the permission to write from the directories of a tree except those that are `open`, unless its files are copies
+/// that may be written to. The top one stays writable, since it is still to be renamed.
+pub(crate) fn seal_tree(tree: &Path, how: How, open: &HashSet<PathBuf>) -> io::Result<()> {
     if how == How::Link {
-        for entry in fs::read_dir(tree)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                seal_directories(&entry.path())?;
-            }
-        }
+        seal_below(tree, Path::new(""), open)?;
     }
     fs::set_permissions(tree, Permissions::from_mode(0o755))?;
     point("tree.sealed")
+}
+
+/// Takes the permission to write from all directories below `directory` of a tree except those that are `open`.
+fn seal_below(tree: &Path, directory: &Path, open: &HashSet<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(tree.join(directory))? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            let below = directory.join(entry.file_name());
+            seal_below(tree, &below, open)?;
+            let mode = if open.contains(&below) { 0o755 } else { 0o555 };
+            fs::set_permissions(entry.path(), Permissions::from_mode(mode))?;
+        }
+    }
+    Ok(())
 }
 
 /// `bin/python` and its names, `pyvenv.cfg` and `lib64`.
@@ -174,8 +190,8 @@ mod tests {
 
     fn build(tree: &Path, layers: &[PathBuf], python: &Python) -> Result<Linked, LinkError> {
         fs::create_dir(tree).expect("creates");
-        let linked = link_tree(tree, layers, python, How::Link, 2, &|| {})?;
-        seal_tree(tree, How::Link).expect("seals");
+        let Merged { linked, open } = link_tree(tree, layers, python, How::Link, 2, &|| {})?;
+        seal_tree(tree, How::Link, &open).expect("seals");
         Ok(linked)
     }
 

@@ -30,7 +30,8 @@ pub(super) struct Answer {
     pub(super) code: String,
     /// The message of the server, or of the client.
     pub(super) message: String,
-    /// Whether a web page came back.
+    /// Whether a web page came back. An answer without a body counts as none: moto, and proxies that drop bodies, call every
+    /// answer `text/html`, and only its status tells what happened.
     pub(super) html: bool,
     /// The bucket's region, where the server names it.
     pub(super) region: Option<String>,
@@ -81,7 +82,7 @@ impl Answer {
             status: response.map(|r| r.status().as_u16()),
             code: error.code().unwrap_or_default().to_owned(),
             message,
-            html: header("content-type").is_some_and(|t| t.starts_with("text/html")),
+            html: header("content-type").is_some_and(|t| t.starts_with("text/html")) && response.is_some_and(has_body),
             region: header("x-amz-bucket-region").map(str::to_owned),
             skew: skew.unwrap_or_default(),
             transport: if response.is_some() { Transport::Unknown } else { transport(error, &chain.join(": ")) },
@@ -192,6 +193,13 @@ impl Answer {
     }
 }
 
+/// Whether a body came, or, after HEAD, was announced.
+fn has_body(response: &HttpResponse) -> bool {
+    let announced = response.headers().get("content-length").and_then(|length| length.trim().parse::<u64>().ok());
+    // A body that is not in memory has bytes that were not read.
+    announced.is_some_and(|length| length > 0) || response.body().bytes().is_none_or(|body| !body.is_empty())
+}
+
 /// The messages of an error and all its causes, outermost first.
 fn chain(error: &(dyn Error + 'static)) -> Vec<String> {
     std::iter::successors(Some(error), |&error| error.source()).map(ToString::to_string).collect()
@@ -257,6 +265,31 @@ mod tests {
             assert_eq!(verdict.kind, kind, "{answer:?}");
             assert!(verdict.reason.contains(needle), "{verdict:?}");
             assert!(!verdict.reason.contains('\n') && !verdict.unreachable);
+        }
+    }
+
+    /// As moto 5.2.5 answers HEAD of a key that is missing, and a page whose HEAD tells its length.
+    #[test]
+    fn an_answer_called_html_without_a_body_is_judged_by_its_status() {
+        use StoreErrorKind as Kind;
+        for (status, body, length, kind) in [
+            (404, "", Some("0"), Kind::NotFound),
+            (404, "", None, Kind::NotFound),
+            (404, "", Some("1234"), Kind::Misconfigured),
+            (404, "<html>", Some("6"), Kind::Misconfigured),
+            (403, "", Some("0"), Kind::Denied),
+            (403, "<html>", None, Kind::Misconfigured),
+            (412, "", Some("0"), Kind::Transient),
+            (503, "", Some("0"), Kind::Transient),
+            (503, "<html>", Some("6"), Kind::Transient),
+        ] {
+            let mut response = HttpResponse::new(status.try_into().expect("a status"), body.into());
+            response.headers_mut().insert("content-type", "text/html; charset=utf-8");
+            length.into_iter().for_each(|length| drop(response.headers_mut().insert("content-length", length)));
+            let source = aws_sdk_s3::error::ErrorMetadata::builder().build();
+            let error: SdkError<_, HttpResponse> =
+                SdkError::service_error(aws_sdk_s3::operation::head_object::HeadObjectError::generic(source), response);
+            assert_eq!(Answer::of(&error, SystemTime::now()).verdict().kind, kind, "{status} {body:?} {length:?}");
         }
     }
 

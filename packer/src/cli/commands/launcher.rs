@@ -6,7 +6,7 @@ use crate::cli::arguments::Launcher;
 use crate::cli::context::{Context, absolute};
 use crate::cli::error::CommandError;
 use crate::cli::output::bytes;
-use crate::launcher;
+use crate::launcher::{self, Access};
 
 /// What `launcher --json` prints.
 #[derive(Debug, Serialize)]
@@ -28,10 +28,20 @@ pub(in crate::cli) fn launcher(context: &Context, arguments: &Launcher) -> Resul
     let (context, job) = of_pex.as_ref().map_or((context, &arguments.job), |(context, job)| (context, job));
     let prepared = context.prepare(job)?;
     let bytes_of = prepared.launcher.whole();
-    let changed = launcher::write(&output, &bytes_of)?;
+    let access = prepared.launcher.access();
+    let changed = launcher::write(&output, &bytes_of, access)?;
     let size = bytes_of.len() as u64;
     let done = if changed { "wrote" } else { "unchanged:" };
     context.voice.say(format!("{done} {} ({})", output.display(), bytes(size)));
+    if changed && access == Access::Owner {
+        let names: Vec<&str> = prepared.launcher.job.environ.keys().map(String::as_str).collect();
+        context.voice.say(format!(
+            "only its owner may start it, since it carries the value of {}: pass --env NAME without a value for executors \
+             to supply it, or open it with chmod a+rx {}",
+            names.join(", "),
+            output.display()
+        ));
+    }
     let report = Report {
         path: output.display().to_string(),
         size,

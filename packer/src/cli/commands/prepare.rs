@@ -94,7 +94,7 @@ impl Context {
         // The directory's name is the digest of the file, so the file never changes while a job reads it.
         let directory = self.cache.root().join("launchers").join(Digest::of(&bytes).to_hex());
         let local = directory.join(NAME);
-        launcher::write(&local, &bytes)?;
+        launcher::write(&local, &bytes, prepared.launcher.access())?;
         let store_uri = &prepared.launcher.job.store;
         let remote = if store_uri.parse::<StoreUri>()?.scheme == Scheme::File || prepared.forwarded {
             None

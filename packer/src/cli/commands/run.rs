@@ -31,7 +31,8 @@ pub(in crate::cli) fn run(context: &Context, arguments: &Run) -> Result<u8, Comm
     let directory = tempfile::tempdir().map_err(CommandError::io("write", std::env::temp_dir()))?;
     let path = directory.path().join("env-python");
     let metrics = directory.path().join("metrics.json");
-    launcher::write(&path, &Launcher::new(boot, submission.job, &submission.manifest).whole())?;
+    let made = Launcher::new(boot, submission.job, &submission.manifest);
+    launcher::write(&path, &made.whole(), made.access())?;
     let booting = start.elapsed();
     let mut command = Command::new(&path);
     command.args(&arguments.arguments).env("CPACK_METRICS", &metrics);
