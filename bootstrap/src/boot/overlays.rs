@@ -1,6 +1,6 @@
 //! What a job adds to an environment: overlays and payloads. Python uses them from their layers' directories.
 
-use cpack_format::job::Entry;
+use cpack_format::job::Program;
 use cpack_format::manifest::{Layer, LayerKind};
 use cpack_node::building::{BuildError, ensure_layers, in_order};
 use cpack_node::cache::{Cache, Environment};
@@ -53,7 +53,7 @@ impl Boot<'_> {
             ready.leases.push(lease);
             let files = ready.cache.layer_files(&layer.content);
             match &self.job().entry {
-                Entry::Payload(content) if *content == layer.content => ready.payload = Some(files),
+                Program::Payload(content) if *content == layer.content => ready.payload = Some(files),
                 _ if layer.kind == LayerKind::Payload => {}
                 _ => ready.overlays.push(files),
             }
