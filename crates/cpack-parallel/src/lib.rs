@@ -34,7 +34,7 @@ pub fn try_map_with<I: Sync, T: Send, E: Send, S>(
     work: impl Fn(&mut S, &I) -> Result<T, E> + Sync,
 ) -> Result<Vec<T>, E> {
     let shared = Shared { items, next: AtomicUsize::new(0), error: Mutex::new(None) };
-    let run = || shared.run(start(), &work);
+    let run = || shared.run(&start, &work);
     let done = thread::scope(|scope| {
         let others = 1..threads.min(items.len());
         let others: Vec<_> = others.map_while(|_| Builder::new().spawn_scoped(scope, run).ok()).collect();
@@ -96,9 +96,9 @@ struct Shared<'a, I, E> {
 
 impl<I, E> Shared<'_, I, E> {
     /// Takes items until there are none. Returns each result with the index of its item.
-    fn run<T, S>(&self, mut state: S, work: impl Fn(&mut S, &I) -> Result<T, E>) -> Vec<(usize, T)> {
+    fn run<T, S>(&self, start: impl Fn() -> S, work: impl Fn(&mut S, &I) -> Result<T, E>) -> Vec<(usize, T)> {
         let stop = StopOnUnwind(self);
-        let mut done = Vec::new();
+        let (mut state, mut done) = (start(), Vec::new());
         loop {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(item) = self.items.get(index) else { break };
