@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use cpack_format::Digest;
-use cpack_format::job::{Entry, FORMAT, Interpreter, Job};
+use cpack_format::job::{FORMAT, Interpreter, Job, Program};
 use cpack_format::manifest::{MAX_JSON, Manifest};
 use cpack_store::{FileStore, Key, Put, Source, Store as _, StoreOptions, StoreUri, cluster_properties, open};
 use cpack_test::hadoop::Hdfs;
@@ -94,7 +94,7 @@ fn publish(packed: &Packed, python: u8, uri: &StoreUri, options: &StoreOptions) 
         store: uri.to_string(),
         interpreter: Interpreter { path: String::new(), version, soabi, shipped: false },
         overlays: Vec::new(),
-        entry: Entry::Interpreter,
+        entry: Program::Interpreter,
         environ: BTreeMap::new(),
         pass: Vec::new(),
         cluster: cluster_properties(uri, options).expect("properties"),

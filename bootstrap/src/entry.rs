@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use cpack_format::job::{Entry, PAYLOAD_NAME};
+use cpack_format::job::{PAYLOAD_NAME, Program};
 
 /// Runs a payload. Its digest was verified when it was extracted. cloudpickle reads what plain pickle reads, so it is used
 /// if the environment has it.
@@ -40,7 +40,7 @@ pub(crate) enum EntryError {
 /// `argv[0]` is the environment's `bin/python`, from which CPython derives `sys.prefix`. `payload` is the directory of
 /// the job's payload.
 pub(crate) fn command_line(
-    entry: &Entry,
+    entry: &Program,
     prefix: &Path,
     payload: Option<&Path>,
     given: &[OsString],
@@ -51,9 +51,9 @@ pub(crate) fn command_line(
         CommandLine { program: python.clone(), arguments: own.chain(given.iter().cloned()).collect() }
     };
     match entry {
-        Entry::Interpreter => Ok(run(&[])),
-        Entry::Module(module) => Ok(run(&[OsStr::new("-m"), OsStr::new(module)])),
-        Entry::Script(name) => {
+        Program::Interpreter => Ok(run(&[])),
+        Program::Module(module) => Ok(run(&[OsStr::new("-m"), OsStr::new(module)])),
+        Program::Script(name) => {
             let script = prefix.join("bin").join(name);
             if name.is_empty() || name.contains('/') || name.contains('\0') || !script.is_file() {
                 return Err(EntryError::Script(name.clone()));
@@ -64,7 +64,7 @@ pub(crate) fn command_line(
             let arguments = std::iter::once(script.clone().into_os_string()).chain(given.iter().cloned()).collect();
             Ok(CommandLine { program: script, arguments })
         }
-        Entry::Payload(_) => {
+        Program::Payload(_) => {
             let file = payload.ok_or(EntryError::Payload)?.join(PAYLOAD_NAME);
             Ok(run(&[OsStr::new("-c"), OsStr::new(PAYLOAD_LOADER), file.as_os_str()]))
         }
@@ -83,7 +83,7 @@ mod tests {
     use cpack_format::Digest;
     use std::fs;
 
-    fn line(entry: &Entry, prefix: &Path, payload: Option<&Path>) -> Result<Vec<String>, EntryError> {
+    fn line(entry: &Program, prefix: &Path, payload: Option<&Path>) -> Result<Vec<String>, EntryError> {
         let given = ["-x".into(), "y".into()];
         let line = command_line(entry, prefix, payload, &given)?;
         assert_eq!(line.program.as_os_str(), line.arguments[0]);
@@ -99,19 +99,19 @@ mod tests {
         fs::write(prefix.join("bin/native"), b"\x7fELF....").expect("writes");
         let python = prefix.join("bin/python").display().to_string();
         let bin = |name: &str| prefix.join("bin").join(name).display().to_string();
-        let payload = Entry::Payload(Digest::of(b""));
+        let payload = Program::Payload(Digest::of(b""));
         for (entry, expected) in [
-            (Entry::Interpreter, vec![python.as_str(), "-x", "y"]),
-            (Entry::Module("m".into()), vec![&python, "-m", "m", "-x", "y"]),
-            (Entry::Script("tool".into()), vec![&python, &bin("tool"), "-x", "y"]),
-            (Entry::Script("native".into()), vec![&bin("native"), "-x", "y"]),
+            (Program::Interpreter, vec![python.as_str(), "-x", "y"]),
+            (Program::Module("m".into()), vec![&python, "-m", "m", "-x", "y"]),
+            (Program::Script("tool".into()), vec![&python, &bin("tool"), "-x", "y"]),
+            (Program::Script("native".into()), vec![&bin("native"), "-x", "y"]),
             (payload.clone(), vec![&python, "-c", PAYLOAD_LOADER, "/p/payload.pkl", "-x", "y"]),
         ] {
             assert_eq!(line(&entry, prefix, Some(Path::new("/p"))).expect("runs"), expected);
         }
         for (entry, error) in [
-            (Entry::Script("../tool".into()), EntryError::Script("../tool".into())),
-            (Entry::Script("none".into()), EntryError::Script("none".into())),
+            (Program::Script("../tool".into()), EntryError::Script("../tool".into())),
+            (Program::Script("none".into()), EntryError::Script("none".into())),
             (payload, EntryError::Payload),
         ] {
             assert_eq!(line(&entry, prefix, None), Err(error));

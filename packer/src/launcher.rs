@@ -310,7 +310,7 @@ mod tests {
         fs::write(&path, made.whole()).expect("writes");
         let opened = Launcher::read(&path, None).expect("opens");
         assert_eq!((&opened.job, opened.boot()), (&made.job, made.boot()));
-        let other = Launcher { job: Job { entry: job::Entry::Module("m".into()), ..opened.job.clone() }, ..opened };
+        let other = Launcher { job: Job { entry: job::Program::Module("m".into()), ..opened.job.clone() }, ..opened };
         fs::write(&path, other.whole()).expect("writes");
         assert_eq!(Launcher::read(&path, None).expect("opens").job, other.job);
         fs::write(&path, "#!/bin/sh").expect("writes");

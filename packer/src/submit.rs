@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use cpack_discover::Environment;
 use cpack_format::Digest;
-use cpack_format::job::{self, Entry, Interpreter, Job};
+use cpack_format::job::{self, Interpreter, Job, Program};
 use cpack_format::manifest::{LayerKind, Manifest};
 use cpack_layer::PackError;
 use cpack_layer::content::compile::Compilers;
@@ -185,10 +185,10 @@ fn make_job(
 ) -> Job {
     let payload = overlays.iter().find(|o| o.layer.kind == LayerKind::Payload);
     let entry = match &request.entry {
-        EntryRequest::Module(module) => Entry::Module(module.clone()),
-        EntryRequest::Script(script) => Entry::Script(script.clone()),
-        EntryRequest::Payload(_) => payload.map_or(Entry::Interpreter, |o| Entry::Payload(o.layer.content)),
-        EntryRequest::Interpreter => Entry::Interpreter,
+        EntryRequest::Module(module) => Program::Module(module.clone()),
+        EntryRequest::Script(script) => Program::Script(script.clone()),
+        EntryRequest::Payload(_) => payload.map_or(Program::Interpreter, |o| Program::Payload(o.layer.content)),
+        EntryRequest::Interpreter => Program::Interpreter,
     };
     let python = &environment.python;
     let path = if options.with_python { String::new() } else { python.base_executable.to_string_lossy().into_owned() };

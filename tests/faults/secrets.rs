@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use cpack_format::job::{Entry, Job, PAYLOAD_NAME};
+use cpack_format::job::{Job, PAYLOAD_NAME, Program};
 use cpack_format::manifest::LayerKind;
 use cpack_store::Key;
 use cpack_test::archives::Node;
@@ -191,7 +191,7 @@ fn a_payload_runs_only_if_it_is_the_one_that_the_job_names() {
     let start = |change: &dyn Fn(&mut Job)| {
         let mut job = world.job.clone();
         job.overlays = vec![wanted.clone()];
-        job.entry = Entry::Payload(wanted.content);
+        job.entry = Program::Payload(wanted.content);
         change(&mut job);
         let launcher = world.write_launcher("payload-python", &job);
         world.command_of(&launcher, &[]).output().expect("starts")
@@ -247,8 +247,8 @@ fn no_job_makes_the_boot_write_outside_its_cache() {
             job.interpreter.shipped = true;
             job.interpreter.version = format!("3.{up}.1");
         }),
-        ("script", &|job| job.entry = Entry::Script(up.into())),
-        ("module", &|job| job.entry = Entry::Module(up.into())),
+        ("script", &|job| job.entry = Program::Script(up.into())),
+        ("module", &|job| job.entry = Program::Module(up.into())),
         ("cluster", &|job| job.cluster = BTreeMap::from([("hadoop.tmp.dir".into(), evil.display().to_string())])),
     ];
     let before: Vec<_> = entries(&world.path("")).iter().map(|path| path.display().to_string()).collect();

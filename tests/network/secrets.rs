@@ -145,7 +145,7 @@ fn a_client_of_hdfs_tells_nothing_of_its_tokens() {
             shipped: false,
         },
         overlays: Vec::new(),
-        entry: job::Entry::default(),
+        entry: job::Program::default(),
         environ: Default::default(),
         pass: Vec::new(),
         cluster: [("hadoop.security.authentication".to_owned(), "kerberos".to_owned())].into(),

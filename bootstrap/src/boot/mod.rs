@@ -8,7 +8,7 @@ mod overlays;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use cpack_format::job::{self, Entry, Job};
+use cpack_format::job::{self, Job, Program};
 use cpack_node::building::{Means, TreeInputs};
 use cpack_node::cache::{Cache, Environment, Lease};
 use cpack_node::node::Node;
@@ -96,7 +96,7 @@ impl<'a> Boot<'a> {
 
     /// The program that runs in a ready environment.
     pub(crate) fn exec(&self, ready: &Ready) -> Result<Exec, BootError> {
-        let entry = if self.settings.interpreter { &Entry::Interpreter } else { &self.job().entry };
+        let entry = if self.settings.interpreter { &Program::Interpreter } else { &self.job().entry };
         let line = command_line(entry, &ready.prefix, ready.payload.as_deref(), self.arguments)?;
         let mut environ: std::collections::BTreeMap<OsString, OsString> = std::env::vars_os().collect();
         // Python would take its standard library from there.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cpack_format::job::Entry;
+use cpack_format::job::Program;
 use cpack_format::manifest::{Layer, LayerKind};
 use cpack_node::building::{BuildError, Means, ensure_layers, in_order};
 use cpack_node::cache::{Cache, Environment, Lease};
@@ -85,7 +85,7 @@ impl Boot<'_> {
             };
             ready.leases.push(lease);
             match &self.job().entry {
-                Entry::Payload(content) if *content == layer.content => ready.payload = Some(files),
+                Program::Payload(content) if *content == layer.content => ready.payload = Some(files),
                 _ if layer.kind == LayerKind::Payload => {}
                 _ => ready.overlays.push(files),
             }

@@ -1,7 +1,7 @@
 //! `info`: the job, its environment, and its layers.
 
 use cpack_format::human::bytes;
-use cpack_format::job::{Entry, Job};
+use cpack_format::job::{Job, Program};
 use cpack_format::manifest::{Layer, Manifest};
 use serde_json::json;
 
@@ -77,11 +77,11 @@ fn python(job: &Job, manifest: &Manifest) -> String {
     format!("{} ({}), {from}", manifest.python.version, manifest.python.soabi)
 }
 
-fn entry(entry: &Entry) -> String {
+fn entry(entry: &Program) -> String {
     match entry {
-        Entry::Interpreter => "python".into(),
-        Entry::Module(module) => format!("python -m {module}"),
-        Entry::Script(script) => script.clone(),
-        Entry::Payload(content) => format!("payload {content}"),
+        Program::Interpreter => "python".into(),
+        Program::Module(module) => format!("python -m {module}"),
+        Program::Script(script) => script.clone(),
+        Program::Payload(content) => format!("payload {content}"),
     }
 }

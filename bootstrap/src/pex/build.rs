@@ -8,7 +8,6 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cpack_format::job::{self, Interpreter, Job};
@@ -17,6 +16,7 @@ use cpack_node::building::{BuildError, Means, TreeInputs, Waited, ensure_tree, w
 use cpack_node::cache::{Cache, Environment, Lookup};
 use cpack_node::timing::{Phase, Timing};
 use cpack_node::tree::Python;
+use cpack_parallel::with_beat;
 use cpack_pex::Pex;
 use cpack_pex::file::Metadata;
 use cpack_store::FileStore;
@@ -48,7 +48,7 @@ pub(super) fn job(setup: &Setup) -> FoundJob {
         store: format!("file:{}", pex.path.display()),
         interpreter: Interpreter { path: String::new(), version: String::new(), soabi: String::new(), shipped: false },
         overlays: Vec::new(),
-        entry: job::Entry::Interpreter,
+        entry: job::Program::Interpreter,
         environ: BTreeMap::new(),
         pass: Vec::new(),
         cluster: Default::default(),
@@ -129,20 +129,8 @@ fn build_in(
     if let Lookup::Ready(environment) = cache.find_environment(&key) {
         return Ok(Ok((ready(cache, key, environment), false)));
     }
-    let (done, work) = (AtomicBool::new(false), Work { setup, source: &source, chosen: &chosen, cache: &cache });
-    let layers = std::thread::scope(|scope| {
-        let beating = scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                claimed.progress();
-                std::thread::park_timeout(BEAT);
-            }
-        });
-        let layers = work.layers(&staging, means);
-        done.store(true, Ordering::Relaxed);
-        beating.thread().unpark();
-        layers
-    });
-    let layers = match layers? {
+    let work = Work { setup, source: &source, chosen: &chosen, cache: &cache };
+    let layers = match with_beat(BEAT, || claimed.progress(), || work.layers(&staging, means))? {
         Ok(layers) => layers,
         Err(reason) => return Ok(Err(reason)),
     };

@@ -15,7 +15,7 @@ use cpack_format::zip::Entry;
 use cpack_node::building::{BuildError, Means};
 use cpack_node::cache::{Cache, Staging, content_of, seal_directories, size_of};
 use cpack_pex::PexError;
-use cpack_pex::file::{Archive, Files, Metadata, Root};
+use cpack_pex::file::{Files, Metadata, Root, ZipFile};
 use cpack_pex::finish::finish;
 use cpack_pex::places::{self as placing, Part, Places, console_scripts};
 
@@ -86,7 +86,7 @@ impl Work<'_> {
         // Layers are spread over the disk in the same way.
         let _ = File::open(&all).and_then(cpack_node::sys::spread_subdirectories);
         for (files, places) in self.source.files.iter().zip(&places) {
-            for archive in &files.archives {
+            for archive in &files.zips {
                 unzip(archive, &all, means, &|name| {
                     let (part, path) = places.get(&*[archive.prefix.as_slice(), name].concat())?;
                     Some([format!("{part}/").as_bytes(), path.as_bytes()].concat())
@@ -195,7 +195,7 @@ fn two_versions(parts: &[Part]) -> Option<String> {
 
 /// Extracts the entries of a zip for which `select` returns a path.
 fn unzip(
-    archive: &Archive,
+    archive: &ZipFile,
     into: &Path,
     means: &Means<'_>,
     select: &dyn Fn(&[u8]) -> Option<Vec<u8>>,

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::Stdio;
 
-use cpack_format::job::Entry;
+use cpack_format::job::Program;
 use cpack_format::manifest::LayerKind;
 use cpack_test::archives::Node;
 use cpack_test::small_world::{World, assert_fails, entries, file, nodes, python, succeed, write_executable};
@@ -59,7 +59,7 @@ fn signals_are_handed_on_as_they_were() {
     // Python ignores SIGPIPE by itself, so another program shows what is handed on.
     let cat = std::fs::read("/bin/cat").expect("reads");
     let packages = [("cat", nodes(&[("bin/native", Node::Executable(cat))]))];
-    let world = World::with(crate::boot(), &packages, |job| job.entry = Entry::Script("native".into()));
+    let world = World::with(crate::boot(), &packages, |job| job.entry = Program::Script("native".into()));
     let signals = |command: &mut std::process::Command| -> Vec<String> {
         let status = succeed(command);
         status.lines().filter(|line| line.starts_with("Sig") && !line.starts_with("SigQ")).map(str::to_owned).collect()
@@ -88,7 +88,7 @@ fn closed_descriptors_stay_closed() {
 #[test]
 fn each_kind_of_entry_runs() {
     let script = World::with(crate::boot(), &cpack_test::small_world::standard_packages(), |job| {
-        job.entry = Entry::Script("alpha-tool".into())
+        job.entry = Program::Script("alpha-tool".into())
     });
     assert_eq!(script.run(&["a", "-b"]), "tool ['a', '-b']\n");
     let interpreter = succeed(script.command(&["-c", "print(1)"]).env("CPACK_INTERPRETER", "1"));
@@ -99,11 +99,11 @@ fn each_kind_of_entry_runs() {
     let module = World::with(
         crate::boot(),
         &[("run", nodes(&[("site/run/__main__.py", file("import sys; print(sys.argv[1:])"))]))],
-        |job| job.entry = Entry::Module("run".into()),
+        |job| job.entry = Program::Module("run".into()),
     );
     assert_eq!(module.run(&["-z"]), "['-z']\n");
     let missing = World::with(crate::boot(), &cpack_test::small_world::standard_packages(), |job| {
-        job.entry = Entry::Script("none".into())
+        job.entry = Program::Script("none".into())
     });
     assert_fails(&missing.command(&[]).output().expect("starts"), 83, "no script \"none\"");
 }
@@ -139,7 +139,7 @@ fn a_payload_runs_inside_the_environment() {
     let bytes = std::fs::read(world.path("work/p")).expect("reads");
     let payload = world.put(LayerKind::Payload, "payload", &nodes(&[("payload.pkl", Node::File(bytes))]));
     let mut job = world.job.clone();
-    job.entry = Entry::Payload(payload.content);
+    job.entry = Program::Payload(payload.content);
     job.overlays = vec![payload];
     let launcher = world.write_launcher("payload", &job);
     assert_eq!(succeed(&mut world.command_of(&launcher, &[])), "alpha\n");

@@ -44,7 +44,7 @@ pub struct Job {
     pub overlays: Vec<Layer>,
     /// What runs in the environment.
     #[serde(default)]
-    pub entry: Entry,
+    pub entry: Program,
     /// Variables with values that the submitter wrote out.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environ: BTreeMap<String, String>,
@@ -73,7 +73,7 @@ pub struct Interpreter {
 /// What runs in the environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "kind", content = "value")]
-pub enum Entry {
+pub enum Program {
     /// Python itself, with the arguments of the start.
     #[default]
     Interpreter,
@@ -125,7 +125,7 @@ mod tests {
                 shipped: false,
             },
             overlays: Vec::new(),
-            entry: Entry::Module("m".into()),
+            entry: Program::Module("m".into()),
             environ: BTreeMap::from([("A".into(), "1".into())]),
             pass: vec!["B".into()],
             cluster: BTreeMap::new(),

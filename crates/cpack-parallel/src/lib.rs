@@ -1,6 +1,7 @@
-//! Maps a list on several threads of its own, without a pool that outlives the call.
+//! Work on several threads that end with the call, without a pool that outlives it.
 //!
-//! [`try_map`] and [`try_map_with`] keep one contract:
+//! [`with_beat`] calls one function again and again while another works. [`try_map`] and [`try_map_with`] map a list, and
+//! keep one contract:
 //!
 //! - The calling thread works, too, so `threads = 1` starts no thread. If the system refuses a thread, the threads that
 //!   there are do all the work.
@@ -11,9 +12,10 @@
 //!   were: nothing is reported as done because a worker died.
 
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::thread::{self, Builder};
+use std::thread::{self, Builder, Thread};
+use std::time::Duration;
 
 /// Calls `work` for each of `items` on at most `threads` threads.
 pub fn try_map<I: Sync, T: Send, E: Send>(
@@ -32,7 +34,7 @@ pub fn try_map_with<I: Sync, T: Send, E: Send, S>(
     work: impl Fn(&mut S, &I) -> Result<T, E> + Sync,
 ) -> Result<Vec<T>, E> {
     let shared = Shared { items, next: AtomicUsize::new(0), error: Mutex::new(None) };
-    let run = || shared.run(start(), &work);
+    let run = || shared.run(&start, &work);
     let done = thread::scope(|scope| {
         let others = 1..threads.min(items.len());
         let others: Vec<_> = others.map_while(|_| Builder::new().spawn_scoped(scope, run).ok()).collect();
@@ -55,6 +57,35 @@ pub fn try_map_with<I: Sync, T: Send, E: Send, S>(
     Ok(in_order.into_iter().flatten().collect())
 }
 
+/// Calls `beat` on another thread, at once and after each `pause`, until `work` ends, by a panic or otherwise. If the system
+/// refuses a thread, there is no beat.
+pub fn with_beat<T>(pause: Duration, beat: impl Fn() + Sync, work: impl FnOnce() -> T) -> T {
+    let done = AtomicBool::new(false);
+    let beating = || {
+        while !done.load(Ordering::Relaxed) {
+            beat();
+            thread::park_timeout(pause);
+        }
+    };
+    thread::scope(|scope| {
+        let other = Builder::new().spawn_scoped(scope, beating).ok();
+        let _end = EndBeat(&done, other.as_ref().map(|other| other.thread()));
+        work()
+    })
+}
+
+/// Ends the beat when `work` returns or unwinds.
+struct EndBeat<'a>(&'a AtomicBool, Option<&'a Thread>);
+
+impl Drop for EndBeat<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.1 {
+            thread.unpark();
+        }
+    }
+}
+
 /// What the threads of one call share.
 struct Shared<'a, I, E> {
     items: &'a [I],
@@ -65,9 +96,9 @@ struct Shared<'a, I, E> {
 
 impl<I, E> Shared<'_, I, E> {
     /// Takes items until there are none. Returns each result with the index of its item.
-    fn run<T, S>(&self, mut state: S, work: impl Fn(&mut S, &I) -> Result<T, E>) -> Vec<(usize, T)> {
+    fn run<T, S>(&self, start: impl Fn() -> S, work: impl Fn(&mut S, &I) -> Result<T, E>) -> Vec<(usize, T)> {
         let stop = StopOnUnwind(self);
-        let mut done = Vec::new();
+        let (mut state, mut done) = (start(), Vec::new());
         loop {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(item) = self.items.get(index) else { break };
@@ -147,6 +178,24 @@ mod tests {
     }
 
     #[test]
+    fn with_beat_ends_with_its_work_even_if_that_panics() {
+        let beats = AtomicUsize::new(0);
+        let beat = || {
+            beats.fetch_add(1, Ordering::Relaxed);
+        };
+        let wait_for = |count| {
+            while beats.load(Ordering::Relaxed) < count {
+                thread::yield_now();
+            }
+        };
+        with_beat(Duration::from_millis(1), beat, || wait_for(3));
+        let long = Duration::from_secs(3600);
+        let panic = catch_unwind(AssertUnwindSafe(|| with_beat(long, beat, || panic!("the work dies"))));
+        assert_eq!(panic.expect_err("panics").downcast_ref::<&str>(), Some(&"the work dies"));
+        assert_eq!(with_beat(long, beat, || 7), 7);
+    }
+
+    #[test]
     fn a_panic_of_any_thread_goes_on_to_the_caller_and_stops_the_rest() {
         let caller = thread::current().id();
         for in_caller in [false, true] {
@@ -157,7 +206,7 @@ mod tests {
                     together.wait();
                     assert!(in_caller != (thread::current().id() == caller), "item of the thread that dies");
                     // The other has begun to unwind, or will before this one is through the list.
-                    thread::sleep(std::time::Duration::from_millis(100));
+                    thread::sleep(Duration::from_millis(100));
                     return Err("an error is no excuse");
                 }
                 Ok(())

@@ -42,14 +42,14 @@ pub struct Pex {
 #[derive(Debug)]
 pub enum Root {
     /// A zip: a zipapp, or a directory that was zipped as a whole.
-    Zip(Archive),
+    Zip(ZipFile),
     /// A directory: packed or loose.
     Directory,
 }
 
 /// A zip, by its central directory.
 #[derive(Debug, Clone)]
-pub struct Archive {
+pub struct ZipFile {
     /// The file that holds it.
     pub path: PathBuf,
     /// The part of its files' names in the PEX that the zip lacks: empty, or `.deps/<wheel name>/`.
@@ -66,7 +66,7 @@ pub struct Archive {
 #[derive(Debug, Default)]
 pub struct Files {
     /// Files in zips.
-    pub archives: Vec<Archive>,
+    pub zips: Vec<ZipFile>,
     /// Plain files: name in the PEX, and path.
     pub plain: Vec<(Box<[u8]>, PathBuf)>,
 }
@@ -154,17 +154,17 @@ fn open_zip(given: &Path) -> Result<Pex, PexError> {
         let main = within.read_entry(&entries, "__main__.py")?.unwrap_or_default();
         minor = shebang_python(&main);
     }
-    let archive = Archive { path: path.clone(), prefix: Vec::new(), start: 0, size: stat.len(), entries };
+    let zip = ZipFile { path: path.clone(), prefix: Vec::new(), start: 0, size: stat.len(), entries };
     let identity = hasher.finalize().into();
-    Ok(Pex { path, shown: given.into(), root: Root::Zip(archive), info, identity, minor })
+    Ok(Pex { path, shown: given.into(), root: Root::Zip(zip), info, identity, minor })
 }
 
 impl Pex {
     /// Whether it must be unzipped before its distributions can be read: a directory of zips that was zipped as a whole, so
     /// that the zips in it are compressed once more.
     pub fn is_nested(&self) -> bool {
-        let Root::Zip(archive) = &self.root else { return false };
-        archive.entries.iter().any(|entry| entry.method != Method::Store && self.is_zip_of_wheel(entry))
+        let Root::Zip(zip) = &self.root else { return false };
+        zip.entries.iter().any(|entry| entry.method != Method::Store && self.is_zip_of_wheel(entry))
     }
 
     /// Whether the entry is a distribution as a whole, a zip by itself.
@@ -177,20 +177,20 @@ impl Pex {
         match (&self.root, unzipped) {
             (_, Some(directory)) => directory_files(directory, &self.info),
             (Root::Directory, None) => directory_files(&self.path, &self.info),
-            (Root::Zip(archive), None) => self.zip_files(archive),
+            (Root::Zip(zip), None) => self.zip_files(zip),
         }
     }
 
-    fn zip_files(&self, archive: &Archive) -> Result<Files, PexError> {
-        let mut files = Files { archives: vec![archive.clone()], plain: Vec::new() };
+    fn zip_files(&self, zip: &ZipFile) -> Result<Files, PexError> {
+        let mut files = Files { zips: vec![zip.clone()], plain: Vec::new() };
         let unreadable = |source| PexError::Read { path: self.path.clone(), source };
         let file = File::open(&self.path).map_err(unreadable)?;
-        for entry in archive.entries.iter().filter(|entry| self.is_zip_of_wheel(entry)) {
+        for entry in zip.entries.iter().filter(|entry| self.is_zip_of_wheel(entry)) {
             let within = Within { file: &file, path: &self.path, start: 0 };
             let start = within.data_offset(entry)?;
             let entries = read_zip(&file, &self.path, start, entry.size)?;
             let prefix = [&entry.name, &b"/"[..]].concat();
-            files.archives.push(Archive { path: self.path.clone(), prefix, start, size: entry.size, entries });
+            files.zips.push(ZipFile { path: self.path.clone(), prefix, start, size: entry.size, entries });
         }
         Ok(files)
     }
@@ -200,10 +200,8 @@ impl Pex {
         match &self.root {
             Root::Directory if self.path.join(BOOTSTRAP).is_file() => "packed",
             Root::Directory => "loose",
-            Root::Zip(archive) if archive.entries.iter().any(|entry| *entry.name == *BOOTSTRAP.as_bytes()) => {
-                "packed, zipped"
-            }
-            Root::Zip(archive) if archive.entries.iter().any(|entry| &*entry.name == b"PEX-LAYOUT") => "loose, zipped",
+            Root::Zip(zip) if zip.entries.iter().any(|entry| *entry.name == *BOOTSTRAP.as_bytes()) => "packed, zipped",
+            Root::Zip(zip) if zip.entries.iter().any(|entry| &*entry.name == b"PEX-LAYOUT") => "loose, zipped",
             Root::Zip(_) => "zipapp",
         }
     }
@@ -219,12 +217,12 @@ impl Pex {
         };
         // A zip within a zip counts as one file.
         let files = match &self.root {
-            Root::Zip(archive) => Files { archives: vec![archive.clone()], plain: Vec::new() },
+            Root::Zip(zip) => Files { zips: vec![zip.clone()], plain: Vec::new() },
             Root::Directory => self.files(None)?,
         };
-        for archive in &files.archives {
-            for entry in &archive.entries {
-                add(&[&archive.prefix[..], &entry.name].concat(), entry.size, entry.compressed_size);
+        for zip in &files.zips {
+            for entry in &zip.entries {
+                add(&[&zip.prefix[..], &entry.name].concat(), entry.size, entry.compressed_size);
             }
         }
         for (name, path) in &files.plain {
@@ -252,12 +250,11 @@ impl Files {
             let metadata = found.entry(wheel.to_owned()).or_default();
             if kind == b"METADATA" { metadata.metadata = bytes } else { metadata.entry_points = bytes }
         };
-        for archive in &self.archives {
-            let file =
-                File::open(&archive.path).map_err(|source| PexError::Read { path: archive.path.clone(), source })?;
-            let within = Within { file: &file, path: &archive.path, start: archive.start };
-            for entry in &archive.entries {
-                let name = [&archive.prefix[..], &entry.name].concat();
+        for zip in &self.zips {
+            let file = File::open(&zip.path).map_err(|source| PexError::Read { path: zip.path.clone(), source })?;
+            let within = Within { file: &file, path: &zip.path, start: zip.start };
+            for entry in &zip.entries {
+                let name = [&zip.prefix[..], &entry.name].concat();
                 let Some((wheel, path)) = pex.wheel_of(&name) else { continue };
                 if let Some(kind) = of_dist_info(path) {
                     add(wheel, kind, within.decoded_small(entry)?);
@@ -286,7 +283,7 @@ pub struct Sizes {
     pub packed: u64,
 }
 
-impl Archive {
+impl ZipFile {
     /// The bytes of an entry, verified.
     pub fn read(&self, entry: &Entry) -> Result<Vec<u8>, PexError> {
         let file = File::open(&self.path).map_err(|source| PexError::Read { path: self.path.clone(), source })?;
@@ -322,7 +319,7 @@ fn directory_files(root: &Path, info: &PexInfo) -> Result<Files, PexError> {
         if path.is_file() {
             let (file, entries) = read_whole_zip(&path)?;
             let size = file.metadata().map_err(unreadable)?.len();
-            files.archives.push(Archive { path, prefix: format!("{name}/").into_bytes(), start: 0, size, entries });
+            files.zips.push(ZipFile { path, prefix: format!("{name}/").into_bytes(), start: 0, size, entries });
         } else if path.is_dir() {
             walk(root, &path, &|_| true, &mut files.plain).map_err(unreadable)?;
         } else {

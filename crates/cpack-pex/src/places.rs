@@ -64,7 +64,7 @@ pub fn places(pexes: &[Pex], files: &[Files], parts: &[Part], minor: &str) -> Re
         let code = of(None);
         for name in files.names() {
             let placed = match pex.wheel_of(&name) {
-                // A wheel file as a whole. Another archive has its own files.
+                // A wheel file as a whole. Another zip has its own files.
                 Some((_, [])) => None,
                 Some((wheel, path)) => by_wheel
                     .get(wheel)
@@ -90,10 +90,11 @@ pub fn places(pexes: &[Pex], files: &[Files], parts: &[Part], minor: &str) -> Re
 impl Files {
     /// The names of all files in the PEX.
     fn names(&self) -> impl Iterator<Item = Box<[u8]>> + '_ {
-        let in_archives = self.archives.iter().flat_map(|archive| {
-            archive.entries.iter().map(|entry| [&archive.prefix[..], &entry.name].concat().into_boxed_slice())
-        });
-        in_archives.chain(self.plain.iter().map(|(name, _)| name.clone()))
+        let in_zips = self
+            .zips
+            .iter()
+            .flat_map(|zip| zip.entries.iter().map(|entry| [&zip.prefix[..], &entry.name].concat().into_boxed_slice()));
+        in_zips.chain(self.plain.iter().map(|(name, _)| name.clone()))
     }
 }
 

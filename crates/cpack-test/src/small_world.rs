@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 
-use cpack_format::job::{self, Entry, Interpreter, Job};
+use cpack_format::job::{self, Interpreter, Job, Program};
 use cpack_format::launcher::appendix;
 use cpack_format::manifest::{self, Layer, LayerKind, Manifest, Python};
 use cpack_format::zip::Method;
@@ -130,7 +130,7 @@ impl World {
                 shipped: false,
             },
             overlays: Vec::new(),
-            entry: Entry::Interpreter,
+            entry: Program::Interpreter,
             environ: BTreeMap::new(),
             pass: Vec::new(),
             cluster: BTreeMap::new(),

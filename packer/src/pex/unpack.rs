@@ -15,7 +15,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use cpack_pex::file::{Archive, Files, Root};
+use cpack_pex::file::{Files, Root, ZipFile};
 use cpack_pex::finish::finish;
 use cpack_pex::info::{InheritPath, PexInfo};
 use cpack_pex::places::{Order, Part, Places, parts, places};
@@ -260,7 +260,7 @@ fn main_module(info: &PexInfo) -> String {
 
 /// Extracts those of `files` that have a place, below `root`, in a directory for each part.
 fn extract(files: &Files, places: &Places, root: &Path) -> Result<(), PexError> {
-    for archive in &files.archives {
+    for archive in &files.zips {
         unzip(archive, root, &|name| {
             let (part, path) = places.get(&*[&archive.prefix[..], name].concat())?;
             Some(Path::new(&part.to_string()).join(path.as_path()))
@@ -275,7 +275,7 @@ fn extract(files: &Files, places: &Places, root: &Path) -> Result<(), PexError> 
 }
 
 /// Extracts, on all cores, those entries of a zip for which `select` returns a path.
-fn unzip(archive: &Archive, root: &Path, select: &(dyn Fn(&[u8]) -> Option<PathBuf> + Sync)) -> Result<(), PexError> {
+fn unzip(archive: &ZipFile, root: &Path, select: &(dyn Fn(&[u8]) -> Option<PathBuf> + Sync)) -> Result<(), PexError> {
     archive.entries.par_iter().try_for_each(|entry| {
         let Some(path) = select(&entry.name) else { return Ok(()) };
         let bytes = archive.read(entry)?;

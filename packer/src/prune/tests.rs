@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, FileTimes};
 use std::path::Path;
 
-use cpack_format::job::{Entry, FORMAT, Interpreter};
+use cpack_format::job::{FORMAT, Interpreter, Program};
 use cpack_format::manifest::{Archive, Layer, LayerKind, Python};
 use cpack_store::{FileStore, Written};
 use tempfile::TempDir;
@@ -85,7 +85,7 @@ impl Shelf {
             store: self.store.uri().to_string(),
             interpreter,
             overlays: vec![self.layer(LayerKind::Overlay, overlay, days)],
-            entry: Entry::Interpreter,
+            entry: Program::Interpreter,
             environ: BTreeMap::new(),
             pass: Vec::new(),
             cluster: BTreeMap::new(),

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::panic::resume_unwind;
 use std::process::{Command, Stdio};
 
 use cpack_discover::without_credentials;
@@ -70,7 +71,7 @@ pub(super) fn run(mut command: Command, what: &'static str, heard: &dyn Fn(&str)
             said.stderr.push('\n');
             line.clear();
         }
-        said.stdout = reader.join().unwrap_or_default();
+        said.stdout = reader.join().unwrap_or_else(|panic| resume_unwind(panic));
         said
     });
     let status = child.wait().map_err(failed)?;

@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use cpack_format::Digest;
-use cpack_format::job::Entry;
+use cpack_format::job::Program;
 use cpack_store::{Key, Scheme, StoreOptions, StoreUri, cluster_properties};
 
 use crate::cli::arguments::JobArguments;
@@ -69,9 +69,9 @@ impl Context {
         let request = self.job(arguments, launcher.job.name.clone());
         let job = &mut launcher.job;
         job.entry = match request.entry {
-            EntryRequest::Interpreter => Entry::Interpreter,
-            EntryRequest::Module(module) => Entry::Module(module),
-            EntryRequest::Script(script) => Entry::Script(script),
+            EntryRequest::Interpreter => Program::Interpreter,
+            EntryRequest::Module(module) => Program::Module(module),
+            EntryRequest::Script(script) => Program::Script(script),
             EntryRequest::Payload(_) => {
                 return Err(CommandError::Usage(
                     "--payload inside a booted environment: executors never write to the store; ship the file with the \
