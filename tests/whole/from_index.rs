@@ -1,6 +1,7 @@
 //! Packages from the index, booted: awkward ones, numpy's own tests, an editable project with an extension.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use cpack_test::programs::{World, installed, text, usual_interpreter, utf8, venv};
