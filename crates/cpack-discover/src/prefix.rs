@@ -30,7 +30,7 @@ impl ActiveVariables {
 }
 
 /// The active prefix: `venv`, `VIRTUAL_ENV`, `CONDA_PREFIX`, or that of the first `python3` on `PATH`, in this order. It need
-/// not be an environment: [`super::discover`] checks that.
+/// not be an environment: [`discover()`](super::discover()) checks that.
 pub fn active_prefix(venv: Option<&Path>, variables: &ActiveVariables) -> Result<PathBuf, DiscoverError> {
     if let Some(venv) = venv {
         return Ok(venv.to_owned());
