@@ -26,7 +26,7 @@ pub struct Cli {
 /// What holds for every command.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Common {
-    /// Virtual environment to pack [default: the active one]
+    /// Virtual environment to pack [default: the active one, else the project's .venv]
     #[arg(long, global = true, value_name = "PATH", env = "CPACK_VENV", help_heading = "Environment")]
     pub venv: Option<PathBuf>,
     /// Requirements file to pack instead of a virtual environment

@@ -14,9 +14,22 @@ pub enum DiscoverError {
         /// What is missing, and what to do.
         reason: String,
     },
-    /// No environment is active, and no `python3` is on `PATH`.
-    #[error("no Python environment is active: activate one, or name it with --venv")]
-    NothingActive,
+    /// No environment is active, the project has none, and `python3` on `PATH` belongs to none.
+    #[error(
+        "no Python environment is active, and {directory} has no .venv, nor has a directory above it: activate one, name \
+         one with --venv PATH (of poetry: --venv \"$(poetry env info --path)\"), or name requirements with -r FILE{}",
+        system.as_ref().map(|prefix| {
+            let prefix = prefix.display();
+            format!("; {prefix}, of python3 on PATH, is an interpreter's own and packed only if it is named: --venv {prefix}")
+        }).unwrap_or_default(),
+        directory = directory.display()
+    )]
+    NothingActive {
+        /// The working directory.
+        directory: PathBuf,
+        /// The prefix of the `python3` on `PATH`.
+        system: Option<PathBuf>,
+    },
     /// The interpreter cannot be run.
     #[error("{path} cannot be run: {reason}", path = path.display())]
     Interpreter {

@@ -60,7 +60,7 @@ pub use model::{
     FindingKind, ImportSource, PythonInfo, PythonKind, Suspect,
 };
 pub(crate) use names::module_name;
-pub use prefix::{ActiveVariables, active_prefix};
+pub use prefix::{ActivePrefix, ActiveVariables, active_prefix};
 pub use selection::{Selection, UnknownName};
 pub use walk::walk_tree;
 

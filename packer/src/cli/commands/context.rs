@@ -15,7 +15,7 @@ use crate::cache::ClientCache;
 use crate::cli::arguments::{Common, JobArguments};
 use crate::cli::output::{Voice, bytes, count, seconds};
 use crate::discover::selection::{Selection, merge};
-use crate::discover::{self, ActiveVariables, DiscoverOptions, Environment};
+use crate::discover::{self, ActivePrefix, ActiveVariables, DiscoverOptions, Environment};
 use crate::launcher::{self, LauncherError};
 use crate::layer::DEFAULT_LEVEL;
 use crate::pex;
@@ -133,7 +133,11 @@ impl Context {
             });
             return Ok(prepared.discover(self.cache.root())?);
         }
-        let prefix = discover::active_prefix(self.common.venv.as_deref(), &ActiveVariables::from_env())?;
+        let ActivePrefix { prefix, is_of_project } =
+            discover::active_prefix(self.common.venv.as_deref(), &ActiveVariables::from_env())?;
+        if is_of_project {
+            self.voice.say(format!("using the project's environment {}", prefix.display()));
+        }
         let options = DiscoverOptions { cache_dir: self.cache.root().to_owned(), python: None };
         let mut environment = discover::discover(&prefix, &options)?;
         if !request.requirements.is_empty()
