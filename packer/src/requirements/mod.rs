@@ -9,8 +9,9 @@
 //! changed, in a requirements file, in one that it includes, or on the index. The environment's key is the digest of the
 //! resolution (every project with its version or URL), the tool, the interpreter, the platform, and the options that say
 //! where packages come from, credentials left out. With the same key the environment is used as it is, so that its files
-//! keep their stat data and nothing is packed again. Where the resolution has a local path, uv or pip look whether that
-//! project changed, in the same environment.
+//! keep their stat data and nothing is packed again. Where the resolution has the directory of a local project, that project
+//! is installed again, in the same environment: neither tool can tell whether its sources changed. A local archive is part
+//! of the key, as `stat` tells it.
 //!
 //! # Another platform
 //!
@@ -19,6 +20,7 @@
 //! turns out to be built for this machine instead is refused.
 
 mod kept;
+mod local;
 mod platform;
 mod run;
 mod tools;
@@ -160,7 +162,7 @@ pub fn prepare(request: &Request, machine: &Machine, heard: &dyn Fn(&str)) -> Re
     with_task(request, machine, &tool, &python, heard, |task, kept| {
         let pins = task.resolve()?;
         let key = key(task, &pins);
-        let has_paths = pins.iter().any(|pin| pin.starts_with("-e") || pin.contains("file:") || pin.starts_with('.'));
+        let has_paths = pins.iter().any(|pin| local::path(pin).is_some());
         if let Some(prefix) = kept.find(&key) {
             if has_paths {
                 task.install(&prefix, &pins)?;
@@ -190,10 +192,14 @@ pub fn additions(
     with_task(&exact, machine, &tool, python, heard, |task, kept| {
         let key = key(task, &exact.requirements);
         let platform = task.platform.cloned();
+        let install = |prefix: &Path| task.install_only(prefix, &exact.requirements);
         if let Some(prefix) = kept.find(&key) {
+            if exact.requirements.iter().any(|requirement| local::path(requirement).is_some()) {
+                install(&prefix)?;
+            }
             return Ok(Some(Prepared { prefix, reused: true, platform }));
         }
-        let prefix = make(kept, &key, |prefix| task.create(prefix).and_then(|()| task.install_only(prefix)))?;
+        let prefix = make(kept, &key, |prefix| task.create(prefix).and_then(|()| install(prefix)))?;
         Ok(Some(Prepared { prefix, reused: false, platform }))
     })
 }
@@ -251,6 +257,9 @@ fn with_task<T>(
     let scratch = kept.scratch().map_err(failed)?;
     let extra = scratch.path().join("requirements.txt");
     write_lines(&extra, request.requirements.iter())?;
+    let overrides = scratch.path().join("overrides.txt");
+    let named = || request.requirements.iter().filter(|requirement| local::is_named(requirement));
+    write_lines(&overrides, named())?;
     let task = Task {
         tool,
         interpreter: python,
@@ -258,6 +267,7 @@ fn with_task<T>(
         platform: platform.as_ref(),
         files: &request.files,
         extra: (!request.requirements.is_empty()).then_some(extra.as_path()),
+        overrides: named().next().map(|_| overrides.as_path()),
         scratch: scratch.path(),
         heard,
     };
@@ -281,8 +291,10 @@ fn key(task: &Task<'_>, pins: &[String]) -> Digest {
     for text in places.map(|place| without_credentials(place)).chain(["".to_owned()]) {
         add(text.as_bytes());
     }
+    let directory = std::env::current_dir().unwrap_or_default();
     for pin in pins {
         add(pin.as_bytes());
+        local::identity(pin, &directory).iter().for_each(|local| add(local.as_bytes()));
     }
     hasher.finalize().into()
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::platform::Platform;
 use super::run::{Said, command, run};
-use super::{Options, RequirementsError};
+use super::{Options, RequirementsError, local};
 
 /// A tool that resolves and installs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +31,10 @@ pub(super) struct Task<'a> {
     pub(super) platform: Option<&'a Platform>,
     /// Requirements files.
     pub(super) files: &'a [PathBuf],
-    /// A file of requirements that replace what the files say of the same project.
+    /// A file of further requirements.
     pub(super) extra: Option<&'a Path>,
+    /// A file of those among them that replace what the files say of the same project: only what has a name can.
+    pub(super) overrides: Option<&'a Path>,
     /// Where files for one run may be put.
     pub(super) scratch: &'a Path,
     /// Gets what the tool says.
@@ -79,7 +81,7 @@ impl Task<'_> {
                 self.inputs(&mut command, &[]);
                 let said = run(command, "uv pip install", self.heard)?;
                 let added = said.stderr.lines().filter_map(|line| line.trim().strip_prefix("+ "));
-                added.map(str::to_owned).collect()
+                added.map(as_requirement).collect()
             }
             Tool::Pip => {
                 let python = python.display().to_string();
@@ -111,7 +113,7 @@ impl Task<'_> {
     /// Installs the resolution `pins` into the environment at `prefix`; what is installed as it should be is left alone.
     pub(super) fn install(&self, prefix: &Path, pins: &[String]) -> Result<(), RequirementsError> {
         // Editable projects and paths come from the requirements themselves; what else they lead to is held by the pins.
-        let exact = pins.iter().filter(|pin| !pin.starts_with('-') && !pin.contains('@'));
+        let exact = pins.iter().filter(|pin| local::is_pin(pin));
         let constraints = self.scratch.join("constraints.txt");
         write_lines(&constraints, exact)?;
         let python = prefix.join("bin/python3");
@@ -119,6 +121,7 @@ impl Task<'_> {
             Tool::Uv(uv) => {
                 let mut command = command(uv);
                 command.args(["pip", "install", "--exact", "--python"]).arg(python);
+                command.args(projects(pins));
                 self.inputs(&mut command, &["--constraints".as_ref(), constraints.as_os_str()]);
                 run(command, "uv pip install", self.heard).map(|_| ())
             }
@@ -127,11 +130,12 @@ impl Task<'_> {
     }
 
     /// Installs exactly what the requirements say, without what that requires.
-    pub(super) fn install_only(&self, prefix: &Path) -> Result<(), RequirementsError> {
+    pub(super) fn install_only(&self, prefix: &Path, requirements: &[String]) -> Result<(), RequirementsError> {
         match self.tool {
             Tool::Uv(uv) => {
                 let mut command = command(uv);
                 command.args(["pip", "install", "--no-deps", "--python"]).arg(prefix.join("bin/python3"));
+                command.args(projects(requirements));
                 self.inputs(&mut command, &[]);
                 run(command, "uv pip install", self.heard).map(|_| ())
             }
@@ -210,8 +214,8 @@ impl Task<'_> {
             }
             command.arg(file);
         }
-        if let Some(extra) = self.extra.filter(|_| is_uv) {
-            command.arg("--overrides").arg(extra);
+        if let Some(overrides) = self.overrides.filter(|_| is_uv) {
+            command.arg("--overrides").arg(overrides);
         }
         match (self.platform, is_uv) {
             (Some(platform), true) => {
@@ -289,6 +293,20 @@ fn merge_into(from: &Path, to: &Path) -> std::io::Result<()> {
         merge_into(&entry.path(), &to.join(entry.file_name()))?;
     }
     Ok(())
+}
+
+/// The directories of projects among the lines of a resolution. Named on the command line they are installed again, which of
+/// those in files uv 0.13 does only when `pyproject.toml` changes.
+fn projects(lines: &[String]) -> impl Iterator<Item = &String> {
+    lines.iter().filter(|line| local::path(line).is_some_and(|(path, is_editable)| !is_editable && path.is_dir()))
+}
+
+/// What uv says that it adds, as a requirement: `name==version`, or `name==version (from URL)`.
+fn as_requirement(added: &str) -> String {
+    match added.strip_suffix(')').and_then(|added| added.split_once(" (from ")) {
+        Some((pin, url)) => format!("{} @ {url}", pin.split("==").next().unwrap_or(pin)),
+        None => added.to_owned(),
+    }
 }
 
 /// Lines with text that are not comments.
