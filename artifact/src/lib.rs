@@ -11,6 +11,7 @@
 //! | [`launcher`] | a job appended to the boot executable |
 //! | [`pex_info`] | the JSON in a PEX file that says what it holds and how it starts |
 //! | [`pex`] | what is in PEX files, and what an environment made from them has |
+//! | [`script`] | scripts of `bin/` that run by the Python beside them |
 //! | [`store`] | where layers, manifests and names are kept |
 //! | [`events`] | what took how long, in Chrome's trace format |
 //! | [`exit`] | the exit codes of both programs |
@@ -30,6 +31,7 @@ pub mod manifest;
 pub mod path;
 pub mod pex;
 pub mod pex_info;
+pub mod script;
 pub mod store;
 pub mod zip;
 

@@ -23,7 +23,7 @@ use cpack_artifact::manifest::Archive;
 use serde::{Deserialize, Serialize};
 
 /// Bump when the same files are packed to other bytes, or more facts are remembered.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// The directory that a client keeps between runs.
 #[derive(Debug, Clone)]
@@ -56,6 +56,9 @@ pub struct Facts {
     pub not_compiled: Vec<String>,
     /// Files that were left out, and why.
     pub left_out: Vec<String>,
+    /// Scripts that name a Python that is not the environment's, and which.
+    #[serde(default)]
+    pub strangers: Vec<String>,
 }
 
 impl ClientCache {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use cpack_artifact::pex::Pex;
 use cpack_artifact::pex_info::BinPath;
+use cpack_artifact::script::is_for_python;
 
 use super::SCRIPTS;
 use super::reason::Reason;
@@ -118,7 +119,7 @@ impl Start<'_> {
             Ok(bytes) if !name.contains('/') => bytes,
             _ => return Err(EntryError::Script(name.into()).into()),
         };
-        if !is_python(&bytes) {
+        if !is_for_python(&bytes) {
             *line = vec![script.clone().into_os_string()];
             *program = script;
         } else if self.setup.venv {
@@ -187,13 +188,6 @@ impl Start<'_> {
         let mut found = found.filter(|path| path.is_file());
         found.next().ok_or_else(|| BootError::Usage(format!("the PEX has no resource file {resource}")))
     }
-}
-
-/// Whether a script is for Python.
-fn is_python(script: &[u8]) -> bool {
-    let first = script.split(|b| *b == b'\n').next().unwrap_or_default();
-    let names_python = first.starts_with(b"#!") && first.windows(6).any(|part| part == b"python");
-    names_python || script.starts_with(b"#!/bin/sh\n'''exec'")
 }
 
 /// `-c` puts the working directory on the path, which upstream does not.
@@ -273,19 +267,6 @@ mod tests {
             ("}", None),
         ] {
             assert_eq!(format(text, &value).as_deref(), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn scripts_for_python_are_known() {
-        for (script, is) in [
-            (&b"#!python\nx"[..], true),
-            (b"#!/usr/bin/env python3\nx", true),
-            (b"#!/bin/sh\n'''exec' x", true),
-            (b"#!/bin/sh\necho python", false),
-            (b"\x7fELF", false),
-        ] {
-            assert_eq!(is_python(script), is, "{script:?}");
         }
     }
 }

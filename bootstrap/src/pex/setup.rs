@@ -140,7 +140,7 @@ impl Setup {
             pexes.push(pex::open(&path)?);
         }
         let mut hasher = blake3::Hasher::new();
-        hasher.update(format!("cluster-pack pex setup 1\n{venv} {inherit:?} {extra}\n").as_bytes());
+        hasher.update(format!("cluster-pack pex setup 2\n{venv} {inherit:?} {extra}\n").as_bytes());
         for pex in &pexes {
             hasher.update(pex.identity.as_bytes());
         }

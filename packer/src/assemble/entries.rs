@@ -7,6 +7,7 @@ use cpack_artifact::SafePath;
 use crate::cache::Facts;
 use crate::content::compile::Compilers;
 use crate::content::plan::Installed;
+use crate::content::script::Interpreters;
 use crate::content::transform::{About, ByteCode, Transformed, Transformer};
 use crate::discover::{Distribution, Environment, FileKind, FileStat, elf};
 use crate::layer::{Entry, LayerError};
@@ -49,7 +50,8 @@ impl Packer<'_> {
         let installed: Vec<Installed> = files.iter().map(|file| self.installed(file, suspect(&file.path))).collect();
         let tag = &self.environment.python.cache_tag;
         let byte_code = Some(ByteCode { compilers: self.compilers, tag, modules });
-        let transformer = Transformer { prefixes: self.prefixes(), byte_code };
+        let prefixes = self.prefixes();
+        let transformer = Transformer { interpreters: Interpreters::of(&prefixes), prefixes, byte_code };
         let Transformed { entries, remarks, .. } = transformer.transform(info, &installed)?;
         let needs = elf::layer_needs(files.iter().map(|file| {
             let is_executable = file.kind == FileKind::Executable;
@@ -62,6 +64,7 @@ impl Packer<'_> {
                 About::Modified => facts.modified.push(path),
                 About::NoByteCode(_) => facts.not_compiled.push(path),
                 About::LeftOut(why) => facts.left_out.push(format!("{path}: {why}")),
+                About::Stranger(python) => facts.strangers.push(format!("{path} (#!{python})")),
             }
         }
         Ok((entries, facts))

@@ -10,10 +10,11 @@ use cpack_artifact::content::Kind;
 use rayon::prelude::*;
 
 use super::compile::{CompileError, Compiled, Compilers};
+use super::direct_url;
 use super::plan::{Action, Installed, Planned, Rules, plan};
 use super::pyc::{self, Source};
 use super::record::{self, RecordError, Row, Shipped};
-use super::{direct_url, script};
+use super::script::{self, Interpreters, Script};
 use crate::layer::{Body, Entry};
 
 /// Largest file in `bin/` that may be a script that installers wrote; theirs have some hundred bytes.
@@ -24,6 +25,8 @@ const MAX_SCRIPT: u64 = 1 << 20;
 pub struct Transformer<'a> {
     /// The ways in which its path may be spelt in scripts and in `RECORD`: as named, with links resolved.
     pub prefixes: Vec<Vec<u8>>,
+    /// The interpreters for which its scripts are.
+    pub interpreters: Interpreters,
     /// How sources get byte-code; without it they travel alone.
     pub byte_code: Option<ByteCode<'a>>,
 }
@@ -70,6 +73,8 @@ pub enum About {
     NoByteCode(String),
     /// It is left out: why.
     LeftOut(String),
+    /// A script that names a Python that is not the environment's: which.
+    Stranger(String),
 }
 
 /// Why a layer's files cannot be had.
@@ -162,8 +167,10 @@ impl Transformer<'_> {
             Action::Copy => self.copy(planned, listed),
             Action::Script => {
                 let mut outcome = self.copy(planned, listed)?;
-                if let Some(text) = self.script(planned.from)? {
-                    outcome.entry = Some(rewritten(planned, text));
+                match self.script(planned.from)? {
+                    Script::Ours(text) => outcome.entry = Some(rewritten(planned, text)),
+                    Script::Stranger(python) => outcome.about = Some(About::Stranger(python)),
+                    Script::Other => {}
                 }
                 Ok(outcome)
             }
@@ -193,19 +200,19 @@ impl Transformer<'_> {
         Ok(outcome)
     }
 
-    fn script(&self, from: &Installed) -> Result<Option<Vec<u8>>, TransformError> {
+    fn script(&self, from: &Installed) -> Result<Script, TransformError> {
         let failed = |source| TransformError::Read { path: from.place.clone(), source };
         if from.size > MAX_SCRIPT {
-            return Ok(None);
+            return Ok(Script::Other);
         }
         let mut file = File::open(&from.place).map_err(failed)?;
         let mut text = Vec::new();
         (&mut file).take(2).read_to_end(&mut text).map_err(failed)?;
         if text != b"#!" {
-            return Ok(None);
+            return Ok(Script::Other);
         }
         file.read_to_end(&mut text).map_err(failed)?;
-        Ok(script::relocate(&text, &self.prefixes))
+        Ok(script::relocate(&text, &self.interpreters))
     }
 
     fn byte_code(&self, planned: &Planned<'_>, installed: Option<&Installed>) -> Result<Outcome, TransformError> {

@@ -22,7 +22,8 @@ use cpack_artifact::content::Kind;
 use crate::content::compile::{Compiled, Compilers};
 use crate::content::pyc::{self, Magic, Source};
 use crate::content::record::{self, Row, Shipped};
-use crate::content::{direct_url, script};
+use crate::content::script::{self, Script};
+use crate::content::direct_url;
 use crate::discover::{Distribution, Environment, FileKind, FileStat};
 use crate::layer::{Body, Entry};
 
@@ -46,6 +47,8 @@ pub(super) struct Chroot {
     pub(super) fingerprint: String,
     /// Its files, with paths below the chroot.
     pub(super) entries: Vec<Entry>,
+    /// Scripts that name a Python that is not the environment's, and which.
+    pub(super) strangers: Vec<String>,
 }
 
 /// What all distributions are read with.
@@ -54,6 +57,7 @@ pub(super) struct Files<'a> {
     environment: &'a Environment,
     /// The ways in which the path of the environment may be spelt.
     prefixes: Vec<Vec<u8>>,
+    interpreters: script::Interpreters,
     byte_code: Option<Arc<Compilers>>,
     magic: Magic,
 }
@@ -67,7 +71,8 @@ impl<'a> Files<'a> {
         prefixes.dedup();
         let magic = Magic(environment.python.magic);
         let byte_code = compilers.filter(|_| magic.layout().is_ok());
-        Self { environment, prefixes, byte_code, magic }
+        let interpreters = script::Interpreters::of(&prefixes);
+        Self { environment, prefixes, interpreters, byte_code, magic }
     }
 
     fn read(&self, file: &FileStat) -> Result<Vec<u8>, PexError> {
@@ -163,7 +168,7 @@ pub(super) fn user_code(files: &Files<'_>) -> Result<(Vec<Entry>, Vec<String>), 
 /// The chroot of a distribution.
 pub(super) fn of_distribution(files: &Files<'_>, distribution: &Distribution) -> Result<Chroot, PexError> {
     let info = Info::of(files, distribution)?;
-    let mut making = Making { files, distribution, entries: Vec::new(), shipped: BTreeMap::new() };
+    let mut making = Making { files, distribution, entries: Vec::new(), shipped: BTreeMap::new(), strangers: Vec::new() };
     let compiled = compiled(&distribution.files);
     let mut byte_code = Vec::new();
     for file in distribution.files.iter().filter(|file| !is_cached(&file.path)) {
@@ -174,7 +179,7 @@ pub(super) fn of_distribution(files: &Files<'_>, distribution: &Distribution) ->
         making.put(safe(distribution, &format!("{}/{name}", info.directory))?, text.clone());
     }
     making.put_record(&info)?;
-    let mut entries = making.entries;
+    let Making { mut entries, strangers, .. } = making;
     let fingerprint = hash::sha256(&entries)?;
     let layout = format!(
         r#"{{"fingerprint":"{fingerprint}","record_relpath":{record},"root_is_purelib":{pure},"stash_dir":"{STASH}","sys_path_entries":["."]}}"#,
@@ -183,7 +188,7 @@ pub(super) fn of_distribution(files: &Files<'_>, distribution: &Distribution) ->
     );
     entries.push(bytes_entry(safe(distribution, ".layout.json")?, layout.into_bytes()));
     entries.append(&mut byte_code);
-    Ok(Chroot { wheel: info.wheel, fingerprint, entries })
+    Ok(Chroot { wheel: info.wheel, fingerprint, entries, strangers })
 }
 
 fn bytes_entry(path: SafePath, bytes: Vec<u8>) -> Entry {
@@ -291,6 +296,7 @@ struct Making<'a> {
     entries: Vec<Entry>,
     /// By path below [`BASE`].
     shipped: BTreeMap<SafePath, Shipped>,
+    strangers: Vec<String>,
 }
 
 impl Making<'_> {
@@ -332,8 +338,14 @@ impl Making<'_> {
     fn add_script(&mut self, file: &FileStat, path: &str) -> Result<Option<SafePath>, PexError> {
         let path = safe(self.distribution, path)?;
         let bytes = self.files.read(file)?;
-        let bytes =
-            script::relocate(&bytes, &self.files.prefixes).as_deref().and_then(as_wheel_script).unwrap_or(bytes);
+        let bytes = match script::as_in_wheel(&bytes, &self.files.interpreters) {
+            Ok(script) => script,
+            Err(Script::Stranger(python)) => {
+                self.strangers.push(format!("{} (#!{python})", file.path));
+                bytes
+            }
+            Err(_) => bytes,
+        };
         self.ship(&path, Shipped::changed(&bytes));
         self.entries.push(Entry { path, kind: Kind::Executable, body: Body::Bytes(bytes) });
         Ok(None)
@@ -370,20 +382,6 @@ impl Making<'_> {
     }
 }
 
-/// A relocatable script as wheels have it: its first line is `#!python`, for whoever installs it to replace.
-fn as_wheel_script(script: &[u8]) -> Option<Vec<u8>> {
-    let body = script.strip_prefix(b"#!/bin/sh\n")?;
-    let exec = body.windows(8).position(|part| part == b"'''exec'")?;
-    let (comments, rest) = body.split_at_checked(exec)?;
-    let line = rest.get(..rest.iter().position(|b| *b == b'\n')?)?;
-    let close = b"\n' '''";
-    let after = rest.get(line.len()..)?.strip_prefix(close)?.get(1..)?;
-    let text = std::str::from_utf8(line).ok()?;
-    let flags = text.rsplit_once("'python'")?.1.strip_suffix(r#""$0" "$@""#)?.trim();
-    let first = if flags.is_empty() { "#!python\n".to_owned() } else { format!("#!python {flags}\n") };
-    Some([first.as_bytes(), comments, after].concat())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -400,22 +398,6 @@ mod tests {
         ] {
             let tags: Vec<String> = tags.iter().map(|tag| (*tag).to_owned()).collect();
             assert_eq!(compressed_tags(&tags), name);
-        }
-    }
-
-    #[test]
-    fn scripts_get_the_first_line_of_wheels() {
-        for (script, expected) in [
-            ("#!/v/bin/python3.11\nimport x\n", "#!python\nimport x\n"),
-            (
-                "#!/v/bin/python -E\n# -*- coding: latin-1 -*-\nimport x\n",
-                "#!python -E\n# -*- coding: latin-1 -*-\nimport x\n",
-            ),
-            ("#!/v/bin/python\n\"\"\"Doc.\"\"\"\nimport x\n", "#!python\n\"\"\"Doc.\"\"\"\nimport x\n"),
-        ] {
-            let relocated = script::relocate(script.as_bytes(), &[b"/v".to_vec()]).expect("ours");
-            let found = as_wheel_script(&relocated).expect("a script");
-            assert_eq!(String::from_utf8(found).expect("utf-8"), expected);
         }
     }
 }

@@ -239,12 +239,13 @@ pub fn write_pex(
         warnings.push(warning);
     }
     // Upstream's pex is a program of its own, and takes half a second where it is not known yet.
-    let (size, info) = std::thread::scope(|scope| {
+    let (size, info, strangers) = std::thread::scope(|scope| {
         let runtime = scope.spawn(|| runtime::find(environment, cache));
         let distributions = environment.distributions.par_iter();
         let chroots: Result<Vec<_>, _> = distributions.map(|d| chroot::of_distribution(&files, d)).collect();
         let mut chroots = chroots?;
         chroots.sort_unstable_by(|a, b| a.wheel.cmp(&b.wheel));
+        let strangers: Vec<String> = chroots.iter_mut().flat_map(|c| std::mem::take(&mut c.strangers)).collect();
         info.distributions = chroots.iter().map(|c| (c.wheel.clone(), c.fingerprint.clone())).collect();
         let base = Box::new(move || {
             let panicked = |_| PexError::Runtime { pex: "pex".into(), reason: "a thread panicked".into() };
@@ -254,7 +255,9 @@ pub fn write_pex(
             info.pex_hash = Some(hash::of_bytes(&info.to_bytes()));
             Ok(output::Base { runtime, info })
         });
-        output::write(output::Parts { chroots, code, python: &python.tag, base }, options.shape, output, progress)
+        let parts = output::Parts { chroots, code, python: &python.tag, base };
+        output::write(parts, options.shape, output, progress).map(|(size, info)| (size, info, strangers))
     })?;
+    warnings.extend(crate::content::script::warning(&strangers));
     Ok(WrittenPex { path: output.to_owned(), size, info, warnings })
 }

@@ -10,6 +10,7 @@ use std::process::Command;
 use cluster_pack::content::compile::Compilers;
 use cluster_pack::content::plan::Installed;
 use cluster_pack::content::record;
+use cluster_pack::content::script::Interpreters;
 use cluster_pack::content::transform::{About, ByteCode, Remark, Transformed, Transformer};
 use cluster_pack::layer::Body;
 use cpack_artifact::SafePath;
@@ -94,7 +95,8 @@ fn transform(python: &Python, prefix: &Path, files: &[Installed]) -> Transformed
     let modules = Some(safe(format!("lib/python3.{}", python.minor)));
     let tag = format!("cpython-3{}", python.minor);
     let byte_code = Some(ByteCode { compilers: &compilers, tag: &tag, modules });
-    let transformer = Transformer { prefixes: vec![prefix.as_os_str().as_encoded_bytes().to_vec()], byte_code };
+    let prefixes = vec![prefix.as_os_str().as_encoded_bytes().to_vec()];
+    let transformer = Transformer { interpreters: Interpreters::of(&prefixes), prefixes, byte_code };
     let info = safe(format!("lib/python3.{}/site-packages/demo-1.0.dist-info", python.minor));
     transformer.transform(Some(&info), files).expect("transforms")
 }
@@ -199,6 +201,7 @@ fn changed_and_damaged_files_are_told() {
     fs::write(modules.join("demo-1.0.dist-info/METADATA"), "Metadata-Version: 2.1\nName: demo\nVersion: 1.1\n")
         .expect("writes");
     fs::write(modules.join("demo-1.0.dist-info/direct_url.json"), "{").expect("writes");
+    fs::write(prefix.join("bin/tool"), "#!/old/venv/bin/python3 -E\nimport demo\n").expect("writes");
     fs::write(modules.join(format!("demo/sub/__pycache__/sets.cpython-3{}.pyc", python.minor)), "damaged")
         .expect("writes");
     let mut files = installed(&python, &prefix);
@@ -208,8 +211,15 @@ fn changed_and_damaged_files_are_told() {
     let remarks = remarks(&transformed);
     let names: Vec<_> = remarks.iter().map(|(name, about)| (name.as_str(), std::mem::discriminant(*about))).collect();
     let (modified, left_out, none) = (About::Modified, About::LeftOut(String::new()), About::NoByteCode(String::new()));
-    let expected =
-        [("METADATA", &modified), ("direct_url.json", &left_out), ("__init__.py", &modified), ("old.py", &none)];
+    let stranger = About::Stranger("/old/venv/bin/python3".into());
+    assert!(remarks.contains(&("tool".into(), &stranger)), "{remarks:?}");
+    let expected = [
+        ("tool", &stranger),
+        ("METADATA", &modified),
+        ("direct_url.json", &left_out),
+        ("__init__.py", &modified),
+        ("old.py", &none),
+    ];
     assert_eq!(names, expected.map(|(name, about)| (name, std::mem::discriminant(about))), "{remarks:?}");
     assert_eq!((transformed.reused, transformed.compiled), (1, 2));
     let contents = contents(&transformed);

@@ -222,6 +222,8 @@ impl Context {
                 self.voice.detail(format!("  no byte-code for {file}"));
             }
         }
+        let strangers: Vec<String> = all().flat_map(|outcome| &outcome.facts.strangers).cloned().collect();
+        crate::content::script::warning(&strangers).iter().for_each(|warning| self.voice.warn(warning));
         let sent: Vec<u64> = all().filter_map(|o| o.sent).collect();
         let total = submission.layers.len() + submission.overlays.len();
         let kept: u64 = all().filter(|o| o.sent.is_none()).map(|o| o.layer.archive.size).sum();
