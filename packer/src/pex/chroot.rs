@@ -20,13 +20,14 @@ use cpack_artifact::SafePath;
 use cpack_artifact::content::Kind;
 
 use crate::content::compile::{Compiled, Compilers};
+use crate::content::direct_url;
 use crate::content::pyc::{self, Magic, Source};
 use crate::content::record::{self, Row, Shipped};
 use crate::content::script::{self, Script};
-use crate::content::direct_url;
 use crate::discover::{Distribution, Environment, FileKind, FileStat};
 use crate::layer::{Body, Entry};
 
+use super::metadata::{self, Readable};
 use super::{PexError, hash};
 
 /// Where what is not a module is, in a chroot.
@@ -49,6 +50,8 @@ pub(super) struct Chroot {
     pub(super) entries: Vec<Entry>,
     /// Scripts that name a Python that is not the environment's, and which.
     pub(super) strangers: Vec<String>,
+    /// Headers of its metadata that were left out.
+    pub(super) left_out: Vec<String>,
 }
 
 /// What all distributions are read with.
@@ -168,7 +171,8 @@ pub(super) fn user_code(files: &Files<'_>) -> Result<(Vec<Entry>, Vec<String>), 
 /// The chroot of a distribution.
 pub(super) fn of_distribution(files: &Files<'_>, distribution: &Distribution) -> Result<Chroot, PexError> {
     let info = Info::of(files, distribution)?;
-    let mut making = Making { files, distribution, entries: Vec::new(), shipped: BTreeMap::new(), strangers: Vec::new() };
+    let (entries, shipped) = (Vec::new(), BTreeMap::new());
+    let mut making = Making { files, distribution, entries, shipped, strangers: Vec::new(), left_out: Vec::new() };
     let compiled = compiled(&distribution.files);
     let mut byte_code = Vec::new();
     for file in distribution.files.iter().filter(|file| !is_cached(&file.path)) {
@@ -176,10 +180,16 @@ pub(super) fn of_distribution(files: &Files<'_>, distribution: &Distribution) ->
         byte_code.extend(files.byte_code(file, &path, &compiled).filter(|_| files.in_site(&file.path).is_some()));
     }
     for (name, text) in &info.made {
-        making.put(safe(distribution, &format!("{}/{name}", info.directory))?, text.clone());
+        let mut text = text.clone();
+        if *name == "METADATA" {
+            let readable = metadata::readable(&text);
+            making.left_out(readable.left_out);
+            text = readable.text.unwrap_or(text);
+        }
+        making.put(safe(distribution, &format!("{}/{name}", info.directory))?, text);
     }
     making.put_record(&info)?;
-    let Making { mut entries, strangers, .. } = making;
+    let Making { mut entries, strangers, left_out, .. } = making;
     let fingerprint = hash::sha256(&entries)?;
     let layout = format!(
         r#"{{"fingerprint":"{fingerprint}","record_relpath":{record},"root_is_purelib":{pure},"stash_dir":"{STASH}","sys_path_entries":["."]}}"#,
@@ -188,7 +198,7 @@ pub(super) fn of_distribution(files: &Files<'_>, distribution: &Distribution) ->
     );
     entries.push(bytes_entry(safe(distribution, ".layout.json")?, layout.into_bytes()));
     entries.append(&mut byte_code);
-    Ok(Chroot { wheel: info.wheel, fingerprint, entries, strangers })
+    Ok(Chroot { wheel: info.wheel, fingerprint, entries, strangers, left_out })
 }
 
 fn bytes_entry(path: SafePath, bytes: Vec<u8>) -> Entry {
@@ -297,6 +307,7 @@ struct Making<'a> {
     /// By path below [`BASE`].
     shipped: BTreeMap<SafePath, Shipped>,
     strangers: Vec<String>,
+    left_out: Vec<String>,
 }
 
 impl Making<'_> {
@@ -306,6 +317,14 @@ impl Making<'_> {
         if let Some(name) = in_site.as_ref().and_then(|path| path.strip_prefix(&format!("{}/", info.directory))) {
             match name {
                 "RECORD" | "INSTALLER" | "REQUESTED" | "uv_build.json" | "uv_cache.json" => return Ok(None),
+                "METADATA" => {
+                    let Readable { text, left_out } = metadata::readable(&self.files.read(file)?);
+                    self.left_out(left_out);
+                    if let Some(text) = text {
+                        self.put(safe(self.distribution, &format!("{}/{name}", info.directory))?, text);
+                        return Ok(None);
+                    }
+                }
                 "direct_url.json" => {
                     let path = safe(self.distribution, &format!("{}/{name}", info.directory))?;
                     let text = direct_url::reduce(&self.files.read(file)?);
@@ -349,6 +368,11 @@ impl Making<'_> {
         self.ship(&path, Shipped::changed(&bytes));
         self.entries.push(Entry { path, kind: Kind::Executable, body: Body::Bytes(bytes) });
         Ok(None)
+    }
+
+    fn left_out(&mut self, headers: Vec<String>) {
+        let Distribution { display_name, version, .. } = self.distribution;
+        self.left_out.extend(headers.into_iter().map(|header| format!("{display_name} {version}: {header}")));
     }
 
     fn put(&mut self, path: SafePath, bytes: Vec<u8>) {

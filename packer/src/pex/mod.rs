@@ -16,6 +16,7 @@
 
 mod chroot;
 mod hash;
+mod metadata;
 mod output;
 mod requirements;
 mod runtime;
@@ -221,6 +222,7 @@ pub fn write_pex(
 ) -> Result<WrittenPex, PexError> {
     let python = &environment.python;
     let compilers = Compilers::new(python.executable.clone(), Magic(python.magic), rayon::current_num_threads());
+    requirements::check(environment)?;
     let files = Files::new(environment, (!options.no_byte_code).then(|| compilers.into()));
     let (code, mut warnings) = chroot::user_code(&files)?;
     let mut info = PexInfo {
@@ -239,13 +241,15 @@ pub fn write_pex(
         warnings.push(warning);
     }
     // Upstream's pex is a program of its own, and takes half a second where it is not known yet.
-    let (size, info, strangers) = std::thread::scope(|scope| {
+    let (size, info, said) = std::thread::scope(|scope| {
         let runtime = scope.spawn(|| runtime::find(environment, cache));
         let distributions = environment.distributions.par_iter();
         let chroots: Result<Vec<_>, _> = distributions.map(|d| chroot::of_distribution(&files, d)).collect();
         let mut chroots = chroots?;
         chroots.sort_unstable_by(|a, b| a.wheel.cmp(&b.wheel));
         let strangers: Vec<String> = chroots.iter_mut().flat_map(|c| std::mem::take(&mut c.strangers)).collect();
+        let left_out: Vec<String> = chroots.iter_mut().flat_map(|c| std::mem::take(&mut c.left_out)).collect();
+        let said = [crate::content::script::warning(&strangers), metadata::warning(&left_out)];
         info.distributions = chroots.iter().map(|c| (c.wheel.clone(), c.fingerprint.clone())).collect();
         let base = Box::new(move || {
             let panicked = |_| PexError::Runtime { pex: "pex".into(), reason: "a thread panicked".into() };
@@ -256,8 +260,8 @@ pub fn write_pex(
             Ok(output::Base { runtime, info })
         });
         let parts = output::Parts { chroots, code, python: &python.tag, base };
-        output::write(parts, options.shape, output, progress).map(|(size, info)| (size, info, strangers))
+        output::write(parts, options.shape, output, progress).map(|(size, info)| (size, info, said))
     })?;
-    warnings.extend(crate::content::script::warning(&strangers));
+    warnings.extend(said.into_iter().flatten());
     Ok(WrittenPex { path: output.to_owned(), size, info, warnings })
 }
