@@ -15,6 +15,7 @@ pub mod file;
 pub mod finish;
 mod kept;
 pub mod places;
+mod preamble;
 mod requirement;
 pub mod resolve;
 pub mod tags;

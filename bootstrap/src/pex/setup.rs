@@ -127,7 +127,7 @@ pub(super) struct Setup {
 impl Setup {
     /// Puts together how `pex` is started; or tells why it is handed over.
     pub(super) fn new(pex: Pex, variables: &Variables) -> Result<Result<Self, (Pex, Reason)>, BootError> {
-        if let Some(reason) = handed_over(&pex.info, variables) {
+        if let Some(reason) = handed_over(&pex, variables) {
             return Ok(Err((pex, reason)));
         }
         let venv = variables.get("PEX_VENV").map_or(pex.info.venv, |value| is_true(Some(value)));
@@ -178,7 +178,8 @@ fn inherit(info: &PexInfo, venv: bool, variables: &Variables) -> Inherit {
     }
 }
 
-fn handed_over(info: &PexInfo, variables: &Variables) -> Option<Reason> {
+fn handed_over(pex: &Pex, variables: &Variables) -> Option<Reason> {
+    let info = &pex.info;
     let runtime_only = |name: &&str| !HONOURED.contains(name) || (*name == "PEX_TOOLS" && variables.is_true(name));
     if let Some((name, _)) = variables.iter().find(|(name, _)| runtime_only(name)) {
         return Some(Reason::Variable(name.to_owned()));
@@ -186,6 +187,7 @@ fn handed_over(info: &PexInfo, variables: &Variables) -> Option<Reason> {
     let unsupported = [
         (info.script.is_some() && info.entry_point.is_some(), "a script and an entry point"),
         (info.distributions.keys().any(|name| !name.ends_with(".whl")), "distributions that are no wheels"),
+        (pex.has_preamble, "a preamble (--preamble-file)"),
         (!info.inject_args.iter().all(|text| super::entry::can_format(text)), "arguments with unusual fields"),
     ];
     unsupported.into_iter().find(|(has, _)| *has).map(|(_, what)| Reason::Setting(what))

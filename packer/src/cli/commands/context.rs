@@ -52,6 +52,12 @@ impl Context {
     pub(super) fn of_pex(&self, path: &Path, job: &JobArguments) -> Result<(Self, JobArguments), CommandError> {
         let search = std::env::var_os("PATH");
         let unpacked = pex::unpack::unpack(path, &self.cache, search.as_deref())?;
+        if unpacked.has_preamble {
+            self.voice.warn(format!(
+                "{} has a preamble (--preamble-file), which jobs made of it do not run: start the PEX itself where that matters",
+                path.display()
+            ));
+        }
         let name = self.common.name.clone().unwrap_or_else(|| file_stem(&path.with_extension("")));
         let common = Common { venv: Some(unpacked.prefix), name: Some(name), ..self.common.clone() };
         let mut job = job.clone();
