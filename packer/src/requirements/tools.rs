@@ -44,14 +44,37 @@ pub(super) struct Task<'a> {
 impl Tool {
     /// uv, if it is on `path`, else pip.
     pub(super) fn find(path: Option<&OsStr>) -> Self {
-        on_path(path, "uv").map_or(Self::Pip, Self::Uv)
+        all_on_path(path, "uv").find(|program| is_no_broken_shim(program)).map_or(Self::Pip, Self::Uv)
     }
 }
 
 /// The first executable called `name` on `path`.
 pub(super) fn on_path(path: Option<&OsStr>, name: &str) -> Option<PathBuf> {
-    let mut candidates = std::env::split_paths(path?).map(|folder| folder.join(name));
-    candidates.find(|file| fs::metadata(file).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0))
+    all_on_path(path, name).next()
+}
+
+/// The executables called `name` on `path`.
+fn all_on_path<'a>(path: Option<&'a OsStr>, name: &'a str) -> impl Iterator<Item = PathBuf> + 'a {
+    let folders = path.map(std::env::split_paths).into_iter().flatten();
+    let is_executable =
+        |file: &PathBuf| fs::metadata(file).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
+    folders.map(move |folder| folder.join(name)).filter(is_executable)
+}
+
+/// Whether a program is none of a version manager's scripts that are there and fail, because the version of Python that has
+/// the program is not the one that is chosen.
+fn is_no_broken_shim(program: &Path) -> bool {
+    let mut version = command(program);
+    version.arg("--version");
+    !is_script(program) || run(version, "uv --version", &|_| {}).is_ok()
+}
+
+/// Whether a file begins with `#!`.
+fn is_script(file: &Path) -> bool {
+    fs::File::open(file).is_ok_and(|mut file| {
+        let mut start = [0; 2];
+        std::io::Read::read_exact(&mut file, &mut start).is_ok() && start == *b"#!"
+    })
 }
 
 impl Task<'_> {
@@ -323,11 +346,7 @@ pub(super) fn write_lines<'a>(path: &Path, lines: impl Iterator<Item = &'a Strin
 
 /// The interpreter behind `python`: links are followed, and a script of a version manager is asked.
 pub(super) fn behind(python: &Path) -> PathBuf {
-    let is_script = fs::File::open(python).is_ok_and(|mut file| {
-        let mut start = [0; 2];
-        std::io::Read::read_exact(&mut file, &mut start).is_ok() && start == *b"#!"
-    });
-    if is_script {
+    if is_script(python) {
         let mut command = command(python);
         command.args(["-I", "-S", "-c", "import sys; print(sys.executable, end='')"]);
         if let Ok(said) = run(command, "python", &|_| {}) {
