@@ -120,7 +120,10 @@ def upload_zip(
 ) -> str:
     """Uploads an environment that is packed already: a local path or an HTTP address."""
     packer = packaging.detect_packer_from_file(zip_file)
-    package_path, _, _ = packaging.detect_archive_names(packer, package_path, zip_file.endswith(".zip"))
+    is_zip = not package_path and zip_file.endswith(".zip")
+    found, _, _ = packaging.detect_archive_names(packer, package_path, is_zip)
+    # A path that was given is where it lies, whatever the file is called.
+    package_path = package_path or found
     with tempfile.TemporaryDirectory() as directory:
         local = _local_copy(zip_file, directory)
         _publish(local, package_path, {}, force_upload, filesystem.variables(fs_args))
