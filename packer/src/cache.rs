@@ -59,6 +59,9 @@ pub struct Facts {
     /// Scripts that name a Python that is not the environment's, and which.
     #[serde(default)]
     pub strangers: Vec<String>,
+    /// Files that name the environment's path.
+    #[serde(default)]
+    pub prefixed: Vec<String>,
 }
 
 impl ClientCache {

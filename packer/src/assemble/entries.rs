@@ -9,7 +9,7 @@ use crate::content::compile::Compilers;
 use crate::content::plan::Installed;
 use crate::content::script::Interpreters;
 use crate::content::transform::{About, ByteCode, Transformed, Transformer};
-use crate::discover::{Distribution, Environment, FileKind, FileStat, elf};
+use crate::discover::{Distribution, Environment, FileKind, FileStat, PythonKind, elf};
 use crate::layer::{Entry, LayerError};
 
 /// Makes the entries of layers of one environment.
@@ -51,7 +51,9 @@ impl Packer<'_> {
         let tag = &self.environment.python.cache_tag;
         let byte_code = Some(ByteCode { compilers: self.compilers, tag, modules });
         let prefixes = self.prefixes();
-        let transformer = Transformer { interpreters: Interpreters::of(&prefixes), prefixes, byte_code };
+        let interpreters = Interpreters::of(&prefixes);
+        let mends_text = self.environment.python.kind != PythonKind::System;
+        let transformer = Transformer { interpreters, prefixes, mends_text, byte_code };
         let Transformed { entries, remarks, .. } = transformer.transform(info, &installed)?;
         let needs = elf::layer_needs(files.iter().map(|file| {
             let is_executable = file.kind == FileKind::Executable;
@@ -64,6 +66,7 @@ impl Packer<'_> {
                 About::Modified => facts.modified.push(path),
                 About::NoByteCode(_) => facts.not_compiled.push(path),
                 About::LeftOut(why) => facts.left_out.push(format!("{path}: {why}")),
+                About::Prefix => facts.prefixed.push(path),
                 About::Stranger(python) => facts.strangers.push(format!("{path} (#!{python})")),
             }
         }

@@ -8,6 +8,7 @@
 //! | [`marshal`] | gives the code in it one form and a path relative to the environment |
 //! | [`compile`] | compiles what has no valid byte-code, in processes of the environment's interpreter |
 //! | [`script`] | makes `bin/` scripts find the interpreter beside them |
+//! | [`prefix_text`] | makes other text that names the environment's path relative, or tells of it |
 //! | [`record`] | makes `RECORD` list what is shipped |
 //! | [`direct_url`] | takes local paths and credentials out of `direct_url.json` |
 //!
@@ -18,6 +19,7 @@ pub mod compile;
 pub mod direct_url;
 pub mod marshal;
 pub mod plan;
+pub mod prefix_text;
 pub mod pyc;
 pub mod record;
 pub mod script;

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use cpack_artifact::SafePath;
 use cpack_artifact::content::Kind;
 
+use super::prefix_text::is_candidate;
+
 /// A file as installed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Installed {
@@ -41,6 +43,8 @@ pub enum Action<'a> {
     Record,
     /// The installed file without local paths and credentials.
     DirectUrl,
+    /// The installed file, in which the environment's path is made relative.
+    Text,
 }
 
 /// One file of a layer.
@@ -95,6 +99,7 @@ fn action(file: &Installed, info: Option<&SafePath>) -> Option<Action<'static>> 
         Some(b"uv_cache.json" | b"uv_build.json") => None,
         _ if is_cached(&file.path) => None,
         _ if is_file && path.starts_with(b"bin/") => Some(Action::Script),
+        _ if is_file && is_candidate(&file.path) => Some(Action::Text),
         _ => Some(Action::Copy),
     }
 }
@@ -160,6 +165,10 @@ mod tests {
             ("lib/p/site/y-1.dist-info/RECORD", Kind::File),
             ("lib/p2/b.py", Kind::File),
             ("share/empty", Kind::Directory),
+            ("share/jupyter/kernels/x/kernel.json", Kind::File),
+            ("share/man/x", Kind::File),
+            ("etc/x", Kind::File),
+            ("lib/p/site-packages/x.pth", Kind::File),
         ]
         .map(|(path, kind)| installed(path, kind));
         let (info, modules) = ("lib/p/site/x-1.dist-info", "lib/p");
@@ -184,6 +193,10 @@ mod tests {
             "lib/p/site/y-1.dist-info/RECORD Copy",
             "lib/p2/b.py Copy",
             "share/empty Copy",
+            "share/jupyter/kernels/x/kernel.json Text",
+            "share/man/x Copy",
+            "etc/x Text",
+            "lib/p/site-packages/x.pth Text",
         ];
         assert_eq!(summary(&files, rules), expected);
     }

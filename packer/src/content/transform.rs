@@ -10,11 +10,11 @@ use cpack_artifact::content::Kind;
 use rayon::prelude::*;
 
 use super::compile::{CompileError, Compiled, Compilers};
-use super::direct_url;
 use super::plan::{Action, Installed, Planned, Rules, plan};
 use super::pyc::{self, Source};
 use super::record::{self, RecordError, Row, Shipped};
 use super::script::{self, Interpreters, Script};
+use super::{direct_url, prefix_text};
 use crate::layer::{Body, Entry};
 
 /// Largest file in `bin/` that may be a script that installers wrote; theirs have some hundred bytes.
@@ -27,6 +27,8 @@ pub struct Transformer<'a> {
     pub prefixes: Vec<Vec<u8>>,
     /// The interpreters for which its scripts are.
     pub interpreters: Interpreters,
+    /// Whether text that names the environment's path is looked for: not in the prefix of a system, which all name.
+    pub mends_text: bool,
     /// How sources get byte-code; without it they travel alone.
     pub byte_code: Option<ByteCode<'a>>,
 }
@@ -75,6 +77,8 @@ pub enum About {
     LeftOut(String),
     /// A script that names a Python that is not the environment's: which.
     Stranger(String),
+    /// It names the environment's path, which is another one where it is booted.
+    Prefix,
 }
 
 /// Why a layer's files cannot be had.
@@ -172,7 +176,11 @@ impl Transformer<'_> {
                     Script::Stranger(python) => outcome.about = Some(About::Stranger(python)),
                     Script::Other => {}
                 }
-                Ok(outcome)
+                self.mend(planned, outcome)
+            }
+            Action::Text => {
+                let outcome = self.copy(planned, listed)?;
+                self.mend(planned, outcome)
             }
             Action::ByteCode { installed } => self.byte_code(planned, installed),
             Action::DirectUrl => Ok(match direct_url::reduce(&read(&planned.from.place)?) {
@@ -213,6 +221,26 @@ impl Transformer<'_> {
         }
         file.read_to_end(&mut text).map_err(failed)?;
         Ok(script::relocate(&text, &self.interpreters))
+    }
+
+    /// Makes the environment's path relative in what the file has become so far.
+    fn mend(&self, planned: &Planned<'_>, mut outcome: Outcome) -> Result<Outcome, TransformError> {
+        if !self.mends_text || planned.from.size > MAX_SCRIPT {
+            return Ok(outcome);
+        }
+        let made = match &outcome.entry {
+            Some((Entry { body: Body::Bytes(bytes), .. }, _)) => Some(bytes.clone()),
+            _ => None,
+        };
+        let bytes = made.map_or_else(|| read(&planned.from.place), Ok)?;
+        let mended = prefix_text::mend(&planned.from.path, &bytes, &self.prefixes);
+        if let Some(text) = mended.text {
+            outcome.entry = Some(rewritten(planned, text));
+        }
+        if mended.names_prefix && outcome.about.is_none() {
+            outcome.about = Some(About::Prefix);
+        }
+        Ok(outcome)
     }
 
     fn byte_code(&self, planned: &Planned<'_>, installed: Option<&Installed>) -> Result<Outcome, TransformError> {

@@ -14,6 +14,7 @@ use crate::assemble;
 use crate::cache::ClientCache;
 use crate::cli::arguments::{Common, JobArguments};
 use crate::cli::output::{Voice, bytes, count, seconds};
+use crate::content::{prefix_text, script};
 use crate::discover::selection::{Selection, merge};
 use crate::discover::{self, ActivePrefix, ActiveVariables, DiscoverOptions, Environment};
 use crate::launcher::{self, LauncherError};
@@ -203,11 +204,11 @@ impl Context {
         let submission = submit(environment, &publisher, &options, job, &|bytes| bar.inc(bytes));
         bar.finish_and_clear();
         let submission = submission?;
-        self.report(&submission, store);
+        self.report(&submission, store, &environment.prefix);
         Ok(submission)
     }
 
-    fn report(&self, submission: &Submission, store: &dyn Store) {
+    fn report(&self, submission: &Submission, store: &dyn Store, prefix: &Path) {
         let all = || submission.layers.iter().chain(&submission.overlays);
         for outcome in all() {
             let what = format!("{} {}", outcome.layer.name, outcome.layer.version);
@@ -229,7 +230,9 @@ impl Context {
             }
         }
         let strangers: Vec<String> = all().flat_map(|outcome| &outcome.facts.strangers).cloned().collect();
-        crate::content::script::warning(&strangers).iter().for_each(|warning| self.voice.warn(warning));
+        let prefixed: Vec<String> = all().flat_map(|outcome| &outcome.facts.prefixed).cloned().collect();
+        prefix_text::warning(&prefixed, prefix).iter().for_each(|warning| self.voice.warn(warning));
+        script::warning(&strangers).iter().for_each(|warning| self.voice.warn(warning));
         let sent: Vec<u64> = all().filter_map(|o| o.sent).collect();
         let total = submission.layers.len() + submission.overlays.len();
         let kept: u64 = all().filter(|o| o.sent.is_none()).map(|o| o.layer.archive.size).sum();
