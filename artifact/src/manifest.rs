@@ -12,7 +12,10 @@ use crate::Digest;
 pub const FORMAT: u32 = 1;
 
 /// Features a manifest or job may require that this release has.
-pub const FEATURES: &[&str] = &["zstd-frames", "payload"];
+pub const FEATURES: &[&str] = &["zstd-frames", "payload", SYSTEM_SITE_PACKAGES];
+
+/// The feature by which an environment sees the packages of the node's interpreter, after its own.
+pub const SYSTEM_SITE_PACKAGES: &str = "system-site-packages";
 
 /// Largest manifest or job accepted, in bytes: about 40 times that of torch with its traced entries.
 pub const MAX_JSON: u64 = 64 << 20;
@@ -211,6 +214,11 @@ impl Manifest {
     /// The environment id: the digest of [`Manifest::to_bytes`].
     pub fn id(&self) -> Digest {
         Digest::of(&self.to_bytes())
+    }
+
+    /// Whether the environment sees the packages of the node's interpreter.
+    pub fn sees_system(&self) -> bool {
+        self.requires.iter().any(|feature| feature == SYSTEM_SITE_PACKAGES)
     }
 
     /// The layer that ships the interpreter, if one does.

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cpack_artifact::manifest::{EntryPoint, FORMAT, LayerKind, Manifest, Python};
+use cpack_artifact::manifest::{EntryPoint, FORMAT, LayerKind, Manifest, Python, SYSTEM_SITE_PACKAGES};
 
 use crate::discover::{Environment, PythonInfo, normalise};
 use crate::publish::Outcome;
@@ -32,7 +32,8 @@ pub fn build(environment: &Environment, outcomes: &[Outcome]) -> Manifest {
     }
     layers.sort_unstable_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
     let least_glibc = outcomes.iter().filter_map(|o| o.facts.glibc.as_deref()).max_by_key(|v| version_key(v));
-    let requires = vec!["zstd-frames".to_owned()];
+    let mut requires = vec!["zstd-frames".to_owned()];
+    requires.extend(environment.sees_system.then(|| SYSTEM_SITE_PACKAGES.to_owned()));
     Manifest {
         format: FORMAT,
         requires,

@@ -107,7 +107,7 @@ impl Verifier<'_> {
 
     /// The first thing that is wrong with a tree.
     fn fault(&self, tree: &Path, manifest: &Manifest, description: &Description) -> Option<String> {
-        let python = python(description);
+        let python = python(description, manifest);
         for layer in &manifest.layers {
             let files = self.cache.layer_files(&layer.content);
             if let Some(path) = first_difference(&files, tree, Path::new(""), &python) {
@@ -127,7 +127,7 @@ impl Verifier<'_> {
         let uri: StoreUri = description.store.parse()?;
         let cluster = job::find(self.settings).map_or_else(|_| BTreeMap::new(), |found| found.job.cluster);
         let store = open(&uri, &StoreOptions::of_process(cluster))?;
-        let python = python(description);
+        let python = python(description, manifest);
         let (stop, _watching) = Stop::watch(&[]);
         let means = Means {
             store: &*store,
@@ -152,11 +152,11 @@ fn records(tree: &Path) -> Option<(Description, Vec<u8>, Manifest)> {
     Some((description, bytes, manifest))
 }
 
-fn python(description: &Description) -> Python {
+fn python(description: &Description, manifest: &Manifest) -> Python {
     let version = description.version.clone();
     match description.python.as_str() {
         "" => Python::Shipped { version },
-        path => Python::Node { path: path.into(), version },
+        path => Python::Node { path: path.into(), version, sees_system: manifest.sees_system() },
     }
 }
 

@@ -216,7 +216,7 @@ fn put_up(
         python: path.display().to_string(),
         version: version.clone(),
     };
-    let python = Python::Node { path, version };
+    let python = Python::Node { path, version, sees_system: false };
     let tree = Tree {
         key,
         manifest: &manifest,

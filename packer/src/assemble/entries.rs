@@ -53,7 +53,8 @@ impl Packer<'_> {
         let prefixes = self.prefixes();
         let interpreters = Interpreters::of(&prefixes);
         let mends_text = self.environment.python.kind != PythonKind::System;
-        let transformer = Transformer { interpreters, prefixes, mends_text, byte_code };
+        let base = self.environment.python.base_executable.clone();
+        let transformer = Transformer { interpreters, base, prefixes, mends_text, byte_code };
         let Transformed { entries, remarks, .. } = transformer.transform(info, &installed)?;
         let needs = elf::layer_needs(files.iter().map(|file| {
             let is_executable = file.kind == FileKind::Executable;

@@ -44,6 +44,9 @@ pub struct Common {
     /// Ship the interpreter too, so that a node needs no Python (relocatable interpreters only)
     #[arg(long, global = true, env = "CPACK_WITH_PYTHON", help_heading = "Environment")]
     pub with_python: bool,
+    /// What becomes of the system packages that a virtual environment with --system-site-packages sees [default: hide]
+    #[arg(long, global = true, value_name = "WHAT", env = "CPACK_SYSTEM_SITE_PACKAGES", help_heading = "Environment")]
+    pub system_site_packages: Option<SystemSitePackages>,
     /// Where requirements are resolved and how
     #[command(flatten)]
     pub resolution: Resolution,
@@ -74,6 +77,18 @@ pub struct Common {
     /// Say more
     #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet", help_heading = "Output")]
     pub verbose: u8,
+}
+
+/// What becomes of the packages of the base interpreter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SystemSitePackages {
+    /// They are neither packed nor seen
+    Hide,
+    /// What each node's own Python has is seen there
+    Node,
+    /// They are packed with the environment
+    Pack,
 }
 
 /// How requirements become an environment.

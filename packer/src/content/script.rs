@@ -12,6 +12,7 @@
 //! What they get here is the form of [`cpack_artifact::script`]; what one installer writes for a path with spaces and
 //! without becomes the same.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
@@ -29,6 +30,8 @@ pub struct Interpreters {
     spelt: Vec<PathBuf>,
     /// `bin` of the environment without links.
     real: Option<PathBuf>,
+    /// The interpreter behind the environment's.
+    base: Option<PathBuf>,
 }
 
 impl Interpreters {
@@ -37,14 +40,30 @@ impl Interpreters {
         let spelt: Vec<PathBuf> =
             prefixes.iter().map(|prefix| Path::new(OsStr::from_bytes(prefix)).join("bin")).collect();
         let real = spelt.iter().find_map(|bin| fs::canonicalize(bin).ok());
-        Self { spelt, real }
+        Self { spelt, real, base: None }
+    }
+
+    /// Those for the script at `place`. One that lies outside of the environment and becomes part of it, of a system or of
+    /// an environment of additions, may name the interpreter beside itself or the one behind the environment's, too.
+    pub fn at(&self, place: &Path, base: &Path) -> Cow<'_, Self> {
+        let is_inside = |bin: &PathBuf| bin.parent().is_some_and(|prefix| place.starts_with(prefix));
+        match place.parent() {
+            Some(beside) if !self.spelt.iter().chain(&self.real).any(is_inside) => {
+                let mut more = self.clone();
+                more.spelt.push(beside.to_owned());
+                more.base = Some(base.to_owned());
+                Cow::Owned(more)
+            }
+            _ => Cow::Borrowed(self),
+        }
     }
 
     /// Whether a program is an interpreter of the environment.
     fn has(&self, program: &[u8]) -> bool {
         let program = Path::new(OsStr::from_bytes(program));
         let (Some(bin), Some(name)) = (program.parent(), program.file_name()) else { return false };
-        is_python(name.as_bytes()) && program.is_absolute() && self.is_bin(bin)
+        let is_base = || self.base.is_some() && fs::canonicalize(program).ok() == self.base;
+        is_python(name.as_bytes()) && program.is_absolute() && (self.is_bin(bin) || is_base())
     }
 
     fn is_bin(&self, directory: &Path) -> bool {
@@ -329,6 +348,22 @@ mod tests {
             let long = format!("#!/bin/sh\n'''exec' '{root}/{path}' \"$0\" \"$@\"\n' '''\nx\n");
             assert_eq!(matches!(relocate(long.as_bytes(), &ours), Script::Ours(_)), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn script_from_elsewhere_may_name_the_python_beside_it() {
+        let ours = interpreters(&["/v"]);
+        let (place, base) = (Path::new("/opt/bin/tool"), fs::canonicalize("/bin/sh").expect("a shell"));
+        let relocates = |interpreters: &Interpreters, script: &str| {
+            matches!(relocate(script.as_bytes(), interpreters), Script::Ours(_))
+        };
+        assert!(relocates(&ours.at(place, &base), "#!/opt/bin/python3\n"));
+        assert!(!relocates(&ours.at(place, &base), "#!/usr/bin/python3.99\n"));
+        assert!(!relocates(&ours.at(Path::new("/v/bin/tool"), &base), "#!/opt/bin/python3\n"));
+        let root = tempfile::tempdir().expect("a directory");
+        let python = root.path().join("python3.11");
+        std::os::unix::fs::symlink(&base, &python).expect("links");
+        assert!(relocates(&ours.at(place, &base), &format!("#!{}\n", python.display())));
     }
 
     #[test]

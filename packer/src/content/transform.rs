@@ -27,6 +27,8 @@ pub struct Transformer<'a> {
     pub prefixes: Vec<Vec<u8>>,
     /// The interpreters for which its scripts are.
     pub interpreters: Interpreters,
+    /// The interpreter behind the environment's, without links.
+    pub base: PathBuf,
     /// Whether text that names the environment's path is looked for: not in the prefix of a system, which all name.
     pub mends_text: bool,
     /// How sources get byte-code; without it they travel alone.
@@ -220,7 +222,7 @@ impl Transformer<'_> {
             return Ok(Script::Other);
         }
         file.read_to_end(&mut text).map_err(failed)?;
-        Ok(script::relocate(&text, &self.interpreters))
+        Ok(script::relocate(&text, &self.interpreters.at(&from.place, &self.base)))
     }
 
     /// Makes the environment's path relative in what the file has become so far.

@@ -24,7 +24,7 @@
 //! | a prefix that is a project's folder too (`python -m venv .`) | of what nobody owns only `bin`, `lib`, `share`, `etc` |
 //! | an interpreter's own prefix | its site-packages, and what RECORD lists elsewhere; reported |
 //! | a conda prefix | all of it but the interpreter, headers, `pkgs` and `envs`; reported |
-//! | `include-system-site-packages = true` | what is installed in the base interpreter is not packed; reported |
+//! | `include-system-site-packages = true` | what is installed in the base interpreter is not packed, and reported, unless [`system`] is told otherwise |
 
 mod assign;
 mod editable;
@@ -38,6 +38,7 @@ mod own;
 mod prefix;
 mod python;
 pub mod selection;
+pub mod system;
 mod tree;
 mod walk;
 
@@ -80,7 +81,10 @@ pub struct DiscoverOptions {
 
 /// Discovers the environment in `prefix`.
 pub fn discover(prefix: &Path, options: &DiscoverOptions) -> Result<Environment, DiscoverError> {
-    let layout = Layout::of(prefix)?;
+    discover_layout(Layout::of(prefix)?, options)
+}
+
+fn discover_layout(layout: Layout, options: &DiscoverOptions) -> Result<Environment, DiscoverError> {
     let (python, base_sites) = match &options.python {
         Some(python) => (python.clone(), Vec::new()),
         None => {
@@ -123,6 +127,7 @@ pub fn discover(prefix: &Path, options: &DiscoverOptions) -> Result<Environment,
     let contested = std::mem::take(&mut assigned.contested);
     let (distributions, unowned) = distribute(tree.files, inventory.installed, assigned, at);
     let mut environment = Environment {
+        sees_system: layout.config.system_site_packages,
         prefix: layout.prefix,
         site_packages,
         python,
@@ -211,7 +216,7 @@ fn prefix_findings(layout: &Layout, python: &PythonInfo, tree: &Tree) -> Vec<Fin
         say(
             FindingKind::SystemSitePackages,
             format!(
-                "{prefix} also sees what is installed in {}, which is not packed; install what is needed into the environment",
+                "{prefix} also sees what is installed in {}, which is neither packed nor seen where it is booted; --system-site-packages pack packs it, node shows what each node has, or install what is needed into the environment",
                 python.base_prefix.display()
             ),
         );

@@ -26,6 +26,8 @@ pub struct Environment {
     pub contested: Vec<Contested>,
     /// What the user should know.
     pub warnings: Vec<Finding>,
+    /// Whether it sees the packages of its base interpreter; those of a node's, where it is booted.
+    pub sees_system: bool,
 }
 
 impl Environment {

@@ -357,7 +357,9 @@ impl Making<'_> {
     fn add_script(&mut self, file: &FileStat, path: &str) -> Result<Option<SafePath>, PexError> {
         let path = safe(self.distribution, path)?;
         let bytes = self.files.read(file)?;
-        let bytes = match script::as_in_wheel(&bytes, &self.files.interpreters) {
+        let environment = self.files.environment;
+        let interpreters = self.files.interpreters.at(&environment.source(file), &environment.python.base_executable);
+        let bytes = match script::as_in_wheel(&bytes, &interpreters) {
             Ok(script) => script,
             Err(Script::Stranger(python)) => {
                 self.strangers.push(format!("{} (#!{python})", file.path));

@@ -28,7 +28,7 @@ pub mod unpack;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use cpack_artifact::pex_info::PexInfo;
+use cpack_artifact::pex_info::{InheritPath, PexInfo};
 use rayon::prelude::*;
 
 use crate::cache::ClientCache;
@@ -223,6 +223,11 @@ pub fn write_pex(
     let python = &environment.python;
     let compilers = Compilers::new(python.executable.clone(), Magic(python.magic), rayon::current_num_threads());
     requirements::check(environment)?;
+    let settings = &options.settings;
+    let (inherit_path, venv_system_site_packages) = match (settings.inherit_path, environment.sees_system) {
+        (InheritPath::False, true) => (InheritPath::Fallback, true),
+        (inherit_path, sees_system) => (inherit_path, settings.venv_system_site_packages || sees_system),
+    };
     let files = Files::new(environment, (!options.no_byte_code).then(|| compilers.into()));
     let (code, mut warnings) = chroot::user_code(&files)?;
     let mut info = PexInfo {
@@ -231,6 +236,8 @@ pub fn write_pex(
         requirements: requirements::of(environment),
         pex_path: Some(options.settings.merged_paths().join(":")),
         pex_hash: None,
+        inherit_path,
+        venv_system_site_packages,
         // Upstream's runtime installs several at once where their sizes make it pay.
         max_install_jobs: -1,
         ..options.settings.clone()

@@ -97,7 +97,8 @@ fn transform(python: &Python, prefix: &Path, files: &[Installed]) -> Transformed
     let byte_code = Some(ByteCode { compilers: &compilers, tag: &tag, modules });
     let prefixes = vec![prefix.as_os_str().as_encoded_bytes().to_vec()];
     let interpreters = Interpreters::of(&prefixes);
-    let transformer = Transformer { interpreters, prefixes, mends_text: true, byte_code };
+    let base = python.program.clone();
+    let transformer = Transformer { interpreters, base, prefixes, mends_text: true, byte_code };
     let info = safe(format!("lib/python3.{}/site-packages/demo-1.0.dist-info", python.minor));
     transformer.transform(Some(&info), files).expect("transforms")
 }

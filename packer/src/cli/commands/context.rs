@@ -12,10 +12,11 @@ use cpack_artifact::store::{Key, Store, StoreOptions, StoreUri, Watcher, cluster
 use super::CommandError;
 use crate::assemble;
 use crate::cache::ClientCache;
-use crate::cli::arguments::{Common, JobArguments};
+use crate::cli::arguments::{Common, JobArguments, SystemSitePackages};
 use crate::cli::output::{Voice, bytes, count, seconds};
 use crate::content::{prefix_text, script};
 use crate::discover::selection::{Selection, merge};
+use crate::discover::system::{self, SystemPackages};
 use crate::discover::{self, ActivePrefix, ActiveVariables, DiscoverOptions, Environment};
 use crate::launcher::{self, LauncherError};
 use crate::layer::DEFAULT_LEVEL;
@@ -147,12 +148,27 @@ impl Context {
         }
         let options = DiscoverOptions { cache_dir: self.cache.root().to_owned(), python: None };
         let mut environment = discover::discover(&prefix, &options)?;
+        system::apply(&mut environment, self.system_packages()?, &options)?;
         if !request.requirements.is_empty()
             && let Some(added) = requirements::additions(&environment, &request, &machine, &heard)?
         {
             merge(&mut environment, added.discover(self.cache.root())?);
         }
         Ok(environment)
+    }
+
+    /// What becomes of the packages of the base interpreter.
+    fn system_packages(&self) -> Result<SystemPackages, CommandError> {
+        match self.common.system_site_packages {
+            None | Some(SystemSitePackages::Hide) => Ok(SystemPackages::Hide),
+            Some(SystemSitePackages::Pack) => Ok(SystemPackages::Pack),
+            Some(SystemSitePackages::Node) if self.common.with_python => Err(CommandError::Usage(
+                "--system-site-packages node needs the node's Python, and --with-python ships another: choose pack, or \
+                 leave --with-python out"
+                    .into(),
+            )),
+            Some(SystemSitePackages::Node) => Ok(SystemPackages::Node),
+        }
     }
 
     fn requirements(&self) -> requirements::Request {
