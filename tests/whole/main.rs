@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "tests report by panicking")]
 
 mod bench;
+mod environments;
 mod equality;
 mod input;
 mod programs;
