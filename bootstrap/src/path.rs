@@ -1,7 +1,7 @@
 //! `PYTHONPATH`: overlays, then what the framework set, then the environment, which needs no entry.
 //!
 //! Spark puts its own `pyspark.zip` there, which must stay ahead of the environment's pyspark to match the JVM. What a
-//! launcher adds it writes down ([`crate::settings::left::ADDED_PATH`]), so that a launcher which is started inside its
+//! launcher adds it writes down ([`crate::settings::exported::ADDED_PATH`]), so that a launcher which is started inside its
 //! process can take the outer one's overlays away again.
 
 use std::ffi::{OsStr, OsString};
@@ -10,15 +10,15 @@ use std::path::PathBuf;
 
 /// The new values of two variables; None: not set.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Merged {
+pub(crate) struct Merged {
     /// `PYTHONPATH`.
-    pub path: Option<OsString>,
+    pub(crate) path: Option<OsString>,
     /// What was added to it.
-    pub added: Option<OsString>,
+    pub(crate) added: Option<OsString>,
 }
 
 /// Puts `overlays` before what is on the `current` path, without what an outer launcher `added` to it.
-pub fn merge(overlays: &[PathBuf], current: Option<&OsStr>, added: Option<&OsStr>) -> Merged {
+pub(crate) fn merge(overlays: &[PathBuf], current: Option<&OsStr>, added: Option<&OsStr>) -> Merged {
     let split = |value: Option<&OsStr>| -> Vec<Vec<u8>> {
         let bytes = value.map(OsStr::as_bytes).unwrap_or_default();
         if bytes.is_empty() { Vec::new() } else { bytes.split(|b| *b == b':').map(<[u8]>::to_vec).collect() }

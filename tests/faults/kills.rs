@@ -8,13 +8,13 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant, SystemTime};
 
-use cpack_artifact::store::{FileStore, Store as _};
+use cpack_store::{FileStore, Store as _};
+use cpack_test::archives::{Node, Nodes};
+use cpack_test::small_world::{World, entries, file, nodes, noise, spawn, succeed, write_executable};
 
 use crate::inspect::{check, everything, left_over, let_time_pass, remove};
-use crate::make::{Node, Nodes};
 use crate::random::{Part, Random, USUAL_KILLS};
 use crate::site::Site;
-use crate::world::{World, entries, file, nodes, noise, spawn, succeed, write_executable};
 
 pub(crate) const CODE: &str = "import alpha, beta, data; print(alpha.NAME, beta.NAME)";
 pub(crate) const SEEN: &str = "alpha beta\n";
@@ -75,7 +75,7 @@ impl Bed<'_> {
             Deed::CleanAll => &["--cpack", "gc", "--all"],
         };
         let mut command = self.world.command(arguments);
-        // There is one place for a cache, so that nobody escapes to another.
+        // There is only one place for a cache.
         command.env("CPACK_THREADS", "2").env_remove("CPACK_METRICS");
         command.env("HOME", "/").env("TMPDIR", "/").current_dir("/");
         if deed == Deed::Writable {
@@ -132,7 +132,7 @@ fn judge(deed: Deed, output: &std::process::Output, killed: bool) {
 
 #[test]
 fn nothing_that_is_killed_leaves_anything_torn() {
-    let world = World::with(&packages(), |_| {});
+    let world = World::with(crate::boot(), &packages(), |_| {});
     let mut node = Bed { world: &world, boot: 0 };
     let cold = Instant::now();
     let log = world.path("tmp/steps");
@@ -244,7 +244,7 @@ impl Bed<'_> {
 
 #[test]
 fn every_named_step_is_passed_and_survived() {
-    let world = World::with(&packages(), |_| {});
+    let world = World::with(crate::boot(), &packages(), |_| {});
     let mut bed = Bed { world: &world, boot: 0 };
     let _part = Part::once("a kill at every named step");
     let log = world.path("tmp/steps");
@@ -262,7 +262,7 @@ fn every_named_step_is_passed_and_survived() {
     let_time_pass(&world.cache());
     succeed(&mut bed.command(Deed::CleanAll));
     assert_eq!(everything(&world.cache()), [] as [std::path::PathBuf; 0]);
-    let declared = cpack_artifact::fault::STEPS.iter().filter(|step| !is_packers(step));
+    let declared = cpack_fault::STEPS.iter().filter(|step| !is_packers(step));
     let missed: Vec<_> = declared.filter(|step| !passed.contains(**step)).collect();
     assert_eq!(missed, [] as [&&str; 0], "declared, and passed by nothing");
 }
@@ -293,7 +293,7 @@ fn uploads_and_packs_that_are_killed_leave_nothing_that_is_used() {
         [&["upload", "--name", "mine"], &["launcher", "-o", &launcher_text], &["pack", "--format", "pex", "-o", &pex]];
     let part = Part::new("kills of uploads, launchers and packs", USUAL_KILLS * 3 / 20);
     let known: Vec<BTreeMap<String, u64>> = deeds.iter().map(|deed| steps(&mut site.pack(deed), &log)).collect();
-    let missed: Vec<_> = cpack_artifact::fault::STEPS
+    let missed: Vec<_> = cpack_fault::STEPS
         .iter()
         .filter(|step| is_packers(step) && !known.iter().any(|steps| steps.contains_key(**step)))
         .collect();
@@ -334,7 +334,7 @@ fn uploads_and_packs_that_are_killed_leave_nothing_that_is_used() {
             }
             1 => assert_eq!(version_seen(&site, &launcher), version, "round {round}: the launcher"),
             _ => {
-                let python = crate::world::python().path.display().to_string();
+                let python = cpack_test::small_world::python().path.display().to_string();
                 let mut command = site.command(Path::new(&python));
                 let seen = succeed(command.args([&pex, "-c", "import beta; print(beta.VERSION)"]));
                 assert_eq!(seen.trim(), version, "round {round}: the PEX");
@@ -347,7 +347,7 @@ fn uploads_and_packs_that_are_killed_leave_nothing_that_is_used() {
     assert_eq!(entries(&site.store().join("tmp")), [] as [std::path::PathBuf; 0]);
 }
 
-/// Whatever chance does: somebody is killed while he writes to the store.
+/// Kills a client while it writes to the store.
 fn kill_a_writer(site: &Site, deed: &[&str]) {
     site.install("beta", "0.9", 2999);
     let mut writer = site.pack(deed);

@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use super::programs::{World, cluster_pack, install_by_hand, installed, text, usual_interpreter, utf8, venv};
+use cpack_test::programs::{World, cluster_pack, install_by_hand, installed, text, usual_interpreter, utf8, venv};
 
 /// Python that runs a script of its environment, and prints what that says.
 const RUN: &str = "import subprocess, sys\nraise SystemExit(subprocess.run([sys.prefix + '/bin/' + sys.argv[1]] + sys.argv[2:]).returncode)";
