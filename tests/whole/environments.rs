@@ -12,7 +12,7 @@ const RUN: &str = "import subprocess, sys\nraise SystemExit(subprocess.run([sys.
 
 fn write(path: &Path, text: &str, mode: u32) {
     fs::create_dir_all(path.parent().expect("a parent")).expect("creates");
-    fs::write(path, text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    fs::write(path, text).expect("writes");
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
 }
 

@@ -21,6 +21,8 @@
 //! ' ''' """What the script begins with."""
 //! ```
 
+use memchr::memmem;
+
 /// The first line.
 const SHELL: &[u8] = b"#!/bin/sh";
 
@@ -96,8 +98,8 @@ pub fn relocatable(options: &[u8], comments: &[&[u8]], body: &[u8]) -> Vec<u8> {
 /// Whether a script is for Python: by its first line, or by what `sh` hands it to.
 pub fn is_for_python(script: &[u8]) -> bool {
     let (first, _) = split_line(script);
-    let names_python = first.starts_with(b"#!") && first.windows(6).any(|part| part == b"python");
-    names_python || split(script).is_some_and(|script| script.command.windows(6).any(|part| part == b"python"))
+    let names_python = first.starts_with(b"#!") && memmem::find(first, b"python").is_some();
+    names_python || split(script).is_some_and(|script| memmem::find(script.command, b"python").is_some())
 }
 
 /// Takes blank lines and comments, which mean as little to `sh` as to Python, from the beginning.
