@@ -24,7 +24,7 @@ use cpack_layer::content::facts::Facts;
 use serde::{Deserialize, Serialize};
 
 /// Bump when the same files are packed to other bytes, or more facts are remembered.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// The directory that a client keeps between runs.
 #[derive(Debug, Clone)]

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cpack_discover::{Environment, PythonInfo, normalise};
-use cpack_format::manifest::{EntryPoint, FORMAT, Layer, LayerKind, Manifest, Python};
+use cpack_format::manifest::{EntryPoint, FORMAT, Layer, LayerKind, Manifest, Python, SYSTEM_SITE_PACKAGES};
 
 use crate::publish::PublishedLayer;
 
@@ -30,7 +30,8 @@ pub fn build(environment: &Environment, published: &[PublishedLayer]) -> Manifes
     }
     layers.sort_unstable_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
     let least_glibc = published.iter().filter_map(|p| p.facts.glibc.as_deref()).max_by_key(|v| version_key(v));
-    let requires = vec!["zstd-frames".to_owned()];
+    let mut requires = vec!["zstd-frames".to_owned()];
+    requires.extend(environment.sees_system.then(|| SYSTEM_SITE_PACKAGES.to_owned()));
     Manifest {
         format: FORMAT,
         requires,

@@ -41,6 +41,8 @@ pub(crate) struct Places<'a> {
     pub(crate) outside: &'a Path,
     /// A PEX with a module `merged` and a project `extra_lib`.
     pub(crate) other: &'a Path,
+    /// Code that is to run before all else.
+    pub(crate) preamble: &'a Path,
     /// A script file.
     pub(crate) script: &'a Path,
     /// The interpreter.
@@ -180,6 +182,16 @@ pub(crate) fn all(places: &Places<'_>) -> Vec<Case> {
     add("python-path-by-variable", &["app"], vec![show().with("PEX_PYTHON_PATH", &directory)]);
     add("verbatim-shebang", &["app", "--python-shebang", "#!/usr/bin/env python3"], vec![show()]);
     add("sh-boot", &["app", "--sh-boot"], vec![show()]);
+    add("sh-boot-loose", &["app", "--sh-boot", "--layout", "loose"], vec![show()]);
+    let preamble = text(places.preamble);
+    for (name, more) in [
+        ("preamble", &[][..]),
+        ("preamble-venv", &["--venv"]),
+        ("preamble-sh-loose", &["--sh-boot", "--layout", "loose"]),
+    ] {
+        let ran = run(&["-c", "import os; print(os.environ['PREAMBLE'])"]).handed("preamble");
+        add(name, &[&["app", "--preamble-file", &preamble], more].concat(), vec![ran]);
+    }
     add("stored", &["app", "--no-compress"], vec![show()]);
     add("compiled", &["app", "--compile"], vec![show()]);
     add("unmet", &["app", "--ignore-errors"], vec![run(&["-c", "import app; print(app.VERSION)"])]);

@@ -87,6 +87,7 @@ impl Workshop {
             ("outside/outside.py", "VALUE = 'outside'\n"),
             ("outside/lib_rary.py", "VALUE = 'outside'\n"),
             ("other/merged.py", "VALUE = 'merged'\n"),
+            ("script/preamble.py", "import os\nos.environ['PREAMBLE'] = 'ran'\n"),
             ("script/script.py", "from app.report import report\nreport(__name__)\nraise SystemExit(6)\n"),
         ] {
             let path = self.at(file);
@@ -112,6 +113,7 @@ impl Workshop {
             code: &self.at("code"),
             outside: &self.at("outside"),
             other: &self.at("other.pex"),
+            preamble: &self.at("script/preamble.py"),
             script: &self.at("script/script.py"),
             python: &self.python,
         })

@@ -197,3 +197,42 @@ fn what_no_python_can_start_is_refused_and_goes_by_another_form() {
     fast.args(["--cpack", "exec", utf8(&archive)]).args(code);
     assert_eq!(succeeded(&fast.output().expect("starts"), "cpack-boot"), "1\n");
 }
+
+#[test]
+fn script_of_the_script_kind_keeps_docstring_and_future_imports() {
+    let world = World::new();
+    let env = installed("num2words", &["num2words==0.5.14", "docopt==0.6.2"]);
+    let pex = world.path("nw.pex");
+    succeeded(&pack(&world, &env, &pex, &["--format", "pex", "-c", "num2words"]).output().expect("starts"), "pack");
+    for arguments in [&["42"][..], &["--help"]] {
+        let plain = world.command(env.join("bin/python")).arg(&pex).args(arguments).output().expect("starts");
+        let ours = world.command(boot()).args(["--cpack", "exec"]).arg(&pex).args(arguments).output().expect("starts");
+        assert_eq!(succeeded(&ours, "boot"), succeeded(&plain, "python"), "{arguments:?}");
+    }
+}
+
+#[test]
+fn requirements_that_newer_packaging_refuses_are_left_out_and_said() {
+    let (workshop, world) = (Workshop::new(), World::new());
+    let env = world.path("venv");
+    venv(&workshop.python, &env);
+    let site = install_by_hand(&env, "thing", "1.0", "print('thing runs')\n");
+    let metadata = site.join("thing-1.0.dist-info/METADATA");
+    // Of celery 4.4.7, and of many.
+    let odd = "Requires-Python: >=3.6.*\nRequires-Dist: pytz (>dev)\nRequires-Dist: pip\n";
+    fs::write(&metadata, fs::read_to_string(&metadata).expect("reads") + odd).expect("writes");
+    let pex = world.path("thing.pex");
+    let output = pack(&world, &env, &pex, &["--format", "pex", "-e", "thing"]).output().expect("starts");
+    let said = text(&output.stderr);
+    assert!(said.contains("thing 1.0: Requires-Python: >=3.6.* and 1 more: left out of the metadata"), "{said}");
+    assert!(!said.contains("told to start all the same"), "{said}");
+    let plain = world.command(&workshop.python).arg(&pex).output().expect("starts");
+    assert_eq!(succeeded(&plain, "python"), "thing runs\n");
+    let ours = world.command(boot()).args(["--cpack", "exec"]).arg(&pex).output().expect("starts");
+    assert_eq!((succeeded(&ours, "boot"), text(&ours.stderr)), ("thing runs\n".into(), String::new()));
+
+    fs::write(&metadata, "Metadata-Version: 2.1\nName: thing\nVersion: 2004d\n").expect("writes");
+    let output = pack(&world, &env, &pex, &["--format", "pex"]).output().expect("starts");
+    let said = text(&output.stderr);
+    assert!(!output.status.success() && said.contains("\"2004d\"") && said.contains("--ignore thing"), "{said}");
+}

@@ -105,7 +105,8 @@ impl Boot<'_> {
         } else {
             let choice = choose(&search)?;
             require_glibc(&choice.glibc, manifest.python.least_glibc.as_deref())?;
-            (Python::Node { path: choice.identity.path.clone(), version: choice.version }, Some(choice.identity))
+            let (path, version) = (choice.identity.path.clone(), choice.version);
+            (Python::Node { path, version, sees_system: manifest.sees_system() }, Some(choice.identity))
         };
         let key = environment_key(&job.environment, search.minor, search.soabi, identity.as_ref());
         let description = python.describe(job);

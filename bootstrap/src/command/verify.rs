@@ -101,7 +101,7 @@ impl Verifier<'_> {
             let fault = if manifest.layers.iter().any(|layer| bad.contains(&layer.content)) {
                 Some("a layer of it was damaged".to_owned())
             } else {
-                tree_fault(self.cache, &path, &manifest, &Python::of(&description))
+                tree_fault(self.cache, &path, &manifest, &Python::of(&description, &manifest))
             };
             let Some(fault) = fault else { continue };
             if self.staging.is_none() {
@@ -135,7 +135,7 @@ impl Verifier<'_> {
         let uri: StoreUri = description.store.parse()?;
         let cluster = job::find(self.settings).map_or_else(|_| BTreeMap::new(), |found| found.job.cluster);
         let store = open(&uri, &StoreOptions::of_process(cluster))?;
-        let python = Python::of(description);
+        let python = Python::of(description, manifest);
         let (stop, _watching) = watch(&[]);
         let means = self.settings.means(&*store, &stop);
         let inputs = TreeInputs { key, manifest, manifest_bytes: bytes, python: &python, description, overlays: &[] };

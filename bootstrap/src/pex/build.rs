@@ -171,7 +171,7 @@ fn link(
     let FoundJob { job, .. } = job(setup);
     let (path, version) = (chosen.choice.identity.path.clone(), chosen.choice.version.clone());
     let manifest = manifest_of(setup, chosen, layers);
-    let python = Python::Node { path, version };
+    let python = Python::Node { path, version, sees_system: false };
     let description = python.describe(&job);
     let inputs = TreeInputs {
         key,

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use cpack_format::script::is_for_python;
 use cpack_pex::Pex;
 use cpack_pex::info::BinPath;
 
@@ -117,7 +118,7 @@ impl Start<'_> {
             Ok(bytes) if !name.contains('/') => bytes,
             _ => return Err(EntryError::Script(name.into()).into()),
         };
-        if !is_python(&bytes) {
+        if !is_for_python(&bytes) {
             *line = vec![script.clone().into_os_string()];
             *program = script;
         } else if self.setup.venv {
@@ -186,13 +187,6 @@ impl Start<'_> {
     }
 }
 
-/// Whether a script is for Python.
-fn is_python(script: &[u8]) -> bool {
-    let first = script.split(|b| *b == b'\n').next().unwrap_or_default();
-    let names_python = first.starts_with(b"#!") && memchr::memmem::find(first, b"python").is_some();
-    names_python || script.starts_with(b"#!/bin/sh\n'''exec'")
-}
-
 /// `-c` puts the working directory on the path, which upstream does not.
 const PREAMBLE: &str = "import sys\nif sys.path and sys.path[0] == '': del sys.path[0]\n";
 
@@ -222,22 +216,4 @@ fn script_code(script: &Path, name: &str) -> String {
 /// A Python literal: JSON's escapes mean the same there.
 fn quote(text: &str) -> String {
     serde_json::Value::from(text).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn scripts_for_python_are_known() {
-        for (script, is) in [
-            (&b"#!python\nx"[..], true),
-            (b"#!/usr/bin/env python3\nx", true),
-            (b"#!/bin/sh\n'''exec' x", true),
-            (b"#!/bin/sh\necho python", false),
-            (b"\x7fELF", false),
-        ] {
-            assert_eq!(is_python(script), is, "{script:?}");
-        }
-    }
 }

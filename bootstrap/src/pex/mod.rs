@@ -32,14 +32,16 @@ mod templates;
 
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use cpack_format::job::minor;
 use cpack_node::timing::{Phase, Timing};
 use cpack_pex::Pex;
 
 use crate::boot::Boot;
 use crate::error::BootError;
 use crate::exec::Exec;
+use crate::interpreter::inspect;
 use crate::settings::Settings;
 use crate::sys;
 
@@ -89,7 +91,11 @@ pub(crate) fn start(
     crate::boot::become_python(prepared, &job.job, settings, &timing)
 }
 
-/// Runs the PEX by plain Python, saying why.
+fn is_executable(path: &Path) -> bool {
+    nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok() && path.is_file()
+}
+
+/// Runs the PEX by plain Python, saying why: by one of the version that it names, else by any.
 fn hand_over(pex: &Pex, reason: &Reason, arguments: &[OsString]) -> Result<Infallible, BootError> {
     crate::message::say(&cpack_format::message::one_line(&format!(
         "cpack-boot: {} runs by plain Python: {reason}",
@@ -97,10 +103,25 @@ fn hand_over(pex: &Pex, reason: &Reason, arguments: &[OsString]) -> Result<Infal
     )));
     let names = pex.minor.iter().map(|minor| format!("python{minor}")).chain(["python3".into(), "python".into()]);
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let program = names
-        .flat_map(|name| std::env::split_paths(&path).map(move |directory| directory.join(&name)).collect::<Vec<_>>())
-        .find(|candidate| nix::unistd::access(candidate, nix::unistd::AccessFlags::X_OK).is_ok() && candidate.is_file())
-        .ok_or_else(|| BootError::Usage("no python3 on PATH to run the PEX".into()))?;
+    let candidates: Vec<PathBuf> =
+        names.flat_map(|name| std::env::split_paths(&path).map(move |d| d.join(&name)).collect::<Vec<_>>()).collect();
+    let (mut fallback, mut failed) = (None, None);
+    let program = candidates.into_iter().filter(|candidate| is_executable(candidate)).find(|candidate| {
+        // A shim of a version manager is there and fails where its version is not chosen.
+        match inspect(candidate) {
+            Ok((choice, _)) if pex.minor.as_deref().is_none_or(|named| named == minor(&choice.version)) => true,
+            Ok(_) => {
+                fallback.get_or_insert_with(|| candidate.clone());
+                false
+            }
+            Err(why) => {
+                failed.get_or_insert_with(|| format!(": {} {why}", candidate.display()));
+                false
+            }
+        }
+    });
+    let none = || BootError::Usage(format!("no python3 on PATH to run the PEX{}", failed.unwrap_or_default()));
+    let program = program.or(fallback).ok_or_else(none)?;
     let own = [program.as_os_str(), pex.path.as_os_str()].map(OsStr::to_owned);
     let exec = Exec {
         arguments: own.into_iter().chain(arguments.iter().cloned()).collect(),

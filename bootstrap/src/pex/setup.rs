@@ -121,7 +121,7 @@ pub(super) struct Setup {
 impl Setup {
     /// Reads how `pex` is started, or says why it is handed over.
     pub(super) fn new(pex: Pex, variables: &Variables) -> Result<Result<Self, (Pex, Reason)>, BootError> {
-        if let Some(reason) = handed_over(&pex.info, variables) {
+        if let Some(reason) = handed_over(&pex, variables) {
             return Ok(Err((pex, reason)));
         }
         let venv = variables.get("PEX_VENV").map_or(pex.info.venv, |value| is_true(Some(value)));
@@ -134,7 +134,7 @@ impl Setup {
             pexes.push(cpack_pex::open(&path)?);
         }
         let mut hasher = blake3::Hasher::new();
-        hasher.update(format!("cluster-pack pex setup 1\n{venv} {inherit:?} {extra}\n").as_bytes());
+        hasher.update(format!("cluster-pack pex setup 2\n{venv} {inherit:?} {extra}\n").as_bytes());
         for pex in &pexes {
             hasher.update(pex.identity.as_bytes());
         }
@@ -168,7 +168,8 @@ fn inherit(info: &PexInfo, venv: bool, variables: &Variables) -> Inherit {
     }
 }
 
-fn handed_over(info: &PexInfo, variables: &Variables) -> Option<Reason> {
+fn handed_over(pex: &Pex, variables: &Variables) -> Option<Reason> {
+    let info = &pex.info;
     let runtime_only = |name: &&str| !HONOURED.contains(name) || (*name == "PEX_TOOLS" && variables.is_true(name));
     if let Some((name, _)) = variables.iter().find(|(name, _)| runtime_only(name)) {
         return Some(Reason::Variable(name.to_owned()));
@@ -176,6 +177,7 @@ fn handed_over(info: &PexInfo, variables: &Variables) -> Option<Reason> {
     let unsupported = [
         (info.script.is_some() && info.entry_point.is_some(), "a script and an entry point"),
         (info.distributions.keys().any(|name| !name.ends_with(".whl")), "distributions that are no wheels"),
+        (pex.has_preamble, "a preamble (--preamble-file)"),
         (!info.inject_args.iter().all(|text| can_fill(text)), "arguments with unusual fields"),
     ];
     unsupported.into_iter().find(|(has, _)| *has).map(|(_, what)| Reason::Setting(what))

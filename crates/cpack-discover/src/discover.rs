@@ -33,7 +33,10 @@ pub struct DiscoverOptions {
 
 /// Discovers the environment in `prefix`.
 pub fn discover(prefix: &Path, options: &DiscoverOptions) -> Result<Environment, DiscoverError> {
-    let layout = Layout::of(prefix)?;
+    discover_layout(Layout::of(prefix)?, options)
+}
+
+pub(crate) fn discover_layout(layout: Layout, options: &DiscoverOptions) -> Result<Environment, DiscoverError> {
     let (python, base_sites) = match &options.python {
         Some(python) => (python.clone(), Vec::new()),
         None => {
@@ -76,6 +79,7 @@ pub fn discover(prefix: &Path, options: &DiscoverOptions) -> Result<Environment,
     let contested = std::mem::take(&mut assigned.contested);
     let (distributions, unowned) = distribute(found.files, inventory.installed, assigned, at);
     let mut environment = Environment {
+        sees_system: layout.config.system_site_packages,
         prefix: layout.prefix,
         site_packages,
         python,
@@ -158,7 +162,7 @@ fn prefix_findings(layout: &Layout, python: &PythonInfo, files: &[FileStat]) -> 
         say(
             FindingKind::SystemSitePackages,
             format!(
-                "{prefix} also sees what is installed in {}, which is not packed; install what is needed into the environment",
+                "{prefix} also sees what is installed in {}, which is neither packed nor seen where it is booted; --system-site-packages pack packs it, node shows what each node has, or install what is needed into the environment",
                 python.base_prefix.display()
             ),
         );

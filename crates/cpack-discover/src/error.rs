@@ -9,8 +9,20 @@ use std::path::PathBuf;
 pub enum DiscoverError {
     #[error("{path} is no Python environment: {reason}", path = path.display())]
     NotAnEnvironment { path: PathBuf, reason: String },
-    #[error("no Python environment is active: activate one, or name it with --venv")]
-    NothingActive,
+    #[error(
+        "no Python environment is active, and {directory} has no .venv, nor has a directory above it: activate one, name \
+         one with --venv PATH (of poetry: --venv \"$(poetry env info --path)\"), or name requirements with -r FILE{}",
+        system.as_ref().map(|prefix| {
+            let prefix = prefix.display();
+            format!("; {prefix}, of python3 on PATH, is an interpreter's own and packed only if it is named: --venv {prefix}")
+        }).unwrap_or_default(),
+        directory = directory.display()
+    )]
+    NothingActive {
+        directory: PathBuf,
+        /// The prefix of the `python3` on `PATH`.
+        system: Option<PathBuf>,
+    },
     #[error("{path} cannot be run: {reason}", path = path.display())]
     Interpreter { path: PathBuf, reason: String },
     #[error("{path} is {found}: only CPython 3.9 and later are supported", path = path.display())]

@@ -24,7 +24,7 @@
 //! | a prefix that is a project's folder too (`python -m venv .`) | unowned files are packed only from `bin`, `lib`, `share`, `etc` |
 //! | an interpreter's own prefix | its site-packages, and the files elsewhere that RECORD lists; reported |
 //! | a conda prefix | everything except the interpreter, headers, `pkgs` and `envs`; reported |
-//! | `include-system-site-packages = true` | distributions of the base interpreter are not packed; reported |
+//! | `include-system-site-packages = true` | distributions of the base interpreter are not packed, and reported, unless [`system`] is told otherwise |
 
 mod assign;
 mod discover;
@@ -43,14 +43,15 @@ pub mod record;
 mod requires;
 pub mod selection;
 mod sources;
+pub mod system;
 mod walk;
 
 pub use discover::{DiscoverOptions, discover, python_info};
 pub use error::DiscoverError;
 pub use metadata::{normalise, without_credentials};
-pub use model::{Distribution, Editable, EntryPoint, Environment, FileKind, FileStat, PythonInfo, Suspect};
+pub use model::{Distribution, Editable, EntryPoint, Environment, FileKind, FileStat, PythonInfo, PythonKind, Suspect};
 pub use names::module_name;
-pub use prefix::{ActiveVariables, active_prefix};
+pub use prefix::{ActivePrefix, ActiveVariables, active_prefix};
 pub use requires::markers;
 pub use sources::add_sources;
 pub use walk::walk_tree;

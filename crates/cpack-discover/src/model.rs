@@ -27,6 +27,8 @@ pub struct Environment {
     pub(crate) contested: Vec<Contested>,
     /// Warnings for the user.
     pub warnings: Vec<Finding>,
+    /// Whether it sees the packages of its base interpreter; those of a node's, where it is booted.
+    pub sees_system: bool,
 }
 
 impl Environment {

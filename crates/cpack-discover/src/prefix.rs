@@ -10,37 +10,105 @@ use std::process::{Command, Stdio};
 use super::error::DiscoverError;
 use super::model::PythonKind;
 
-/// The variables that name the active environment.
+/// What says which environment is active; the caller reads it once.
 #[derive(Debug, Clone, Default)]
 pub struct ActiveVariables {
     /// `VIRTUAL_ENV`: set by a virtual environment's `activate`.
     pub virtual_env: Option<OsString>,
     /// `CONDA_PREFIX`: set by `conda activate`.
     pub conda_prefix: Option<OsString>,
+    /// `CONDA_DEFAULT_ENV`: the name of that environment; `base` is active in each shell of many users.
+    pub conda_default_env: Option<OsString>,
+    /// `UV_PROJECT_ENVIRONMENT`: where uv keeps a project's environment, if not in `.venv`.
+    pub project_environment: Option<OsString>,
     /// `PATH`.
     pub path: Option<OsString>,
+    /// The working directory, which is in a project.
+    pub directory: PathBuf,
 }
 
 impl ActiveVariables {
     /// Reads the variables of this process.
     pub fn from_env() -> Self {
         let read = |name| env::var_os(name).filter(|value| !value.is_empty());
-        Self { virtual_env: read("VIRTUAL_ENV"), conda_prefix: read("CONDA_PREFIX"), path: read("PATH") }
+        Self {
+            virtual_env: read("VIRTUAL_ENV"),
+            conda_prefix: read("CONDA_PREFIX"),
+            conda_default_env: read("CONDA_DEFAULT_ENV"),
+            project_environment: read("UV_PROJECT_ENVIRONMENT"),
+            path: read("PATH"),
+            directory: env::current_dir().unwrap_or_default(),
+        }
     }
 }
 
-/// The active prefix: `venv`, `VIRTUAL_ENV`, `CONDA_PREFIX`, or that of the first `python3` on `PATH`, in this order. It need
-/// not be an environment: [`discover()`](super::discover()) checks that.
-pub fn active_prefix(venv: Option<&Path>, variables: &ActiveVariables) -> Result<PathBuf, DiscoverError> {
+/// The prefix that the user means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActivePrefix {
+    /// The prefix. It need not be an environment: [`discover()`](super::discover()) tells.
+    pub prefix: PathBuf,
+    /// Whether nothing named it and it is not active: it is the environment of the project in the working directory.
+    pub is_of_project: bool,
+}
+
+/// The prefix that the user means, in uv's order: `venv` if named, else `VIRTUAL_ENV`, else `CONDA_PREFIX` unless that is
+/// conda's `base`, else `.venv` in the working directory or the nearest directory above it, else `base`, else the
+/// environment of the first `python3` on `PATH`.
+///
+/// A system's Python is never taken, since packing it is hardly ever meant: it must be named.
+pub fn active_prefix(venv: Option<&Path>, variables: &ActiveVariables) -> Result<ActivePrefix, DiscoverError> {
+    let active = |prefix: PathBuf| Ok(ActivePrefix { prefix, is_of_project: false });
     if let Some(venv) = venv {
-        return Ok(venv.to_owned());
+        return active(venv.to_owned());
     }
-    if let Some(prefix) = variables.virtual_env.as_ref().or(variables.conda_prefix.as_ref()) {
-        return Ok(prefix.into());
+    if let Some(prefix) = &variables.virtual_env {
+        return active(prefix.into());
+    }
+    let is_base = variables.conda_default_env.as_ref().is_some_and(|name| name == "base" || name == "root");
+    if let Some(prefix) = variables.conda_prefix.as_ref().filter(|_| !is_base) {
+        return active(prefix.into());
+    }
+    if let Some(prefix) = of_project(&variables.directory, variables.project_environment.as_deref())? {
+        return Ok(ActivePrefix { prefix, is_of_project: true });
+    }
+    if let Some(prefix) = &variables.conda_prefix {
+        return active(prefix.into());
     }
     let directories = variables.path.as_deref().map(env::split_paths).into_iter().flatten();
     let python = directories.map(|d| d.join("python3")).find(|p| is_executable(p));
-    python.as_deref().map_or(Err(DiscoverError::NothingActive), prefix_of)
+    let prefix = python.as_deref().map(prefix_of).transpose()?;
+    match prefix {
+        Some(prefix) if is_environment(&prefix) => active(prefix),
+        system => Err(DiscoverError::NothingActive { directory: variables.directory.clone(), system }),
+    }
+}
+
+/// The environment of the project that `directory` is in, as uv finds it: `.venv` there, or in the nearest directory above.
+fn of_project(directory: &Path, named: Option<&OsStr>) -> Result<Option<PathBuf>, DiscoverError> {
+    for directory in directory.ancestors() {
+        if directory.join("pyvenv.cfg").is_file() {
+            return Ok(Some(directory.to_owned()));
+        }
+        // An absolute path takes the place of the directory.
+        if let Some(prefix) = named.map(|named| directory.join(named)).filter(|prefix| prefix.is_dir()) {
+            return Ok(Some(prefix));
+        }
+        let prefix = directory.join(".venv");
+        if prefix.join("pyvenv.cfg").is_file() {
+            return Ok(Some(prefix));
+        }
+        if prefix.is_dir() {
+            return Err(not_an_environment(
+                &prefix,
+                "it has no pyvenv.cfg; create it again, or name another environment with --venv",
+            ));
+        }
+    }
+    Ok(None)
+}
+
+fn is_environment(prefix: &Path) -> bool {
+    prefix.join("pyvenv.cfg").is_file() || prefix.join("conda-meta").is_dir()
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -48,17 +116,17 @@ fn is_executable(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
 }
 
-/// The prefix of an interpreter on `PATH`. Without a `pyvenv.cfg` the interpreter is run, because it may be a script of a
-/// version manager.
+/// The prefix of an interpreter on `PATH`. Outside an environment the interpreter is run, because it may be a script of a
+/// version manager. Without `site`, before Python 3.14, the prefix would be that of the base interpreter.
 fn prefix_of(python: &Path) -> Result<PathBuf, DiscoverError> {
     if let Some(prefix) = python.parent().and_then(Path::parent)
-        && prefix.join("pyvenv.cfg").is_file()
+        && is_environment(prefix)
     {
         return Ok(prefix.to_owned());
     }
     let failed = |reason: String| DiscoverError::Interpreter { path: python.to_owned(), reason };
     let output = Command::new(python)
-        .args(["-I", "-S", "-B", "-c", "import sys; sys.stdout.write(sys.prefix)"])
+        .args(["-I", "-B", "-c", "import sys; sys.stdout.write(sys.prefix)"])
         .stdin(Stdio::null())
         .output()
         .map_err(|e| failed(e.to_string()))?;
@@ -232,13 +300,81 @@ mod tests {
     }
 
     #[test]
-    fn active_prefix_is_the_one_named_first() {
-        let all = ActiveVariables { virtual_env: Some("/v".into()), conda_prefix: Some("/c".into()), path: None };
-        assert_eq!(active_prefix(Some(Path::new("named")), &all).expect("named"), Path::new("named"));
-        assert_eq!(active_prefix(None, &all).expect("virtual"), Path::new("/v"));
+    fn active_prefix_is_what_was_named_or_activated() {
+        let prefix = |venv: Option<&str>, variables: &ActiveVariables| {
+            let found = active_prefix(venv.map(Path::new), variables).expect("a prefix");
+            assert!(!found.is_of_project);
+            found.prefix
+        };
+        let all = ActiveVariables {
+            virtual_env: Some("/v".into()),
+            conda_prefix: Some("/c".into()),
+            ..ActiveVariables::default()
+        };
+        assert_eq!(prefix(Some("named"), &all), Path::new("named"));
+        assert_eq!(prefix(None, &all), Path::new("/v"));
         let conda = ActiveVariables { virtual_env: None, ..all };
-        assert_eq!(active_prefix(None, &conda).expect("conda"), Path::new("/c"));
-        assert!(matches!(active_prefix(None, &ActiveVariables::default()), Err(DiscoverError::NothingActive)));
+        assert_eq!(prefix(None, &conda), Path::new("/c"));
+        let nothing = active_prefix(None, &ActiveVariables::default());
+        assert!(matches!(nothing, Err(DiscoverError::NothingActive { system: None, .. })));
+    }
+
+    #[test]
+    fn active_prefix_is_the_nearest_dot_venv_unless_one_is_active() {
+        let root = tempfile::tempdir().expect("a directory");
+        let below = root.path().join("project/src/deep");
+        fs::create_dir_all(&below).expect("makes");
+        let make = |path: &str| {
+            let prefix = root.path().join(path);
+            fs::create_dir_all(&prefix).expect("makes");
+            fs::write(prefix.join("pyvenv.cfg"), "").expect("writes");
+            prefix
+        };
+        let at = |directory: &Path| ActiveVariables { directory: directory.to_owned(), ..ActiveVariables::default() };
+        let outer = make(".venv");
+        let found = active_prefix(None, &at(&below)).expect("finds");
+        assert_eq!(found, ActivePrefix { prefix: outer, is_of_project: true });
+        let own = make("project/.venv");
+        assert_eq!(active_prefix(None, &at(&below)).expect("finds").prefix, own);
+        assert_eq!(active_prefix(None, &at(&own.join("lib"))).expect("finds").prefix, own, "inside an environment");
+        let uv = ActiveVariables { project_environment: Some("other".into()), ..at(&below) };
+        assert_eq!(active_prefix(None, &uv).expect("finds").prefix, own);
+        let other = make("project/other");
+        assert_eq!(active_prefix(None, &uv).expect("finds").prefix, other);
+        let base = ActiveVariables {
+            conda_prefix: Some("/conda".into()),
+            conda_default_env: Some("base".into()),
+            ..at(&below)
+        };
+        assert_eq!(active_prefix(None, &base).expect("finds").prefix, own);
+        assert_eq!(
+            active_prefix(None, &ActiveVariables { directory: PathBuf::new(), ..base.clone() }).expect("finds").prefix,
+            Path::new("/conda")
+        );
+        let named = ActiveVariables { conda_default_env: Some("mine".into()), ..base };
+        assert_eq!(active_prefix(None, &named).expect("finds").prefix, Path::new("/conda"));
+        fs::create_dir(root.path().join("project/src/.venv")).expect("makes");
+        let broken = active_prefix(None, &at(&below)).expect_err("refused").to_string();
+        assert!(broken.contains("project/src/.venv") && broken.contains("no pyvenv.cfg"), "{broken}");
+    }
+
+    #[test]
+    fn active_prefix_takes_an_environment_on_path_and_never_a_systems_python() {
+        let root = tempfile::tempdir().expect("a directory");
+        let directory = fs::canonicalize(root.path()).expect("exists");
+        fs::create_dir(directory.join("bin")).expect("makes");
+        let python = directory.join("bin/python3");
+        let interpreters = super::super::fixture::interpreters();
+        std::os::unix::fs::symlink(interpreters.first().expect("a Python"), &python).expect("links");
+        let path = Some(directory.join("bin").into_os_string());
+        let variables = ActiveVariables { path, ..ActiveVariables::default() };
+        let message = active_prefix(None, &variables).expect_err("refused").to_string();
+        for part in ["no .venv", "--venv PATH", "-r FILE", "packed only if it is named: --venv /"] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        assert_eq!(message.lines().count(), 1);
+        fs::write(directory.join("pyvenv.cfg"), "").expect("writes");
+        assert_eq!(active_prefix(None, &variables).expect("finds").prefix, directory);
     }
 
     #[test]

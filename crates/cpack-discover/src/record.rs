@@ -97,7 +97,7 @@ pub fn locate(path: &[u8], base: &SafePath, prefixes: &[Vec<u8>]) -> Option<Safe
 }
 
 /// The path of a row for the file at `path`: the inverse of [`locate`].
-fn relative(path: &SafePath, base: &SafePath) -> Vec<u8> {
+pub fn relative(path: &SafePath, base: &SafePath) -> Vec<u8> {
     let common = path.components().zip(base.components()).take_while(|(a, b)| a == b).count();
     let up = std::iter::repeat_n(&b".."[..], base.components().count() - common);
     up.chain(path.components().skip(common)).collect::<Vec<_>>().join(&b'/')

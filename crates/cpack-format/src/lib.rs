@@ -9,6 +9,7 @@
 //! | [`manifest`] | the JSON that names an environment's layers |
 //! | [`job`] | the JSON that one submission adds to an environment |
 //! | [`launcher`] | a job appended to the boot executable |
+//! | [`script`] | scripts of `bin/` that run by the Python beside them |
 //! | [`key`] | the names of objects in a store |
 //! | [`message`], [`human`] | errors as one line; sizes and tables for people |
 //! | [`exit`] | the exit codes of both programs |
@@ -25,6 +26,7 @@ pub mod launcher;
 pub mod manifest;
 pub mod message;
 pub mod path;
+pub mod script;
 pub mod zip;
 
 pub use digest::Digest;

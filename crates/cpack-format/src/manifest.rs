@@ -13,7 +13,10 @@ use crate::key::Key;
 pub const FORMAT: u32 = 1;
 
 /// The features of this release that a manifest or job may require.
-const FEATURES: &[&str] = &["zstd-frames", "payload"];
+const FEATURES: &[&str] = &["zstd-frames", "payload", SYSTEM_SITE_PACKAGES];
+
+/// The feature by which an environment sees the packages of the node's interpreter, after its own.
+pub const SYSTEM_SITE_PACKAGES: &str = "system-site-packages";
 
 /// The largest manifest or job that is read, in bytes: about 40 times that of torch with its traced entries.
 pub const MAX_JSON: u64 = 64 << 20;
@@ -202,6 +205,11 @@ impl Manifest {
     /// The environment id: the digest of [`Manifest::to_bytes`].
     pub fn id(&self) -> Digest {
         Digest::of(&self.to_bytes())
+    }
+
+    /// Whether the environment sees the packages of the node's interpreter.
+    pub fn sees_system(&self) -> bool {
+        self.requires.iter().any(|feature| feature == SYSTEM_SITE_PACKAGES)
     }
 }
 

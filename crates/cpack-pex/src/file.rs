@@ -14,6 +14,7 @@ use cpack_format::zip::{Entry, LOCAL_HEADER_SIZE, MAX_TAIL, Method, local_header
 
 use crate::error::PexError;
 use crate::info::{BOOTSTRAP, DEPS, MAX_PEX_INFO, PEX_INFO, PexInfo};
+use crate::preamble::has_preamble;
 
 /// Bytes at the start of a PEX in which it names its Python.
 const HEAD: usize = 2048;
@@ -36,6 +37,8 @@ pub struct Pex {
     pub identity: Digest,
     /// The version of Python that its first lines name, `3.11`.
     pub minor: Option<String>,
+    /// Whether it has code that runs before its own start: `pex --preamble-file`.
+    pub has_preamble: bool,
 }
 
 /// What a PEX is on disk.
@@ -130,7 +133,8 @@ fn open_directory(given: &Path, directory: &Path) -> Result<Pex, PexError> {
     let head = fs::read(path.join("__main__.py")).unwrap_or_default();
     let minor = shebang_python(&head);
     let identity = hasher.finalize().into();
-    Ok(Pex { path, shown: shown.into_os_string(), root: Root::Directory, info, identity, minor })
+    let has_preamble = has_preamble(&head);
+    Ok(Pex { path, shown: shown.into_os_string(), root: Root::Directory, info, identity, minor, has_preamble })
 }
 
 fn given_directory(given: &Path, directory: &Path) -> PathBuf {
@@ -149,14 +153,13 @@ fn open_zip(given: &Path) -> Result<Pex, PexError> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"cluster-pack pex 1\n").update(path.as_os_str().as_bytes()).update(&bytes);
     identify(&mut hasher, &stat);
-    let mut minor = named_python(&within.read(0, stat.len().min(HEAD as u64))?);
-    if minor.is_none() {
-        let main = within.read_entry(&entries, "__main__.py")?.unwrap_or_default();
-        minor = shebang_python(&main);
-    }
+    let main = within.read_entry(&entries, "__main__.py")?.unwrap_or_default();
+    let named = named_python(&within.read(0, stat.len().min(HEAD as u64))?);
+    let minor = named.or_else(|| shebang_python(&main));
+    let has_preamble = has_preamble(&main);
     let zip = ZipFile { path: path.clone(), prefix: Vec::new(), start: 0, size: stat.len(), entries };
     let identity = hasher.finalize().into();
-    Ok(Pex { path, shown: given.into(), root: Root::Zip(zip), info, identity, minor })
+    Ok(Pex { path, shown: given.into(), root: Root::Zip(zip), info, identity, minor, has_preamble })
 }
 
 impl Pex {

@@ -7,11 +7,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use crate::places::{entry_points, installed};
+use cpack_format::script::{relocatable, split_comments, split_line};
 
-/// The first lines that make a script run by the Python beside it, wherever it lies.
-const RELOCATABLE: &str =
-    "#!/bin/sh\n'''exec' \"$(dirname -- \"$(realpath -- \"$0\")\")\"/'python' \"$0\" \"$@\"\n' '''\n";
+use crate::places::{entry_points, installed};
 
 /// Finishes the files of the distribution with this wheel name, which are below `root`.
 ///
@@ -64,7 +62,7 @@ fn console_script(module: &str, function: &str) -> Vec<u8> {
     let root = function.split('.').next().unwrap_or(function);
     let body =
         format!("import sys\nfrom {module} import {root}\nif __name__ == '__main__':\n    sys.exit({function}())\n");
-    [RELOCATABLE.as_bytes(), body.as_bytes()].concat()
+    relocatable(b"", &[], body.as_bytes())
 }
 
 /// Replaces a file, which may be read-only.
@@ -91,8 +89,9 @@ fn relocate_scripts(root: &Path) -> io::Result<Vec<String>> {
         }
         let bytes = fs::read(script.path())?;
         if let Some(rest) = bytes.strip_prefix(b"#!python") {
-            let body = rest.iter().position(|b| *b == b'\n').and_then(|at| rest.get(at + 1..)).unwrap_or_default();
-            write(&script.path(), &[RELOCATABLE.as_bytes(), body].concat(), 0o555)?;
+            let (line, body) = split_line(rest);
+            let (comments, body) = split_comments(body);
+            write(&script.path(), &relocatable(options(line), &comments, body), 0o555)?;
             changed.push(script.file_name().to_string_lossy().into_owned());
         } else {
             // Zips need not tell that scripts can be executed.
@@ -100,6 +99,14 @@ fn relocate_scripts(root: &Path) -> io::Result<Vec<String>> {
         }
     }
     Ok(changed)
+}
+
+/// The options of the interpreter in a first line, after `#!python` (or `#!pythonw`). None if a shell would not take them as
+/// they are.
+fn options(line: &[u8]) -> &[u8] {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-=_.,:/ ".contains(byte);
+    let options = line.iter().position(u8::is_ascii_whitespace).and_then(|at| line.get(at..)).unwrap_or_default();
+    Some(options.trim_ascii()).filter(|options| options.iter().all(is_plain)).unwrap_or_default()
 }
 
 /// Names the files of a `RECORD` by where they are. Those of `scripts` were written anew: without hash, which is optional.
@@ -151,5 +158,19 @@ mod tests {
         assert!(tool.ends_with("from a.b import C\nif __name__ == '__main__':\n    sys.exit(C.f())\n"), "{tool}");
         let names: Vec<_> = fs::read_dir(root.path().join("bin")).expect("reads").collect();
         assert_eq!(names.len(), 2, "nothing by odd names: {names:?}");
+    }
+
+    #[test]
+    fn scripts_of_a_chroot_keep_coding_options_and_docstring() {
+        let root = tempfile::tempdir().expect("a directory");
+        fs::create_dir(root.path().join("bin")).expect("creates");
+        let script = "#!python -E\n# coding: latin-1\n'''Doc.'''\nfrom __future__ import annotations\n";
+        fs::write(root.path().join("bin/tool"), script).expect("writes");
+        finish(root.path(), "a-1-py3-none-any.whl", false, "3.9").expect("finishes");
+        let tool = fs::read_to_string(root.path().join("bin/tool")).expect("reads");
+        let lines: Vec<&str> = tool.lines().collect();
+        assert_eq!(lines[..2], ["#!/bin/sh", "# coding: latin-1"]);
+        assert!(lines[2].starts_with("\x0c# ") && lines[2].ends_with("'python' -E \"$0\" \"$@\""), "{tool}");
+        assert_eq!(lines[3..], ["'''Doc.'''", "from __future__ import annotations"]);
     }
 }

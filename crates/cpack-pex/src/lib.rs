@@ -17,6 +17,7 @@ pub mod finish;
 pub mod info;
 mod kept;
 pub mod places;
+mod preamble;
 mod requirement;
 pub mod resolve;
 pub mod tags;

@@ -147,7 +147,10 @@ def upload_zip(
     What `upload_env` left is published with the layers that it needs, so that it runs where it then lies.
     """
     packer = packaging.detect_packer_from_file(zip_file)
-    package_path, _, _ = packaging.detect_archive_names(packer, package_path, zip_file.endswith(".zip"))
+    is_zip = not package_path and zip_file.endswith(".zip")
+    found, _, _ = packaging.detect_archive_names(packer, package_path, is_zip)
+    # A path that was given is where it lies, whatever the file is called.
+    package_path = package_path or found
     _access[package_path] = filesystem.variables(fs_args)
     with tempfile.TemporaryDirectory() as directory:
         local = _local_copy(zip_file, directory)

@@ -85,6 +85,9 @@ class Uploads(Directory):
     def test_a_pex_is_made_where_one_is_asked_for(self):
         path, _ = cluster_pack.upload_env(self.package(), allow_large_pex=True)
         self.assertEqual(path, self.package("mine.pex.zip"))
+        for name in ("renamed.pex", "renamed.pex.zip"):
+            self.assertEqual(cluster_pack.upload_zip(path, self.package(name)), self.package(name))
+            self.assertEqual(Path(self.package(name)).read_bytes(), Path(path).read_bytes())
         self.assertIn("PEX-INFO", zipfile.ZipFile(path).namelist())
         with mock.patch.dict(os.environ, C_PACK_FORMAT="pex"):
             path, _ = cluster_pack.upload_env(self.package())

@@ -24,7 +24,7 @@ pub(super) struct Cli {
 /// The flags of every command.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Common {
-    /// Virtual environment to pack [default: the active one]
+    /// Virtual environment to pack [default: the active one, else the project's .venv]
     #[arg(long, global = true, value_name = "PATH", env = "CPACK_VENV", help_heading = "Environment")]
     pub venv: Option<PathBuf>,
     /// Requirements file to pack instead of a virtual environment
@@ -45,6 +45,9 @@ pub struct Common {
     /// Ship the interpreter too, so that a node needs no Python (relocatable interpreters only)
     #[arg(long, global = true, env = "CPACK_WITH_PYTHON", help_heading = "Environment")]
     pub with_python: bool,
+    /// What becomes of the system packages that a virtual environment with --system-site-packages sees [default: hide]
+    #[arg(long, global = true, value_name = "WHAT", env = "CPACK_SYSTEM_SITE_PACKAGES", help_heading = "Environment")]
+    pub system_site_packages: Option<SystemSitePackages>,
     /// How requirements are resolved
     #[command(flatten)]
     pub resolution: Resolution,
@@ -75,6 +78,18 @@ pub struct Common {
     /// Say more
     #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet", help_heading = "Output")]
     pub verbose: u8,
+}
+
+/// What becomes of the packages of the base interpreter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SystemSitePackages {
+    /// They are neither packed nor seen
+    Hide,
+    /// What each node's own Python has is seen there
+    Node,
+    /// They are packed with the environment
+    Pack,
 }
 
 /// How requirements become an environment.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::arguments::Common;
+use super::arguments::{Common, SystemSitePackages};
 
 /// The keys of the file: the flags that are the same for every command.
 #[derive(Debug, Default, Deserialize)]
@@ -26,6 +26,7 @@ struct Config {
     find_links: Vec<String>,
     #[serde(default)]
     ignore: Vec<String>,
+    system_site_packages: Option<SystemSitePackages>,
     #[serde(default)]
     with_python: bool,
 }
@@ -86,6 +87,7 @@ fn apply(common: &mut Common, config: Config) {
     or(&mut common.replication, config.replication);
     or(&mut common.level, config.level);
     or(&mut common.client_cache, config.client_cache);
+    or(&mut common.system_site_packages, config.system_site_packages);
     or(&mut common.resolution.index_url, config.index_url);
     common.resolution.extra_index_url.extend(config.extra_index_url);
     common.resolution.find_links.extend(config.find_links);

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use cpack_discover::selection::{Selection, merge};
-use cpack_discover::{self, ActiveVariables, DiscoverOptions, Environment};
+use cpack_discover::system::{self, SystemPackages};
+use cpack_discover::{self, ActivePrefix, ActiveVariables, DiscoverOptions, Environment};
 use cpack_format::Digest;
 use cpack_format::manifest::Manifest;
 use cpack_layer::archive::DEFAULT_LEVEL;
@@ -15,7 +16,7 @@ use cpack_store::{Key, Store, StoreOptions, StoreUri, Watcher, cluster_propertie
 
 use crate::assemble;
 use crate::cache::ClientCache;
-use crate::cli::arguments::{Common, JobArguments};
+use crate::cli::arguments::{Common, JobArguments, SystemSitePackages};
 use crate::cli::error::CommandError;
 use crate::cli::output::{Voice, bytes, count, seconds};
 use crate::cli::report;
@@ -56,6 +57,12 @@ impl Context {
     pub(super) fn of_pex(&self, path: &Path, job: &JobArguments) -> Result<(Self, JobArguments), CommandError> {
         let search = std::env::var_os("PATH");
         let unpacked = pex::unpack::unpack(path, &self.cache, search.as_deref())?;
+        if unpacked.has_preamble {
+            self.voice.warn(format!(
+                "{} has a preamble (--preamble-file), which jobs made of it do not run: start the PEX itself where that matters",
+                path.display()
+            ));
+        }
         let name = self.common.name.clone().unwrap_or_else(|| file_stem(&path.with_extension("")));
         let common = Common { venv: Some(unpacked.prefix), name: Some(name), ..self.common.clone() };
         let mut job = job.clone();
@@ -141,15 +148,34 @@ impl Context {
             });
             return Ok(prepared.discover(self.cache.root())?);
         }
-        let prefix = cpack_discover::active_prefix(self.common.venv.as_deref(), &ActiveVariables::from_env())?;
+        let ActivePrefix { prefix, is_of_project } =
+            cpack_discover::active_prefix(self.common.venv.as_deref(), &ActiveVariables::from_env())?;
+        if is_of_project {
+            self.voice.say(format!("using the project's environment {}", prefix.display()));
+        }
         let options = DiscoverOptions { cache_dir: self.cache.root().to_owned(), python: None };
         let mut environment = cpack_discover::discover(&prefix, &options)?;
+        system::apply(&mut environment, self.system_packages()?, &options)?;
         if !request.requirements.is_empty()
             && let Some(added) = requirements::additions(&environment, &request, &machine, &heard)?
         {
             merge(&mut environment, added.discover(self.cache.root())?);
         }
         Ok(environment)
+    }
+
+    /// What becomes of the packages of the base interpreter.
+    fn system_packages(&self) -> Result<SystemPackages, CommandError> {
+        match self.common.system_site_packages {
+            None | Some(SystemSitePackages::Hide) => Ok(SystemPackages::Hide),
+            Some(SystemSitePackages::Pack) => Ok(SystemPackages::Pack),
+            Some(SystemSitePackages::Node) if self.common.with_python => Err(CommandError::Usage(
+                "--system-site-packages node needs the node's Python, and --with-python ships another: choose pack, or \
+                 leave --with-python out"
+                    .into(),
+            )),
+            Some(SystemSitePackages::Node) => Ok(SystemPackages::Node),
+        }
     }
 
     fn requirements(&self) -> requirements::Request {
@@ -201,7 +227,7 @@ impl Context {
         let submission = submit(environment, &publisher, &options, job, &|bytes| bar.inc(bytes));
         bar.finish_and_clear();
         let submission = submission?;
-        report::say(self.voice, &submission, store.uri());
+        report::say(self.voice, &submission, store.uri(), &environment.prefix);
         Ok(submission)
     }
 

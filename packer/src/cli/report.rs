@@ -1,7 +1,10 @@
 //! Reports on a submission: what `upload --json`, `pack --json` and `spark conf --json` print, and the lines that every
 //! publication says on standard error.
 
+use std::path::Path;
+
 use cpack_format::manifest::LayerKind;
+use cpack_layer::content::{prefix_text, script};
 use cpack_store::{StoreUri, Written};
 use serde::Serialize;
 
@@ -96,8 +99,8 @@ impl LayerReport {
     }
 }
 
-/// Says what was sent, and warns of layers that are not as they were installed.
-pub(super) fn say(voice: Voice, submission: &Submission, store: &StoreUri) {
+/// Says what was sent, and warns of layers of the environment in `prefix` that are not as they were installed.
+pub(super) fn say(voice: Voice, submission: &Submission, store: &StoreUri, prefix: &Path) {
     for outcome in outcomes(submission) {
         let what = format!("{} {}", outcome.layer.name, outcome.layer.version);
         match outcome.sent {
@@ -117,6 +120,10 @@ pub(super) fn say(voice: Voice, submission: &Submission, store: &StoreUri) {
             voice.detail(format!("  no byte-code for {file}"));
         }
     }
+    let strangers: Vec<String> = outcomes(submission).flat_map(|o| &o.facts.strangers).cloned().collect();
+    let prefixed: Vec<String> = outcomes(submission).flat_map(|o| &o.facts.prefixed).cloned().collect();
+    prefix_text::warning(&prefixed, prefix).iter().for_each(|warning| voice.warn(warning));
+    script::warning(&strangers).iter().for_each(|warning| voice.warn(warning));
     let sent: Vec<u64> = outcomes(submission).filter_map(|o| o.sent).collect();
     let total = outcomes(submission).count();
     let kept: u64 = outcomes(submission).filter(|o| o.sent.is_none()).map(|o| o.layer.archive.size).sum();

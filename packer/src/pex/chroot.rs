@@ -22,12 +22,14 @@ use cpack_format::SafePath;
 use cpack_format::content::Kind;
 use cpack_layer::archive::{Body, Entry};
 use cpack_layer::content::compile::Compilers;
+use cpack_layer::content::direct_url;
 use cpack_layer::content::pyc::{self, Magic, Source};
+use cpack_layer::content::script::{self, Script};
 use cpack_layer::content::transform::spellings;
-use cpack_layer::content::{direct_url, script};
 
 use super::error::PexError;
 use super::hash;
+use super::metadata::{self, Readable};
 
 /// The directory of a chroot for everything but modules.
 const STASH: &str = ".prefix";
@@ -47,6 +49,10 @@ pub(super) struct Chroot {
     pub(super) fingerprint: String,
     /// Its files, with paths below the chroot.
     pub(super) entries: Vec<Entry>,
+    /// Scripts that name a Python that is not the environment's, and which.
+    pub(super) strangers: Vec<String>,
+    /// Headers of its metadata that were left out.
+    pub(super) left_out: Vec<String>,
 }
 
 /// Reads the files of distributions.
@@ -54,6 +60,7 @@ pub(super) struct Chroot {
 pub(super) struct Files<'a> {
     environment: &'a Environment,
     prefixes: Vec<Vec<u8>>,
+    interpreters: script::Interpreters,
     byte_code: Option<Arc<Compilers>>,
 }
 
@@ -61,7 +68,9 @@ impl<'a> Files<'a> {
     /// Reads files of `environment`; modules get byte-code if there are `compilers`.
     pub(super) fn new(environment: &'a Environment, compilers: Option<Arc<Compilers>>) -> Self {
         let byte_code = compilers.filter(|_| Magic(environment.python.magic).layout().is_ok());
-        Self { environment, prefixes: spellings(&environment.prefix), byte_code }
+        let prefixes = spellings(&environment.prefix);
+        let interpreters = script::Interpreters::of(&prefixes);
+        Self { environment, prefixes, interpreters, byte_code }
     }
 
     fn read(&self, file: &FileStat) -> Result<Vec<u8>, PexError> {
@@ -139,7 +148,8 @@ pub(super) fn user_code(files: &Files<'_>) -> Result<(Vec<Entry>, Vec<String>), 
 
 pub(super) fn of_distribution(files: &Files<'_>, distribution: &Distribution) -> Result<Chroot, PexError> {
     let info = Info::of(files, distribution)?;
-    let mut making = Making { files, distribution, entries: Vec::new(), shipped: BTreeMap::new() };
+    let (entries, shipped) = (Vec::new(), BTreeMap::new());
+    let mut making = Making { files, distribution, entries, shipped, strangers: Vec::new(), left_out: Vec::new() };
     let compiled = compiled(&distribution.files);
     let mut byte_code = Vec::new();
     for file in distribution.files.iter().filter(|file| !is_cached(&file.path)) {
@@ -147,10 +157,16 @@ pub(super) fn of_distribution(files: &Files<'_>, distribution: &Distribution) ->
         byte_code.extend(files.byte_code(file, &path, &compiled).filter(|_| files.in_site(&file.path).is_some()));
     }
     for (name, text) in &info.made {
-        making.put(safe(distribution, &format!("{}/{name}", info.directory))?, text.clone());
+        let mut text = text.clone();
+        if *name == "METADATA" {
+            let readable = metadata::readable(&text);
+            making.left_out(readable.left_out);
+            text = readable.text.unwrap_or(text);
+        }
+        making.put(safe(distribution, &format!("{}/{name}", info.directory))?, text);
     }
     making.put_record(&info)?;
-    let mut entries = making.entries;
+    let Making { mut entries, strangers, left_out, .. } = making;
     let fingerprint = hash::sha256(&entries)?;
     let layout = format!(
         r#"{{"fingerprint":"{fingerprint}","record_relpath":{record},"root_is_purelib":{pure},"stash_dir":"{STASH}","sys_path_entries":["."]}}"#,
@@ -159,7 +175,7 @@ pub(super) fn of_distribution(files: &Files<'_>, distribution: &Distribution) ->
     );
     entries.push(bytes_entry(safe(distribution, ".layout.json")?, layout.into_bytes()));
     entries.append(&mut byte_code);
-    Ok(Chroot { wheel: info.wheel, fingerprint, entries })
+    Ok(Chroot { wheel: info.wheel, fingerprint, entries, strangers, left_out })
 }
 
 fn bytes_entry(path: SafePath, bytes: Vec<u8>) -> Entry {
@@ -264,6 +280,8 @@ struct Making<'a> {
     entries: Vec<Entry>,
     /// By path below [`BASE`].
     shipped: BTreeMap<SafePath, Shipped>,
+    strangers: Vec<String>,
+    left_out: Vec<String>,
 }
 
 impl Making<'_> {
@@ -273,6 +291,14 @@ impl Making<'_> {
         if let Some(name) = in_site.as_ref().and_then(|path| path.strip_prefix(&format!("{}/", info.directory))) {
             match name {
                 "RECORD" | "INSTALLER" | "REQUESTED" | "uv_build.json" | "uv_cache.json" => return Ok(None),
+                "METADATA" => {
+                    let Readable { text, left_out } = metadata::readable(&self.files.read(file)?);
+                    self.left_out(left_out);
+                    if let Some(text) = text {
+                        self.put(safe(self.distribution, &format!("{}/{name}", info.directory))?, text);
+                        return Ok(None);
+                    }
+                }
                 "direct_url.json" => {
                     let path = safe(self.distribution, &format!("{}/{name}", info.directory))?;
                     let text = direct_url::reduce(&self.files.read(file)?);
@@ -305,11 +331,24 @@ impl Making<'_> {
     fn add_script(&mut self, file: &FileStat, path: &str) -> Result<Option<SafePath>, PexError> {
         let path = safe(self.distribution, path)?;
         let bytes = self.files.read(file)?;
-        let bytes =
-            script::relocate(&bytes, &self.files.prefixes).as_deref().and_then(as_wheel_script).unwrap_or(bytes);
+        let environment = self.files.environment;
+        let interpreters = self.files.interpreters.at(&environment.source(file), &environment.python.base_executable);
+        let bytes = match script::as_in_wheel(&bytes, &interpreters) {
+            Ok(script) => script,
+            Err(Script::Stranger(python)) => {
+                self.strangers.push(format!("{} (#!{python})", file.path));
+                bytes
+            }
+            Err(_) => bytes,
+        };
         self.ship(&path, Shipped::changed(&bytes));
         self.entries.push(Entry { path, kind: Kind::Executable, body: Body::Bytes(bytes) });
         Ok(None)
+    }
+
+    fn left_out(&mut self, headers: Vec<String>) {
+        let Distribution { display_name, version, .. } = self.distribution;
+        self.left_out.extend(headers.into_iter().map(|header| format!("{display_name} {version}: {header}")));
     }
 
     fn put(&mut self, path: SafePath, bytes: Vec<u8>) {
@@ -343,20 +382,6 @@ impl Making<'_> {
     }
 }
 
-/// A relocatable script as wheels have it: its first line is `#!python`, for whoever installs it to replace.
-fn as_wheel_script(script: &[u8]) -> Option<Vec<u8>> {
-    let body = script.strip_prefix(b"#!/bin/sh\n")?;
-    let exec = memchr::memmem::find(body, b"'''exec'")?;
-    let (comments, rest) = body.split_at_checked(exec)?;
-    let line = rest.get(..rest.iter().position(|b| *b == b'\n')?)?;
-    let close = b"\n' '''";
-    let after = rest.get(line.len()..)?.strip_prefix(close)?.get(1..)?;
-    let text = std::str::from_utf8(line).ok()?;
-    let flags = text.rsplit_once("'python'")?.1.strip_suffix(r#""$0" "$@""#)?.trim();
-    let first = if flags.is_empty() { "#!python\n".to_owned() } else { format!("#!python {flags}\n") };
-    Some([first.as_bytes(), comments, after].concat())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -373,22 +398,6 @@ mod tests {
         ] {
             let tags: Vec<String> = tags.iter().map(|tag| (*tag).to_owned()).collect();
             assert_eq!(compressed_tags(&tags), name);
-        }
-    }
-
-    #[test]
-    fn scripts_get_the_first_line_of_wheels() {
-        for (script, expected) in [
-            ("#!/v/bin/python3.11\nimport x\n", "#!python\nimport x\n"),
-            (
-                "#!/v/bin/python -E\n# -*- coding: latin-1 -*-\nimport x\n",
-                "#!python -E\n# -*- coding: latin-1 -*-\nimport x\n",
-            ),
-            ("#!/v/bin/python\n\"\"\"Doc.\"\"\"\nimport x\n", "#!python\n\"\"\"Doc.\"\"\"\nimport x\n"),
-        ] {
-            let relocated = script::relocate(script.as_bytes(), &[b"/v".to_vec()]).expect("ours");
-            let found = as_wheel_script(&relocated).expect("a script");
-            assert_eq!(String::from_utf8(found).expect("utf-8"), expected);
         }
     }
 }

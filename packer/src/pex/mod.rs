@@ -17,6 +17,7 @@
 mod chroot;
 mod error;
 mod hash;
+mod metadata;
 mod output;
 mod requirements;
 mod runtime;

@@ -5,14 +5,31 @@
 
 use std::str::FromStr as _;
 
-use cpack_discover::{Environment, markers, normalise};
+use cpack_discover::{Distribution, Environment, markers, normalise};
 use pep440_rs::Version;
 use pep508_rs::{MarkerEnvironment, Requirement, VerbatimUrl, VersionOrUrl};
+
+use super::error::PexError;
 
 /// One requirement for each distribution.
 pub(super) fn of(environment: &Environment) -> Vec<String> {
     let distributions = environment.distributions.iter();
     distributions.map(|d| format!("{}=={}", d.display_name, d.version)).collect()
+}
+
+/// Refuses a distribution that nothing can require exactly: upstream's runtime would not start.
+pub(super) fn check(environment: &Environment) -> Result<(), PexError> {
+    let odd = environment.distributions.iter().find(|distribution| Version::from_str(&distribution.version).is_err());
+    match odd {
+        None => Ok(()),
+        Some(Distribution { display_name, version, .. }) => Err(PexError::Distribution {
+            distribution: display_name.clone(),
+            reason: format!(
+                "its version {version:?} is none that a PEX can require (PEP 440): leave it out with --ignore \
+                 {display_name}, or upload the environment as layers"
+            ),
+        }),
+    }
 }
 
 /// A warning about the first requirement that the environment does not meet.
@@ -28,7 +45,8 @@ pub(super) fn unmet(environment: &Environment) -> Option<String> {
 }
 
 fn is_met(text: &str, environment: &Environment, markers: Option<&MarkerEnvironment>) -> bool {
-    let Ok(requirement) = Requirement::<VerbatimUrl>::from_str(text) else { return false };
+    // It is left out of the metadata.
+    let Ok(requirement) = Requirement::<VerbatimUrl>::from_str(text) else { return true };
     if markers.is_some_and(|markers| !requirement.evaluate_markers(markers, &[])) {
         return true;
     }

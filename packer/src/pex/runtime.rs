@@ -16,6 +16,7 @@ use std::process::Command;
 
 use cpack_discover::Environment;
 use cpack_format::content::Kind;
+use cpack_format::script::is_for_python;
 use cpack_format::{Digest, SafePath};
 use cpack_layer::PackError;
 use cpack_layer::archive::{Body, Entry};
@@ -116,7 +117,15 @@ fn installed(path: &Path) -> Option<Tool> {
 
 fn on_path() -> Option<Tool> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).find_map(|directory| installed(&directory.join("pex")))
+    std::env::split_paths(&path).find_map(|directory| installed(&directory.join("pex")).filter(is_no_broken_shim))
+}
+
+/// Whether a program is none of a version manager's scripts that are there and fail, because the version of Python that has
+/// the program is not the one that is chosen. Those are for a shell.
+fn is_no_broken_shim(tool: &Tool) -> bool {
+    let is_for_shell = fs::read(&tool.program).is_ok_and(|text| text.starts_with(b"#!") && !is_for_python(&text));
+    let works = || Command::new(&tool.program).arg("--version").output().is_ok_and(|output| output.status.success());
+    !is_for_shell || works()
 }
 
 /// Installs pex into the cache with uv, else with the environment's pip.

@@ -102,7 +102,8 @@ fn tuple<'a>(items: impl IntoIterator<Item = &'a str>) -> String {
 
 /// The first bytes of a zipapp: a script for `sh`, which takes `cpack-boot` where it is at hand and else Python.
 ///
-/// `sh` reads a script line by line, so it never sees the zip behind the last `exec`.
+/// `sh` reads a script line by line, so it never sees the zip behind the last `exec`. Interpreters are asked for their version
+/// (15 ms) before one is taken, since shims of version managers are there and fail where their version is not chosen.
 pub(super) fn head(python: &str) -> Vec<u8> {
     format!(
         r#"#!/bin/sh
@@ -113,12 +114,77 @@ if [ -n "$b" ] && [ -z "${{PEX_TOOLS-}}" ]; then
   if command -v "$b" >/dev/null 2>&1; then exec "$b" --cpack exec "$0" "$@"; fi
   if [ -z "${{CPACK_BOOT-}}" ] && [ -x "$d/cpack-boot" ]; then exec "$d/cpack-boot" --cpack exec "$0" "$@"; fi
 fi
-for p in python{python} python3 python; do
-  if command -v $p >/dev/null 2>&1; then exec $p "$0" "$@"; fi
+set -f
+IFS=:
+any=
+for n in python{python} python3 python; do
+  for d in $PATH; do
+    p=${{d:-.}}/$n
+    [ -x "$p" ] && [ ! -d "$p" ] || continue
+    v=$("$p" -IS -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue
+    if [ "$v" = "{python}" ]; then exec "$p" "$0" "$@"; fi
+    any=${{any:-$p}}
+  done
 done
-echo "$0: no python{python}, python3 or python on PATH" >&2
+if [ -n "$any" ]; then exec "$any" "$0" "$@"; fi
+echo "$0: no python{python}, python3 or python on PATH that works" >&2
 exit 127
 "#
     )
     .into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::{Path, PathBuf};
+    use std::process::Command;
+
+    /// Writes a program, by another process: parallel tests that start something must not inherit its descriptor.
+    fn program(path: &Path, text: &str) {
+        fs::create_dir_all(path.parent().expect("a parent")).expect("makes");
+        let source = path.with_extension("source");
+        fs::write(&source, text).expect("writes");
+        assert!(Command::new("cp").args([&source, &path.to_owned()]).status().expect("cp starts").success());
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("chmod");
+    }
+
+    /// A program that answers as a Python of this version does, or fails as a shim does.
+    fn python(path: &Path, version: Option<&str>) {
+        let text = match version {
+            Some(version) => {
+                format!("#!/bin/sh\nif [ \"$1\" = -IS ]; then echo {version}; else echo \"$0 runs $*\"; fi\n")
+            }
+            None => "#!/bin/sh\necho no such command >&2\nexit 127\n".to_owned(),
+        };
+        program(path, &text);
+    }
+
+    #[test]
+    fn head_of_a_zipapp_passes_over_interpreters_that_fail() {
+        let root = tempfile::tempdir().expect("a directory");
+        let at = |path: &str| root.path().join(path);
+        let pex = at("my app.pex");
+        program(&pex, &String::from_utf8(head("3.9")).expect("utf-8"));
+        let run = |folders: &[&str]| {
+            let path = std::env::join_paths(folders.iter().map(|folder| at(folder))).expect("a path");
+            let mut command = Command::new("/bin/sh");
+            command.arg(&pex).args(["a b", "c"]).env("PATH", path).env("CPACK_BOOT", "");
+            let output = command.output().expect("starts");
+            let text = if output.status.success() { output.stdout } else { output.stderr };
+            String::from_utf8(text).expect("utf-8").trim().to_owned()
+        };
+        let ran = |program: PathBuf| format!("{} runs {} a b c", program.display(), pex.display());
+        python(&at("shims/python3.9"), None);
+        python(&at("shims/python3"), Some("3.11"));
+        python(&at("usr/python3.9"), Some("3.9"));
+        python(&at("other dir/python3"), Some("3.9"));
+        assert_eq!(run(&["shims", "usr"]), ran(at("usr/python3.9")), "the next of that name");
+        assert_eq!(run(&["shims", "other dir"]), ran(at("other dir/python3")), "the next of that version");
+        assert_eq!(run(&["shims"]), ran(at("shims/python3")), "the next that runs");
+        fs::remove_file(at("shims/python3")).expect("removes");
+        assert!(run(&["shims"]).ends_with("no python3.9, python3 or python on PATH that works"), "{}", run(&["shims"]));
+    }
 }

@@ -61,7 +61,9 @@ fn run_head(on_path: &[&str], beside: &[&str], variables: &[(&str, &str)]) -> St
         for name in names {
             let program = at.join(name);
             let kind = if at == &path { "path" } else { "beside" };
-            std::fs::write(&program, format!("#!/bin/sh\necho {kind} {name} \"$@\"\n")).expect("writes");
+            // What is asked for its version has the right one.
+            let text = format!("#!/bin/sh\n[ \"$1\" = -IS ] && echo 3.11 || echo {kind} {name} \"$@\"\n");
+            std::fs::write(&program, text).expect("writes");
             std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("may be executed");
         }
     }
@@ -83,7 +85,7 @@ fn sh_takes_the_fast_way_where_it_is_at_hand() {
         (&["python3", "cpack-boot"], &["cpack-boot"], &[("CPACK_BOOT", "")], "path python3 PEX a b -c"),
         (&["python3", "cpack-boot"], &[], &[("PEX_TOOLS", "1")], "path python3 PEX a b -c"),
         (&["python", "python3.11"], &[], &[], "path python3.11 PEX a b -c"),
-        (&[], &[], &[], "PEX: no python3.11, python3 or python on PATH"),
+        (&[], &[], &[], "PEX: no python3.11, python3 or python on PATH that works"),
     ] {
         assert_eq!(run_head(on_path, beside, variables), expected, "{on_path:?} {beside:?} {variables:?}");
     }

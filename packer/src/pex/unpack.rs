@@ -31,6 +31,9 @@ use crate::cache::ClientCache;
 /// The module that starts what the PEX starts.
 pub(crate) const MAIN: &str = "_cpack_pex_main";
 
+/// Changed when the same PEX is unpacked to other files.
+const FORMAT: &[u8] = b"cluster-pack pex environment 2\n";
+
 /// How many environments of PEX files are kept.
 const KEPT: usize = 4;
 
@@ -68,6 +71,8 @@ pub(crate) struct Unpacked {
     pub prefix: PathBuf,
     /// Whether the PEX starts something other than Python: [`MAIN`] then does.
     pub has_entry: bool,
+    /// Whether it has code that runs before its own start, which [`MAIN`] does not run.
+    pub has_preamble: bool,
 }
 
 /// Makes the PEX at `path` into an environment in `cache`, unless the cache has it. `search` is `PATH`, for an interpreter.
@@ -79,8 +84,10 @@ pub(crate) fn unpack(path: &Path, cache: &ClientCache, search: Option<&std::ffi:
         pexes.push(cpack_pex::open(&path)?);
     }
     let info = pexes.first().map(|pex| pex.info.clone()).unwrap_or_default();
+    let has_preamble = pexes.first().is_some_and(|pex| pex.has_preamble);
     let has_entry = info.entry_point.is_some() || info.script.is_some();
     let mut hasher = blake3::Hasher::new();
+    hasher.update(FORMAT);
     for pex in &pexes {
         hasher.update(pex.identity.as_bytes());
     }
@@ -99,7 +106,7 @@ pub(crate) fn unpack(path: &Path, cache: &ClientCache, search: Option<&std::ffi:
             result => result.map_err(failed)?,
         }
     }
-    Ok(Unpacked { prefix, has_entry })
+    Ok(Unpacked { prefix, has_entry, has_preamble })
 }
 
 struct Unpacking<'a> {

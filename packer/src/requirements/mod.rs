@@ -9,7 +9,8 @@
 //! file, one that it includes, or the index has changed. The environment's key is the digest of the resolution (every project
 //! with its version or URL), the tool, the interpreter, the platform, and the options that say where packages come from,
 //! without credentials. An environment with the same key is used as it is, so its files keep their stat data and nothing is
-//! packed again. If the resolution has a local path, uv or pip check in the same environment whether that project changed.
+//! packed again. If the resolution has the directory of a local project, that project is installed again in the same
+//! environment: neither tool can tell whether its sources changed. The stat of a local archive is part of the key.
 //!
 //! # Another platform
 //!
@@ -19,6 +20,7 @@
 
 mod error;
 mod kept;
+mod local;
 mod platform;
 mod prepare;
 mod request;

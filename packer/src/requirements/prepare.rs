@@ -9,6 +9,7 @@ use cpack_format::Digest;
 
 use super::error::RequirementsError;
 use super::kept::Kept;
+use super::local;
 use super::platform::Platform;
 use super::request::{Machine, Options, Request};
 use super::tools::{Task, Tool, behind, interpreter, on_path, write_lines};
@@ -40,7 +41,7 @@ pub(crate) fn prepare(
     with_task(request, machine, &tool, &python, heard, |task, kept| {
         let pins = task.resolve()?;
         let key = key(task, &pins);
-        let has_paths = pins.iter().any(|pin| pin.starts_with("-e") || pin.contains("file:") || pin.starts_with('.'));
+        let has_paths = pins.iter().any(|pin| local::path(pin).is_some());
         if let Some(prefix) = kept.find(&key) {
             if has_paths {
                 task.install(&prefix, &pins)?;
@@ -70,10 +71,14 @@ pub(crate) fn additions(
     with_task(&exact, machine, &tool, python, heard, |task, kept| {
         let key = key(task, &exact.requirements);
         let platform = task.platform.cloned();
+        let install = |prefix: &Path| task.install_only(prefix, &exact.requirements);
         if let Some(prefix) = kept.find(&key) {
+            if exact.requirements.iter().any(|requirement| local::path(requirement).is_some()) {
+                install(&prefix)?;
+            }
             return Ok(Some(Prepared { prefix, reused: true, platform }));
         }
-        let prefix = make(kept, &key, |prefix| task.create(prefix).and_then(|()| task.install_only(prefix)))?;
+        let prefix = make(kept, &key, |prefix| task.create(prefix).and_then(|()| install(prefix)))?;
         Ok(Some(Prepared { prefix, reused: false, platform }))
     })
 }
@@ -129,6 +134,9 @@ fn with_task<T>(
     let scratch = kept.scratch().map_err(failed())?;
     let extra = scratch.path().join("requirements.txt");
     write_lines(&extra, request.requirements.iter())?;
+    let overrides = scratch.path().join("overrides.txt");
+    let named = || request.requirements.iter().filter(|requirement| local::is_named(requirement));
+    write_lines(&overrides, named())?;
     let task = Task {
         tool,
         interpreter: python,
@@ -136,6 +144,7 @@ fn with_task<T>(
         platform: platform.as_ref(),
         files: &request.files,
         extra: (!request.requirements.is_empty()).then_some(extra.as_path()),
+        overrides: named().next().map(|_| overrides.as_path()),
         scratch: scratch.path(),
         heard,
     };
@@ -153,8 +162,12 @@ fn key(task: &Task<'_>, pins: &[String]) -> Digest {
         key.text(without_credentials(place));
     }
     key.text("");
+    let directory = std::env::current_dir().unwrap_or_default();
     for pin in pins {
         key.text(pin);
+        if let Some(local) = local::identity(pin, &directory) {
+            key.text(local);
+        }
     }
     key.finish()
 }

@@ -244,7 +244,88 @@ def build_editable(folder, config_settings=None, metadata_directory=None):
     return name
 def get_requires_for_build_editable(config_settings=None):
     return []
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    name = 'cpt_local-1.0-py3-none-any.whl'
+    info = 'cpt_local-1.0.dist-info/'
+    with zipfile.ZipFile(os.path.join(folder, name), 'w') as wheel:
+        wheel.write('cpt_local.py')
+        wheel.writestr(info + 'METADATA', 'Metadata-Version: 2.1\\nName: cpt-local\\nVersion: 1.0\\nRequires-Dist: cpt-lib\\n')
+        wheel.writestr(info + 'WHEEL', 'Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')
+        wheel.writestr(info + 'RECORD', ''.join(n + ',,\\n' for n in wheel.namelist()) + info + 'RECORD,,\\n')
+    return name
+def get_requires_for_build_wheel(config_settings=None):
+    return []
 ";
+
+/// A project of [`BACKEND`] in the index's directory.
+fn local_project(index: &Index, module: &str) -> PathBuf {
+    index.file(
+        "local/pyproject.toml",
+        "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n",
+    );
+    index.file("local/backend.py", BACKEND);
+    index.file("local/cpt_local.py", module);
+    index.directory.path().join("local")
+}
+
+/// The source of `cpt_local` in an environment.
+fn local_module(prepared: &Prepared, machine: &Machine) -> String {
+    let environment = prepared.discover(&machine.cache_dir).expect("an environment");
+    let path = environment.prefix.join(&environment.site_packages).join("cpt_local.py");
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+#[test]
+fn requirements_are_paths_of_projects_and_archives_without_a_name() {
+    let index = Index::new();
+    for (tool, machine) in machines(&index) {
+        let project = local_project(&index, "first");
+        let file = index.file("requirements.txt", &format!("{}\n", project.display()));
+        let request = index.request(std::slice::from_ref(&file), &[]);
+        let first = prepare(&request, &machine, &|_| {}).expect(tool);
+        assert_eq!(local_module(&first, &machine), "first", "{tool}");
+        let names = first.discover(&machine.cache_dir).expect("an environment").distributions;
+        assert_eq!(names.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["cpt-lib", "cpt-local"], "{tool}");
+        // Sources that changed without `pyproject.toml`.
+        local_project(&index, "second");
+        let again = prepare(&request, &machine, &|_| {}).expect(tool);
+        assert_eq!((again.prefix, local_module(&first, &machine).as_str()), (first.prefix, "second"), "{tool}");
+
+        let wheel = index.directory.path().join("cpt_local-1.0-py3-none-any.whl");
+        let build = |text: &str| {
+            let project = local_project(&index, text);
+            let mut command = run::command(with_pip());
+            command.args(["-c", "import backend; backend.build_wheel('..')"]).current_dir(project);
+            run::run(command, "build", &|_| {}).expect("builds");
+        };
+        build("third");
+        index.file("requirements.txt", &format!("{}\n", wheel.display()));
+        let archive = prepare(&request, &machine, &|_| {}).expect(tool);
+        assert_eq!(local_module(&archive, &machine), "third", "{tool}");
+        build("fourth and longer");
+        let rebuilt = prepare(&request, &machine, &|_| {}).expect(tool);
+        assert_eq!(local_module(&rebuilt, &machine), "fourth and longer", "{tool}");
+    }
+}
+
+#[test]
+fn additions_are_paths_of_projects_without_a_name() {
+    let index = Index::new();
+    for (tool, machine) in machines(&index) {
+        let base = prepare(&index.request(&[], &["cpt-lib==1.0"]), &machine, &|_| {}).expect(tool);
+        let environment = base.discover(&machine.cache_dir).expect("an environment");
+        for text in ["first", "second"] {
+            let project = local_project(&index, text).display().to_string();
+            let request = index.request(&[], &[&project]);
+            let more = additions(&environment, &request, &machine, &|_| {}).expect(tool).expect("something");
+            assert_eq!(local_module(&more, &machine), text, "{tool}");
+        }
+        let file = index.file("requirements.txt", "cpt-lib==1.0\n");
+        let project = local_project(&index, "third").display().to_string();
+        let both = prepare(&index.request(&[file], &[&project]), &machine, &|_| {}).expect(tool);
+        assert_eq!(local_module(&both, &machine), "third", "{tool}");
+    }
+}
 
 #[test]
 fn a_local_project_is_looked_at_again() {

@@ -10,6 +10,7 @@ use std::process::Command;
 use serde::Deserialize;
 
 use super::error::RequirementsError;
+use super::local;
 use super::platform::Platform;
 use super::request::Options;
 use super::run::{Said, command, run};
@@ -28,8 +29,10 @@ pub(super) struct Task<'a> {
     pub(super) options: &'a Options,
     pub(super) platform: Option<&'a Platform>,
     pub(super) files: &'a [PathBuf],
-    /// A file of requirements that replace what the files say of the same project.
+    /// A file of further requirements.
     pub(super) extra: Option<&'a Path>,
+    /// A file of those among them that replace what the files say of the same project: only what has a name can.
+    pub(super) overrides: Option<&'a Path>,
     /// A directory for the files of this run.
     pub(super) scratch: &'a Path,
     /// Is called with each line that the tool prints.
@@ -39,14 +42,37 @@ pub(super) struct Task<'a> {
 impl Tool {
     /// uv, if it is on `path`, else pip.
     pub(super) fn find(path: Option<&OsStr>) -> Self {
-        on_path(path, "uv").map_or(Self::Pip, Self::Uv)
+        all_on_path(path, "uv").find(|program| is_no_broken_shim(program)).map_or(Self::Pip, Self::Uv)
     }
 }
 
 /// The first executable called `name` on `path`.
 pub(super) fn on_path(path: Option<&OsStr>, name: &str) -> Option<PathBuf> {
-    let mut candidates = std::env::split_paths(path?).map(|folder| folder.join(name));
-    candidates.find(|file| fs::metadata(file).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0))
+    all_on_path(path, name).next()
+}
+
+/// The executables called `name` on `path`.
+fn all_on_path<'a>(path: Option<&'a OsStr>, name: &'a str) -> impl Iterator<Item = PathBuf> + 'a {
+    let folders = path.map(std::env::split_paths).into_iter().flatten();
+    let is_executable =
+        |file: &PathBuf| fs::metadata(file).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
+    folders.map(move |folder| folder.join(name)).filter(is_executable)
+}
+
+/// Whether a program is none of a version manager's scripts that are there and fail, because the version of Python that has
+/// the program is not the one that is chosen.
+fn is_no_broken_shim(program: &Path) -> bool {
+    let mut version = command(program);
+    version.arg("--version");
+    !is_script(program) || run(version, "uv --version", &|_| {}).is_ok()
+}
+
+/// Whether a file begins with `#!`.
+fn is_script(file: &Path) -> bool {
+    fs::File::open(file).is_ok_and(|mut file| {
+        let mut start = [0; 2];
+        std::io::Read::read_exact(&mut file, &mut start).is_ok() && start == *b"#!"
+    })
 }
 
 impl Task<'_> {
@@ -76,7 +102,7 @@ impl Task<'_> {
                 self.inputs(&mut command, &[]);
                 let said = run(command, "uv pip install", self.heard)?;
                 let added = said.stderr.lines().filter_map(|line| line.trim().strip_prefix("+ "));
-                added.map(str::to_owned).collect()
+                added.map(as_requirement).collect()
             }
             Tool::Pip => {
                 let python = python.display().to_string();
@@ -108,7 +134,7 @@ impl Task<'_> {
     /// Installs the resolution `pins` into the environment at `prefix`. Distributions that are right already stay.
     pub(super) fn install(&self, prefix: &Path, pins: &[String]) -> Result<(), RequirementsError> {
         // Editable projects and paths come from the requirements themselves. The pins hold the versions of all others.
-        let exact = pins.iter().filter(|pin| !pin.starts_with('-') && !pin.contains('@'));
+        let exact = pins.iter().filter(|pin| local::is_pin(pin));
         let constraints = self.scratch.join("constraints.txt");
         write_lines(&constraints, exact)?;
         let python = prefix.join("bin/python3");
@@ -116,6 +142,7 @@ impl Task<'_> {
             Tool::Uv(uv) => {
                 let mut command = command(uv);
                 command.args(["pip", "install", "--exact", "--python"]).arg(python);
+                command.args(projects(pins));
                 self.inputs(&mut command, &["--constraints".as_ref(), constraints.as_os_str()]);
                 run(command, "uv pip install", self.heard).map(|_| ())
             }
@@ -124,11 +151,12 @@ impl Task<'_> {
     }
 
     /// Installs exactly the requirements, without their own requirements.
-    pub(super) fn install_only(&self, prefix: &Path) -> Result<(), RequirementsError> {
+    pub(super) fn install_only(&self, prefix: &Path, requirements: &[String]) -> Result<(), RequirementsError> {
         match self.tool {
             Tool::Uv(uv) => {
                 let mut command = command(uv);
                 command.args(["pip", "install", "--no-deps", "--python"]).arg(prefix.join("bin/python3"));
+                command.args(projects(requirements));
                 self.inputs(&mut command, &[]);
                 run(command, "uv pip install", self.heard).map(|_| ())
             }
@@ -206,8 +234,8 @@ impl Task<'_> {
             }
             command.arg(file);
         }
-        if let Some(extra) = self.extra.filter(|_| is_uv) {
-            command.arg("--overrides").arg(extra);
+        if let Some(overrides) = self.overrides.filter(|_| is_uv) {
+            command.arg("--overrides").arg(overrides);
         }
         match (self.platform, is_uv) {
             (Some(platform), true) => {
@@ -284,6 +312,20 @@ fn merge_into(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// The directories of projects among the lines of a resolution. Named on the command line they are installed again, which of
+/// those in files uv 0.13 does only when `pyproject.toml` changes.
+fn projects(lines: &[String]) -> impl Iterator<Item = &String> {
+    lines.iter().filter(|line| local::path(line).is_some_and(|(path, is_editable)| !is_editable && path.is_dir()))
+}
+
+/// What uv says that it adds, as a requirement: `name==version`, or `name==version (from URL)`.
+fn as_requirement(added: &str) -> String {
+    match added.strip_suffix(')').and_then(|added| added.split_once(" (from ")) {
+        Some((pin, url)) => format!("{} @ {url}", pin.split("==").next().unwrap_or(pin)),
+        None => added.to_owned(),
+    }
+}
+
 /// Lines with text that are not comments.
 fn lines(text: &str) -> Vec<String> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -298,11 +340,7 @@ pub(super) fn write_lines<'a>(path: &Path, lines: impl Iterator<Item = &'a Strin
 
 /// The interpreter behind `python`: links are followed, and a script of a version manager is asked.
 pub(super) fn behind(python: &Path) -> PathBuf {
-    let is_script = fs::File::open(python).is_ok_and(|mut file| {
-        let mut start = [0; 2];
-        std::io::Read::read_exact(&mut file, &mut start).is_ok() && start == *b"#!"
-    });
-    if is_script {
+    if is_script(python) {
         let mut command = command(python);
         command.args(["-I", "-S", "-c", "import sys; print(sys.executable, end='')"]);
         if let Ok(said) = run(command, "python", &|_| {}) {

@@ -16,4 +16,10 @@ pub struct Facts {
     pub not_compiled: Vec<String>,
     /// Files that were left out, and why.
     pub left_out: Vec<String>,
+    /// Scripts that name a Python that is not the environment's, and which.
+    #[serde(default)]
+    pub strangers: Vec<String>,
+    /// Files that name the environment's path.
+    #[serde(default)]
+    pub prefixed: Vec<String>,
 }

@@ -9,6 +9,7 @@
 //! | [`marshal`] | gives the code in it one form and a path relative to the environment |
 //! | [`compile`] | compiles sources without valid byte-code, in processes of the environment's interpreter |
 //! | [`script`] | makes `bin/` scripts find the interpreter beside them |
+//! | [`prefix_text`] | makes other text that names the environment's path relative, or reports it |
 //! | [`direct_url`] | takes local paths and credentials out of `direct_url.json` |
 //!
 //! All but `transform` and `compile` are functions of bytes. Two environments with the same content give the same files,
@@ -19,6 +20,7 @@ pub mod direct_url;
 pub mod facts;
 mod marshal;
 mod plan;
+pub mod prefix_text;
 pub mod pyc;
 pub mod script;
 pub mod transform;

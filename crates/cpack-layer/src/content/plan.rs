@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use cpack_discover::{FileKind, FileStat};
 use cpack_format::SafePath;
 
+use super::prefix_text::is_candidate;
 use super::pyc;
 
 /// What a file of a layer is made of.
@@ -20,6 +21,8 @@ pub(super) enum Action<'a> {
     Record,
     /// The installed file without local paths and credentials.
     DirectUrl,
+    /// The installed file, in which the environment's path is made relative.
+    Text,
 }
 
 /// One file of a layer.
@@ -73,6 +76,7 @@ fn action(file: &FileStat, info: Option<&SafePath>) -> Option<Action<'static>> {
         Some(b"uv_cache.json" | b"uv_build.json") => None,
         _ if is_cached(&file.path) => None,
         _ if is_file && path.starts_with(b"bin/") => Some(Action::Script),
+        _ if is_file && is_candidate(&file.path) => Some(Action::Text),
         _ => Some(Action::Copy),
     }
 }
@@ -131,6 +135,10 @@ mod tests {
             ("lib/p/site/x-1.dist-info/licenses/RECORD", FileKind::File),
             ("lib/p/site/y-1.dist-info/RECORD", FileKind::File),
             ("lib/p2/b.py", FileKind::File),
+            ("share/jupyter/kernels/x/kernel.json", FileKind::File),
+            ("share/man/x", FileKind::File),
+            ("etc/x", FileKind::File),
+            ("lib/p/site-packages/x.pth", FileKind::File),
         ]
         .map(|(path, kind)| installed(path, kind));
         let (info, modules) = ("lib/p/site/x-1.dist-info", "lib/p");
@@ -154,6 +162,10 @@ mod tests {
             "lib/p/site/x-1.dist-info/licenses/RECORD Copy",
             "lib/p/site/y-1.dist-info/RECORD Copy",
             "lib/p2/b.py Copy",
+            "share/jupyter/kernels/x/kernel.json Text",
+            "share/man/x Copy",
+            "etc/x Text",
+            "lib/p/site-packages/x.pth Text",
         ];
         assert_eq!(summary(&files, rules), expected);
     }

@@ -9,91 +9,185 @@
 //! ' '''
 //! ```
 //!
-//! The second is a shell script for `sh` and a string without effect for Python. It is also what scripts get here, in the
-//! form that `uv venv --relocatable` gave them first:
-//!
-//! ```text
-//! #!/bin/sh
-//! # comments that the script begins with, its coding among them
-//! '''exec' "$(dirname -- "$(realpath -- "$0")")"/'python' -E "$0" "$@"
-//! ' ''' """What the script begins with."""
-//! ```
-//!
-//! A docstring is continued in the same literal, not put after it: a `from __future__ import` may follow one string, and
-//! not two. Comments stay in front, because a coding counts in the first two lines only. What one installer writes for
-//! a path with spaces and without becomes the same.
+//! What they get here is the form of [`cpack_format::script`]; what one installer writes for a path with spaces and
+//! without becomes the same.
 
-/// A shell word that is the directory of the script, followed by a slash: as written here, and by older releases of uv.
-const BESIDE: [&[u8]; 2] =
-    [br#""$(dirname -- "$(realpath -- "$0")")"/"#, br#""$(CDPATH= cd -- "$(dirname -- "$0")" && echo "$PWD")"/"#];
+use std::borrow::Cow;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
 
-/// Begins the line that is `exec` for `sh` and opens a string for Python.
-const EXEC: &[u8] = b"'''exec' ";
+use cpack_format::script::{BESIDE, relocatable, split, split_comments, split_line};
 
-/// Ends that line.
-const ARGUMENTS: &[u8] = br#" "$0" "$@""#;
+/// The directories in which an interpreter is the environment's.
+///
+/// The path of an environment may be spelt in many ways: through links, through `..`, relative to where an installer was
+/// started. Paths are compared as files, as far as they are there.
+#[derive(Debug, Clone, Default)]
+pub struct Interpreters {
+    /// `bin` of the environment, in the ways in which it is known to be spelt.
+    spelt: Vec<PathBuf>,
+    /// `bin` of the environment without links.
+    real: Option<PathBuf>,
+    /// The interpreter behind the environment's.
+    base: Option<PathBuf>,
+}
 
-/// Closes the string.
-const CLOSE: &[u8] = b"' '''";
-
-/// Says nothing that Python 3 does not assume, and uv adds it to some of its headers: dropped.
-const USELESS: &[u8] = b"# coding: utf-8";
-
-/// The relocatable form of a script that runs the Python in `bin/` of one of `prefixes` (the ways in which the path of
-/// the environment may be spelt). `None` for everything else, which is left alone: scripts for other interpreters, binaries.
-pub fn relocate(script: &[u8], prefixes: &[Vec<u8>]) -> Option<Vec<u8>> {
-    let (first, rest) = split_line(script.strip_prefix(b"#!")?);
-    let mut comments = Vec::new();
-    let (flags, body) = if first.trim_ascii() == b"/bin/sh" {
-        let rest = take_comments(rest, &mut comments);
-        let (line, rest) = split_line(rest);
-        let flags = parse_exec(line, prefixes)?;
-        let rest = rest.strip_prefix(CLOSE)?;
-        (flags, rest.strip_prefix(b"\n").or(rest.strip_prefix(b" ")).unwrap_or(rest))
-    } else {
-        (parse_shebang(first, prefixes)?, rest)
-    };
-    // Anything else would need quoting for the shell.
-    if !flags.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-=_.,:/ ".contains(byte)) {
-        return None;
+impl Interpreters {
+    /// Those of the environment at `prefixes`, the ways in which its path is known to be spelt.
+    pub fn of(prefixes: &[Vec<u8>]) -> Self {
+        let spelt: Vec<PathBuf> =
+            prefixes.iter().map(|prefix| Path::new(OsStr::from_bytes(prefix)).join("bin")).collect();
+        let real = spelt.iter().find_map(|bin| fs::canonicalize(bin).ok());
+        Self { spelt, real, base: None }
     }
-    let body = take_comments(body, &mut comments);
-    let mut out = b"#!/bin/sh\n".to_vec();
-    for comment in comments.into_iter().filter(|comment| *comment != USELESS) {
+
+    /// Those for the script at `place`. One that lies outside of the environment and becomes part of it, of a system or of
+    /// an environment of additions, may name the interpreter beside itself or the one behind the environment's, too.
+    pub fn at(&self, place: &Path, base: &Path) -> Cow<'_, Self> {
+        let is_inside = |bin: &PathBuf| bin.parent().is_some_and(|prefix| place.starts_with(prefix));
+        match place.parent() {
+            Some(beside) if !self.spelt.iter().chain(&self.real).any(is_inside) => {
+                let mut more = self.clone();
+                more.spelt.push(beside.to_owned());
+                more.base = Some(base.to_owned());
+                Cow::Owned(more)
+            }
+            _ => Cow::Borrowed(self),
+        }
+    }
+
+    /// Whether a program is an interpreter of the environment.
+    fn has(&self, program: &[u8]) -> bool {
+        let program = Path::new(OsStr::from_bytes(program));
+        let (Some(bin), Some(name)) = (program.parent(), program.file_name()) else { return false };
+        let is_base = || self.base.is_some() && fs::canonicalize(program).ok() == self.base;
+        is_python(name.as_bytes()) && program.is_absolute() && (self.is_bin(bin) || is_base())
+    }
+
+    fn is_bin(&self, directory: &Path) -> bool {
+        let is_known = |path: &Path| self.spelt.iter().any(|bin| bin == path) || self.real.as_deref() == Some(path);
+        // What is between may be gone: `/x/gone/../venv/bin`.
+        is_known(directory)
+            || fs::canonicalize(directory).is_ok_and(|path| is_known(&path))
+            || is_known(&without_dots(directory))
+    }
+}
+
+/// A path without `.` and `..`, as if it had no links.
+fn without_dots(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => drop(out.pop()),
+            Component::CurDir => {}
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+/// What a script is to the environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Script {
+    /// It runs by the environment's interpreter: in relocatable form.
+    Ours(Vec<u8>),
+    /// It names another Python by its path, and is left alone.
+    Stranger(String),
+    /// Anything else, which is left alone: scripts for other programs, or for a Python on `PATH`; binaries.
+    Other,
+}
+
+/// A script that runs by the environment's interpreter, in parts.
+struct Parsed<'a> {
+    options: &'a [u8],
+    comments: Vec<&'a [u8]>,
+    body: &'a [u8],
+}
+
+/// The relocatable form of a script that runs by the environment's interpreter.
+pub fn relocate(script: &[u8], interpreters: &Interpreters) -> Script {
+    match parse(script, interpreters) {
+        Ok(parsed) => Script::Ours(relocatable(parsed.options, &parsed.comments, parsed.body)),
+        Err(other) => other,
+    }
+}
+
+/// The script as wheels have it, if it runs by the environment's interpreter: its first line is `#!python`, for installers
+/// to replace.
+pub fn as_in_wheel(script: &[u8], interpreters: &Interpreters) -> Result<Vec<u8>, Script> {
+    let Parsed { options, comments, body } = parse(script, interpreters)?;
+    let mut out = b"#!python".to_vec();
+    if !options.is_empty() {
+        out.push(b' ');
+        out.extend_from_slice(options);
+    }
+    out.push(b'\n');
+    for comment in comments {
         out.extend_from_slice(comment);
         out.push(b'\n');
     }
-    let [beside, _] = BESIDE;
-    out.extend_from_slice(&[EXEC, beside, b"'python'"].concat());
-    if !flags.is_empty() {
-        out.push(b' ');
-        out.extend_from_slice(flags);
-    }
-    out.extend_from_slice(&[ARGUMENTS, b"\n", CLOSE].concat());
-    out.push(if begins_with_docstring(body) { b' ' } else { b'\n' });
     out.extend_from_slice(body);
-    Some(out)
+    Ok(out)
 }
 
-/// What follows the interpreter in a `#!` line, if that is one of ours.
-fn parse_shebang<'a>(line: &'a [u8], prefixes: &[Vec<u8>]) -> Option<&'a [u8]> {
-    let line = line.trim_ascii();
-    let rest = prefixes.iter().find_map(|prefix| line.strip_prefix(prefix.as_slice())?.strip_prefix(b"/bin/"))?;
-    let end = rest.iter().position(u8::is_ascii_whitespace).unwrap_or(rest.len());
-    let (name, flags) = rest.split_at_checked(end)?;
-    is_python(name).then(|| flags.trim_ascii())
-}
-
-/// What follows the interpreter in an `exec` line, if that is one of ours.
-fn parse_exec<'a>(line: &'a [u8], prefixes: &[Vec<u8>]) -> Option<&'a [u8]> {
-    let command = line.trim_ascii_end().strip_prefix(EXEC)?.strip_suffix(ARGUMENTS)?;
-    if let Some(word) = BESIDE.iter().find_map(|beside| command.strip_prefix(*beside)) {
-        let (name, flags) = unquote(word)?;
-        return is_python(&name).then_some(flags);
+fn parse<'a>(script: &'a [u8], interpreters: &Interpreters) -> Result<Parsed<'a>, Script> {
+    let (first, rest) = split_line(script);
+    let Some(line) = first.strip_prefix(b"#!") else { return Err(Script::Other) };
+    let (program, options, comments, body) = match split(script) {
+        Some(shell) => match beside(shell.command).or_else(|| unquote(shell.command)) {
+            Some((program, options)) => (program, options, shell.comments, shell.body),
+            None => return Err(Script::Other),
+        },
+        None => {
+            let (program, options) = shebang(line, interpreters);
+            let (comments, body) = split_comments(rest);
+            (program.to_vec(), options, comments, body)
+        }
+    };
+    let is_beside = !program.contains(&b'/') && is_python(&program);
+    if !is_beside && !interpreters.has(&program) {
+        let shown = String::from_utf8_lossy(&program).into_owned();
+        let name = Path::new(&shown).file_name().unwrap_or_default().as_bytes();
+        let is_stranger = program.starts_with(b"/") && (is_python(name) || name.starts_with(b"pypy"));
+        return Err(if is_stranger { Script::Stranger(shown) } else { Script::Other });
     }
-    let (program, flags) = unquote(command)?;
-    let of = |prefix: &Vec<u8>| program.strip_prefix(prefix.as_slice())?.strip_prefix(b"/bin/").map(is_python);
-    prefixes.iter().any(|prefix| of(prefix) == Some(true)).then_some(flags)
+    // Anything else would need quoting for the shell.
+    if !options.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-=_.,:/ ".contains(byte)) {
+        return Err(Script::Other);
+    }
+    Ok(Parsed { options, comments, body })
+}
+
+/// The name of the program beside the script that a command runs, and its options.
+fn beside(command: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    let word = BESIDE.iter().find_map(|beside| command.strip_prefix(*beside))?;
+    unquote(word)
+}
+
+/// The interpreter of a `#!` line and its options. The kernel ends the path at the first space; installers that write
+/// paths with spaces all the same mean the environment's.
+fn shebang<'a>(line: &'a [u8], interpreters: &Interpreters) -> (&'a [u8], &'a [u8]) {
+    let line = line.trim_ascii();
+    let spelt = interpreters.spelt.iter().find_map(|bin| {
+        let bin = bin.as_os_str().as_bytes();
+        line.strip_prefix(bin)?.strip_prefix(b"/").map(|_| bin.len())
+    });
+    let from = spelt.unwrap_or(0);
+    let end = line.iter().skip(from).position(u8::is_ascii_whitespace).map_or(line.len(), |at| from + at);
+    let (program, options) = line.split_at_checked(end).unwrap_or((line, &[]));
+    (program, options.trim_ascii())
+}
+
+/// What the user should know about scripts that name a Python that is not the environment's.
+pub fn warning(scripts: &[String]) -> Option<String> {
+    let first = scripts.first()?;
+    let more = if scripts.len() > 1 { format!(" and {} more", scripts.len() - 1) } else { String::new() };
+    Some(format!(
+        "{first}{more}: the #! line leads to no Python of this environment; packed as it is, to make it run from there \
+         reinstall what it belongs to"
+    ))
 }
 
 /// The text of the first word of a command, and what follows it. Knows the ways of quoting that installers use.
@@ -136,58 +230,25 @@ fn is_python(name: &[u8]) -> bool {
     version.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.')
 }
 
-/// The first line without its end, and what follows.
-fn split_line(text: &[u8]) -> (&[u8], &[u8]) {
-    match text.iter().position(|byte| *byte == b'\n') {
-        Some(end) => (text.get(..end).unwrap_or_default(), text.get(end + 1..).unwrap_or_default()),
-        None => (text, &[]),
-    }
-}
-
-/// Takes blank lines and comments, which mean as little to `sh` as to Python, from the beginning.
-fn take_comments<'a>(mut text: &'a [u8], comments: &mut Vec<&'a [u8]>) -> &'a [u8] {
-    while !text.is_empty() {
-        let (line, rest) = split_line(text);
-        let line = line.trim_ascii_end();
-        if !line.is_empty() && line.trim_ascii_start().first() != Some(&b'#') {
-            break;
-        }
-        comments.push(line);
-        text = rest;
-    }
-    text
-}
-
-/// Whether the first statement is a string and nothing else.
-fn begins_with_docstring(body: &[u8]) -> bool {
-    let raw = matches!(body.first(), Some(b'r' | b'R'));
-    let text = if raw || matches!(body.first(), Some(b'u' | b'U')) { body.get(1..).unwrap_or_default() } else { body };
-    let Some(quote @ (b'"' | b'\'')) = text.first() else { return false };
-    let triple = text.starts_with(&[*quote; 3]);
-    let close: &[u8] = if triple { &[*quote; 3] } else { &[*quote] };
-    let mut rest = text.get(close.len()..).unwrap_or_default();
-    while !rest.starts_with(close) {
-        match rest {
-            [b'\\', _, after @ ..] => rest = after,
-            [b'\n', ..] if !triple => return false,
-            [_, after @ ..] => rest = after,
-            [] => return false,
-        }
-    }
-    let (after, _) = split_line(rest.get(close.len()..).unwrap_or_default());
-    matches!(after.trim_ascii().first(), None | Some(b'#' | b';'))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const HEADER: &str =
-        concat!("#!/bin/sh\n", r#"'''exec' "$(dirname -- "$(realpath -- "$0")")"/'python' "$0" "$@""#, "\n' '''\n");
+    const HEADER: &str = concat!(
+        "#!/bin/sh\n\x0c# 2>/dev/null; exec ",
+        r#""$(dirname -- "$(realpath -- "$0")")"/'python' "$0" "$@""#,
+        "\n"
+    );
+
+    fn interpreters(prefixes: &[&str]) -> Interpreters {
+        Interpreters::of(&prefixes.iter().map(|prefix| prefix.as_bytes().to_vec()).collect::<Vec<_>>())
+    }
 
     fn relocated(script: &str) -> Option<String> {
-        let prefixes = [b"/home/a/venv".to_vec(), b"/mnt/s p/venv".to_vec()];
-        relocate(script.as_bytes(), &prefixes).map(|bytes| String::from_utf8(bytes).expect("utf-8"))
+        match relocate(script.as_bytes(), &interpreters(&["/home/a/venv", "/mnt/s p/venv"])) {
+            Script::Ours(bytes) => Some(String::from_utf8(bytes).expect("utf-8")),
+            _ => None,
+        }
     }
 
     #[test]
@@ -200,36 +261,38 @@ mod tests {
             "#!/home/a/venv/bin/python\n".into(),
             "#!/home/a/venv/bin/python3.11\r\n".into(),
             "#! /home/a/venv/bin/python3.13t\n".into(),
+            "#!/home/a/project/../venv/bin/python\n".into(),
+            "#!/home/a/venv/bin/./python\n".into(),
             "#!/mnt/s p/venv/bin/python3\n".into(),
             exec("/home/a/venv/bin/python"),
             exec(r#""/mnt/s p/venv/bin/python""#),
             exec("'/mnt/s p/venv/bin/python'"),
             exec(r#""$(CDPATH= cd -- "$(dirname -- "$0")" && echo "$PWD")"/'python3'"#),
+            exec(r#""$(dirname -- "$(realpath -- "$0")")"/'python'"#),
+            exec("/home/a/x/../venv/bin/python"),
             octal,
             HEADER.into(),
         ] {
             assert_eq!(relocated(&format!("{header}import x\n")), Some(format!("{HEADER}import x\n")), "{header}");
         }
         let quoted = exec(r#"'/it'"'"'s/bin/python'"#);
-        assert_eq!(relocate(quoted.as_bytes(), &[b"/it's".to_vec()]), Some(HEADER.into()));
+        assert_eq!(relocate(quoted.as_bytes(), &interpreters(&["/it's"])), Script::Ours(HEADER.into()));
     }
 
     #[test]
     fn flags_comments_and_docstrings_are_kept() {
         let with = |comments: &str, flags: &str, body: &str| {
             let exec = HEADER.lines().nth(1).expect("a line").replace("'python'", &format!("'python'{flags}"));
-            format!("#!/bin/sh\n{comments}{exec}\n' '''{body}")
+            format!("#!/bin/sh\n{comments}{exec}\n{body}")
         };
         for (script, expected) in [
-            ("-E -s\nx\n", with("", " -E -s", "\nx\n")),
-            ("\n# coding: latin-1\n\nx\n", with("# coding: latin-1\n\n", "", "\nx\n")),
-            ("\n# coding: utf-8\n  # a\n'''d\n'''\nx\n", with("  # a\n", "", " '''d\n'''\nx\n")),
-            ("\nr\"d\\\"\" ; x\n", with("", "", " r\"d\\\"\" ; x\n")),
-            ("\n'd'.x()\n", with("", "", "\n'd'.x()\n")),
-            ("\n'd\n", with("", "", "\n'd\n")),
-            ("\nb'd'\n", with("", "", "\nb'd'\n")),
-            ("\n\"\"", with("", "", " \"\"")),
-            ("", with("", "", "\n")),
+            ("-E -s\nx\n", with("", " -E -s", "x\n")),
+            ("\n# coding: latin-1\n\nx\n", with("# coding: latin-1\n\n", "", "x\n")),
+            ("\n# coding: utf-8\n  # a\n'''d\n'''\nx\n", with("  # a\n", "", "'''d\n'''\nx\n")),
+            ("\nr\"d\\\"\" ; x\n", with("", "", "r\"d\\\"\" ; x\n")),
+            ("\n\x0c# x\n'd'\n", with("", "", "\x0c# x\n'd'\n")),
+            ("\n\"\"", with("", "", "\"\"")),
+            ("", with("", "", "")),
         ] {
             let found = relocated(&format!("#!/home/a/venv/bin/python {script}"));
             assert_eq!(found.as_ref(), Some(&expected), "{script}");
@@ -258,6 +321,78 @@ mod tests {
             "#!/bin/bash\n",
         ] {
             assert_eq!(relocated(other), None, "{other}");
+        }
+    }
+    #[test]
+    fn script_paths_are_compared_as_files() {
+        let root = tempfile::tempdir().expect("a directory");
+        let root = fs::canonicalize(root.path()).expect("exists");
+        fs::create_dir_all(root.join("v/bin")).expect("makes");
+        fs::create_dir_all(root.join("project")).expect("makes");
+        fs::create_dir_all(root.join("other/bin")).expect("makes");
+        std::os::unix::fs::symlink(&root, root.join("link")).expect("links");
+        let root = root.to_str().expect("text");
+        let ours = interpreters(&[&format!("{root}/v")]);
+        for (path, expected) in [
+            ("v/bin/python", true),
+            ("project/../v/bin/python3", true),
+            ("gone/../v/bin/python3", true),
+            ("link/v/bin/python3", true),
+            ("link/project/../v//bin/./python3.11", true),
+            ("other/bin/python", false),
+            ("v/bin/node", false),
+            ("v/python", false),
+        ] {
+            let found = relocate(format!("#!{root}/{path}\nx\n").as_bytes(), &ours);
+            assert_eq!(matches!(found, Script::Ours(_)), expected, "{path}: {found:?}");
+            let long = format!("#!/bin/sh\n'''exec' '{root}/{path}' \"$0\" \"$@\"\n' '''\nx\n");
+            assert_eq!(matches!(relocate(long.as_bytes(), &ours), Script::Ours(_)), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn script_from_elsewhere_may_name_the_python_beside_it() {
+        let ours = interpreters(&["/v"]);
+        let (place, base) = (Path::new("/opt/bin/tool"), fs::canonicalize("/bin/sh").expect("a shell"));
+        let relocates = |interpreters: &Interpreters, script: &str| {
+            matches!(relocate(script.as_bytes(), interpreters), Script::Ours(_))
+        };
+        assert!(relocates(&ours.at(place, &base), "#!/opt/bin/python3\n"));
+        assert!(!relocates(&ours.at(place, &base), "#!/usr/bin/python3.99\n"));
+        assert!(!relocates(&ours.at(Path::new("/v/bin/tool"), &base), "#!/opt/bin/python3\n"));
+        let root = tempfile::tempdir().expect("a directory");
+        let python = root.path().join("python3.11");
+        std::os::unix::fs::symlink(&base, &python).expect("links");
+        assert!(relocates(&ours.at(place, &base), &format!("#!{}\n", python.display())));
+    }
+
+    #[test]
+    fn scripts_of_another_python_are_told_from_those_of_other_programs() {
+        let ours = interpreters(&["/home/a/venv"]);
+        for (script, stranger) in [
+            ("#!/old/venv/bin/python3.9 -E\n", Some("/old/venv/bin/python3.9")),
+            ("#!/bin/sh\n'''exec' '/o ld/bin/python' \"$0\" \"$@\"\n' '''\nx\n", Some("/o ld/bin/python")),
+            ("#!/opt/pypy3/bin/pypy3\n", Some("/opt/pypy3/bin/pypy3")),
+            ("#!/usr/bin/env python3\n", None),
+            ("#!/usr/bin/perl\n", None),
+            ("#!/bin/sh\n", None),
+            ("\x7fELF", None),
+        ] {
+            let expected = stranger.map_or(Script::Other, |path| Script::Stranger(path.into()));
+            assert_eq!(relocate(script.as_bytes(), &ours), expected, "{script}");
+        }
+    }
+
+    #[test]
+    fn scripts_get_the_first_line_of_wheels() {
+        for (script, expected) in [
+            ("#!/v/bin/python3.11\nimport x\n", "#!python\nimport x\n"),
+            ("#!/v/bin/python -E\n# coding: latin-1\nx\n", "#!python -E\n# coding: latin-1\nx\n"),
+            ("#!/v/bin/python\n\"\"\"Doc.\"\"\"\nimport x\n", "#!python\n\"\"\"Doc.\"\"\"\nimport x\n"),
+            ("#!/bin/sh\n'''exec' /v/bin/python \"$0\" \"$@\"\n' '''\n'd'\n", "#!python\n'd'\n"),
+        ] {
+            let found = as_in_wheel(script.as_bytes(), &interpreters(&["/v"])).expect("ours");
+            assert_eq!(String::from_utf8(found).expect("utf-8"), expected);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use cpack_discover::record::{self, Row, Shipped};
-use cpack_discover::{Environment, FileKind, FileStat, Suspect, elf};
+use cpack_discover::{Environment, FileKind, FileStat, PythonKind, Suspect, elf};
 use cpack_format::SafePath;
 use cpack_format::content::Kind;
 use rayon::prelude::*;
@@ -17,7 +17,8 @@ use super::compile::Compilers;
 use super::facts::Facts;
 use super::plan::{Action, FilePlan, Rules, plan};
 use super::pyc::Source;
-use super::{direct_url, script};
+use super::script::{self, Interpreters, Script};
+use super::{direct_url, prefix_text};
 use crate::archive::{Body, Entry};
 use crate::error::PackError;
 
@@ -44,6 +45,9 @@ pub struct Transformer<'a> {
     environment: &'a Environment,
     compilers: &'a Compilers,
     prefixes: Vec<Vec<u8>>,
+    interpreters: Interpreters,
+    /// Whether text that names the environment's path is looked for: not in the prefix of a system, which all name.
+    mends_text: bool,
     modules: Option<SafePath>,
 }
 
@@ -57,6 +61,10 @@ enum Note {
     Modified,
     NotCompiled,
     LeftOut(String),
+    /// A script that names another Python: which.
+    Stranger(String),
+    /// It names the environment's path, which is another one where it is booted.
+    Prefix,
 }
 
 /// The rows of a RECORD, and what they say of the installed files.
@@ -78,7 +86,10 @@ impl<'a> Transformer<'a> {
     pub fn new(environment: &'a Environment, compilers: &'a Compilers) -> Self {
         // `lib/python3.11`
         let modules = environment.site_packages.parent();
-        Self { environment, compilers, prefixes: spellings(&environment.prefix), modules }
+        let prefixes = spellings(&environment.prefix);
+        let interpreters = Interpreters::of(&prefixes);
+        let mends_text = environment.python.kind != PythonKind::System;
+        Self { environment, compilers, prefixes, interpreters, mends_text, modules }
     }
 
     /// Makes the entries of a layer, in the order of their paths.
@@ -104,6 +115,8 @@ impl<'a> Transformer<'a> {
                 Some(Note::Modified) => facts.modified.push(path.to_string()),
                 Some(Note::NotCompiled) => facts.not_compiled.push(path.to_string()),
                 Some(Note::LeftOut(why)) => facts.left_out.push(format!("{path}: {why}")),
+                Some(Note::Stranger(python)) => facts.strangers.push(format!("{path} (#!{python})")),
+                Some(Note::Prefix) => facts.prefixed.push(path.to_string()),
                 None => {}
             }
             if let Some((entry, what)) = product {
@@ -117,7 +130,8 @@ impl<'a> Transformer<'a> {
             entries.push(made(record, text));
         }
         entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        for notes in [&mut facts.modified, &mut facts.not_compiled, &mut facts.left_out] {
+        let Facts { modified, not_compiled, left_out, strangers, prefixed, .. } = &mut facts;
+        for notes in [modified, not_compiled, left_out, strangers, prefixed] {
             notes.sort_unstable();
         }
         Ok((entries, facts))
@@ -143,8 +157,16 @@ impl<'a> Transformer<'a> {
             Action::Copy => self.copy(plan, listed),
             Action::Script => {
                 let (copied, note) = self.copy(plan, listed)?;
-                let relocated = self.script(plan.from)?.map(|text| rewritten(plan, text));
-                Ok((relocated.or(copied), note))
+                let product = match self.script(plan.from)? {
+                    Script::Ours(text) => (Some(rewritten(plan, text)), note),
+                    Script::Stranger(python) => (copied, Some(Note::Stranger(python))),
+                    Script::Other => (copied, note),
+                };
+                self.mend(plan, product)
+            }
+            Action::Text => {
+                let product = self.copy(plan, listed)?;
+                self.mend(plan, product)
             }
             Action::ByteCode { installed } => self.byte_code(plan, installed),
             Action::DirectUrl => Ok(match direct_url::reduce(&self.read(plan.from)?) {
@@ -175,9 +197,9 @@ impl<'a> Transformer<'a> {
         Ok((Some((entry, Shipped::Kept)), None))
     }
 
-    fn script(&self, from: &FileStat) -> Result<Option<Vec<u8>>, PackError> {
+    fn script(&self, from: &FileStat) -> Result<Script, PackError> {
         if from.size > MAX_SCRIPT {
-            return Ok(None);
+            return Ok(Script::Other);
         }
         let path = self.environment.source(from);
         let read = || {
@@ -190,7 +212,26 @@ impl<'a> Transformer<'a> {
             Ok(text)
         };
         let text = read().map_err(|source| PackError::Read { path: path.clone(), source })?;
-        Ok(script::relocate(&text, &self.prefixes))
+        Ok(script::relocate(&text, &self.interpreters.at(&path, &self.environment.python.base_executable)))
+    }
+
+    /// Makes the environment's path relative in what the file has become so far.
+    fn mend(&self, plan: &FilePlan<'_>, (mut product, mut note): Product) -> Result<Product, PackError> {
+        if !self.mends_text || plan.from.size > MAX_SCRIPT {
+            return Ok((product, note));
+        }
+        let bytes = match &product {
+            Some((Entry { body: Body::Bytes(bytes), .. }, _)) => bytes.clone(),
+            _ => self.read(plan.from)?,
+        };
+        let mended = prefix_text::mend(&plan.from.path, &bytes, &self.prefixes);
+        if let Some(text) = mended.text {
+            product = Some(rewritten(plan, text));
+        }
+        if mended.names_prefix && note.is_none() {
+            note = Some(Note::Prefix);
+        }
+        Ok((product, note))
     }
 
     fn byte_code(&self, plan: &FilePlan<'_>, installed: Option<&FileStat>) -> Result<Product, PackError> {

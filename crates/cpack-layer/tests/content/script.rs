@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-use cpack_layer::content::script::relocate;
+use cpack_layer::content::script::{Interpreters, Script, relocate};
 
 use crate::python::{pythons, write_program};
 
@@ -13,7 +13,7 @@ const BODY: &str = "# -*- coding: latin-1 -*-
 \"\"\"What it does.\"\"\"
 from __future__ import annotations
 import os, sys
-print(sys.prefix, sys.flags.ignore_environment, *sys.argv[1:], __doc__.split(chr(10))[-1].strip(\"' \"), '\u{e9}', sep='|')
+print(sys.prefix, sys.flags.ignore_environment, *sys.argv[1:], __doc__, '\u{e9}', sep='|')
 ";
 
 fn run(program: &Path) -> String {
@@ -37,7 +37,9 @@ fn scripts_find_the_interpreter_beside_them() {
         let installed = format!("#!/opt/venv/bin/python3 -E\n{BODY}");
         // As the coding says, one byte for each character.
         let installed: Vec<u8> = installed.chars().map(|char| char as u8).collect();
-        let script = relocate(&installed, &[b"/opt/venv".to_vec()]).expect("is ours");
+        let Script::Ours(script) = relocate(&installed, &Interpreters::of(&[b"/opt/venv".to_vec()])) else {
+            panic!("not ours");
+        };
         write_program(&prefix.join("bin/tool"), &script);
         let expected = |prefix: &Path| format!("{}|1|a b|$c|What it does.|\u{e9}\n", prefix.display());
         // -E makes it ignore PYTHONIOENCODING, but every C locale is coerced to UTF-8.

@@ -207,6 +207,7 @@ fn changed_and_damaged_files_are_told() {
     fs::write(modules.join("demo-1.0.dist-info/METADATA"), "Metadata-Version: 2.1\nName: demo\nVersion: 1.1\n")
         .expect("writes");
     fs::write(modules.join("demo-1.0.dist-info/direct_url.json"), "{").expect("writes");
+    fs::write(prefix.join("bin/tool"), "#!/old/venv/bin/python3 -E\nimport demo\n").expect("writes");
     fs::write(modules.join(format!("demo/sub/__pycache__/sets.cpython-3{}.pyc", python.minor)), "damaged")
         .expect("writes");
     let mut environment = discovered(&prefix);
@@ -223,6 +224,7 @@ fn changed_and_damaged_files_are_told() {
     };
     assert_eq!(names(&facts.modified), ["METADATA", "__init__.py"]);
     assert_eq!(names(&facts.not_compiled), ["old.py"]);
+    assert_eq!(facts.strangers, ["bin/tool (#!/old/venv/bin/python3)"]);
     assert!(matches!(&facts.left_out[..], [line] if line.contains("/direct_url.json: ")), "{facts:?}");
     let contents = contents(&entries);
     let pyc =

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use cpack_fault::point;
 use cpack_format::job::Job;
+use cpack_format::manifest::Manifest;
 
 use crate::cache::Description;
 
@@ -40,6 +41,8 @@ pub enum Python {
         path: PathBuf,
         /// `X.Y.Z`.
         version: String,
+        /// Whether its own packages are seen, after those of the environment.
+        sees_system: bool,
     },
     /// One that a layer ships.
     Shipped {
@@ -49,12 +52,12 @@ pub enum Python {
 }
 
 impl Python {
-    /// The interpreter of the environment that `description` notes.
-    pub fn of(description: &Description) -> Self {
+    /// The interpreter of the environment of `manifest` that `description` notes.
+    pub fn of(description: &Description, manifest: &Manifest) -> Self {
         let version = description.version.clone();
         match description.python.as_str() {
             "" => Self::Shipped { version },
-            path => Self::Node { path: path.into(), version },
+            path => Self::Node { path: path.into(), version, sees_system: manifest.sees_system() },
         }
     }
 
@@ -138,11 +141,11 @@ fn interpreter_files(tree: &Path, python: &Python) -> io::Result<()> {
     fs::create_dir_all(&bin)?;
     let versioned = format!("python{}", cpack_format::job::minor(python.version()));
     match python {
-        Python::Node { path, version } => {
+        Python::Node { path, version, sees_system } => {
             symlink(path, bin.join("python"))?;
             link_unless_there("python", &bin.join("python3"))?;
             link_unless_there("python", &bin.join(&versioned))?;
-            fs::write(tree.join("pyvenv.cfg"), pyvenv_cfg(path, version))?;
+            fs::write(tree.join("pyvenv.cfg"), pyvenv_cfg(path, version, *sees_system))?;
         }
         Python::Shipped { .. } => {
             link_unless_there(&versioned, &bin.join("python"))?;
@@ -161,11 +164,12 @@ fn link_unless_there(target: &str, link: &Path) -> io::Result<()> {
 }
 
 /// The file that tells CPython where its standard library is (PEP 405).
-fn pyvenv_cfg(python: &Path, version: &str) -> Vec<u8> {
+fn pyvenv_cfg(python: &Path, version: &str, sees_system: bool) -> Vec<u8> {
     use std::os::unix::ffi::OsStrExt as _;
     let home = python.parent().unwrap_or(Path::new("/usr/bin")).as_os_str().as_bytes();
     let rest = format!(
-        "\nimplementation = CPython\nversion = {version}\nversion_info = {version}\ninclude-system-site-packages = false\n"
+        "\nimplementation = CPython\nversion = {version}\nversion_info = {version}\n\
+         include-system-site-packages = {sees_system}\n"
     );
     [b"home = ", home, rest.as_bytes()].concat()
 }
@@ -185,7 +189,7 @@ mod tests {
     }
 
     fn node() -> Python {
-        Python::Node { path: "/opt/py/bin/python3.11".into(), version: "3.11.7".into() }
+        Python::Node { path: "/opt/py/bin/python3.11".into(), version: "3.11.7".into(), sees_system: false }
     }
 
     fn build(tree: &Path, layers: &[PathBuf], python: &Python) -> Result<Linked, LinkError> {
@@ -211,6 +215,9 @@ mod tests {
         assert_eq!(fs::read_link(tree.join("bin/python3.11")).expect("a link"), Path::new("python"));
         let cfg = fs::read_to_string(tree.join("pyvenv.cfg")).expect("reads");
         assert!(cfg.starts_with("home = /opt/py/bin\n") && cfg.contains("version = 3.11.7"), "{cfg}");
+        assert!(cfg.ends_with("include-system-site-packages = false\n"), "{cfg}");
+        let seeing = String::from_utf8(pyvenv_cfg(Path::new("/opt/py/bin/python3.11"), "3.11.7", true)).expect("utf-8");
+        assert!(seeing.ends_with("include-system-site-packages = true\n"), "{seeing}");
         assert_eq!(fs::metadata(tree.join("lib")).expect("stat").permissions().mode() & 0o7777, 0o555);
     }
 
