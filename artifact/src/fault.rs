@@ -31,6 +31,10 @@ pub const STEPS: &[&str] = &[
     "tree.renamed",
     "tree.closed",
     "tree.exchanged",
+    "job.filled",
+    "job.renamed",
+    "job.closed",
+    "job.exchanged",
     "private.created",
     "private.filled",
     "clean.abandoned",
@@ -38,6 +42,7 @@ pub const STEPS: &[&str] = &[
     "clean.unused",
     "clean.layer",
     "clean.environment",
+    "clean.job",
     "clean.removed",
     "boot.exec",
     // The packer and directory stores.

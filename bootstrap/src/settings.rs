@@ -42,7 +42,7 @@ pub const VARIABLES: &[Variable] = &[
 
 /// Variables that the boot leaves for those that it starts.
 pub mod left {
-    /// The entries of `PYTHONPATH` that a launcher added: one that is started inside removes them.
+    /// The entries of `PYTHONPATH` that a launcher of an older release added: one that is started inside removes them.
     pub const ADDED_PATH: &str = "CPACK_ADDED_PATH";
     /// The launcher that was started, absolute: code inside can start another job with it.
     pub const LAUNCHER: &str = "CPACK_LAUNCHER";

@@ -40,8 +40,8 @@ pub struct Ready {
     pub cache: Cache,
     /// Its name there; none for a private copy.
     pub key: Option<String>,
-    /// Where the job's overlays are, in the order of the path.
-    pub overlays: Vec<PathBuf>,
+    /// The name of the job prefix that it is; none without overlays.
+    pub job: Option<String>,
     /// Where the job's payload is.
     pub payload: Option<PathBuf>,
     /// Keep clean-up away.
@@ -103,14 +103,12 @@ impl<'a> Boot<'a> {
             environ.insert(name.into(), value.into());
         }
         let current = |name: &str| environ.get(OsStr::new(name)).cloned();
-        let merged =
-            path::merge(&ready.overlays, current("PYTHONPATH").as_deref(), current(left::ADDED_PATH).as_deref());
-        for (name, value) in [("PYTHONPATH", merged.path), (left::ADDED_PATH, merged.added)] {
-            match value {
-                Some(value) => environ.insert(name.into(), value),
-                None => environ.remove(OsStr::new(name)),
-            };
-        }
+        let kept = path::without(current("PYTHONPATH").as_deref(), current(left::ADDED_PATH).as_deref());
+        environ.remove(OsStr::new(left::ADDED_PATH));
+        match kept {
+            Some(value) => environ.insert("PYTHONPATH".into(), value),
+            None => environ.remove(OsStr::new("PYTHONPATH")),
+        };
         environ.insert(left::ENVIRONMENT.into(), ready.prefix.clone().into());
         // Said of this start, not of those that it leads to.
         environ.remove(OsStr::new("CPACK_INTERPRETER"));

@@ -3,6 +3,7 @@
 //! Each layer is claimed at the last moment, when a worker has nothing else to do; what another process builds is left
 //! to it and looked at again at the end ([`layers`]). The tree is built by one process, too ([`tree`]).
 
+mod job;
 mod layers;
 mod tree;
 
@@ -20,6 +21,8 @@ use crate::environment::LinkError;
 use crate::extract::{Failure, FileSource, Limits, PieceSource, StoreSource};
 use crate::watch::Stop;
 
+pub(crate) use job::check_job;
+pub use job::{add_to_private, ensure_job};
 pub use layers::ensure_layers;
 pub use tree::{Tree, ensure_tree, private_tree, repair_tree};
 

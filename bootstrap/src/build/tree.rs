@@ -9,7 +9,7 @@ use cpack_artifact::{Digest, events};
 
 use super::{BuildError, GLANCES, Means, cache_error, ensure_layers, in_order};
 use crate::cache::{Cache, Claim, Claimed, Description, Environment, Found, Published, lease_tree, write_records};
-use crate::environment::{How, LinkError, Linked, Python, build_tree};
+use crate::environment::{How, LinkError, Linked, Python, build_tree, write_hook};
 use crate::trace::{Phase, Trace};
 
 /// How often layers may vanish under a tree that is built.
@@ -155,7 +155,11 @@ fn fill(
     // Whoever cleans up since the layers were looked at must know.
     contents.iter().for_each(|content| cache.touch_layer(content));
     let layers: Vec<PathBuf> = contents.iter().map(|content| cache.layer_files(content)).collect();
-    let records = |root: &Path| write_records(root, cache, tree.description, tree.manifest_bytes, &contents);
+    let wanted = &tree.manifest.python;
+    let records = |root: &Path| {
+        write_hook(root, &wanted.version, &wanted.soabi)?;
+        write_records(root, cache, tree.description, tree.manifest_bytes, &contents)
+    };
     Ok(build_tree(place, &layers, tree.python, how, means.threads, progress, records)?)
 }
 

@@ -6,6 +6,7 @@
 //!     layers/<content digest>/state    under which boot of the node it was written, and its size
 //!     environments/<key>/              a tree of hard links, named by environment id and interpreter
 //!     environments/<key>/.cpack/       its lease (also: under which boot it was written), manifest and store
+//!     jobs/<key>-<digest>/             what a job with overlays starts from: links to a tree, and where its overlays are
 //!     private/<unique>/                copies made for CPACK_WRITABLE, gone when their process is
 //!     staging/<unique>/                what a process is building, locked by it
 //!     locks/                           empty files that save work
@@ -27,8 +28,10 @@ mod commit;
 mod content;
 mod environments;
 mod flock;
+mod jobs;
 mod layers;
 mod lease;
+mod named;
 mod places;
 mod reboot;
 mod remove;
@@ -50,8 +53,9 @@ pub use clean::{Cleaned, Cleaning, RECENT, clean};
 pub use commit::Published;
 pub use content::content_of;
 pub(crate) use content::file_digest;
-pub(crate) use environments::RECORDS;
+pub(crate) use environments::{LEASE, RECORDS};
 pub use environments::{Description, Environment, Found, lease_tree, read_description, read_manifest, write_records};
+pub(crate) use jobs::{environment_of, write_overlays};
 pub use layers::{LayerState, StagedLayer, seal_directories};
 pub use lease::Lease;
 pub(crate) use places::unusable;
@@ -128,7 +132,7 @@ impl Cache {
         }
         let cache = Self::open(place, boot)?;
         point("cache.created").map_err(|e| io(&cache.root, e))?;
-        for directory in [LAYERS, ENVIRONMENTS, PRIVATE, STAGING, LOCKS] {
+        for directory in [LAYERS, ENVIRONMENTS, JOBS, PRIVATE, STAGING, LOCKS] {
             match fs::create_dir(cache.root.join(directory)) {
                 Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(io(&cache.root, e)),
                 _ => {}
@@ -175,6 +179,7 @@ pub(crate) fn free_at(path: &Path) -> u64 {
 
 const LAYERS: &str = "layers";
 const ENVIRONMENTS: &str = "environments";
+const JOBS: &str = "jobs";
 const PRIVATE: &str = "private";
 const STAGING: &str = "staging";
 const LOCKS: &str = "locks";

@@ -32,6 +32,9 @@ pub(super) fn prefetch(settings: &Settings, mut trace: Trace) -> Result<Report, 
     if let Some(key) = &ready.key {
         ready.cache.mark_environment_durable(key).map_err(failed)?;
     }
+    if let Some(name) = &ready.job {
+        ready.cache.mark_job_durable(name).map_err(failed)?;
+    }
     let milliseconds = trace.total().as_secs_f64() * 1e3;
     let json = json!({ "environment": ready.prefix, "counts": trace.counts, "total_ms": milliseconds });
     Ok(Report { text: format!("{}\n", ready.prefix.display()), json })
@@ -48,20 +51,22 @@ pub(super) fn gc(settings: &Settings, arguments: &[OsString]) -> Result<Report, 
         let cleaned = clean(&cache, &Cleaning { limit, recent, time: NO_HURRY, keep: None, reserve })
             .map_err(|source| BootError::Io { path: cache.root().into(), source })?;
         total.environments += cleaned.environments;
+        total.jobs += cleaned.jobs;
         total.layers += cleaned.layers;
         total.abandoned += cleaned.abandoned;
         total.bytes += cleaned.bytes;
         total.in_use += cleaned.in_use;
     }
     let text = format!(
-        "removed {} environments, {} layers ({}) and {} left-over directories; {} environments are in use\n",
+        "removed {} environments, {} layers ({}), {} job prefixes and {} left-over directories; {} environments are in use\n",
         total.environments,
         total.layers,
         size(total.bytes),
+        total.jobs,
         total.abandoned,
         total.in_use
     );
-    let json = json!({ "environments": total.environments, "layers": total.layers, "bytes": total.bytes,
+    let json = json!({ "environments": total.environments, "jobs": total.jobs, "layers": total.layers, "bytes": total.bytes,
         "abandoned": total.abandoned, "in_use": total.in_use });
     Ok(Report { text, json })
 }

@@ -1,7 +1,8 @@
 //! `verify`: every file in the node caches is compared with what it should be, and what is damaged is made again.
 //!
 //! A damaged layer is removed and fetched again for the environments that link it; an environment that misses a file, or
-//! has one that is not its layer's, is put up anew. What cannot be repaired is removed, so that the next start builds it.
+//! has one that is not its layer's, is put up anew. What cannot be repaired is removed, so that the next start builds it. A
+//! job prefix is made again if it is not what its environment and overlays give.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -15,11 +16,11 @@ use cpack_artifact::store::{StoreOptions, StoreUri, open};
 use serde_json::json;
 
 use super::{Report, table};
-use crate::build::{Means, Tree, repair_tree};
+use crate::build::{Means, Tree, check_job, repair_tree};
 use crate::cache::{
     Cache, Claim, Description, Staging, content_of, file_digest, read_description, read_manifest, remove_tree,
 };
-use crate::environment::{Python, is_own};
+use crate::environment::{HOOK_TEXT, Python, hook_path, is_own};
 use crate::error::BootError;
 use crate::job;
 use crate::node::Node;
@@ -44,6 +45,7 @@ pub(super) fn run(settings: &Settings) -> Result<Report, BootError> {
         let verifier = Verifier { cache: &cache, settings, staging: &staging };
         let bad = verifier.layers(&mut findings).map_err(failed)?;
         verifier.environments(&bad, &mut findings).map_err(failed)?;
+        verifier.jobs(&mut findings).map_err(failed)?;
     }
     let Findings { layers, environments, repairs } = findings;
     let rows: Vec<_> = repairs.iter().map(|(what, done)| vec![what.clone(), done.clone()]).collect();
@@ -105,6 +107,22 @@ impl Verifier<'_> {
         Ok(())
     }
 
+    /// Checks all job prefixes, and makes those again that are damaged; those that lead to what is gone are removed.
+    fn jobs(&self, findings: &mut Findings) -> io::Result<()> {
+        for name in self.cache.jobs()? {
+            let done = match check_job(self.cache, &name) {
+                Ok(true) => continue,
+                Ok(false) => "was damaged: repaired",
+                Err(_) => {
+                    remove_tree(&self.cache.job_path(&name), None)?;
+                    "leads to what is gone: removed"
+                }
+            };
+            findings.repairs.push((format!("job prefix {name}"), done.into()));
+        }
+        Ok(())
+    }
+
     /// The first thing that is wrong with a tree.
     fn fault(&self, tree: &Path, manifest: &Manifest, description: &Description) -> Option<String> {
         let python = python(description);
@@ -113,6 +131,10 @@ impl Verifier<'_> {
             if let Some(path) = first_difference(&files, tree, Path::new(""), &python) {
                 return Some(format!("{} was missing or changed", path.display()));
             }
+        }
+        let hook = hook_path(&manifest.python.version, &manifest.python.soabi);
+        if fs::read(tree.join(&hook)).ok().as_deref() != Some(HOOK_TEXT.as_bytes()) {
+            return Some(format!("{} was missing or changed", hook.display()));
         }
         let linked = fs::read_link(tree.join("bin/python")).ok();
         match &python {

@@ -238,7 +238,7 @@ impl Work<'_> {
 }
 
 /// The error with which a test refuses links.
-fn refuse_link() -> Result<(), Errno> {
+pub(super) fn refuse_link() -> Result<(), Errno> {
     point("linkat").map_err(|e| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
 }
 

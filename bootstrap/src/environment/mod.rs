@@ -8,6 +8,7 @@
 //! `.pth` files, console scripts and `multiprocessing` work as in the one that was packed. Where a layer ships the
 //! interpreter the tree is a full prefix instead, which needs no `pyvenv.cfg`.
 
+mod job;
 mod link;
 
 use std::fs::{self, Permissions};
@@ -16,6 +17,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use cpack_artifact::fault::point;
+pub(crate) use job::{HOOK_TEXT, add_scripts, fill_job, hook_path, write_hook};
 pub use link::{How, LinkError, Linked, link_layers};
 
 use crate::cache::seal_directories;
@@ -47,14 +49,18 @@ impl Python {
 
 /// Whether a path of a layer is left out because the tree has its own.
 pub(crate) fn is_own(python: &Python, path: &Path) -> bool {
-    if path.starts_with(crate::cache::RECORDS) || path == Path::new("pyvenv.cfg") {
+    if path.starts_with(crate::cache::RECORDS) || path == Path::new("pyvenv.cfg") || job::is_hook(path) {
         return true;
     }
     let in_bin = path.parent() == Some(Path::new("bin"));
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let minor = crate::interpreter::minor(python.version());
-    let interpreter = in_bin && (name == "python" || name == "python3" || name == format!("python{minor}"));
+    let interpreter = in_bin && interpreter_names(python.version()).iter().any(|own| own == name);
     interpreter && matches!(python, Python::Node { .. })
+}
+
+/// What an interpreter is called in `bin/`.
+fn interpreter_names(version: &str) -> [String; 3] {
+    ["python".into(), "python3".into(), format!("python{}", crate::interpreter::minor(version))]
 }
 
 /// Fills the empty directory `tree` with the files of `layers` and what makes them an environment of `python`.

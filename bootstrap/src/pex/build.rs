@@ -62,7 +62,7 @@ pub(super) fn ready(cache: Cache, key: String, environment: Environment) -> Read
         prefix: environment.path,
         cache,
         key: Some(key),
-        overlays: Vec::new(),
+        job: None,
         payload: None,
         leases: vec![environment.lease],
     }

@@ -6,6 +6,7 @@
 mod make;
 
 mod faults;
+mod overlays;
 mod sharing;
 mod starts;
 mod world;
