@@ -135,7 +135,7 @@ fn publish_whole(
     let mut again = 0;
     loop {
         let manifest = manifest::build(environment, &layers);
-        check_entry(&request.entry, &manifest)?;
+        check_entry(request, environment, &manifest)?;
         match publish_manifest(publisher.store, &manifest, publisher.repair) {
             Err(PublishError::Vanished { .. }) if again < PUBLISHED_AGAIN => again += 1,
             result => return Ok((layers, manifest, result?)),
@@ -153,13 +153,17 @@ pub fn total_size(environment: &Environment) -> u64 {
     files.map(|f| f.size).sum()
 }
 
-fn check_entry(entry: &EntryRequest, manifest: &Manifest) -> Result<(), SubmitError> {
-    let EntryRequest::Script(name) = entry else { return Ok(()) };
-    if manifest.entry_points.iter().any(|e| e.name == *name) {
+fn check_entry(request: &JobRequest, environment: &Environment, manifest: &Manifest) -> Result<(), SubmitError> {
+    let EntryRequest::Script(name) = &request.entry else { return Ok(()) };
+    let editables = environment.editables.iter().filter(|_| !request.no_editable);
+    let scripts = editables.flat_map(|e| &e.scripts).filter_map(|file| file.path.as_bytes().strip_prefix(b"bin/"));
+    let scripts = scripts.filter_map(|script| std::str::from_utf8(script).ok());
+    let known: Vec<&str> = manifest.entry_points.iter().map(|e| e.name.as_str()).chain(scripts).collect();
+    if known.contains(&name.as_str()) {
         return Ok(());
     }
-    let closest = manifest.entry_points.iter().min_by_key(|e| edit_distance(&e.name, name));
-    let hint = closest.map(|e| format!("; did you mean {:?}?", e.name)).unwrap_or_default();
+    let closest = known.into_iter().min_by_key(|known| edit_distance(known, name));
+    let hint = closest.map(|known| format!("; did you mean {known:?}?")).unwrap_or_default();
     Err(SubmitError::Script { name: name.clone(), hint })
 }
 

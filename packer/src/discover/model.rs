@@ -37,6 +37,23 @@ impl Environment {
         }
     }
 
+    /// The editable projects in the order in which their modules are found: `.pth` files are processed in the order of their
+    /// names, and what they put on the path comes before what finders find.
+    pub fn editables_in_turn(&self) -> Vec<&Editable> {
+        let site = self.site_packages.as_bytes();
+        let turn = |editable: &&Editable| {
+            let in_site = |file: &FileStat| {
+                let name = file.path.as_bytes().strip_prefix(site)?.strip_prefix(b"/")?;
+                (name.ends_with(b".pth") && !name.contains(&b'/')).then(|| name.to_vec())
+            };
+            let on_path = matches!(editable.form, EditableForm::PthPath | EditableForm::EggLink | EditableForm::Link);
+            (!on_path, editable.own_files.iter().filter_map(in_site).min())
+        };
+        let mut editables: Vec<&Editable> = self.editables.iter().collect();
+        editables.sort_by_cached_key(turn);
+        editables
+    }
+
     /// The distribution with this normalised name.
     pub fn distribution(&self, name: &str) -> Option<&Distribution> {
         let at = self.distributions.binary_search_by(|d| d.name.as_str().cmp(name)).ok()?;
@@ -239,6 +256,8 @@ pub struct Editable {
     pub extensions: Vec<SafePath>,
     /// Its files in the environment that must not be packed with it: `.pth`, finder, metadata.
     pub own_files: Vec<FileStat>,
+    /// Its files in the environment outside site-packages and `bin/`, until they are handed to the unowned ones.
+    pub(crate) data: Vec<FileStat>,
     /// Its scripts in `bin/`.
     pub scripts: Vec<FileStat>,
     /// `Requires-Dist`, as written.
@@ -247,6 +266,13 @@ pub struct Editable {
     pub requires_python: Option<String>,
     /// Its console and GUI scripts.
     pub entry_points: Vec<EntryPoint>,
+}
+
+impl Editable {
+    /// Whether `folder`, which a `.pth` file puts on the path, is where it is: its modules are in the overlay.
+    pub(crate) fn is_at(&self, folder: &Path) -> bool {
+        self.project_dir == folder || self.sources.iter().any(|source| source.path.parent() == Some(folder))
+    }
 }
 
 /// One importable thing of an editable project.
