@@ -10,7 +10,8 @@ use cpack_artifact::fault::point;
 
 use super::{BuildError, cache_error};
 use crate::cache::{
-    Cache, Environment, Found, LEASE, Published, Staging, environment_of, read_description, seal_directories, write_overlays,
+    Cache, Environment, Found, LEASE, Published, Staging, environment_of, read_description, seal_directories,
+    write_overlays,
 };
 use crate::environment::{Python, add_scripts, fill_job};
 

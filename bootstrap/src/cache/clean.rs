@@ -262,7 +262,8 @@ impl Cleaner<'_> {
             let overlays = self.cache.overlays_of(&name);
             let is_whole = environment.is_some_and(|path| path.exists())
                 && overlays.is_some_and(|overlays| overlays.iter().all(|o| self.cache.layer(o).exists()));
-            if !is_whole && !self.is_late() && self.remove_prefix(&self.cache.job_path(&name), &name)? == Removed::Gone {
+            if !is_whole && !self.is_late() && self.remove_prefix(&self.cache.job_path(&name), &name)? == Removed::Gone
+            {
                 point("clean.job")?;
                 self.cleaned.jobs += 1;
             }

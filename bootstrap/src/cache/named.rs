@@ -32,7 +32,9 @@ pub(super) fn named_by_processes(cache: &Cache) -> HashSet<Vec<u8>> {
 
 /// Who starts from a job prefix uses its environment and its overlays.
 fn add_what_jobs_use(cache: &Cache, names: &mut HashSet<Vec<u8>>) {
-    for name in cache.jobs().unwrap_or_default().into_iter().filter(|name| names.contains(name.as_bytes())).collect::<Vec<_>>() {
+    for name in
+        cache.jobs().unwrap_or_default().into_iter().filter(|name| names.contains(name.as_bytes())).collect::<Vec<_>>()
+    {
         names.extend(environment_of(&name).map(|key| key.as_bytes().to_vec()));
         let overlays = cache.overlays_of(&name).unwrap_or_default();
         names.extend(overlays.iter().map(|content| content.to_hex().as_bytes().to_vec()));

@@ -71,7 +71,9 @@ pub(crate) fn fill_job(place: &Path, tree: &Path, python: &Python, overlays: &[P
             fs::copy(tree.join("pyvenv.cfg"), place.join("pyvenv.cfg"))?;
         }
         // The tree is a full prefix: this one is a virtual environment of it.
-        Python::Shipped { version } => fs::write(place.join("pyvenv.cfg"), pyvenv_cfg(&tree.join("bin/python"), version))?,
+        Python::Shipped { version } => {
+            fs::write(place.join("pyvenv.cfg"), pyvenv_cfg(&tree.join("bin/python"), version))?
+        }
     }
     for name in interpreter_names(python.version()) {
         let in_tree = tree.join("bin").join(&name);

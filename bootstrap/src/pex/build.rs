@@ -58,14 +58,7 @@ pub(super) fn job(setup: &Setup) -> Found {
 
 /// An environment that was found.
 pub(super) fn ready(cache: Cache, key: String, environment: Environment) -> Ready {
-    Ready {
-        prefix: environment.path,
-        cache,
-        key: Some(key),
-        job: None,
-        payload: None,
-        leases: vec![environment.lease],
-    }
+    Ready { prefix: environment.path, cache, key: Some(key), job: None, payload: None, leases: vec![environment.lease] }
 }
 
 /// The name of the environment for one interpreter.

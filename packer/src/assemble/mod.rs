@@ -73,13 +73,18 @@ pub fn assemble<'a>(packer: &'a Packer<'a>, options: &Options) -> Result<Assembl
     if options.with_python {
         layers.push(interpreter::layer(packer, options.level)?);
     }
-    let overlays = environment.editables.iter().map(|e| overlay(packer, e, options.level)).collect();
+    let overlays = environment.editables_in_turn().into_iter().map(|e| overlay(packer, e, options.level)).collect();
     Ok(Assembled { layers, overlays })
 }
 
 fn distribution<'a>(packer: &'a Packer<'a>, distribution: &'a Distribution, level: i32) -> Planned<'a> {
     let mut fingerprint = start(packer.environment, level);
     fingerprint.text("distribution").text(&distribution.name).text(&distribution.version);
+    let shared = packer.shared_files(distribution);
+    if !shared.is_empty() {
+        let shared: Vec<FileStat> = shared.into_iter().cloned().collect();
+        fingerprint.text(files(Fingerprint::new(level), &shared).to_hex().as_bytes());
+    }
     Planned {
         kind: LayerKind::Distribution,
         name: distribution.name.clone(),
@@ -107,7 +112,7 @@ fn unowned<'a>(packer: &'a Packer<'a>, level: i32) -> Planned<'a> {
 
 fn overlay<'a>(packer: &'a Packer<'a>, editable: &'a Editable, level: i32) -> Planned<'a> {
     let mut fingerprint = start(packer.environment, level);
-    fingerprint.text("overlay").text(&editable.name).text(&editable.version);
+    fingerprint.text("overlay 2").text(&editable.name).text(&editable.version);
     Planned {
         kind: LayerKind::Overlay,
         name: editable.name.clone(),
@@ -115,7 +120,7 @@ fn overlay<'a>(packer: &'a Packer<'a>, editable: &'a Editable, level: i32) -> Pl
         imports: editable.sources.iter().map(|s| s.name.clone()).collect(),
         fingerprint: Some(files(fingerprint, &editable.files)),
         size: editable.files.iter().map(|f| f.size).sum(),
-        entries: Box::new(move || packer.overlay(&editable.files)),
+        entries: Box::new(move || packer.overlay(editable)),
     }
 }
 

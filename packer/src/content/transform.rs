@@ -117,10 +117,22 @@ impl Transformer<'_> {
     ///
     /// Call it within a rayon pool: it uses all its threads. The result holds all byte-code, and no other large file.
     pub fn transform(&self, info: Option<&SafePath>, files: &[Installed]) -> Result<Transformed, TransformError> {
+        self.transform_beside(info, files, &[])
+    }
+
+    /// The same for a distribution whose `RECORD` also lists the files `shared`, which are in other layers: its rows of
+    /// them say what is there.
+    pub fn transform_beside(
+        &self,
+        info: Option<&SafePath>,
+        files: &[Installed],
+        shared: &[Installed],
+    ) -> Result<Transformed, TransformError> {
         let byte_code = self.byte_code.as_ref().map(|byte_code| (byte_code.modules.as_ref(), byte_code.tag));
         let planned = plan(files, Rules { info, byte_code });
         let record = planned.iter().find(|planned| planned.action == Action::Record);
-        let base = info.and_then(SafePath::parent);
+        // `None` inside: that of an overlay is its root.
+        let base = info.map(SafePath::parent);
         let rows = match record {
             Some(record) => parse_record(&record.from.place)?,
             None => Vec::new(),
@@ -141,8 +153,11 @@ impl Transformer<'_> {
             }
         }
         if let (Some(record), Some(base)) = (record, base) {
+            for planned in plan(shared, Rules { info: None, byte_code: None }) {
+                shipped.extend(self.produce(&planned, &listed)?.entry.map(|(entry, what)| (entry.path, what)));
+            }
             shipped.insert(record.path.clone(), Shipped::Unhashed);
-            let text = record::rewrite(&rows, &base, &self.prefixes, &shipped);
+            let text = record::rewrite(&rows, base.as_ref(), &self.prefixes, &shipped);
             all.entries.push(made(record, text));
         }
         all.entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
@@ -151,10 +166,10 @@ impl Transformer<'_> {
     }
 
     /// Rows by where they lead, as far as they say what their file is.
-    fn listed<'r>(&self, rows: &'r [Row], base: Option<&SafePath>) -> BTreeMap<SafePath, &'r Row> {
+    fn listed<'r>(&self, rows: &'r [Row], base: Option<&Option<SafePath>>) -> BTreeMap<SafePath, &'r Row> {
         let Some(base) = base else { return BTreeMap::new() };
         let described = rows.iter().filter(|row| row.hash.is_some());
-        described.filter_map(|row| Some((record::locate(&row.path, base, &self.prefixes)?, row))).collect()
+        described.filter_map(|row| Some((record::locate(&row.path, base.as_ref(), &self.prefixes)?, row))).collect()
     }
 
     fn produce(&self, planned: &Planned<'_>, listed: &BTreeMap<SafePath, &Row>) -> Result<Outcome, TransformError> {

@@ -79,7 +79,7 @@ fn installed(python: &Python, prefix: &Path) -> Vec<Installed> {
     let base = SafePath::new(format!("lib/python3.{}/site-packages", python.minor).as_bytes()).expect("safe");
     let list = fs::read(prefix.join(&base).join("demo-1.0.dist-info/RECORD")).expect("reads");
     let file = |row: record::Row| {
-        let path = record::locate(&row.path, &base, &[]).expect("inside");
+        let path = record::locate(&row.path, Some(&base), &[]).expect("inside");
         let place = prefix.join(&path);
         let stat = place.metadata().expect("exists");
         let kind = if stat.mode() & 0o100 == 0 { Kind::File } else { Kind::Executable };
