@@ -6,7 +6,8 @@
 //!
 //! The tree is a real virtual environment (`pyvenv.cfg`, `bin/python` linked to the interpreter), so `sys.prefix`,
 //! `.pth` files, console scripts and `multiprocessing` work as in the one that was packed. Where a layer ships the
-//! interpreter the tree is a full prefix instead, which needs no `pyvenv.cfg`.
+//! interpreter the tree is a full prefix instead, which needs no `pyvenv.cfg`. A job with overlays runs in a directory of links
+//! to the tree ([`mod@job`]).
 
 mod job;
 mod link;

@@ -221,3 +221,42 @@ fn changed_and_damaged_files_are_told() {
     );
     assert!(!list.contains("direct_url.json"), "{list}");
 }
+
+#[test]
+fn record_lists_what_another_distribution_has_too() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let site = directory.path().join("lib/python3.11/site-packages");
+    let file = |name: &str, text: &str, suspect: bool| {
+        let place = site.join(name);
+        fs::create_dir_all(place.parent().expect("a parent")).expect("creates");
+        fs::write(&place, text).expect("writes");
+        let path = SafePath::new(format!("lib/python3.11/site-packages/{name}").as_bytes()).expect("safe");
+        let size = text.len() as u64;
+        Installed { path, place, kind: Kind::File, size, modified: 0, target: Vec::new(), suspect }
+    };
+    let same = record::hash(b"same");
+    let rows = format!("ns/__init__.py,{same},4\nns/other.py,{same},4\nns/own.py,,\nd-1.dist-info/RECORD,,\n");
+    let files = [file("ns/own.py", "own", false), file("d-1.dist-info/RECORD", &rows, false)];
+    let shared = [file("ns/__init__.py", "same", true), file("ns/other.py", "changed", true)];
+    let info = SafePath::new(b"lib/python3.11/site-packages/d-1.dist-info").expect("safe");
+    let transformer = Transformer { prefixes: Vec::new(), byte_code: None };
+    let made = transformer.transform_beside(Some(&info), &files, &shared).expect("transforms");
+    let expected = format!(
+        "d-1.dist-info/RECORD,,\nns/__init__.py,{same},4\nns/other.py,{},7\nns/own.py,,\n",
+        record::hash(b"changed")
+    );
+    let made = contents(&made);
+    assert_eq!(made.len(), 2, "what others have is not packed twice");
+    let (_, record) = &made["lib/python3.11/site-packages/d-1.dist-info/RECORD"];
+    assert_eq!(String::from_utf8_lossy(record), expected);
+
+    // In an overlay metadata is at the top.
+    let mut files = files;
+    for file in &mut files {
+        let short = file.path.to_string().replace("lib/python3.11/site-packages/", "");
+        file.path = SafePath::new(short.as_bytes()).expect("safe");
+    }
+    let info = SafePath::new(b"d-1.dist-info").expect("safe");
+    let made = contents(&transformer.transform(Some(&info), &files).expect("transforms"));
+    assert_eq!(String::from_utf8_lossy(&made["d-1.dist-info/RECORD"].1), "d-1.dist-info/RECORD,,\nns/own.py,,\n");
+}
