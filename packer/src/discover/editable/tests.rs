@@ -113,7 +113,8 @@ fn every_form_leads_to_the_project() {
         assert!(editable.sources.iter().any(|s| s.name == "proj"), "{form:?}: {:?}", editable.sources);
         assert!(expected.iter().filter(|p| p.ends_with(".so")).count() == editable.extensions.len(), "{form:?}");
         let said = findings(&environment, FindingKind::Editable);
-        let left_out = format!("proj: tests in {} is not packed with the editable project; ", project.display());
+        let left_out =
+            format!("proj: build, tests in {} are not packed with the editable project; ", project.display());
         let expected: &[&str] = if form == EditableForm::PthPath { &[&left_out] } else { &[] };
         assert_eq!((environment.warnings.len(), said.len()), (expected.len(), expected.len()), "{form:?}: {said:?}");
         assert!(said.iter().zip(expected).all(|(said, expected)| said.starts_with(expected)), "{said:?}");
