@@ -1,11 +1,10 @@
 #!/bin/sh
-# Instructions of a warm start of cpack-boot, from its first to exec: a number that noise of the machine does not change,
-# so that a regression shows anywhere.
+# Counts the instructions of a warm start of cpack-boot, up to exec. The noise of a machine does not change this number.
 #
-#   benches/callgrind.sh [VENV]    count them, with the functions that take most; default: an empty virtual environment
+#   benches/callgrind.sh [VENV]    count, and list the most expensive functions; default: an empty virtual environment
 #
-# Needs cargo, python3 and valgrind. The boot is built as shipped, but with symbols, in target/callgrind. valgrind writes
-# nothing when a program executes another, hence the dump before `execve`; the count ends there, as the boot does.
+# Needs cargo, python3 and valgrind. cpack-boot is built as shipped, but with symbols, in target/callgrind. valgrind
+# writes nothing when a program calls exec, hence the dump before `execve`, where the count ends.
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 command -v valgrind >/dev/null || { echo "valgrind is needed: apt-get install valgrind" >&2; exit 80; }

@@ -1,6 +1,6 @@
-//! Extraction of the same files, per codec: a layer (zstd, stored) and zip files (deflate, stored), on all cores.
+//! Extracts the same files with each codec on all cores: a layer (zstd, stored) and zip files (deflate, stored).
 //!
-//! Archives are in memory; what is extracted goes to fresh directories, on tmpfs where there is one.
+//! Archives are in memory. Files are written to fresh directories, on tmpfs if there is one.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up should stop")]
 
@@ -11,10 +11,11 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use cluster_pack::layer::{Body, DEFAULT_LEVEL, Entry, Written, write_layer};
-use cpack_artifact::SafePath;
-use cpack_artifact::content::Kind;
-use cpack_boot::extract::{BytesSource, LayerTask, Limits, ZipTask, everything, extract_layers, extract_zip};
+use cpack_extract::{BytesSource, LayerTask, Limits, ZipTask, everything, extract_zip};
+use cpack_format::SafePath;
+use cpack_format::content::Kind;
+use cpack_layer::archive::{Body, DEFAULT_LEVEL, Entry, WrittenArchive, write_layer};
+use cpack_test::extraction::extract_tasks;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use zip::CompressionMethod;
 use zip::write::SimpleFileOptions;
@@ -30,7 +31,7 @@ fn zip_of(files: &[(String, Vec<u8>)], method: CompressionMethod) -> Vec<u8> {
     writer.finish().expect("finishes").into_inner()
 }
 
-fn layer_of(files: &[(String, Vec<u8>)], directory: &Path) -> (Written, Vec<u8>) {
+fn layer_of(files: &[(String, Vec<u8>)], directory: &Path) -> (WrittenArchive, Vec<u8>) {
     corpus::write(directory, files).expect("writes");
     let entry = |(path, bytes): &(String, Vec<u8>)| Entry {
         path: SafePath::new(path.as_bytes()).expect("safe"),
@@ -72,7 +73,7 @@ fn extraction(criterion: &mut Criterion) {
                     source: Box::new(BytesSource(&layer)),
                     into: fresh(),
                 },
-                |task| extract_layers(vec![task], &limits, &cancel, &|_, _| Ok(())).expect("extracts"),
+                |task| extract_tasks(vec![task], &limits, &cancel, &|_| Ok(())).expect("extracts"),
                 BatchSize::PerIteration,
             );
         });

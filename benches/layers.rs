@@ -1,13 +1,13 @@
-//! Writing a layer: reading, framing, compressing, hashing, on one thread and on all; files in page cache.
+//! Writes a layer (read, frame, compress, hash) on one thread and on all, with the files in page cache.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up should stop")]
 
 use std::cell::Cell;
 use std::path::Path;
 
-use cluster_pack::layer::{Body, DEFAULT_LEVEL, Entry, write_layer};
-use cpack_artifact::SafePath;
-use cpack_artifact::content::Kind;
+use cpack_format::SafePath;
+use cpack_format::content::Kind;
+use cpack_layer::archive::{Body, DEFAULT_LEVEL, Entry, write_layer};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 mod corpus;

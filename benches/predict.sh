@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Whether the simulator predicts what was not shown to it: costs are taken from the first two environments, and the cold start
-# of the third, alone and in a crowd, is predicted beside what is measured.
+# Checks the simulator: fits costs to measurements of two environments, predicts the cold start of a third, alone and in a crowd,
+# and compares with a measurement.
 #
 #     benches/predict.sh [-o DIRECTORY] SMALL_VENV LARGE_VENV OTHER_VENV [-- OPTIONS OF BENCH]
 #
-# OTHER is measured with the import of pandas, SMALL of requests, LARGE of torch, where they have it. Reports that are in DIRECTORY
-# already are taken from there; nodes are made there, too. Needs `cluster-pack` (CLUSTER_PACK, else the one built for release), a
-# quiet machine, and a disk from which nothing much was removed in the last minutes. Options are those that are not given here:
-# --runs, --mode, --boot. A prediction that is more than 20 % off the median ends it with 1.
+# SMALL must be able to import requests, LARGE torch, OTHER pandas. Reports in DIRECTORY are used again; nodes are made there.
+# Needs `cluster-pack` with `cpack-bench` beside it (CLUSTER_PACK, default: the release build), a quiet machine, and a disk from
+# which little was removed in the last minutes. OPTIONS may be --runs, --mode and --boot. Exit code 1: a prediction is more than
+# 20 % off the median.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -28,7 +28,7 @@ measure() { # name, environment, module, options
     mv "$report.new" "$report"
 }
 
-# The largest comes last: what is removed then is in nobody's way.
+# The largest comes last, because removing its directories slows later measurements down.
 nodes=$(mktemp -d -p "$directory")
 trap 'chmod -R u+w "$nodes"; rm -rf "$nodes"' EXIT
 measure small "$small" requests --keep "$@"

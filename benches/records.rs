@@ -1,12 +1,12 @@
-//! What is parsed and computed on the way to a plan: central directory, manifest, content digest. In memory, warm.
+//! Parses a central directory and a manifest, and computes a content digest, in warm memory.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up should stop")]
 
-use cpack_artifact::content::{Item, Kind, content_digest};
-use cpack_artifact::digest::{merge_parts, part_hash};
-use cpack_artifact::manifest::{Archive, Layer, LayerKind, Manifest, Piece, Python};
-use cpack_artifact::zip::{self, Entry, Frames, Method};
-use cpack_artifact::{Digest, SafePath};
+use cpack_format::content::{Item, Kind, content_digest};
+use cpack_format::digest::{merge_parts, part_hash};
+use cpack_format::manifest::{Archive, Layer, LayerKind, Manifest, Piece, Python};
+use cpack_format::zip::{self, Entry, Frames, Method};
+use cpack_format::{Digest, SafePath};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 fn entry(number: u64) -> Entry {

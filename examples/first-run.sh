@@ -17,9 +17,9 @@ while [ $# -gt 0 ]; do
 done
 
 command -v cargo >/dev/null || { echo "cargo is needed: install Rust first" >&2; exit 80; }
-# Stores on the network are left out here: building their clients takes minutes.
-cargo build --quiet --manifest-path "$here/Cargo.toml" --release --no-default-features -p cluster-pack
-(cd "$here" && cargo build --quiet --config bootstrap/static.toml --profile boot -p cpack-boot)
+# Built once, with what both share, and without stores on the network, whose clients take minutes to build.
+(cd "$here" && cargo build --quiet --config bootstrap/static.toml --profile quick --no-default-features \
+    -p cluster-pack -p cpack-boot)
 
 work=$(mktemp -d)
 # Trees of the node cache are read-only on purpose.
@@ -31,7 +31,7 @@ if [ -z "$venv" ]; then
 fi
 : "${code:=import sys; print('Python', sys.version.split()[0], 'runs from', sys.prefix)}"
 
-pack="${CARGO_TARGET_DIR:-$here/target}/release/cluster-pack"
+pack="${CARGO_TARGET_DIR:-$here/target}/x86_64-unknown-linux-gnu/quick/cluster-pack"
 export CPACK_CACHE_DIR="$work/node"
 set -- --store "$work/store" --venv "$venv"
 echo "== first run: nothing is packed yet, nothing is on the node"

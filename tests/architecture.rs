@@ -1,60 +1,24 @@
-//! The arrows of the design: `suite -> packer, bootstrap -> artifact`, and inside a crate `cli -> use case -> the rest`.
+//! What Cargo cannot say of the architecture: which package may use which stands in each `Cargo.toml`, and the compiler holds it.
 
 #![expect(clippy::expect_used, reason = "tests report by panicking")]
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-/// What each package may depend on within the workspace.
-const ARROWS: [(&str, &[&str]); 5] = [
-    ("crc", &[]),
-    ("cpack-artifact", &[]),
-    ("cluster-pack", &["cpack-artifact"]),
-    ("cpack-boot", &["cpack-artifact"]),
-    ("cpack-suite", &["cpack-artifact", "cluster-pack", "cpack-boot"]),
-];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Dependencies of each package on others of the workspace, of every kind.
-fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
-    let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
-        .current_dir(root())
-        .output()
-        .expect("cargo runs");
+/// The packages that building `package` with `features` takes, by name.
+fn tree(package: &str, features: &[&str]) -> Vec<String> {
+    let arguments = ["tree", "--offline", "--locked", "--edges", "normal", "--prefix", "none", "--format", "{p}"];
+    let mut command = Command::new(env!("CARGO"));
+    command.args(arguments).args(["-p", package]).args(features).current_dir(root());
+    let output = command.output().expect("cargo runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    let packages = metadata["packages"].as_array().expect("packages").clone();
-    let name = |value: &serde_json::Value| value["name"].as_str().expect("a name").to_owned();
-    let members: BTreeSet<String> = packages.iter().map(name).collect();
-    packages
-        .iter()
-        .map(|package| {
-            let all = package["dependencies"].as_array().expect("dependencies").iter().map(name);
-            (name(package), all.filter(|d| members.contains(d)).collect())
-        })
-        .collect()
-}
-
-#[test]
-fn packages_depend_as_designed() {
-    let found = dependencies();
-    assert_eq!(
-        found.keys().map(String::as_str).collect::<BTreeSet<_>>(),
-        ARROWS.iter().map(|(name, _)| *name).collect()
-    );
-    for (package, allowed) in ARROWS {
-        for dependency in &found[package] {
-            assert!(allowed.contains(&dependency.as_str()), "{package} must not depend on {dependency}");
-        }
-    }
-    // A guard that compares nothing would pass, too.
-    assert!(found["cluster-pack"].contains("cpack-artifact") && found["cpack-boot"].contains("cpack-artifact"));
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
 }
 
 fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
@@ -68,55 +32,49 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Lines of code, without comments, of the files below `directory` for which `keep` holds.
-fn lines(directory: &str, keep: impl Fn(&str) -> bool) -> Vec<(String, String)> {
-    let base = root().join(directory);
+#[test]
+fn cpack_boot_has_no_network_store_unless_asked() {
+    let clients = ["aws-sdk-s3", "hdfs-native"];
+    let plain = tree("cpack-boot", &[]);
+    assert!(plain.iter().any(|name| name == "cpack-node"), "the tree has the packages: {plain:?}");
+    assert!(!plain.iter().any(|name| clients.contains(&name.as_str()) || name == "tokio"), "{plain:?}");
+    let shipped = tree("cpack-boot", &["--features", "hdfs,s3"]);
+    assert!(clients.iter().all(|client| shipped.iter().any(|name| name == client)), "{shipped:?}");
+    // What only packing and measuring need never travels.
+    let packers = ["cluster-pack", "cpack-discover", "cpack-layer", "cpack-bench", "clap", "rayon"];
+    assert!(!shipped.iter().any(|name| packers.contains(&name.as_str())), "{shipped:?}");
+}
+
+#[test]
+fn cpack_format_does_no_io() {
     let mut files = Vec::new();
-    sources(&base, &mut files);
-    assert!(files.len() > 3, "{directory} has hardly any sources");
-    let relative = |path: &PathBuf| path.strip_prefix(&base).expect("below").to_string_lossy().into_owned();
-    let kept = files.iter().filter(|path| keep(&relative(path)));
-    kept.flat_map(|path| {
-        let text = fs::read_to_string(path).expect("reads");
-        let code: Vec<_> = text.lines().filter(|l| !l.trim_start().starts_with("//")).map(str::to_owned).collect();
-        code.into_iter().map(move |line| (relative(path), line))
-    })
-    .collect()
-}
-
-#[test]
-fn nothing_but_main_knows_the_command_line() {
-    for package in ["packer", "bootstrap"] {
-        let inner = |file: &str| !file.starts_with("cli") && !file.starts_with("main.rs");
-        for (file, line) in lines(&format!("{package}/src"), inner) {
-            assert!(!line.contains("crate::cli"), "{package}/src/{file} looks into the command line: {line}");
+    sources(&root().join("crates/cpack-format/src"), &mut files);
+    assert!(files.len() > 8, "cpack-format has hardly any sources");
+    for path in files {
+        let text = fs::read_to_string(&path).expect("reads");
+        let code = text.split("#[cfg(test)]").next().unwrap_or(&text);
+        if path.ends_with("zip/tests.rs") {
+            continue;
         }
-    }
-}
-
-#[test]
-fn what_both_agree_on_has_no_habits() {
-    // Stores work, `pex` reads PEX files and finishes trees made of them, `events.rs` appends to the file that its caller
-    // names, `fault.rs` is there for tests alone.
-    let works =
-        |file: &str| file.starts_with("store") || file.starts_with("pex/") || ["events.rs", "fault.rs"].contains(&file);
-    let pure = |file: &str| !works(file);
-    for (file, line) in lines("artifact/src", pure) {
-        for habit in ["println!", "eprintln!", "env::var", "thread::spawn", "std::process", "std::fs", "File::open"] {
-            assert!(!line.contains(habit), "artifact/src/{file} is pure, but has {habit}: {line}");
+        for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            for habit in
+                ["println!", "eprintln!", "env::var", "thread::", "std::process", "std::fs", "File::open", "nix::"]
+            {
+                assert!(!line.contains(habit), "{} does I/O: {line}", path.display());
+            }
         }
     }
 }
 
 #[test]
 fn files_stay_readable() {
-    for package in ["artifact", "packer", "bootstrap"] {
-        let mut files = Vec::new();
-        sources(&root().join(package).join("src"), &mut files);
-        for path in files.iter().filter(|p| !p.to_string_lossy().contains("test")) {
-            let text = fs::read_to_string(path).expect("reads");
-            let code = text.split("#[cfg(test)]").next().unwrap_or(&text).lines().count();
-            assert!(code <= 600, "{} has {code} lines without tests: split it", path.display());
-        }
+    let mut files = Vec::new();
+    for folder in ["crates", "packer/src", "bootstrap/src"] {
+        sources(&root().join(folder), &mut files);
+    }
+    for path in files.iter().filter(|path| !path.to_string_lossy().contains("/tests")) {
+        let text = fs::read_to_string(path).expect("reads");
+        let code = text.split("#[cfg(test)]").next().unwrap_or(&text).lines().count();
+        assert!(code <= 500, "{} has {code} lines without tests: split it", path.display());
     }
 }

@@ -4,11 +4,6 @@
 
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "helpers of tests report by panicking and printing")]
 
-#[path = "whole/programs.rs"]
-#[allow(dead_code, reason = "shared with the tests of both programs")]
-mod programs;
-mod support;
-
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
@@ -16,16 +11,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use cpack_artifact::Digest;
-use cpack_artifact::job::{Entry, FORMAT, Interpreter, Job};
-use cpack_artifact::manifest::{MAX_JSON, Manifest};
-use cpack_artifact::store::{
-    FileStore, Key, Put, Source, Store as _, StoreOptions, StoreUri, cluster_properties, open,
-};
-
-use programs::{World, install_by_hand, usual_interpreter, utf8, venv};
-use support::hadoop::Hdfs;
-use support::seaweed::{self, Seaweed};
+use cpack_format::Digest;
+use cpack_format::job::{FORMAT, Interpreter, Job, Program};
+use cpack_format::manifest::{MAX_JSON, Manifest};
+use cpack_store::{FileStore, Key, Put, Source, Store as _, StoreOptions, StoreUri, cluster_properties, open};
+use cpack_test::hadoop::Hdfs;
+use cpack_test::programs::{World, install_by_hand, usual_interpreter, utf8, venv};
+use cpack_test::seaweed::{self, Seaweed};
 
 /// Debian releases whose glibc (2.31 and 2.41) differ from each other and, one at least, from this machine's, with the
 /// minor versions of their Python 3.
@@ -50,10 +42,10 @@ const LARGEST: u64 = 14 << 20;
 /// Root directories: name, path, and which Python they have.
 fn roots(empty: &Path) -> Vec<(&str, PathBuf, Option<u8>)> {
     let release = |name: &str| {
-        support::cached(&format!("root-{name}-python"), |place| {
+        cpack_test::cached(&format!("root-{name}-python"), |place| {
             let mut command = Command::new("debootstrap");
             command.args(["--variant=minbase", &format!("--include={PACKAGES}"), name]).arg(place);
-            support::run(&mut command, "debootstrap, with access to Debian's packages");
+            cpack_test::run(&mut command, "debootstrap, with access to Debian's packages");
             fs::write(place.join("etc/nsswitch.conf"), HOSTILE).expect("writes");
             fs::write(place.join("etc/hosts"), "127.0.0.1 localhost\n").expect("writes");
         })
@@ -102,7 +94,7 @@ fn publish(packed: &Packed, python: u8, uri: &StoreUri, options: &StoreOptions) 
         store: uri.to_string(),
         interpreter: Interpreter { path: String::new(), version, soabi, shipped: false },
         overlays: Vec::new(),
-        entry: Entry::Interpreter,
+        entry: Program::Interpreter,
         environ: BTreeMap::new(),
         pass: Vec::new(),
         cluster: cluster_properties(uri, options).expect("properties"),
@@ -159,7 +151,7 @@ fn both_stores_work_wherever_it_runs() {
         return work_in_every_root(Path::new(&secure));
     }
     assert!(nix::unistd::geteuid().is_root(), "only root can change the root directory: run this test as root");
-    let size = fs::metadata(programs::boot()).expect("built").len();
+    let size = fs::metadata(cpack_test::programs::boot()).expect("built").len();
     println!("cpack-boot with both stores has {size} bytes");
     assert!(size <= LARGEST, "{size} bytes are more than {LARGEST}");
     let hdfs = Hdfs::start(&["secure"]);
@@ -174,11 +166,11 @@ fn both_stores_work_wherever_it_runs() {
         seaweed::credentials(),
     ]
     .concat();
-    assert!(!support::inside(NAME, &variables));
+    assert!(!cpack_test::inside(NAME, &variables));
 }
 
 fn work_in_every_root(secure: &Path) {
-    let (executable, world) = (programs::boot(), World::new());
+    let (executable, world) = (cpack_test::programs::boot(), World::new());
     let packed = pack(&world);
     let seaweed = Seaweed::start();
     let options = StoreOptions::of_process(BTreeMap::new());

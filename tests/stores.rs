@@ -2,23 +2,20 @@
 
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "helpers of tests report by panicking and printing")]
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use cpack_artifact::Digest;
-use cpack_artifact::store::{
+use cpack_format::Digest;
+use cpack_store::{
     Deadlines, FileStore, Key, Put, S3Store, Source, Store, StoreErrorKind, StoreOptions, cluster_properties,
     conformance, open,
 };
-
-use support::hadoop::{self, Hdfs};
-use support::proxy::{Fault, Proxy};
-use support::seaweed::{self, Seaweed};
-use support::{http, inside, noise};
+use cpack_test::hadoop::{self, Hdfs};
+use cpack_test::proxy::{Fault, Proxy};
+use cpack_test::seaweed::{self, Seaweed};
+use cpack_test::{http, inside, noise};
 
 fn variables(pairs: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
     pairs.iter().map(|(name, value)| (*name, (*value).to_owned())).collect()
@@ -202,7 +199,7 @@ fn s3_says_in_one_line_what_is_wrong() {
         }
     };
     check(&here, "s3://no-such-bucket/x", StoreErrorKind::Misconfigured, "create it");
-    let refused = seaweed::options(&format!("http://127.0.0.1:{}", support::free_port()));
+    let refused = seaweed::options(&format!("http://127.0.0.1:{}", cpack_test::free_port()));
     check(&refused, "s3://tests/x", StoreErrorKind::Transient, "check the endpoint");
     let unknown = seaweed::options("http://no-such-host.invalid");
     check(&unknown, "s3://tests/x", StoreErrorKind::Transient, "check the endpoint");
@@ -269,7 +266,7 @@ fn s3_without_credentials_says_where_they_go() {
     if !inside("s3_without_credentials_says_where_they_go", &variables(&none)) {
         return;
     }
-    let options = seaweed::options(&format!("http://127.0.0.1:{}", support::free_port()));
+    let options = seaweed::options(&format!("http://127.0.0.1:{}", cpack_test::free_port()));
     let error = open(&"s3://b/x".parse().expect("a URI"), &options).expect("opens").list("layers").expect_err("denied");
     println!("{error}");
     assert_eq!(error.kind, StoreErrorKind::Denied, "{error}");
@@ -361,7 +358,7 @@ fn hdfs_says_in_one_line_what_is_wrong() {
         StoreOptions { deadlines: Deadlines { call: Duration::from_secs(3), ..options.deadlines }, ..options };
     let uri = |path: &str| format!("{}{path}", hdfs.property("fs.defaultFS"));
     let forbidden = uri("/forbidden/store");
-    let refused = format!("hdfs://127.0.0.1:{}/x", support::free_port());
+    let refused = format!("hdfs://127.0.0.1:{}/x", cpack_test::free_port());
     let page = format!("hdfs://127.0.0.1:{}/x", http::always("HTTP/1.1 200 OK\n\n<html>"));
     for (uri, kind, needle) in [
         (forbidden.as_str(), StoreErrorKind::Denied, "user=alice"),
@@ -481,7 +478,7 @@ fn secure_client(case: &str) {
     }
 }
 
-fn denied(uri: &cpack_artifact::store::StoreUri, options: &StoreOptions, needle: &str) {
+fn denied(uri: &cpack_store::StoreUri, options: &StoreOptions, needle: &str) {
     let error = open(uri, options).expect("opens").list("layers").expect_err("denied");
     println!("{error}");
     assert_eq!(error.kind, StoreErrorKind::Denied, "{error}");

@@ -1,8 +1,8 @@
-//! Files as environments have them, made by a seed: the same on every machine.
+//! Files like those of environments, made from a seed: the same on every machine.
 
 use std::path::Path;
 
-/// About `len` bytes of text that compresses as Python sources do, about fourfold.
+/// About `len` bytes of text that compresses fourfold, like Python sources.
 pub(crate) fn source(len: usize, seed: u64) -> Vec<u8> {
     const WORDS: [&str; 16] = [
         "def ", "return ", "self.", "import ", "    ", "value", "index", " = ", "(", "):\n", "None", "for ", " in ",
@@ -20,7 +20,7 @@ pub(crate) fn source(len: usize, seed: u64) -> Vec<u8> {
     text
 }
 
-/// `len` bytes that compress as shared libraries do, about twofold.
+/// `len` bytes that compress twofold, like shared libraries.
 pub(crate) fn library(len: usize, seed: u64) -> Vec<u8> {
     let mut random = Random(seed);
     let mut bytes = Vec::with_capacity(len + 64);

@@ -1,4 +1,4 @@
-"""Times of child processes, taken where the kernel keeps them."""
+"""Runs child processes and measures wall and CPU time."""
 
 import os
 import re
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 
 class NotRun(Exception):
-    """Something that is not there: its row says so and why, and nothing is claimed about it."""
+    """A tool is missing. Its row in the table gives the reason."""
 
 
 class Failed(Exception):
-    """A command that should have worked did not."""
+    """A command failed unexpectedly."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,14 @@ def run(argv, env=None, cwd=None, watch=None):
 
 
 def shown(text):
-    """`text` with the last part of each path only: results name no place of this machine."""
+    """Shortens each path in `text` to its last part, so that results name no directory of this machine."""
     return re.sub(r"/[^\s'\":,]*/", "…/", text)[:400]
 
 
 def environ(**changes):
     """This process's variables without those that steer Python, pex, uv or the programs here, and with `changes`."""
     steering = ("PYTHON", "PEX", "UV_", "CPACK_", "C_PACK_", "PIP_", "VIRTUAL_ENV", "RAYON_")
-    # Where an index is set for pip or uv, installing needs it; nothing that is timed does.
+    # Installing needs the index that is set for pip or uv; timed commands do not use it.
     kept = ("PIP_INDEX_URL", "PIP_CERT", "PIP_TRUSTED_HOST", "UV_INDEX_URL", "UV_DEFAULT_INDEX", "PIP_CONFIG_FILE")
     base = {k: v for k, v in os.environ.items() if k in kept or not k.startswith(steering)}
     base.update({k: str(v) for k, v in changes.items()})
@@ -69,7 +69,7 @@ def environ(**changes):
 
 @contextmanager
 def processors(count):
-    """Everything started within runs on the first `count` processors only."""
+    """Pins everything started in this context to the first `count` processors."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(before)[:count])
     try:
@@ -79,7 +79,7 @@ def processors(count):
 
 
 def settle():
-    """Lets the kernel write back what earlier runs left, and has free memory at hand, so that no later one pays for it."""
+    """Writes dirty pages of earlier runs to disk and touches free memory, so that the next run does not pay for either."""
     os.sync()
     claim_memory()
 
@@ -89,9 +89,9 @@ MOST_CLAIMED = 32 << 30
 
 
 def claim_memory():
-    """Touches free memory: a virtual machine that gave it back to its host has it again only then.
+    """Touches free memory, which a virtual machine may have given back to its host.
 
-    A process of its own does, which the kernel takes for its victim where a control group allows less."""
+    A child process does this, so that the kernel kills the child if a control group allows less memory."""
     with open("/proc/meminfo", encoding="ascii") as file:
         free = next(int(line.split()[1]) << 10 for line in file if line.startswith("MemFree:"))
     size = min(free - LEFT_ALONE, MOST_CLAIMED)
@@ -100,7 +100,7 @@ def claim_memory():
 
 
 def read_into_page_cache(path):
-    """Reads the file, or all files below the directory, `path`: cold never means a cold disk here."""
+    """Reads the file, or all files below the directory, `path`. Cold starts are measured with a warm page cache."""
     paths = [path]
     if os.path.isdir(path):
         paths = [os.path.join(root, name) for root, _, names in os.walk(path) for name in names]
@@ -114,7 +114,7 @@ def read_into_page_cache(path):
 def alternate(runs, samples, say, between=settle):
     """Calls every function of `samples` (name -> function of the run's number) `runs` times, in alternating order.
 
-    Gives name -> list of what they returned, and name -> why it was not run.
+    Returns name -> list of results, and name -> the reason if it was not run.
     """
     taken, reasons = {name: [] for name in samples}, {}
     for number in range(runs):

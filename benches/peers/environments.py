@@ -1,4 +1,4 @@
-"""Environments to measure: from pinned requirements, or a virtual environment that is given."""
+"""Environments to measure, made from pinned requirements or given as virtual environments."""
 
 import collections
 import os
@@ -12,7 +12,7 @@ from scratch import size_of
 HERE = os.path.dirname(os.path.abspath(__file__))
 PINS = os.path.join(os.path.dirname(HERE), "environments")
 
-# What a user's first line would be.
+# The first line of user code.
 IMPORTS = {
     "small": "requests",
     "pandas": "pandas",
@@ -25,7 +25,7 @@ IMPORTS = {
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment and how it came to be."""
+    """A virtual environment and its origin."""
 
     name: str
     venv: str
@@ -72,7 +72,7 @@ def pins(name):
 
 
 def obtain(name, given, scratch, tools, python, say):
-    """The environment `name`: the one in `given`, else one made from its pins, which later runs find again."""
+    """The environment `name`: the one in `given`, otherwise one made from its pins and kept for later runs."""
     if name in given:
         return describe(name, os.path.abspath(given[name]), f"given: {byte_code(given[name])}")
     if name not in IMPORTS:
@@ -82,7 +82,7 @@ def obtain(name, given, scratch, tools, python, say):
         say(f"  making the environment {name} from {os.path.basename(pins(name))}")
         uv, quiet = tools.path("uv"), environ(UV_CACHE_DIR=tools.uv_cache)
         run([uv, "venv", "-q", "--clear", "-p", python, venv], env=quiet)
-        # As pip leaves it: files of its own, byte-code compiled.
+        # As pip does: copies instead of links, with compiled byte-code.
         compiled = ["--compile-bytecode", "--link-mode", "copy"]
         run([uv, "pip", "install", "-q", *compiled, "-p", f"{venv}/bin/python", "-r", pins(name)], env=quiet)
         with open(f"{venv}.complete", "w", encoding="utf-8"):
@@ -91,11 +91,11 @@ def obtain(name, given, scratch, tools, python, say):
 
 
 def describe(name, venv, origin):
-    """What is in the virtual environment `venv`."""
+    """Describes the virtual environment `venv`."""
     if not os.path.exists(os.path.join(venv, "bin", "python")):
         raise NotRun(f"{venv} has no bin/python")
     found = metadata.distributions(path=[site_packages(venv)])
-    # The tools that build wheels are left out of a PEX by cluster-pack, too.
+    # cluster-pack also leaves the tools that build wheels out of a PEX.
     left_out = {"pip", "wheel"}
     requirements = sorted(f"{d.metadata['Name']}=={d.version}" for d in found if d.metadata["Name"] not in left_out)
     files = sum(len(names) for _, _, names in os.walk(venv))
@@ -123,7 +123,7 @@ def byte_code(venv):
 
 
 def smallest_distribution(environment):
-    """The distribution with the fewest bytes: what a small change changes. Gives its name and the modules that it alone has."""
+    """The name of the smallest distribution, for a small change, and the modules that only it has."""
     found = list(metadata.distributions(path=[environment.site_packages]))
     claims = collections.Counter(str(file) for each in found for file in each.files or [])
 

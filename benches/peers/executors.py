@@ -1,4 +1,4 @@
-"""How long Spark's executors wait for their Python: from exec to the port that PySpark's daemon prints."""
+"""Measures how long Spark's executors wait for Python, from exec until PySpark's daemon prints its port."""
 
 import os
 import shutil
@@ -11,10 +11,10 @@ from tables import add_rows, table
 
 EXECUTORS = 2
 
-# As executors of Spark 4 start it.
+# The command of Spark 4's executors.
 DAEMON = ["-m", "pyspark.daemon", "pyspark.worker"]
 
-# What an executor does with an archive that it is given: here by tar, which is faster than the executor's Java.
+# Unpacks an archive as an executor does, but with tar, which is faster than the executor's Java.
 UNPACK = 'mkdir environment && tar -xzf "$0" -C environment && exec environment/bin/python "$@"'
 
 
@@ -37,7 +37,7 @@ def starts(context, environment):
 
 
 def bare(environment):
-    """The environment where it is: it is never cold."""
+    """The environment in place, which is never cold."""
     with tempfile.TemporaryDirectory() as directory:
         commands = [([environment.python, *DAEMON], environ(), directory)] * EXECUTORS
         ports(commands)
@@ -66,7 +66,7 @@ def shipped(context, environment, subject):
 
 
 def commands(name, environment, path):
-    """How the interpreter is started at first, and then again."""
+    """The commands of the first and of later starts."""
     if name == "this project":
         first = [path, *DAEMON]
     elif name.startswith("pex"):
@@ -77,7 +77,7 @@ def commands(name, environment, path):
 
 
 def ports(commands):
-    """Starts all at once; the seconds until the last has said its port."""
+    """Starts all at once. Returns the seconds until the last has printed its port."""
     with tempfile.TemporaryFile() as errors:
         start = time.perf_counter()
         children = [
@@ -89,7 +89,7 @@ def ports(commands):
             seconds = time.perf_counter() - start
         finally:
             for child in children:
-                # The daemon ends with its executor.
+                # The daemon ends when its executor does.
                 child.stdin.close()
                 child.wait()
                 child.stdout.close()

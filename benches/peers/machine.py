@@ -1,4 +1,4 @@
-"""What the measurements ran on."""
+"""Describes the machine."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ def describe(scratch):
         "memory_gib": round(int(_field("/proc/meminfo", "MemTotal").split()[0]) / 2**20, 1),
         "file_system": file_system(scratch),
         "tmpfs": file_system("/dev/shm"),
-        # Without the suffix by which its builder names it.
+        # Without the builder's suffix.
         "kernel": re.match(r"[0-9.]+", platform.release()).group(),
         "harness_python": platform.python_version(),
     }
@@ -30,12 +30,12 @@ def slug(machine):
 
 
 def load():
-    """Processes that wanted a processor during the last minute, on average."""
+    """The load average of the last minute."""
     return round(os.getloadavg()[0], 2)
 
 
 def revision(repository):
-    """The commit that is measured, with a plus where the work tree differs."""
+    """The measured commit, with a plus if the work tree differs."""
 
     def git(*arguments):
         done = subprocess.run(["git", "-C", repository, *arguments], capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""What is measured of creation, starts and extraction. Each function gives tables."""
+"""Measurements of creation, starts and extraction. Each function returns tables."""
 
 import base64
 import csv
@@ -72,7 +72,7 @@ def again(context, environment):
         report, seconds = context.ours.upload(copy, directory)
         return {"seconds": seconds, "sent_kib": report["sent_bytes"] / 1024, "details": {"distribution": name}}
 
-    # Twice, so that neither always follows the other.
+    # Both orders, so that neither always follows the other.
     samples = {"nothing changed": unchanged, "one small distribution changed": changed}
     add_rows(result, *alternate(max(context.options.runs, 5), samples, context.say))
     context.scratch.done(directory)
@@ -80,7 +80,7 @@ def again(context, environment):
 
 
 def change_module(environment, venv, module, line):
-    """Appends `line` to `module` in the copy `venv`, whose files are hard links: they are replaced, not written to."""
+    """Appends `line` to `module` in the copy `venv`. Its files are hard links, so the file is replaced, not written to."""
     with open(module, "rb") as file:
         text = file.read()
     replace(module, text + line.encode())
@@ -144,7 +144,7 @@ def first_run(context, environment):
 
 
 def bare_import(environment):
-    """The import from the virtual environment: what no way of shipping can beat."""
+    """The import from the virtual environment, which is the lower bound."""
     child = run([environment.python, "-c", environment.code], env=environ())
     return {"total": child.seconds, "ready": None, "imported": float(child.output)}
 
@@ -230,7 +230,7 @@ def unzippers(context, environment, archive, size):
             argv = arguments(directory)
             with processors(2):
                 child = run(argv, env=environ(**env))
-            # tmpfs has no memory of what was deleted.
+            # Unlike ext4, tmpfs is not slowed down by deletions.
             remove(directory)
             return {"seconds": child.seconds, "mb_per_s": size / 1e6 / child.seconds, "details": cpu(child)}
 
@@ -256,7 +256,7 @@ def unzippers(context, environment, archive, size):
 
 
 def deflate(source, archive):
-    """Zips `source` with deflate 6; the bytes of the files."""
+    """Zips `source` with deflate 6. Returns the size of the files."""
     size = 0
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as out:
         for root, _, names in os.walk(source):

@@ -1,4 +1,4 @@
-"""PEX files: written by pex and by this project, started by plain Python and by `cpack-boot`."""
+"""Measures PEX files written by pex and by this project, started by plain Python and by `cpack-boot`."""
 
 import os
 import zipfile
@@ -8,7 +8,7 @@ from tables import add_rows, table
 
 
 def starts(context, environment):
-    """Cold and warm starts of one and the same file, by both runtimes."""
+    """Cold and warm starts of the same file by both runtimes."""
     files = {"pex": "pex zipapp", "this project": "this project, PEX"}
     subjects = {subject.name: subject for subject in context.subjects}
     pex = {writer: context.artifact(subjects[name], environment).path for writer, name in files.items()}

@@ -1,4 +1,4 @@
-"""What a start needs: memory, its time against that of its parts, and the sizes of the programs."""
+"""Measures the memory of a start, its time against its budget, and the sizes of the programs."""
 
 import os
 import struct
@@ -10,7 +10,7 @@ from tables import PASS, add_rows, table
 
 
 def memory(context, environment):
-    """The most memory that a cold boot has, until exec."""
+    """The peak memory of a cold start, until exec."""
     result = table(
         "memory",
         "Memory of a cold boot, until exec",
@@ -49,7 +49,7 @@ def watch_memory(pid, program, seen):
         if name != name_of_program or "VmHWM" not in status:
             return
         for key in ("VmHWM", "VmPeak"):
-            # The largest: for a moment of exec, the new program's memory has the old one's name.
+            # The maximum, because during exec the new program's memory has the old one's name for a moment.
             seen[key] = max(seen.get(key, 0), int(status[key].split()[0]))
         seen["looks"] = seen.get("looks", 0) + 1
         time.sleep(0.0005)

@@ -3,12 +3,12 @@
 
     benches/peers/run.py                                    everything, on all six environments: hours, and 60 GB of disk
     benches/peers/run.py -e scientific -m first-run         one measurement on one environment
-    benches/peers/run.py -e torch --venv torch=/path/venv   an environment that is there
+    benches/peers/run.py -e torch --venv torch=/path/venv   an existing environment
     benches/peers/run.py --update-readme                    the README's table, from the newest results
 
 Needs Python 3.9 or later and nothing else; peers are installed by name from their registries into the scratch directory,
-but for unzip, bsdtar (libarchive-tools), 7z (p7zip-full) and tar, which the system brings. A peer that is missing gets a row that says so.
-RIPUNZIP and PEXRC name executables of those two.
+except unzip, bsdtar (libarchive-tools), 7z (p7zip-full) and tar, which are the system's. The row of a missing peer says so.
+RIPUNZIP and PEXRC name the executables of these two.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from tools import Programs, Tools
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-# What can be measured, in this order, so that what creation made is used by the others.
+# All measurements, in an order in which later ones use the artifacts of creation.
 ALL = {
     "creation": measurements.creation,
     "again": measurements.again,
@@ -50,7 +50,7 @@ ALL = {
     "executors": executors.starts,
 }
 
-# What is measured where, unless -e or -m say otherwise.
+# The measurements of each environment, unless -e or -m are given.
 PLAN = {
     "creation": ["small", "scientific", "many", "torch"],
     "again": ["scientific", "many", "torch"],
@@ -92,12 +92,12 @@ def arguments():
 
 
 def say(text):
-    """Tells how far it is."""
+    """Prints progress."""
     print(text, file=sys.stderr, flush=True)
 
 
 def plan(options):
-    """What to measure where, in the order of the measurements within an environment."""
+    """The measurements of each environment, in order."""
     names = options.environment or list(environments.IMPORTS)
     chosen = options.measure or list(ALL)
     asked = options.environment and options.measure
@@ -105,7 +105,7 @@ def plan(options):
 
 
 def measure(options, scratch, save):
-    """Measures everything that is asked for, and saves the results after each."""
+    """Makes the requested measurements and saves the results after each."""
     tools, programs = Tools(scratch, say), Programs(REPOSITORY, options.pack, options.boot, say)
     say("setting up")
     tools.install()

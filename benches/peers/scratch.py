@@ -1,8 +1,8 @@
 """Directories for runs: always fresh, deleted at the end.
 
 ext4 without a journal makes the re-creation of a tree within minutes of its removal up to 15 times slower (it skips inodes that
-were freed recently), so nothing is emptied and used again, and nothing is deleted between two samples as long as the disk
-has room. Where it has not, what is no longer needed goes, and the results say so.
+were freed recently). So no directory is emptied and used again, and none is deleted between two samples while the disk has room.
+If it has not, directories are deleted when they are no longer needed, and the results say so.
 """
 
 import os
@@ -14,7 +14,7 @@ RESERVE = 2 << 30
 
 
 class Scratch:
-    """Everything below `root`: kept things by name, and one directory per sample in `root/run-<pid>`."""
+    """The directory `root`: kept files by name, and one directory per sample in `root/run-<pid>`."""
 
     def __init__(self, root):
         self.root = os.path.abspath(root)

@@ -1,7 +1,7 @@
 """Ways to ship an environment: how each creates its artifact, and how a node starts from it.
 
-Every way gets the same virtual environment and the same line of Python. What a way leaves to be done on the node is done
-there in a fresh directory, with an empty cache of its own.
+Every way gets the same virtual environment and the same line of Python. Its work on the node is done in a fresh directory with
+an empty cache.
 """
 
 from __future__ import annotations
@@ -128,14 +128,14 @@ class Ours(Subject):
 
 
 class OursPex(Ours):
-    """A PEX zipapp that `cluster-pack pack` writes, started by `cpack-boot`: nothing of upstream's runtime runs."""
+    """A PEX zipapp written by `cluster-pack pack` and started by `cpack-boot`, without upstream's runtime."""
 
     name = "this project, PEX"
 
     def create(self, environment, directory):
         path, cache = os.path.join(directory, "environment.pex"), os.path.join(directory, "client-cache")
         flags = ["--client-cache", cache, "--venv", environment.venv, "-q", "pack", "--format", "pex", "-o", path]
-        # The runtime part comes from the pex that is on the PATH, so that none is fetched while the time runs.
+        # The pex on the PATH provides the runtime, so that none is fetched while the time is measured.
         env = environ(PATH=f"{os.path.dirname(self.tools.path('pex'))}:{os.environ['PATH']}")
         child = run([self.programs.pack, "--boot", self.programs.boot, *flags], env=env)
         return Artifact(path, size_of(path), child.seconds, {})
@@ -149,7 +149,7 @@ class OursPex(Ours):
 
 
 class Pex(Subject):
-    """PEX files as pex writes them from the virtual environment."""
+    """PEX files that pex writes from the virtual environment."""
 
     def __init__(self, tools, programs, layout, *flags, name=None):
         super().__init__(tools, programs)
@@ -194,9 +194,9 @@ class PexRc(Pex):
 
 
 class ClusterPackMode(Pex):
-    """What cluster-pack runs in one of its modes: pex, then a zip of its output; the node runs `unzip` first.
+    """One of cluster-pack's modes: pex, then a zip of its output; the node runs `unzip` first.
 
-    Its own checks before and after (`pip list`, metadata) are left out, in its favour.
+    cluster-pack's own checks before and after (`pip list`, metadata) are left out, in its favour.
     """
 
     def __init__(self, tools, programs, mode, layout, level):
@@ -221,7 +221,7 @@ class ClusterPackMode(Pex):
 
 
 class Tar(Subject):
-    """`tar -czf` of the virtual environment, as people do by hand."""
+    """`tar -czf` of the virtual environment."""
 
     name = "tar.gz"
 

@@ -1,13 +1,13 @@
-"""Tables of results: rows with medians and spreads, and ratios to a baseline of the same run; and what measuring needs."""
+"""Tables of results: rows with medians, spreads and ratios to a baseline of the same run; and the context of measurements."""
 
 from clock import NotRun, read_into_page_cache, summary
 
-# The least that Python can do.
+# The smallest Python program.
 PASS = "pass"
 
 
 class Context:
-    """What every measurement needs."""
+    """The context of a measurement."""
 
     def __init__(self, scratch, tools, programs, subjects, options, say):
         self.scratch, self.tools, self.programs = scratch, tools, programs
@@ -52,7 +52,7 @@ class Context:
 
 
 def table(name, title, environment, baseline, columns, note=""):
-    """An empty table. `columns`: key -> what people read."""
+    """An empty table. `columns` maps keys to headings."""
     return {
         "measurement": name,
         "title": title,

@@ -1,4 +1,4 @@
-"""What this project set out to reach, checked against results."""
+"""Checks results against the targets of this project."""
 
 MIB = 2**20
 
@@ -14,7 +14,7 @@ def median(row, key):
 
 
 def over(row, key, other):
-    """How many times the median of `other` that of `row` is."""
+    """The median of `row` over that of `other`."""
 
     def found(rows):
         values = median(row, key)(rows), median(other, key)(rows)
@@ -24,7 +24,7 @@ def over(row, key, other):
 
 
 def above(row, key, other):
-    """How many milliseconds the median of `row`, in seconds, is above that of `other`."""
+    """The milliseconds by which the median of `row` is above that of `other`; both are in seconds."""
 
     def found(rows):
         values = median(row, key)(rows), median(other, key)(rows)
@@ -36,7 +36,7 @@ def above(row, key, other):
 OURS = "this project"
 OUR_START = "pex's, cpack-boot"
 
-# (measurement, environment, what, how it is found, at most, unit)
+# (measurement, environment, description, function of the results, at most, unit)
 TARGETS = [
     ("creation", "torch", "creation, of FAST_MID_BIG's", ratio(OURS, "seconds"), 0.7, "×"),
     ("creation", "torch", "size, below the 3,737 MiB of packed modes", median(OURS, "mib"), 3737, "MiB"),
@@ -65,7 +65,7 @@ TARGETS = [
 
 
 def check(tables):
-    """What was found for each target that was measured: reached or not."""
+    """The value of each measured target, and whether it is reached."""
     found = []
     for table in tables:
         rows = {row["name"]: row for row in table["rows"]}

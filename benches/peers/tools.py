@@ -1,4 +1,4 @@
-"""The peers, each installed by name from its registry into the scratch directory."""
+"""Installs the peers by name from their registries into the scratch directory."""
 
 import functools
 import os
@@ -9,10 +9,10 @@ from importlib import metadata
 
 from clock import Failed, NotRun, environ, run
 
-# Distributions of the virtual environment `tools`, with the commands that they bring.
+# The distributions of the virtual environment `tools`, with their commands.
 FROM_PYPI = {"pex": "pex", "cluster-pack": None, "venv-pack2": "venv-pack", "uv": "uv"}
 
-# Commands of the system, with the package that brings them on Debian.
+# Commands of the system, with their packages on Debian.
 FROM_SYSTEM = {"unzip": "unzip", "bsdtar": "libarchive-tools", "7z": "p7zip-full", "tar": "tar"}
 
 
@@ -74,7 +74,7 @@ class Tools:
         site = [path for path in _sites(self.home)]
         found = {d.metadata["Name"]: d.version for d in metadata.distributions(path=site)}
         versions = {name: found.get(name, "missing") for name in FROM_PYPI}
-        # Their releases have had no layout modes so far: the commands of their public repository are run instead.
+        # cluster-pack's releases have no layout modes so far: the commands of its public repository are run instead.
         versions["cluster-pack has modes"] = any(
             os.path.exists(os.path.join(path, "cluster_pack", "settings.py")) for path in site
         )
@@ -99,7 +99,7 @@ def _sites(home):
 
 
 class Programs:
-    """The two programs that are measured, built if they are not named."""
+    """The two measured programs, built unless they are named."""
 
     def __init__(self, repository, pack, boot, say):
         self.repository = repository

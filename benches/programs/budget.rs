@@ -1,15 +1,15 @@
-//! What extraction cannot do without, each part by itself on all cores: `budget ARCHIVES DIRECTORY THREADS`.
+//! Measures each necessary part of an extraction by itself on all cores: `budget ARCHIVES DIRECTORY THREADS`.
 //!
-//! ARCHIVES is a directory store with one environment, or a zip file, whose bytes should be in page cache; DIRECTORY is fresh
-//! and on the file system that is measured. Prints seconds per part, one `name value` a line:
+//! ARCHIVES is a directory store with one environment, or a zip file, and should be in page cache. DIRECTORY is fresh and on the
+//! measured file system. Prints the seconds of each part, as `name value` lines:
 //!
-//! - `decode`: read and decode every frame of every layer or entry of the zip file, to a buffer that is used again (zstd by
-//!   libzstd, deflate by libdeflate, which is given whole entries);
-//! - `digest`: BLAKE3 of as many bytes, of the archives and of their content; CRC-32 of the content of a zip file;
+//! - `decode`: read and decode every frame of every layer or entry of the zip file, into a reused buffer (zstd by
+//!   libzstd, deflate by libdeflate, a whole entry at a time);
+//! - `digest`: BLAKE3 of the archives and of their content; for a zip file CRC-32 of its content;
 //! - `write`: create every directory and file and write as many bytes to it;
-//! - `link`: make a hard link to each file in a second tree, as the environment has it.
+//! - `link`: make a hard link to each file in a second tree, as in the node cache.
 //!
-//! The sum of the first three is the budget that the boot is measured against; linking is told apart.
+//! The budget of a cold start is the sum of the first three. Linking is reported separately.
 
 #![expect(clippy::print_stdout, reason = "its output is its purpose")]
 
@@ -20,12 +20,12 @@ use std::hint::black_box;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use cpack_artifact::manifest::Manifest;
-use cpack_artifact::store::Key;
-use cpack_artifact::zip::{self, Method};
+use cpack_format::manifest::Manifest;
+use cpack_format::zip::{self, Method};
+use cpack_parallel::try_map_with;
+use cpack_store::Key;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -33,20 +33,20 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 struct Unit {
     archive: usize,
     method: Method,
-    /// Where its bytes are in the archive.
+    /// Its range in the archive.
     at: u64,
     packed: usize,
-    /// Which file it belongs to, where in it, and how long it is there.
+    /// Its file, and its offset and length in that file.
     file: usize,
     offset: u64,
     size: usize,
 }
 
-/// Everything that an environment's layers hold.
+/// The contents of an environment's layers.
 #[derive(Default)]
 struct Work {
     archives: Vec<File>,
-    /// Whether it is one zip file, which has no digests but CRC-32.
+    /// Whether it is one zip file, which has CRC-32 only.
     is_zip: bool,
     files: Vec<PathBuf>,
     units: Vec<Unit>,
@@ -73,30 +73,19 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Calls `each` for every item, on `threads` threads with a state each; the time from the first to the last.
+/// Calls `each` for every item on `threads` threads, each with its own state. Returns the elapsed time.
 fn on_all<T: Sync, S>(
     threads: usize,
     items: &[T],
     state: impl Fn() -> S + Sync,
     each: impl Fn(&mut S, &T) -> Result<()> + Sync,
 ) -> Result<Duration> {
-    let next = AtomicUsize::new(0);
-    let run = || {
-        let mut state = state();
-        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-            each(&mut state, item)?;
-        }
-        Ok(())
-    };
     let start = Instant::now();
-    std::thread::scope(|scope| {
-        let all: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
-        all.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a thread panicked")?)
-    })
-    .map(|()| start.elapsed())
+    try_map_with(threads, items, state, each)?;
+    Ok(start.elapsed())
 }
 
-/// What a thread uses again and again.
+/// Buffers that a thread reuses.
 #[derive(Default)]
 struct Buffers {
     packed: Vec<u8>,
@@ -105,7 +94,7 @@ struct Buffers {
     deflate: Option<libdeflater::Decompressor>,
 }
 
-/// `len` bytes of `buffer`, whatever is in them.
+/// `len` bytes of `buffer`, with any contents.
 fn room(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
     if buffer.len() < len {
         buffer.resize(len, 0x5a);
@@ -207,7 +196,7 @@ fn read_store(store: &Path) -> Result<Work> {
     Ok(work)
 }
 
-/// The entries of a zip file, the largest first, so that no thread is left with one at the end.
+/// The entries of a zip file, largest first, so that no thread works alone on a large one at the end.
 fn read_zip(path: &Path) -> Result<Work> {
     let mut work = Work { is_zip: true, ..Work::default() };
     read_archive(path, &mut work)?;

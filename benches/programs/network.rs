@@ -1,28 +1,19 @@
-//! How fast environments come from S3 and HDFS: `cargo test --release --test speed -- [PART…]`, on a machine that does nothing else.
+//! Measures fetching from S3 and HDFS: `cargo test --release --test speed -- [PART…]`, on an idle machine.
 //!
 //! | part | measures |
 //! | --- | --- |
-//! | `fetch-s3`, `fetch-hdfs` | fetching 2 GB into a file, verified, and a cold start that has to, with its memory, beside `aws s3 cp` and `hdfs dfs -get` of the same object |
+//! | `fetch-s3`, `fetch-hdfs` | fetching 2 GB into a file, verified, and a cold start that fetches as much, with its memory, beside `aws s3 cp` and `hdfs dfs -get` of the same object |
 //! | `pipeline` | a cold start through a network that takes as long as the extraction |
 //! | `warm` | a warm start beside bare python |
 //!
-//! Servers, clients and proxy share the machine. Each figure is the median of three, in alternating order. Start-up of a
-//! peer is that of its `--version`; both sides' CPU seconds are those of the client process alone. Fetching alone is this
-//! program, started again: it reads as `cpack-boot` does, which writes no archives.
+//! Servers, clients and proxy share the machine. Each figure is the median of three, in alternating order. A peer's start-up is
+//! that of its `--version`. CPU seconds are those of the client process alone. Fetching without a start is done by a child process
+//! of this program, which reads as `cpack-boot` does, because `cpack-boot` writes no archives.
 //!
-//! Before each sample memory is used and given back: the first touch of what a virtual machine has not used for long takes
-//! its host up to a second for a gigabyte, and hits whoever comes first. `TMPDIR` names where servers and nodes are.
+//! Memory is touched and freed before each sample: the first touch of memory that a virtual machine has not used for long takes
+//! up to a second per gigabyte. Servers and nodes are in `TMPDIR`.
 
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a program for people who measure")]
-
-#[path = "../../tests/whole/programs.rs"]
-#[allow(dead_code, reason = "shared with the tests")]
-mod programs;
-#[path = "../../tests/network/site.rs"]
-#[allow(dead_code, reason = "shared with the tests")]
-mod site;
-#[path = "../../tests/support/mod.rs"]
-mod support;
 
 use std::fs;
 use std::io::Write as _;
@@ -34,22 +25,21 @@ use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use cluster_pack::launcher::Launcher;
-use cpack_artifact::Digest;
-use cpack_artifact::store::{Key, StoreOptions, open};
-use cpack_boot::build::FETCHES;
+use cpack_format::Digest;
+use cpack_node::building::FETCHES;
+use cpack_store::{Key, StoreOptions, open};
+use cpack_test::hadoop::Hdfs;
+use cpack_test::programs::{install_by_hand, text, usual_interpreter, utf8, venv};
+use cpack_test::proxy::Proxy;
+use cpack_test::seaweed::Seaweed;
+use cpack_test::{cached, run};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 use nix::unistd::Pid;
-
-use programs::{install_by_hand, text, usual_interpreter, utf8, venv};
 use site::Site;
-use support::hadoop::Hdfs;
-use support::proxy::Proxy;
-use support::seaweed::Seaweed;
-use support::{cached, run};
 
-/// Bytes that are fetched, unless `CPACK_SPEED_MIB` says otherwise: they cannot be compressed.
+/// The number of incompressible bytes to fetch, unless `CPACK_SPEED_MIB` is set.
 fn size() -> u64 {
     std::env::var("CPACK_SPEED_MIB").ok().and_then(|text| text.parse().ok()).unwrap_or(2048) << 20
 }
@@ -74,7 +64,7 @@ fn cpu() -> f64 {
     (usage.user_time().num_microseconds() + usage.system_time().num_microseconds()) as f64 / 1e6
 }
 
-/// Memory that a sample may use is used already.
+/// Touches the memory that a sample may use.
 fn settle() {
     const PAGE: usize = 4096;
     let mut memory = vec![0_u8; (size() + (2 << 30)) as usize];
@@ -82,7 +72,7 @@ fn settle() {
     std::hint::black_box(memory);
 }
 
-/// As [`timed`], after [`settle`]: for what moves much.
+/// [`timed`] after [`settle`], for commands that move many bytes.
 fn settled(command: &mut Command) -> Cost {
     settle();
     timed(command)
@@ -96,8 +86,7 @@ fn timed(command: &mut Command) -> Cost {
     Cost { wall, cpu: cpu() - before }
 }
 
-/// The most memory that a start had until it became Python, in MiB: the kernel keeps the maximum, which is looked at every
-/// millisecond.
+/// The peak memory of a start before `exec`, in MiB: reads the kernel's maximum every millisecond.
 fn most_memory(command: &mut Command) -> u64 {
     let program = fs::canonicalize(command.get_program()).expect("a program");
     let mut child = command.spawn().expect("starts");
@@ -152,8 +141,7 @@ fn forget(cache: &Path) {
     fs::remove_dir_all(cache).expect("removes");
 }
 
-/// Fetches the layers of a launcher into files as `cpack-boot` fetches them into memory: so many reads at once, each piece
-/// verified.
+/// Fetches the layers of a launcher into files, with as many parallel reads as `cpack-boot`, and verifies each piece.
 fn fetch(launcher: &Path, into: &Path) {
     let opened = Launcher::read(launcher, None).expect("a launcher");
     let job = &opened.job;
@@ -184,14 +172,14 @@ fn fetch(launcher: &Path, into: &Path) {
     }
 }
 
-/// This program, to [`fetch`].
+/// A command that runs this program to [`fetch`].
 fn fetching(site: &Site, launcher: &Path, into: &Path) -> Command {
     let mut command = site.on_node("none", &std::env::current_exe().expect("this program"));
     command.arg("fetch").arg(launcher).arg(into);
     command
 }
 
-/// Fetches by itself, by a cold start and by a peer, in turn. Start-up is a warm start, and the peer's without work.
+/// Alternates between [`fetch`], a cold start and a peer. Subtracts a warm start, and the peer's start without work.
 fn beside(name: &str, site: &Site, peer: &dyn Fn(&Path) -> Command, start_up: &dyn Fn() -> Command) {
     let env = large(site);
     let report = site.pack(&["upload", "--venv", utf8(&env)]);
@@ -267,15 +255,15 @@ fn fetch_hdfs() {
     beside("hdfs dfs -get", &site, &peer, &start_up);
 }
 
-/// Lets this thread, and what it starts, run on these cores alone.
+/// Pins this thread, and its children, to these cores.
 fn keep_to(cores: impl IntoIterator<Item = usize>) {
     let mut set = CpuSet::new();
     cores.into_iter().for_each(|core| set.set(core).expect("a core"));
     sched_setaffinity(Pid::from_raw(0), &set).expect("these cores");
 }
 
-/// Extraction alone, from a directory; then the same through a network that takes as long. Nodes have half the cores, server
-/// and proxy the others: extraction takes all that it can get, and a server on another machine takes none of it.
+/// An extraction from a directory, then the same through a network that takes as long. The node has half the cores, server and
+/// proxy the other half, because a real server would not compete with the extraction.
 fn pipeline() {
     let cores = available_parallelism().map_or(1, usize::from);
     let of_nodes = (cores / 2).max(1);
@@ -330,7 +318,7 @@ fn pipeline() {
     println!("cold start over the longer of the two: {:.2}", shaped.wall / extraction.wall.max(transfer.wall));
 }
 
-/// A warm start beside bare python, in turn: the medians of many.
+/// Alternates between a warm start and bare python, and prints medians.
 fn warm() {
     let server = Seaweed::start();
     let site = Site::s3(&server, server.port);

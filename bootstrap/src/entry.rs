@@ -5,10 +5,10 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use cpack_artifact::job::{Entry, PAYLOAD_NAME};
+use cpack_format::job::{PAYLOAD_NAME, Program};
 
-/// Runs a payload. Its digest was verified when it was extracted; cloudpickle is used where the environment has it,
-/// since it reads what plain pickle reads.
+/// Runs a payload. Its digest was verified when it was extracted. cloudpickle reads what plain pickle reads, so it is used
+/// if the environment has it.
 const PAYLOAD_LOADER: &str = "\
 import sys
 path = sys.argv.pop(1)
@@ -21,32 +21,26 @@ with open(path, 'rb') as file:
 payload['func'](*payload.get('args', ()), **payload.get('kwargs', {}))
 ";
 
-/// A program and its arguments, its own name first.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CommandLine {
-    /// The file to execute.
-    pub program: PathBuf,
-    /// `argv`.
-    pub arguments: Vec<OsString>,
+pub(crate) struct CommandLine {
+    pub(crate) program: PathBuf,
+    /// `argv`, the program's own name first.
+    pub(crate) arguments: Vec<OsString>,
 }
-
-/// An entry that cannot be run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EntryError {
-    /// There is no such script.
+pub(crate) enum EntryError {
     #[error("the environment has no script {0:?}: see cpack-boot --cpack info for what it has")]
     Script(String),
-    /// The job names a payload that it does not carry.
     #[error("the job's payload is not among its layers: make the job again")]
     Payload,
 }
 
-/// The command line for `entry` in the environment at `prefix`, with the arguments as `given`.
+/// The command line that runs `entry` in the environment at `prefix` with the arguments `given`.
 ///
 /// `argv[0]` is the environment's `bin/python`, from which CPython derives `sys.prefix`. `payload` is the directory of
 /// the job's payload.
-pub fn command_line(
-    entry: &Entry,
+pub(crate) fn command_line(
+    entry: &Program,
     prefix: &Path,
     payload: Option<&Path>,
     given: &[OsString],
@@ -57,9 +51,9 @@ pub fn command_line(
         CommandLine { program: python.clone(), arguments: own.chain(given.iter().cloned()).collect() }
     };
     match entry {
-        Entry::Interpreter => Ok(run(&[])),
-        Entry::Module(module) => Ok(run(&[OsStr::new("-m"), OsStr::new(module)])),
-        Entry::Script(name) => {
+        Program::Interpreter => Ok(run(&[])),
+        Program::Module(module) => Ok(run(&[OsStr::new("-m"), OsStr::new(module)])),
+        Program::Script(name) => {
             let script = prefix.join("bin").join(name);
             if name.is_empty() || name.contains('/') || name.contains('\0') || !script.is_file() {
                 return Err(EntryError::Script(name.clone()));
@@ -70,14 +64,14 @@ pub fn command_line(
             let arguments = std::iter::once(script.clone().into_os_string()).chain(given.iter().cloned()).collect();
             Ok(CommandLine { program: script, arguments })
         }
-        Entry::Payload(_) => {
+        Program::Payload(_) => {
             let file = payload.ok_or(EntryError::Payload)?.join(PAYLOAD_NAME);
             Ok(run(&[OsStr::new("-c"), OsStr::new(PAYLOAD_LOADER), file.as_os_str()]))
         }
     }
 }
 
-/// Whether a script is an executable of the machine, as some distributions put into `bin/`.
+/// Whether a script is an ELF executable: some distributions put one into `bin/`.
 fn is_binary(path: &Path) -> bool {
     let mut magic = [0; 4];
     File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"\x7fELF"
@@ -86,10 +80,10 @@ fn is_binary(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cpack_artifact::Digest;
+    use cpack_format::Digest;
     use std::fs;
 
-    fn line(entry: &Entry, prefix: &Path, payload: Option<&Path>) -> Result<Vec<String>, EntryError> {
+    fn line(entry: &Program, prefix: &Path, payload: Option<&Path>) -> Result<Vec<String>, EntryError> {
         let given = ["-x".into(), "y".into()];
         let line = command_line(entry, prefix, payload, &given)?;
         assert_eq!(line.program.as_os_str(), line.arguments[0]);
@@ -105,19 +99,19 @@ mod tests {
         fs::write(prefix.join("bin/native"), b"\x7fELF....").expect("writes");
         let python = prefix.join("bin/python").display().to_string();
         let bin = |name: &str| prefix.join("bin").join(name).display().to_string();
-        let payload = Entry::Payload(Digest::of(b""));
+        let payload = Program::Payload(Digest::of(b""));
         for (entry, expected) in [
-            (Entry::Interpreter, vec![python.as_str(), "-x", "y"]),
-            (Entry::Module("m".into()), vec![&python, "-m", "m", "-x", "y"]),
-            (Entry::Script("tool".into()), vec![&python, &bin("tool"), "-x", "y"]),
-            (Entry::Script("native".into()), vec![&bin("native"), "-x", "y"]),
+            (Program::Interpreter, vec![python.as_str(), "-x", "y"]),
+            (Program::Module("m".into()), vec![&python, "-m", "m", "-x", "y"]),
+            (Program::Script("tool".into()), vec![&python, &bin("tool"), "-x", "y"]),
+            (Program::Script("native".into()), vec![&bin("native"), "-x", "y"]),
             (payload.clone(), vec![&python, "-c", PAYLOAD_LOADER, "/p/payload.pkl", "-x", "y"]),
         ] {
             assert_eq!(line(&entry, prefix, Some(Path::new("/p"))).expect("runs"), expected);
         }
         for (entry, error) in [
-            (Entry::Script("../tool".into()), EntryError::Script("../tool".into())),
-            (Entry::Script("none".into()), EntryError::Script("none".into())),
+            (Program::Script("../tool".into()), EntryError::Script("../tool".into())),
+            (Program::Script("none".into()), EntryError::Script("none".into())),
             (payload, EntryError::Payload),
         ] {
             assert_eq!(line(&entry, prefix, None), Err(error));

@@ -1,153 +1,119 @@
 //! Why a start failed: one line, and an exit code.
 
-use std::error::Error;
-use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
 
-use cpack_artifact::exit::Exit;
-use cpack_artifact::manifest::DocumentError;
-use cpack_artifact::pex::PexError;
-use cpack_artifact::store::{ObjectUriError, StoreError, UriError};
+use cpack_format::exit::Exit;
+use cpack_format::manifest::DocumentError;
+use cpack_format::message::{one_line, with_causes};
+use cpack_node::building::BuildError;
+use cpack_pex::PexError;
+use cpack_store::{ObjectUriError, StoreError, UriError, redact};
 
-use crate::build::BuildError;
 use crate::entry::EntryError;
 use crate::interpreter::InterpreterError;
 use crate::job::FindError;
 use crate::settings::SettingError;
 
-/// Longest line on standard error, in bytes: its reader may not be reading yet.
-const MAX_LINE: usize = 3000;
-
-/// Why a start failed.
 #[derive(Debug, thiserror::Error)]
-pub enum BootError {
-    /// A setting.
+pub(crate) enum BootError {
     #[error(transparent)]
     Setting(#[from] SettingError),
-    /// The job.
     #[error(transparent)]
     Find(#[from] FindError),
-    /// The interpreter.
     #[error(transparent)]
     Interpreter(#[from] InterpreterError),
-    /// A PEX.
     #[error(transparent)]
     Pex(#[from] PexError),
-    /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The store's URI.
+    #[error(
+        "the store {store}, which has the environment of this job, is gone or no longer whole: upload the environment again; to \
+         move a file like this one use upload_zip or `cluster-pack publish FILE URI`, which take along what it needs; a PEX \
+         (C_PACK_FORMAT=pex) needs no store"
+    )]
+    StoreGone { store: String, source: Box<BootError> },
     #[error("the job's store cannot be used")]
     Uri(#[from] UriError),
-    /// The URI of an artifact.
     #[error(transparent)]
     Object(#[from] ObjectUriError),
-    /// The manifest.
     #[error("{location} cannot be used")]
-    Manifest {
-        /// Where it is from.
-        location: String,
-        /// Why.
-        source: DocumentError,
-    },
-    /// The manifest is not the one that the job names.
+    Manifest { location: String, source: DocumentError },
     #[error("the manifest of {location} is damaged: {reason}")]
-    WrongManifest {
-        /// Where it is from.
-        location: String,
-        /// What was found, and what to do.
-        reason: String,
-    },
-    /// The layers or the tree.
+    WrongManifest { location: String, reason: String },
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// No place for a node cache.
-    #[error("there is no place for the environment on this node: {0}; set CPACK_CACHE_DIR to a writable directory")]
-    NoPlace(String),
-    /// The entry.
     #[error(transparent)]
     Entry(#[from] EntryError),
-    /// Variables that the job needs.
     #[error("the job needs the variable {0}, which is not set here: pass it on to the executors")]
     Variable(String),
-    /// Somebody stopped it.
     #[error("stopped before Python ran: {0}")]
     Stopped(String),
-    /// `exec` failed.
     #[error("cannot start {program}: {source}; see cpack-boot --cpack verify", program = .program.display())]
-    Exec {
-        /// What was to be executed.
-        program: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The command line of `--cpack`.
+    Exec { program: PathBuf, source: io::Error },
     #[error("{0}; see cpack-boot --cpack help")]
     Usage(String),
-    /// A local file.
     #[error("cannot use {path}: {source}", path = .path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Io { path: PathBuf, source: io::Error },
 }
 
 impl BootError {
-    /// The exit code that fits.
-    pub fn exit(&self) -> Exit {
+    /// The exit code of a start that ends with this error.
+    pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Setting(_) | Self::Uri(_) | Self::Object(_) | Self::Usage(_) | Self::Variable(_) => Exit::Usage,
             Self::Find(error) => error.exit(),
             Self::Interpreter(_) | Self::Exec { .. } => Exit::Interpreter,
             Self::Pex(error) => error.exit(),
             Self::Store(error) => error.exit(),
+            Self::StoreGone { source, .. } => source.exit(),
             Self::Manifest { .. } | Self::WrongManifest { .. } | Self::Entry(_) => Exit::Artifact,
             Self::Build(error) => error.exit(),
-            Self::NoPlace(_) | Self::Io { .. } => Exit::Disk,
+            Self::Io { .. } => Exit::Disk,
             Self::Stopped(_) => Exit::Stopped,
         }
     }
 
+    /// The same error with the store that the job names, where that lacks something.
+    #[must_use]
+    pub(crate) fn of_store(self, store: &str) -> Self {
+        match self.exit() {
+            Exit::NotFound => Self::StoreGone { store: redact(store), source: Box::new(self) },
+            _ => self,
+        }
+    }
+
     /// The line for standard error: the error and its causes, without line breaks.
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         one_line(&format!("cpack-boot: {}", with_causes(self)))
     }
 }
 
-/// The error and its causes, each that says something new.
-pub(crate) fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            let _ = write!(text, ": {cause}");
-        }
-        source = error.source();
-    }
-    text
-}
-
-/// The text without control characters, cut to [`MAX_LINE`].
-pub(crate) fn one_line(text: &str) -> String {
-    let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if plain.len() <= MAX_LINE {
-        return plain;
-    }
-    let end = (0..=MAX_LINE).rev().find(|at| plain.is_char_boundary(*at)).unwrap_or(0);
-    format!("{}…", plain.get(..end).unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
+    use cpack_store::StoreErrorKind;
+
     use super::*;
 
     #[test]
+    fn of_store_names_the_store_that_is_gone() {
+        let error = |kind| {
+            let (operation, location) = ("cannot read", "file:/s/layers/a.zip".to_owned());
+            BootError::Store(StoreError { kind, operation, location, reason: "no such object".into() })
+        };
+        let gone = error(StoreErrorKind::NotFound).of_store("file:/s");
+        let line = gone.line();
+        for needle in ["the store file:/s,", "upload_zip", "C_PACK_FORMAT=pex", "file:/s/layers/a.zip: no such object"]
+        {
+            assert!(line.contains(needle), "{line}");
+        }
+        assert_eq!(gone.exit(), Exit::NotFound);
+        assert!(matches!(error(StoreErrorKind::Denied).of_store("file:/s"), BootError::Store(_)));
+    }
+
+    #[test]
     fn a_failure_is_one_short_line() {
-        let error = BootError::NoPlace(format!("a\nb\u{1b}[31m{}", "\u{e9}".repeat(5000)));
+        let error = BootError::from(BuildError::NoPlace(format!("a\nb\u{1b}[31m{}", "\u{e9}".repeat(5000))));
         let line = error.line();
         assert!(line.starts_with("cpack-boot: there is no place") && line.len() < 4096);
         assert!(!line.contains(char::is_control));

@@ -1,4 +1,5 @@
-//! Becoming Python: one function that consumes a value which says all that the next program gets.
+//! Replaces this process with Python. `Exec` holds everything the new program receives: path, arguments, environment, and
+//! how standard descriptors and `SIGPIPE` were.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
@@ -9,17 +10,15 @@ use std::path::PathBuf;
 
 use crate::sys::{self, AtStart};
 
-/// What is executed.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Exec {
-    /// The file.
-    pub program: PathBuf,
-    /// `argv`, the first being what the program takes for its own path.
-    pub arguments: Vec<OsString>,
-    /// The environment variables, all of them.
-    pub environ: BTreeMap<OsString, OsString>,
-    /// How this process was started: standard descriptors and `SIGPIPE` are handed on like that.
-    pub at_start: AtStart,
+pub(crate) struct Exec {
+    pub(crate) program: PathBuf,
+    /// `argv`. The program takes the first for its own path.
+    pub(crate) arguments: Vec<OsString>,
+    /// All environment variables.
+    pub(crate) environ: BTreeMap<OsString, OsString>,
+    /// How this process was started: the program gets standard descriptors and `SIGPIPE` as they were then.
+    pub(crate) at_start: AtStart,
 }
 
 impl fmt::Debug for Exec {
@@ -36,7 +35,7 @@ impl fmt::Debug for Exec {
 
 impl Exec {
     /// Replaces this process. Returns only if that fails.
-    pub fn run(self) -> io::Error {
+    pub(crate) fn run(self) -> io::Error {
         match self.try_run() {
             Ok(never) => match never {},
             Err(error) => error,

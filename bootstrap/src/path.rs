@@ -1,14 +1,14 @@
 //! `PYTHONPATH`: what the framework set, as it is.
 //!
 //! Spark puts its own `pyspark.zip` there, which must stay ahead of the environment's pyspark to match the JVM. Overlays are
-//! not on it: they belong to the prefix ([`crate::environment`]). Launchers of older releases put them there and wrote that
-//! down ([`crate::settings::left::ADDED_PATH`]); one that is started inside such a launcher's process takes them away again.
+//! not on it: they belong to the prefix (`tree/job.rs` of cpack-node). Launchers of older releases put them there and wrote that
+//! down ([`crate::settings::exported::ADDED_PATH`]); one that is started inside such a launcher's process takes them away again.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 /// The `current` path without what an outer launcher `added` to it. `None`: nothing is left, or it was empty.
-pub fn without(current: Option<&OsStr>, added: Option<&OsStr>) -> Option<OsString> {
+pub(crate) fn without(current: Option<&OsStr>, added: Option<&OsStr>) -> Option<OsString> {
     let split = |value: &OsStr| -> Vec<Vec<u8>> {
         let bytes = value.as_bytes();
         if bytes.is_empty() { Vec::new() } else { bytes.split(|b| *b == b':').map(<[u8]>::to_vec).collect() }

@@ -1,21 +1,24 @@
-//! Every environment variable that the boot looks at: declared here, read once.
+//! Every environment variable that `cpack-boot` reads: declared here, read once.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A variable that people set.
+use cpack_node::building::Means;
+use cpack_node::cache::Places;
+use cpack_node::node::Node;
+use cpack_node::stop::Stop;
+use cpack_store::Store;
 #[derive(Debug, Clone, Copy)]
-pub struct Variable {
-    /// Its name.
-    pub name: &'static str,
-    /// What it does, for `--cpack help` and the README.
-    pub help: &'static str,
+pub(crate) struct Variable {
+    pub(crate) name: &'static str,
+    /// What `--cpack help` and the README say of it.
+    pub(crate) help: &'static str,
 }
 
 /// The variables that people set.
-pub const VARIABLES: &[Variable] = &[
+pub(crate) const VARIABLES: &[Variable] = &[
     Variable { name: "CPACK_JOB", help: "the job: a path or URI of a launcher or job file, or the JSON itself" },
     Variable { name: "CPACK_ARTIFACT", help: "what to start where there is no job: a PEX, by path or URI" },
     Variable { name: "CPACK_CACHE_DIR", help: "where to keep environments on this node, before all other places" },
@@ -40,16 +43,15 @@ pub const VARIABLES: &[Variable] = &[
     Variable { name: "CPACK_LOG", help: "1: say on standard error where the time went" },
 ];
 
-/// Variables that the boot leaves for those that it starts.
-pub mod left {
-    /// The entries of `PYTHONPATH` that a launcher of an older release added: one that is started inside removes them.
-    pub const ADDED_PATH: &str = "CPACK_ADDED_PATH";
-    /// The launcher that was started, absolute: code inside can start another job with it.
-    pub const LAUNCHER: &str = "CPACK_LAUNCHER";
-    /// `cpack-boot`, absolute, where the launcher has none in itself: it is whole only with it.
-    pub const BOOT: &str = "CPACK_LAUNCHER_BOOT";
-    /// The directory of the environment.
-    pub const ENVIRONMENT: &str = "CPACK_ENVIRONMENT";
+/// Variables that a start exports to Python.
+pub(crate) mod exported {
+    /// The entries of `PYTHONPATH` that a launcher of an older release added. A launcher that is started inside removes them.
+    pub(crate) const ADDED_PATH: &str = "CPACK_ADDED_PATH";
+    /// The absolute path of the launcher. Code inside can start another job with it.
+    pub(crate) const LAUNCHER: &str = "CPACK_LAUNCHER";
+    /// The absolute path of `cpack-boot`, if the launcher is a script that starts it.
+    pub(crate) const BOOT: &str = "CPACK_LAUNCHER_BOOT";
+    pub(crate) const ENVIRONMENT: &str = "CPACK_ENVIRONMENT";
 }
 
 /// Default of `CPACK_CACHE_LIMIT`: seven environments of the size of torch's (6.4 GB).
@@ -58,78 +60,49 @@ const CACHE_LIMIT: u64 = 50 << 30;
 /// Default of `CPACK_STALL_TIMEOUT`: a piece of 8 MiB takes a tenth of a second where all is well.
 const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A setting that cannot be understood.
+/// A variable with a value that cannot be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name} is {value:?}: expected {expected}")]
-pub struct SettingError {
-    /// The variable.
-    pub name: &'static str,
-    /// Its value.
-    pub value: String,
-    /// What it should be.
-    pub expected: &'static str,
+pub(crate) struct SettingError {
+    pub(crate) name: &'static str,
+    pub(crate) value: String,
+    pub(crate) expected: &'static str,
 }
 
-/// What people set, and what the node says about itself.
+/// The variables that the user and the node set, by the names in [`Settings::read`]. Sizes are in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// `CPACK_JOB`.
-    pub job: Option<OsString>,
-    /// `CPACK_ARTIFACT`.
-    pub artifact: Option<OsString>,
-    /// `CPACK_CACHE_LIMIT`, in bytes.
-    pub cache_limit: u64,
-    /// `CPACK_CACHE_RESERVE`, in bytes.
-    pub cache_reserve: Option<u64>,
-    /// `CPACK_THREADS`.
-    pub threads: Option<usize>,
-    /// `CPACK_PYTHON`.
-    pub python: Option<PathBuf>,
-    /// `CPACK_INTERPRETER`.
-    pub interpreter: bool,
-    /// `CPACK_WRITABLE`.
-    pub writable: bool,
-    /// `CPACK_STALL_TIMEOUT`.
-    pub stall_timeout: Duration,
-    /// `CPACK_METRICS`.
-    pub metrics: Option<PathBuf>,
-    /// `CPACK_TRACE`.
-    pub trace: Option<PathBuf>,
-    /// `CPACK_LOG`.
-    pub log: bool,
-    /// What says where a cache may be.
-    pub places: Places,
-    /// `PATH`.
-    pub path: OsString,
-}
-
-/// Variables that name directories: those of people, of YARN, of Spark and of the system.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Places {
-    /// `CPACK_CACHE_DIR`.
-    pub cache_dir: Option<PathBuf>,
-    /// `LOCAL_USER_DIRS`: YARN's directories of this user, which outlive the application (newer Hadoop).
-    pub local_user_dirs: Vec<PathBuf>,
-    /// `LOCAL_DIRS`: YARN's directories of this application, one per disk.
-    pub local_dirs: Vec<PathBuf>,
-    /// `SPARK_LOCAL_DIRS`.
-    pub spark_local_dirs: Vec<PathBuf>,
-    /// `XDG_CACHE_HOME`.
-    pub xdg_cache_home: Option<PathBuf>,
-    /// `HOME`.
-    pub home: Option<PathBuf>,
-    /// `TMPDIR`.
-    pub tmpdir: Option<PathBuf>,
+pub(crate) struct Settings {
+    pub(crate) job: Option<OsString>,
+    pub(crate) artifact: Option<OsString>,
+    pub(crate) cache_limit: u64,
+    pub(crate) cache_reserve: Option<u64>,
+    pub(crate) threads: Option<usize>,
+    pub(crate) python: Option<PathBuf>,
+    pub(crate) interpreter: bool,
+    pub(crate) writable: bool,
+    pub(crate) stall_timeout: Duration,
+    pub(crate) metrics: Option<PathBuf>,
+    pub(crate) trace: Option<PathBuf>,
+    pub(crate) log: bool,
+    pub(crate) places: Places,
+    pub(crate) path: OsString,
 }
 
 impl Settings {
-    /// Reads the settings of this process.
-    pub fn from_process() -> Result<Self, SettingError> {
+    pub(crate) fn node(&self) -> Node {
+        Node::new(&self.places, self.cache_limit, self.cache_reserve)
+    }
+
+    /// What building needs: these settings, a store, and the request to stop.
+    pub(crate) fn means<'a>(&self, store: &'a dyn Store, stop: &'a Stop) -> Means<'a> {
+        Means { store, threads: self.threads(), stall_timeout: self.stall_timeout, stop }
+    }
+    pub(crate) fn from_process() -> Result<Self, SettingError> {
         Self::read(|name| std::env::var_os(name))
     }
 
-    /// Reads the settings; `lookup` gives the value of a variable. An empty value counts as none.
-    pub fn read(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Self, SettingError> {
+    /// Reads the settings; `lookup` returns the value of a variable. An empty value counts as none.
+    pub(crate) fn read(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Self, SettingError> {
         let value = |name: &str| lookup(name).filter(|value| !value.is_empty());
         let path = |name: &str| value(name).map(PathBuf::from);
         let places = |name: &str| value(name).map(|v| split_commas(&v)).unwrap_or_default();
@@ -162,16 +135,15 @@ impl Settings {
                 spark_local_dirs: places("SPARK_LOCAL_DIRS"),
                 xdg_cache_home: path("XDG_CACHE_HOME"),
                 home: path("HOME"),
-                tmpdir: path("TMPDIR"),
+                temporary: ["TMPDIR", "TEMP", "TMP"].into_iter().filter_map(path).collect(),
             },
             path: value("PATH").unwrap_or_default(),
         })
     }
 
-    /// The threads to use: as set, else the CPUs that affinity and cgroup give, at most 16.
-    ///
-    /// More than 16 do not help: a local disk is the limit long before.
-    pub fn threads(&self) -> usize {
+    /// The threads to use: `CPACK_THREADS`, or else the CPUs that affinity and cgroup allow, at most 16. More do not help: a
+    /// local disk is the limit long before.
+    pub(crate) fn threads(&self) -> usize {
         self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from).min(16))
     }
 }

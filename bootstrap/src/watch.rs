@@ -1,12 +1,12 @@
-//! Stopping a cold start when nobody wants it any more.
+//! Stops a cold start whose caller has given up.
 //!
-//! SIGTERM, SIGINT and SIGHUP stop it, and so does the hang-up of standard input where the arguments are PySpark's
-//! daemon or worker: `spark.stop()` closes that pipe and then waits. A script that is piped in shows a hang-up at once,
-//! so nobody else's standard input is looked at; it is never read.
+//! SIGTERM, SIGINT and SIGHUP stop it, and so does the hang-up of standard input if the arguments are PySpark's daemon or
+//! worker: `spark.stop()` closes that pipe and then waits. A script that is piped in shows a hang-up at once, so standard
+//! input is polled for PySpark alone; it is never read.
 //!
-//! Workers notice between two pieces. One that hangs in a read of a file system or store that does not answer never
-//! does, so after a short grace the watching thread itself removes what was begun and ends the process. YARN sends
-//! SIGKILL 250 ms after SIGTERM: what is not removed by then is left to a later clean-up.
+//! Workers check the request ([`Stop`]) between two pieces. A worker that hangs in a read of a file system or store checks
+//! nothing, so after a short grace the watching thread itself removes the staging directories and ends the process. YARN
+//! sends SIGKILL 250 ms after SIGTERM: a later clean-up removes what is left then.
 
 use std::ffi::OsString;
 use std::os::fd::AsFd as _;
@@ -14,28 +14,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cpack_artifact::exit::Exit;
+use cpack_format::exit::Exit;
+use cpack_node::cache::remove_own_staging;
+use cpack_node::stop::Stop;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::message::say;
 use crate::sys;
 
-/// How long the workers have to end in order.
+/// How long the workers have to end by themselves.
 const GRACE: Duration = Duration::from_millis(120);
 
-/// How often the reasons to stop are looked at, in milliseconds.
+/// Milliseconds between two checks for a signal or a hang-up.
 const INTERVAL: u16 = 20;
-
-/// Whether somebody wants this start to end.
-#[derive(Debug, Clone, Default)]
-pub struct Stop {
-    stopped: Arc<AtomicBool>,
-    hung_up: Arc<AtomicBool>,
-    done: Arc<AtomicBool>,
-}
 
 /// Ends the watching when it is dropped.
 #[derive(Debug)]
-pub struct Watching(Arc<AtomicBool>);
+pub(crate) struct Watching(Arc<AtomicBool>);
 
 impl Drop for Watching {
     fn drop(&mut self) {
@@ -43,61 +38,50 @@ impl Drop for Watching {
     }
 }
 
-impl Stop {
-    /// Starts to watch, for a process with these arguments.
-    pub fn watch(arguments: &[OsString]) -> (Self, Watching) {
-        let stop = Self::default();
-        let hang_up_counts = is_pyspark(arguments);
-        sys::catch_stop_signals();
-        let watched = stop.clone();
-        let spawned = std::thread::Builder::new().name("watch".into()).stack_size(64 << 10);
-        // Without the thread a signal is noticed at the end, which is better than not to start.
-        let _ = spawned.spawn(move || watched.run(hang_up_counts));
-        let watching = Watching(Arc::clone(&stop.done));
-        (stop, watching)
-    }
+/// Starts the watching thread of a process with these arguments.
+pub(crate) fn watch(arguments: &[OsString]) -> (Stop, Watching) {
+    let stop = Stop::default();
+    let watching = Watching(Arc::default());
+    let watcher = Watcher { stop: stop.clone(), done: Arc::clone(&watching.0), hang_up_counts: is_pyspark(arguments) };
+    sys::catch_stop_signals();
+    let spawned = std::thread::Builder::new().name("watch".into()).stack_size(64 << 10);
+    // Without the thread a signal is noticed just before `exec`.
+    let _ = spawned.spawn(move || watcher.run());
+    (stop, watching)
+}
 
-    /// The flag that others look at.
-    pub fn flag(&self) -> &AtomicBool {
-        &self.stopped
-    }
+struct Watcher {
+    stop: Stop,
+    done: Arc<AtomicBool>,
+    hang_up_counts: bool,
+}
 
-    /// Whether to stop.
-    pub fn is_set(&self) -> bool {
-        self.stopped.load(Ordering::Relaxed) || self.hung_up.load(Ordering::Relaxed) || sys::stop_signal().is_some()
-    }
-
-    /// The reason, for people.
-    pub fn reason(&self) -> String {
-        match sys::stop_signal() {
-            Some(signal) => format!("signal {signal}"),
-            None if self.hung_up.load(Ordering::Relaxed) => "the caller closed standard input".into(),
-            None => "no reason".into(),
-        }
-    }
-
-    fn run(&self, hang_up_counts: bool) {
-        while !self.is_set() {
+impl Watcher {
+    fn run(&self) {
+        let reason = loop {
             if self.done.load(Ordering::Relaxed) {
                 return;
             }
-            if hang_up_counts {
-                self.hung_up.store(is_hung_up(), Ordering::Relaxed);
-            } else {
-                std::thread::sleep(Duration::from_millis(INTERVAL.into()));
+            if let Some(signal) = sys::stop_signal() {
+                break format!("signal {signal}");
             }
-        }
-        self.stopped.store(true, Ordering::Relaxed);
+            if !self.hang_up_counts {
+                std::thread::sleep(Duration::from_millis(INTERVAL.into()));
+            } else if is_hung_up() {
+                break "the caller closed standard input".to_owned();
+            }
+        };
+        self.stop.set(reason);
         std::thread::sleep(GRACE);
         if !self.done.load(Ordering::Relaxed) {
             self.end();
         }
     }
 
-    /// Ends the process although some of its threads do not.
+    /// Ends the process although some of its threads hang.
     fn end(&self) {
-        crate::cache::remove_own_staging();
-        crate::say(&format!("cpack-boot: stopped before Python ran: {}", self.reason()));
+        remove_own_staging();
+        say(&format!("cpack-boot: stopped before Python ran: {}", self.stop.reason()));
         if let Some(signal) = sys::stop_signal() {
             sys::die_by(signal);
         }

@@ -1,7 +1,7 @@
-"""Builds the wheel: `cpack-boot` first, since it is linked in its own way, then maturin, which builds `cluster-pack`.
+"""Builds the wheel: `cpack-boot`, which is linked statically, `cpack-bench`, then `cluster-pack` by maturin.
 
-`CPACK_WHEEL_PROFILE` names another profile of cargo than `release` for `cluster-pack`; `CPACK_WHEEL_BOOT` a `cpack-boot`
-that is built already.
+`CPACK_WHEEL_PROFILE` names a cargo profile for `cluster-pack` and `cpack-bench` instead of `release`, `CPACK_WHEEL_BOOT` a
+`cpack-boot` that is built already.
 """
 
 import os
@@ -19,8 +19,17 @@ from maturin import (  # noqa: F401  (what a build backend has to have)
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parent.parent
 BOOT = "cpack-boot"
+BENCH = "cpack-bench"
 BUILD_BOOT = ["cargo", "build", "--config", "bootstrap/static.toml", "--profile", "boot", "-p", BOOT]
 STORES = ["--features", "hdfs,s3"]
+
+
+def _target():
+    return CHECKOUT / os.environ.get("CARGO_TARGET_DIR", "target")
+
+
+def _profile():
+    return os.environ.get("CPACK_WHEEL_PROFILE", "release")
 
 
 def _built_boot():
@@ -28,8 +37,13 @@ def _built_boot():
     if named:
         return Path(named)
     subprocess.run(BUILD_BOOT + STORES, cwd=CHECKOUT, check=True)
-    target = Path(os.environ.get("CARGO_TARGET_DIR", "target"))
-    return CHECKOUT / target / "x86_64-unknown-linux-gnu" / "boot" / BOOT
+    return _target() / "x86_64-unknown-linux-gnu" / "boot" / BOOT
+
+
+def _built_bench():
+    profile = _profile()
+    subprocess.run(["cargo", "build", "--profile", profile, "-p", BENCH], cwd=CHECKOUT, check=True)
+    return _target() / ("debug" if profile == "dev" else profile) / BENCH
 
 
 def _scripts():
@@ -39,17 +53,17 @@ def _scripts():
 
 
 def _settings(config_settings):
-    profile = os.environ.get("CPACK_WHEEL_PROFILE", "release")
     settings = dict(config_settings or {})
-    settings.setdefault("build-args", f"--profile {profile}")
+    settings.setdefault("build-args", f"--profile {_profile()}")
     return settings
 
 
 def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None):
-    _scripts()  # maturin wants the directory that is configured
+    _scripts()  # maturin fails if the configured directory is missing
     return maturin.prepare_metadata_for_build_wheel(metadata_directory, _settings(config_settings))
 
 
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
     shutil.copy(_built_boot(), _scripts() / BOOT)
+    shutil.copy(_built_bench(), _scripts() / BENCH)
     return maturin.build_wheel(wheel_directory, _settings(config_settings), metadata_directory)

@@ -1,25 +1,26 @@
-//! What the client remembers of layers that it packed, so that an unchanged distribution is never read again.
+//! What the client remembers of the layers that it packed, so that it never reads an unchanged distribution again.
 //!
 //! ```text
 //! <cache>/packed/<2 hex>/<fingerprint>.json   what a distribution with these files was packed to
 //! <cache>/interpreters/…                      facts of interpreters (see `discover`)
 //! <cache>/environments/…                      environments made from requirements (see `requirements`)
 //! <cache>/tmp/                                archives being written for remote stores
-//! <cache>/store/                              the store where none is named
+//! <cache>/store/                              the store if the user names none
 //! ```
 //!
 //! A fingerprint covers the path, length, times, inode and mode of every file of the distribution, as `stat` tells them,
-//! and everything else that its layer depends on. Records are written to a temporary name and renamed: whoever reads one
-//! reads a whole one, and losing one costs a repacking, nothing more. The bytes of layers are not kept here: a store
-//! has them, and packing again gives the same bytes.
+//! and everything else that its layer depends on. [`ClientCache::remember`] writes a record to a temporary name and renames it,
+//! so [`ClientCache::packed`] reads whole records only. A lost record costs a repacking, nothing more. The cache does not keep
+//! the bytes of layers: a store has them, and packing again gives the same bytes.
 
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use cpack_artifact::Digest;
-use cpack_artifact::fault::point;
-use cpack_artifact::manifest::Archive;
+use cpack_fault::point;
+use cpack_format::Digest;
+use cpack_format::manifest::Archive;
+use cpack_layer::content::facts::Facts;
 use serde::{Deserialize, Serialize};
 
 /// Bump when the same files are packed to other bytes, or more facts are remembered.
@@ -31,63 +32,51 @@ pub struct ClientCache {
     root: PathBuf,
 }
 
-/// What a distribution was packed to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Packed {
-    /// Digest of its content.
+pub struct PackedLayer {
     pub content: Digest,
-    /// The archive.
     pub archive: Archive,
-    /// What was learned from its bytes on the way.
     #[serde(default)]
     pub facts: Facts,
 }
 
-/// What is learned from a distribution's bytes while it is packed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Facts {
-    /// Paths, relative to the prefix, of directories that its shared libraries reach by `RUNPATH` or `RPATH`.
-    pub run_paths: Vec<String>,
-    /// The newest glibc symbol version that its shared libraries need, e.g. `2.17`.
-    pub glibc: Option<String>,
-    /// Files that differ from what RECORD says.
-    pub modified: Vec<String>,
-    /// Files that could not be compiled to byte-code.
-    pub not_compiled: Vec<String>,
-    /// Files that were left out, and why.
-    pub left_out: Vec<String>,
-}
-
 impl ClientCache {
+    /// The client's cache directory by the rules of the XDG base directories. `variable` looks up environment variables.
+    pub fn of_user(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<Self> {
+        let base = variable("XDG_CACHE_HOME")
+            .filter(|path| path.is_absolute())
+            .or_else(|| Some(variable("HOME").filter(|home| home.is_absolute())?.join(".cache")))?;
+        Some(Self::new(base.join("cluster-pack")))
+    }
+
     /// The cache in `root`, which need not exist yet.
     pub fn new(root: PathBuf) -> Self {
         Self { root }
     }
 
-    /// The directory itself.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The directory of the store where none is named.
+    /// The directory of the store that is used if the user names none.
     pub fn default_store(&self) -> PathBuf {
         self.root.join("store")
     }
 
-    /// Where archives for remote stores are written, made if need be.
+    /// The directory in which archives for remote stores are written. It is created if it is missing.
     pub fn temporary(&self) -> io::Result<PathBuf> {
         let directory = self.root.join("tmp");
         fs::create_dir_all(&directory)?;
         Ok(directory)
     }
 
-    /// What a distribution with this fingerprint was packed to. A record that cannot be read is as good as none.
-    pub fn packed(&self, fingerprint: &Digest) -> Option<Packed> {
+    /// The layer that files with this fingerprint were packed to. A damaged record counts as none.
+    pub fn packed(&self, fingerprint: &Digest) -> Option<PackedLayer> {
         serde_json::from_slice(&fs::read(self.record(fingerprint)).ok()?).ok()
     }
 
-    /// Remembers what a distribution was packed to.
-    pub fn remember(&self, fingerprint: &Digest, packed: &Packed) -> io::Result<()> {
+    /// Remembers the layer that files with this fingerprint were packed to.
+    pub fn remember(&self, fingerprint: &Digest, packed: &PackedLayer) -> io::Result<()> {
         let path = self.record(fingerprint);
         let directory = path.parent().unwrap_or(&self.root);
         fs::create_dir_all(directory)?;
@@ -105,36 +94,38 @@ impl ClientCache {
     }
 }
 
-/// Collects what a layer depends on into its fingerprint.
+/// Hashes everything that a layer, or another cached thing, depends on.
 #[derive(Debug)]
-pub struct Fingerprint(blake3::Hasher);
+pub(crate) struct Fingerprint(blake3::Hasher);
 
 impl Fingerprint {
-    /// Starts with what holds for all layers: the release's formats and the compression level.
-    pub fn new(level: i32) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(format!("cluster-pack layer {FORMAT} {} {level}\n", env!("CARGO_PKG_VERSION")).as_bytes());
-        Self(hasher)
+    /// The fingerprint of a layer at the compression `level`; it also covers this release.
+    pub(crate) fn new(level: i32) -> Self {
+        Self::of(&format!("cluster-pack layer {FORMAT} {} {level}\n", env!("CARGO_PKG_VERSION")))
     }
 
-    /// Adds a text or file name.
-    pub fn text(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+    /// A fingerprint of the kind `what`.
+    pub(crate) fn of(what: &str) -> Self {
+        let mut fingerprint = Self(blake3::Hasher::new());
+        fingerprint.text(what);
+        fingerprint
+    }
+
+    pub(crate) fn text(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         let bytes = bytes.as_ref();
         self.0.update(&(bytes.len() as u64).to_le_bytes());
         self.0.update(bytes);
         self
     }
 
-    /// Adds numbers.
-    pub fn numbers(&mut self, numbers: &[u64]) -> &mut Self {
+    pub(crate) fn numbers(&mut self, numbers: &[u64]) -> &mut Self {
         for number in numbers {
             self.0.update(&number.to_le_bytes());
         }
         self
     }
 
-    /// The fingerprint.
-    pub fn finish(&self) -> Digest {
+    pub(crate) fn finish(&self) -> Digest {
         self.0.finalize().into()
     }
 }
@@ -151,7 +142,7 @@ mod tests {
         assert_eq!(cache.packed(&key), None);
         let digest = Digest::of(b"x");
         let archive = Archive { digest, size: 0, unpacked: 0, files: 0, directory: 0, pieces: Vec::new() };
-        let packed = Packed { content: digest, archive, facts: Facts::default() };
+        let packed = PackedLayer { content: digest, archive, facts: Facts::default() };
         cache.remember(&key, &packed).expect("writes");
         assert_eq!(cache.packed(&key), Some(packed));
         fs::write(cache.record(&key), b"{").expect("writes");

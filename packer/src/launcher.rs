@@ -1,10 +1,10 @@
 //! Launchers: the boot executable with a job and its manifest appended, in one file or in two.
 //!
-//! One file is what people get. In a store the executable lies apart from the jobs, each of which is a script that
+//! `cluster-pack launcher` writes one file. A store keeps the executable apart from the jobs, each of which is a script that
 //! starts it: a job that differs in one distribution then costs some kilobytes, and a node fetches the executable once.
 //!
-//! The executable itself is found once per run: `--boot` or `CPACK_BOOT`, else beside `cluster-pack`, else where a build
-//! from source leaves it. It must be an executable for the executors' platform, which need not be the client's.
+//! Each run looks for the executable once: `--boot` or `CPACK_BOOT`, else where a build from source leaves it, else beside
+//! `cluster-pack`. It must be an executable for the executors' platform, which need not be the client's.
 
 use std::cell::OnceCell;
 use std::fs;
@@ -13,74 +13,45 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cpack_artifact::Digest;
-use cpack_artifact::fault::point;
-use cpack_artifact::job::{self, Job};
-use cpack_artifact::launcher::{BOOT_NAME, STORES_MARK, TRAILER_SIZE, Trailer, appendix};
-use cpack_artifact::manifest::{DocumentError, Manifest};
+use cpack_fault::point;
+use cpack_format::Digest;
+use cpack_format::job::{self, Job};
+use cpack_format::launcher::{BOOT_NAME, STORES_MARK, TRAILER_SIZE, Trailer, appendix};
+use cpack_format::manifest::{DocumentError, Manifest};
 
-/// The name of the boot executable.
+/// The file name of the executable.
 pub const BOOT: &str = "cpack-boot";
 
-/// Where `cargo build --config bootstrap/static.toml` leaves it, seen from the directory of `cluster-pack`.
+/// Where `cargo build --config bootstrap/static.toml` leaves the executable, seen from the directory of `cluster-pack`.
 const BUILT: [&str; 3] = [
     "../x86_64-unknown-linux-gnu/boot/cpack-boot",
     "../x86_64-unknown-linux-gnu/release/cpack-boot",
     "../x86_64-unknown-linux-gnu/debug/cpack-boot",
 ];
 
-/// Writing a launcher takes a second: whoever began this long ago is dead.
+/// Age of a temporary file at which its writer must be dead: writing a launcher takes a second.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// Why a launcher could not be made.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what each variant means")]
 pub enum LauncherError {
-    /// The boot executable is nowhere.
     #[error("cpack-boot not found (looked at {looked}): pass --boot PATH or set CPACK_BOOT")]
-    NoBoot {
-        /// The places, separated by commas.
-        looked: String,
-    },
-    /// What was found is no boot executable.
+    NoBoot { looked: String },
     #[error("{path} is no cpack-boot executable: {reason}", path = path.display())]
-    NotBoot {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-    /// What was taken for a launcher is none, or is not whole.
+    NotBoot { path: PathBuf, reason: &'static str },
     #[error("{path} cannot be used as a launcher: {reason}", path = path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The boot executable cannot open the store.
+    Damaged { path: PathBuf, reason: String },
     #[error(
         "{path} opens no {scheme}: stores: build it with the features hdfs and s3 (see \"Building the executable that is \
          shipped\"), or name another with --boot", path = path.display()
     )]
-    NoStore {
-        /// The file.
-        path: PathBuf,
-        /// What the store's URI starts with.
-        scheme: &'static str,
-    },
-    /// The executable or the launcher cannot be read or written.
+    NoStore { path: PathBuf, scheme: &'static str },
     #[error("cannot {verb} {path}: {source}", path = path.display())]
-    Io {
-        /// `read` or `write`.
-        verb: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Io { verb: &'static str, path: PathBuf, source: io::Error },
 }
 
-/// Finds the boot executable: `named` if given, else the usual places around `program`, the running `cluster-pack`.
+/// Finds the executable: `named` if given, else in the usual places around `program`, the running `cluster-pack`.
 pub fn find_boot(named: Option<&Path>, program: Option<&Path>) -> Result<PathBuf, LauncherError> {
     let beside = program.and_then(Path::parent);
     let candidates: Vec<PathBuf> = match (named, beside) {
@@ -95,7 +66,7 @@ pub fn find_boot(named: Option<&Path>, program: Option<&Path>) -> Result<PathBuf
     candidates.iter().find(|c| c.is_file()).cloned().ok_or_else(|| LauncherError::NoBoot { looked: looked() })
 }
 
-/// The bytes of a boot executable, checked to be one without a job.
+/// Reads an executable, and checks that it has no job.
 pub fn read_boot(path: &Path) -> Result<Vec<u8>, LauncherError> {
     let bytes = fs::read(path).map_err(|source| LauncherError::Io { verb: "read", path: path.to_owned(), source })?;
     let wrong = |reason| LauncherError::NotBoot { path: path.to_owned(), reason };
@@ -109,19 +80,20 @@ pub fn read_boot(path: &Path) -> Result<Vec<u8>, LauncherError> {
     }
 }
 
-/// Whether a boot executable opens stores whose URIs start with `scheme`. One that does not say is believed to.
+/// Whether an executable opens stores whose URIs start with `scheme`. True for an older executable, which does not say.
 pub fn opens(boot: &[u8], scheme: &str) -> bool {
     let mark = STORES_MARK.as_bytes();
-    let Some(at) = boot.windows(mark.len()).position(|window| window == mark) else { return true };
+    let Some(at) = memchr::memmem::find(boot, mark) else { return true };
     let rest = boot.get(at + mark.len()..).unwrap_or_default();
     let line = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
     line.split(|byte| *byte == b' ').any(|word| word == scheme.as_bytes())
 }
 
-/// What stands for the executable in a launcher of a store: found by `CPACK_BOOT`, beside it, or on `PATH`.
+/// The script that stands for the executable in a store's launcher. It finds the executable by `CPACK_BOOT`, beside itself, or on
+/// `PATH`.
 ///
-/// `sh` reads a script line by line, so it never sees the zip behind the last `exit`. Some shells pass no variables on whose
-/// names are none of a shell's (`a.b`).
+/// `sh` reads a script line by line, so it never sees the zip behind the last `exit`. Some shells do not pass on variables whose
+/// names a shell cannot have (`a.b`).
 fn script(boot: &Digest) -> String {
     format!(
         r#"#!/bin/sh
@@ -143,7 +115,7 @@ pub struct Launcher {
     boot: Vec<u8>,
     boot_digest: OnceCell<Digest>,
     manifest: Option<Vec<u8>>,
-    /// The job that it carries.
+    /// What it starts.
     pub job: Job,
 }
 
@@ -153,9 +125,9 @@ impl Launcher {
         Self { boot, boot_digest: OnceCell::new(), manifest: Some(manifest.to_bytes()), job }
     }
 
-    /// Takes the launcher at `path` apart: so code inside a booted environment makes another job of the same environment,
-    /// overlays and payloads, where there is nothing to pack and no virtual environment. `boot` is the executable of one
-    /// that has none in itself, if it does not lie beside it.
+    /// Reads the launcher at `path`. Code inside a booted environment, where there is no virtual environment to pack, so makes
+    /// another job of the same environment, overlays and payloads. `boot` is the executable of a launcher without one, if it is
+    /// not in the launcher's directory.
     pub fn read(path: &Path, boot: Option<&Path>) -> Result<Self, LauncherError> {
         let mut bytes =
             fs::read(path).map_err(|source| LauncherError::Io { verb: "read", path: path.to_owned(), source })?;
@@ -176,32 +148,37 @@ impl Launcher {
         Ok(Self { boot, boot_digest: OnceCell::new(), manifest, job })
     }
 
-    /// What the environment is made of, where the job brings that.
+    /// The environment's manifest, if the launcher carries it.
     pub fn manifest(&self) -> Result<Option<Manifest>, DocumentError> {
         self.manifest.as_deref().map(Manifest::parse).transpose()
     }
 
-    /// The executable.
+    /// Who may read its file: only the owner if it carries values of variables.
+    pub fn access(&self) -> Access {
+        if self.job.environ.is_empty() { Access::Umask } else { Access::Owner }
+    }
+
+    /// The bytes of the executable.
     pub fn boot(&self) -> &[u8] {
         &self.boot
     }
 
-    /// The digest of the executable: of many megabytes, so it is computed once.
+    /// The digest of the executable, computed once.
     pub fn boot_digest(&self) -> &Digest {
         self.boot_digest.get_or_init(|| Digest::of(&self.boot))
     }
 
-    /// One file: the executable with the job appended.
+    /// The launcher as one file: the executable with the job appended.
     pub fn whole(&self) -> Vec<u8> {
         self.after(&self.boot, self.manifest.as_deref(), None)
     }
 
-    /// The job without the executable, as a store keeps it for containers that start from it.
+    /// The launcher without the executable, as a store keeps it for containers.
     pub fn stored(&self) -> Vec<u8> {
         self.without_boot(self.manifest.as_deref())
     }
 
-    /// The same without the manifest, which the store has: for a name, from which seldom anything starts.
+    /// The launcher without executable and manifest, for a name: few starts read it, and the store has the manifest.
     pub fn named(&self) -> Vec<u8> {
         self.without_boot(None)
     }
@@ -220,10 +197,30 @@ impl Launcher {
     }
 }
 
-/// Writes a launcher to `path`: readable and executable by its owner only, replaced in one step.
+/// Who may read and start a launcher's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Every user that the umask allows: one user fills an image or a shared volume, and another uses it.
+    Umask,
+    /// Only its owner, because it carries values of variables, which may be secret.
+    Owner,
+}
+
+impl Access {
+    /// The mode of the file, before the umask.
+    const fn mode(self) -> u32 {
+        match self {
+            Self::Umask => 0o777,
+            Self::Owner => 0o700,
+        }
+    }
+}
+
+/// Writes a launcher to `path`, executable for `access`, and replaces a file there in one step.
 ///
-/// False: the file was there already with the same bytes, and was left alone, since YARN and make judge by its time.
-pub fn write(path: &Path, launcher: &[u8]) -> Result<bool, LauncherError> {
+/// Returns false if the file had the same bytes already. It is then not touched: YARN and make look at its time, and the user
+/// may have changed its mode.
+pub fn write(path: &Path, launcher: &[u8], access: Access) -> Result<bool, LauncherError> {
     if fs::read(path).is_ok_and(|found| found == launcher) {
         return Ok(false);
     }
@@ -235,7 +232,7 @@ pub fn write(path: &Path, launcher: &[u8]) -> Result<bool, LauncherError> {
     let result = fs::OpenOptions::new()
         .write(true)
         .create_new(true)
-        .mode(0o700)
+        .mode(access.mode())
         .open(&temporary)
         .and_then(|mut file| io::Write::write_all(&mut file, launcher))
         .and_then(|()| point("launcher.written"))
@@ -246,8 +243,8 @@ pub fn write(path: &Path, launcher: &[u8]) -> Result<bool, LauncherError> {
     result.map(|()| true).map_err(failed)
 }
 
-/// Removes what writers left that were killed: a process of the same number, as all first ones of containers are, or any
-/// that began long ago.
+/// Removes the temporary files of killed writers: of one with this process's number (`own`), which first processes of containers
+/// share, and all that are older than [`ABANDONED`].
 fn sweep(directory: &Path, own: &Path) {
     let prefix = format!(".{BOOT}-");
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
@@ -291,7 +288,7 @@ mod tests {
         let time = std::time::SystemTime::now() - 2 * ABANDONED;
         let times = fs::FileTimes::new().set_modified(time);
         fs::File::open(&old).and_then(|file| file.set_times(times)).expect("sets the time");
-        assert!(write(&directory.path().join("env-python"), b"one").expect("writes"));
+        assert!(write(&directory.path().join("env-python"), b"one", Access::Umask).expect("writes"));
         assert_eq!(fs::read_dir(directory.path()).expect("reads").count(), 1);
     }
 
@@ -313,7 +310,7 @@ mod tests {
         fs::write(&path, made.whole()).expect("writes");
         let opened = Launcher::read(&path, None).expect("opens");
         assert_eq!((&opened.job, opened.boot()), (&made.job, made.boot()));
-        let other = Launcher { job: Job { entry: job::Entry::Module("m".into()), ..opened.job.clone() }, ..opened };
+        let other = Launcher { job: Job { entry: job::Program::Module("m".into()), ..opened.job.clone() }, ..opened };
         fs::write(&path, other.whole()).expect("writes");
         assert_eq!(Launcher::read(&path, None).expect("opens").job, other.job);
         fs::write(&path, "#!/bin/sh").expect("writes");
@@ -350,7 +347,7 @@ mod tests {
             path
         };
         let job = directory.path().join("job");
-        write(&job, &launcher().stored()).expect("writes");
+        write(&job, &launcher().stored(), Access::Umask).expect("writes");
         let run = |variables: &[(&str, &Path)], called: &str| {
             let mut command = std::process::Command::new("/bin/sh");
             command.args(["-c", &format!("{called} -c 'a b'")]).current_dir(directory.path()).env_clear();
@@ -396,12 +393,34 @@ mod tests {
     }
 
     #[test]
+    fn the_umask_decides_who_starts_a_launcher_without_values() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().expect("a directory");
+        let mode = |name: &str, access| {
+            let path = directory.path().join(name);
+            write(&path, b"one", access).expect("writes");
+            fs::metadata(&path).expect("stat").permissions().mode() & 0o7777
+        };
+        // Read as the kernel applies it: a umask is of the process, and other tests run in this one.
+        let file =
+            fs::OpenOptions::new().write(true).create_new(true).mode(0o777).open(directory.path().join("by-umask"));
+        let allowed = file.and_then(|file| file.metadata()).expect("creates").permissions().mode() & 0o777;
+        assert_eq!((mode("open", Access::Umask), mode("closed", Access::Owner)), (allowed, 0o700 & allowed));
+        let mut carrying = launcher();
+        assert_eq!(carrying.access(), Access::Umask);
+        carrying.job.pass = vec!["TOKEN".into()];
+        assert_eq!(carrying.access(), Access::Umask, "names are no secrets");
+        carrying.job.environ.insert("A".into(), "1".into());
+        assert_eq!(carrying.access(), Access::Owner);
+    }
+
+    #[test]
     fn an_unchanged_launcher_is_left_alone() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("env-python");
-        assert!(write(&path, b"one").expect("writes"));
-        assert!(!write(&path, b"one").expect("looks"));
-        assert!(write(&path, b"two").expect("writes"));
+        assert!(write(&path, b"one", Access::Umask).expect("writes"));
+        assert!(!write(&path, b"one", Access::Umask).expect("looks"));
+        assert!(write(&path, b"two", Access::Umask).expect("writes"));
         assert_eq!(fs::read_dir(directory.path()).expect("reads").count(), 1);
     }
 }

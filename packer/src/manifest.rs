@@ -1,26 +1,24 @@
 //! From published layers to the manifest that names them: needs, ranks, least glibc.
 //!
-//! A layer needs the distributions that its `Requires-Dist` names, as far as they are in the environment, and those
-//! whose directories its shared libraries reach by `RUNPATH`. Its rank is the length of the longest chain of needs below
-//! it: what others stand on comes first. Cycles (they exist) count once.
+//! A layer needs the distributions that its `Requires-Dist` names, as far as they are in the environment, and those whose
+//! directories its shared libraries reach by `RUNPATH`. Its rank is the length of the longest chain of needs below it, so a
+//! layer that others need comes before them. Cycles (they exist) count once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cpack_artifact::manifest::{EntryPoint, FORMAT, LayerKind, Manifest, Python};
+use cpack_discover::{Environment, PythonInfo, normalise};
+use cpack_format::manifest::{EntryPoint, FORMAT, Layer, LayerKind, Manifest, Python};
 
-use crate::discover::{Environment, PythonInfo, normalise};
-use crate::publish::Outcome;
+use crate::publish::PublishedLayer;
 
-/// The manifest of `environment`, made of the layers in `outcomes`.
-pub fn build(environment: &Environment, outcomes: &[Outcome]) -> Manifest {
+/// The manifest of `environment`, made of the `published` layers.
+pub fn build(environment: &Environment, published: &[PublishedLayer]) -> Manifest {
     let owners = Owners::new(environment);
-    let mut layers: Vec<_> = outcomes
+    let mut layers: Vec<_> = published
         .iter()
-        .map(|outcome| {
-            let mut layer = outcome.layer.clone();
+        .map(|PublishedLayer { layer, facts, .. }| {
             let requires = environment.distribution(&layer.name).map(|d| d.requires.as_slice()).unwrap_or_default();
-            layer.needs = needs(&layer.name, requires, &outcome.facts.run_paths, environment, &owners);
-            layer
+            Layer { needs: needs(&layer.name, requires, &facts.run_paths, environment, &owners), ..layer.clone() }
         })
         .collect();
     let ranks: Vec<u32> = {
@@ -31,7 +29,7 @@ pub fn build(environment: &Environment, outcomes: &[Outcome]) -> Manifest {
         layer.rank = rank;
     }
     layers.sort_unstable_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
-    let least_glibc = outcomes.iter().filter_map(|o| o.facts.glibc.as_deref()).max_by_key(|v| version_key(v));
+    let least_glibc = published.iter().filter_map(|p| p.facts.glibc.as_deref()).max_by_key(|v| version_key(v));
     let requires = vec!["zstd-frames".to_owned()];
     Manifest {
         format: FORMAT,
@@ -52,9 +50,8 @@ fn python(info: &PythonInfo, least_glibc: Option<&str>) -> Python {
 }
 
 fn entry_points(environment: &Environment) -> Vec<EntryPoint> {
-    let all = environment.distributions.iter().flat_map(|d| &d.entry_points);
-    let unique: BTreeSet<_> = all.map(|e| EntryPoint { name: e.name.clone(), value: e.value.clone() }).collect();
-    unique.into_iter().collect()
+    let all: BTreeSet<&EntryPoint> = environment.distributions.iter().flat_map(|d| &d.entry_points).collect();
+    all.into_iter().cloned().collect()
 }
 
 /// `2.17` as numbers.
@@ -62,11 +59,10 @@ fn version_key(version: &str) -> Vec<u32> {
     version.split('.').map(|part| part.parse().unwrap_or(0)).collect()
 }
 
-/// Which distribution has files below a directory.
+/// The distributions that have shared libraries in each directory: the targets of `RUNPATH`.
 struct Owners<'a>(BTreeMap<&'a [u8], BTreeSet<&'a str>>);
 
 impl<'a> Owners<'a> {
-    /// Only directories of shared libraries count: those are what a `RUNPATH` is for.
     fn new(environment: &'a Environment) -> Self {
         let mut owners: BTreeMap<&[u8], BTreeSet<&str>> = BTreeMap::new();
         for distribution in &environment.distributions {
@@ -99,12 +95,12 @@ fn needs(
 }
 
 /// The name that a requirement starts with (PEP 508).
-pub(crate) fn requirement_name(requirement: &str) -> &str {
+pub fn requirement_name(requirement: &str) -> &str {
     let end = requirement.find(|c: char| !(c.is_ascii_alphanumeric() || "._-".contains(c)));
     requirement.get(..end.unwrap_or(requirement.len())).unwrap_or_default()
 }
 
-/// Whether a requirement holds only with an extra: what is installed says whether somebody asked for it, but not who.
+/// Whether a requirement holds only with an extra. What is installed does not say which distribution asked for the extra.
 fn is_extra(requirement: &str) -> bool {
     requirement.split_once(';').is_some_and(|(_, marker)| marker.contains("extra"))
 }
@@ -137,8 +133,8 @@ fn ranks<'a>(needs: &BTreeMap<&'a str, &'a [String]>) -> BTreeMap<&'a str, u32> 
     done
 }
 
-/// Layers by what they hold: how many distributions, whether an interpreter is shipped.
-pub fn distributions(manifest: &Manifest) -> impl Iterator<Item = &cpack_artifact::manifest::Layer> {
+/// The layers that are distributions.
+pub fn distributions(manifest: &Manifest) -> impl Iterator<Item = &Layer> {
     manifest.layers.iter().filter(|layer| layer.kind == LayerKind::Distribution)
 }
 

@@ -1,22 +1,23 @@
-//! What Spark needs to run on an environment, as a pure function of the cluster's kind and of what the user said.
+//! The properties and arguments that Spark needs to run on an environment: a pure function of the kind of cluster and of the
+//! user's arguments.
 //!
-//! Executors get the launcher as a file in their working directory and start it as `./env-python`. On YARN its parts are
-//! named by their URIs in the store, with their names as fragments: each node then fetches the executable once, whatever
-//! number of applications use it. Other clusters know no fragments: the driver serves one file that has the right name.
+//! Executors get the launcher as a file in their working directory and start it as `./env-python`. On YARN the properties name
+//! the launcher's two parts by their URIs in the store, with the file names as fragments: each node then fetches the executable
+//! once for all applications. Other clusters know no fragments: the driver serves one file that has the right name.
 
 use std::collections::BTreeMap;
 
 /// Options of `spark-submit` that have no value.
 const SWITCHES: [&str; 7] = ["--verbose", "-v", "--supervise", "--help", "-h", "--usage-error", "--version"];
 
-/// Where a launcher can be had.
+/// Where executors and the driver get a launcher.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Launcher<'a> {
+pub(crate) struct Launcher<'a> {
     /// Its name in the working directory of an executor.
     pub name: &'a str,
     /// Its file on this machine, as a URI that ends in `name`.
     pub local: &'a str,
-    /// Its parts in a store that the cluster sees: URIs, with the names that they have beside each other.
+    /// Its two parts in a store that the cluster sees: URI and file name of each.
     pub remote: Option<[(&'a str, &'a str); 2]>,
     /// The interpreter on this machine, for a driver that runs here.
     pub driver: &'a str,
@@ -37,7 +38,7 @@ impl Launcher<'_> {
 }
 
 /// The properties for a cluster, as `spark-defaults.conf` has them.
-pub fn properties(launcher: &Launcher<'_>, master: &str, on_cluster: bool) -> BTreeMap<String, String> {
+pub(crate) fn properties(launcher: &Launcher<'_>, master: &str, on_cluster: bool) -> BTreeMap<String, String> {
     let yarn = is_yarn(master);
     let files = if yarn { "spark.yarn.dist.files" } else { "spark.files" };
     let driver = if on_cluster { launcher.python() } else { launcher.driver.to_owned() };
@@ -48,9 +49,9 @@ pub fn properties(launcher: &Launcher<'_>, master: &str, on_cluster: bool) -> BT
     ])
 }
 
-/// The arguments of `spark-submit` with what is missing filled in. What the user said about the interpreters stays;
-/// files are added to those that the user names, and to `defaults`: the property of that name in the file of defaults.
-pub fn arguments(launcher: &Launcher<'_>, given: &[String]) -> Vec<String> {
+/// The arguments of `spark-submit`, with the missing ones added. The user's interpreters stay; the launcher's files are added to
+/// those that the user names.
+pub(crate) fn arguments(launcher: &Launcher<'_>, given: &[String]) -> Vec<String> {
     let said = Said::read(given);
     let master = said.value("--master", "spark.master");
     let yarn = is_yarn(master.unwrap_or_default());
@@ -61,7 +62,7 @@ pub fn arguments(launcher: &Launcher<'_>, given: &[String]) -> Vec<String> {
             added.extend(["--conf".to_owned(), format!("{property}={value}")]);
         }
     }
-    // The option wins over the properties, on every kind of cluster: what they say has to be in it.
+    // The option wins over the properties, on every kind of cluster, so it must hold their files.
     let mut files: Vec<&str> = said.options("--files").flat_map(|list| list.split(',')).collect();
     if files.is_empty() {
         let listed = ["spark.files", "spark.yarn.dist.files"].into_iter().filter_map(|name| said.property(name));
@@ -80,7 +81,7 @@ fn is_yarn(master: &str) -> bool {
     master.starts_with("yarn")
 }
 
-/// The options before the program: `--files` goes, since it is written anew.
+/// The options before the program, without `--files`, which [`arguments`] writes anew.
 fn without_files(options: &[String]) -> Vec<String> {
     let mut kept = Vec::new();
     let mut rest = options.iter();
@@ -101,11 +102,11 @@ fn takes_value(option: &str) -> bool {
     !option.contains('=') && !SWITCHES.contains(&option)
 }
 
-/// What the user said to `spark-submit`.
+/// The user's arguments of `spark-submit`.
 #[derive(Debug)]
 struct Said<'a> {
     options: Vec<(&'a str, &'a str)>,
-    /// Where the program stands.
+    /// Index of the program.
     end: usize,
 }
 

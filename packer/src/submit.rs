@@ -1,7 +1,13 @@
 //! One submission: an environment and what the job adds, published, and the job that names them.
 //!
-//! Discover, plan the layers, publish what the store lacks, write the manifest, then the overlays and the payload of
-//! the job. Nothing of it is visible under a name until [`publish_name`](crate::publish::publish_name) is called.
+//! ```text
+//! assemble::plan      which layers, recognised by stat data     no file is read
+//! Packer::pack        one archive for each layer that changed   in parallel
+//! Publisher::send     archives that the store lacks             each as soon as it is packed
+//! publish_manifest    then overlays and payload, then the job
+//! ```
+//!
+//! Nothing of it is visible under a name until [`publish_name`](crate::publish::publish_name) is called.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,102 +15,73 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use cpack_artifact::Digest;
-use cpack_artifact::SafePath;
-use cpack_artifact::content::Kind;
-use cpack_artifact::job::{self, Entry, Interpreter, Job};
-use cpack_artifact::manifest::{LayerKind, Manifest};
-use cpack_artifact::store::Store;
+use cpack_discover::Environment;
+use cpack_format::Digest;
+use cpack_format::job::{self, Interpreter, Job, Program};
+use cpack_format::manifest::{LayerKind, Manifest};
+use cpack_layer::PackError;
+use cpack_layer::content::compile::Compilers;
+use cpack_store::Store;
 
-use crate::assemble::{self, Assembled, Packer};
-use crate::cache::{ClientCache, Facts};
-use crate::discover::Environment;
-use crate::layer::{Body, Entry as LayerEntry, LayerError};
+use crate::assemble::{self, LayerPlan};
 use crate::manifest;
-use crate::publish::{Outcome, Planned, PublishError, Published, Publisher, publish_manifest};
+use crate::pack::Packer;
+use crate::publish::{PublishError, PublishedLayer, Publisher, publish_manifest};
 
 /// How often layers that vanish while they are published are sent again.
 const PUBLISHED_AGAIN: u32 = 3;
 
-/// What the job adds to the environment.
 #[derive(Debug, Clone, Default)]
-pub struct JobRequest {
-    /// What runs.
+pub(crate) struct JobRequest {
     pub entry: EntryRequest,
-    /// Variables with the values that were written out.
+    /// Variables with the values that the user wrote out.
     pub environ: BTreeMap<String, String>,
     /// Variables that the executor must have.
     pub pass: Vec<String>,
-    /// Whether editable projects are left out.
     pub no_editable: bool,
-    /// What an executor must know of the cluster.
+    /// Properties of the cluster that an executor needs.
     pub cluster: BTreeMap<String, String>,
-    /// The name of the environment.
     pub name: String,
 }
 
-/// What runs.
 #[derive(Debug, Clone, Default)]
-pub enum EntryRequest {
-    /// Python.
+pub(crate) enum EntryRequest {
     #[default]
     Interpreter,
-    /// A module.
+    /// A module, as `python -m` does.
     Module(String),
-    /// A console script.
     Script(String),
     /// The pickled function in this file.
     Payload(PathBuf),
 }
 
-/// What became of a submission.
 #[derive(Debug)]
-pub struct Submission {
-    /// The environment's manifest.
+pub(crate) struct Submission {
     pub manifest: Manifest,
-    /// Its digest.
     pub id: Digest,
-    /// Whether the store had the manifest.
-    pub existed: bool,
-    /// What happened to each layer of the environment.
-    pub layers: Vec<Outcome>,
-    /// What happened to the overlays and the payload.
-    pub overlays: Vec<Outcome>,
-    /// The job.
+    pub layers: Vec<PublishedLayer>,
+    pub overlays: Vec<PublishedLayer>,
     pub job: Job,
     /// How long packing and sending took.
     pub elapsed: Duration,
 }
 
-/// Why a submission failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
-    /// Packing or sending.
-    #[error(transparent)]
-    Publish(#[from] PublishError),
-    /// Planning the layers.
     #[error(transparent)]
     Assemble(#[from] assemble::AssembleError),
-    /// The file with the pickled function cannot be read.
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
     #[error("cannot read the payload {path}: {source}", path = path.display())]
-    Payload {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The environment has no such script.
+    Payload { path: PathBuf, source: io::Error },
     #[error("the environment has no console script {name:?}{hint}")]
-    Script {
-        /// As asked for.
-        name: String,
-        /// What it may have been meant to be.
-        hint: String,
-    },
+    Script { name: String, hint: String },
 }
 
-/// Publishes `environment` and what `request` adds. `progress` is told the bytes of files that are done with.
-pub fn submit(
+/// Publishes `environment` and what `request` adds. Calls `progress` with the bytes of files that are done.
+pub(crate) fn submit(
     environment: &Environment,
     publisher: &Publisher<'_>,
     options: &assemble::Options,
@@ -112,43 +89,71 @@ pub fn submit(
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Submission, SubmitError> {
     let start = Instant::now();
-    let compilers = assemble::compilers(environment);
-    let packer = Packer { environment, compilers: &compilers };
-    let Assembled { layers: planned, overlays: planned_overlays } = assemble::assemble(&packer, options)?;
-    let (layers, manifest, published) = publish_whole(publisher, environment, &planned, request, progress)?;
-    let overlays = if request.no_editable { Vec::new() } else { planned_overlays };
-    let overlays = publish_overlays(publisher, overlays, &request.entry)?;
-    let job = make_job(environment, publisher.store, &published.id, &overlays, request, options);
-    let (id, existed) = (published.id, published.existed);
-    Ok(Submission { manifest, id, existed, layers, overlays, job, elapsed: start.elapsed() })
+    let mut plan = assemble::plan(environment, options)?;
+    if request.no_editable {
+        plan.overlays.clear();
+    }
+    plan.overlays.extend(payload(&request.entry)?);
+    let compilers = Compilers::of(&environment.python);
+    let packer = Packer::new(environment, &compilers, options.level);
+    let submitter = Submitter { environment, packer, publisher };
+    let (layers, manifest, id) = submitter.publish(&plan.layers, request, progress)?;
+    let overlays = submitter.pack_and_send(&plan.overlays, &|_| {})?;
+    let job = make_job(environment, publisher.store, &id, &overlays, request, options);
+    Ok(Submission { manifest, id, layers, overlays, job, elapsed: start.elapsed() })
 }
 
-/// Publishes layers and manifest. Layers that a prune took meanwhile are sent again.
-fn publish_whole(
-    publisher: &Publisher<'_>,
-    environment: &Environment,
-    planned: &[Planned<'_>],
-    request: &JobRequest,
-    progress: &(dyn Fn(u64) + Sync),
-) -> Result<(Vec<Outcome>, Manifest, Published), SubmitError> {
-    let mut layers = publisher.publish(planned, progress)?;
-    let mut again = 0;
-    loop {
-        let manifest = manifest::build(environment, &layers);
-        check_entry(request, environment, &manifest)?;
-        match publish_manifest(publisher.store, &manifest, publisher.repair) {
-            Err(PublishError::Vanished { .. }) if again < PUBLISHED_AGAIN => again += 1,
-            result => return Ok((layers, manifest, result?)),
+struct Submitter<'a> {
+    environment: &'a Environment,
+    packer: Packer<'a>,
+    publisher: &'a Publisher<'a>,
+}
+
+impl Submitter<'_> {
+    /// Publishes the layers, then the manifest that names them. Layers that a prune removed meanwhile are sent again.
+    fn publish(
+        &self,
+        plans: &[LayerPlan<'_>],
+        request: &JobRequest,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<(Vec<PublishedLayer>, Manifest, Digest), SubmitError> {
+        let mut layers = self.pack_and_send(plans, progress)?;
+        let mut again = 0;
+        loop {
+            let manifest = manifest::build(self.environment, &layers);
+            check_entry(request, self.environment, &manifest)?;
+            match publish_manifest(self.publisher.store, &manifest, self.publisher.repair) {
+                Err(PublishError::Vanished { .. }) if again < PUBLISHED_AGAIN => again += 1,
+                result => return Ok((layers, manifest, result?)),
+            }
+            let before = std::mem::replace(&mut layers, self.pack_and_send(plans, &|_| {})?);
+            for (layer, before) in layers.iter_mut().zip(before) {
+                layer.sent = layer.sent.or(before.sent);
+            }
         }
-        let before = std::mem::replace(&mut layers, publisher.publish(planned, &|_| {})?);
-        for (layer, before) in layers.iter_mut().zip(before) {
-            layer.sent = layer.sent.or(before.sent);
-        }
+    }
+
+    /// Makes sure that the store has the layers of `plans`, in parallel. A layer that the client recognises and the store has
+    /// is not read; each of the others is packed, and sent as soon as it is packed.
+    fn pack_and_send(
+        &self,
+        plans: &[LayerPlan<'_>],
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<Vec<PublishedLayer>, SubmitError> {
+        self.publisher.for_each(plans, |plan| {
+            if let Some(known) = self.publisher.recognise(plan)? {
+                progress(plan.size);
+                return Ok(known);
+            }
+            let archive = self.publisher.new_archive()?;
+            let packed = self.packer.pack(plan, &archive, progress)?;
+            Ok(self.publisher.send(plan, packed, &archive)?)
+        })
     }
 }
 
-/// Bytes that [`submit`] has to look at: the total of its progress.
-pub fn total_size(environment: &Environment) -> u64 {
+/// Bytes of all files of the environment's layers: the total of [`submit`]'s progress.
+pub(crate) fn total_size(environment: &Environment) -> u64 {
     let files = environment.distributions.iter().flat_map(|d| &d.files).chain(&environment.unowned);
     files.map(|f| f.size).sum()
 }
@@ -162,76 +167,32 @@ fn check_entry(request: &JobRequest, environment: &Environment, manifest: &Manif
     if known.contains(&name.as_str()) {
         return Ok(());
     }
-    let closest = known.into_iter().min_by_key(|known| edit_distance(known, name));
+    let closest = known.into_iter().min_by_key(|known| strsim::levenshtein(known, name));
     let hint = closest.map(|known| format!("; did you mean {known:?}?")).unwrap_or_default();
     Err(SubmitError::Script { name: name.clone(), hint })
 }
 
-/// Levenshtein's distance, for names of a few characters.
-pub(crate) fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (cell, cb) in row.iter_mut().skip(1).zip(&b) {
-            let above = *cell;
-            let substitute = diagonal + usize::from(ca != *cb);
-            left = substitute.min(above + 1).min(left + 1);
-            diagonal = above;
-            *cell = left;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-    }
-    row.last().copied().unwrap_or(0)
-}
-
-fn publish_overlays(
-    publisher: &Publisher<'_>,
-    mut planned: Vec<Planned<'_>>,
-    entry: &EntryRequest,
-) -> Result<Vec<Outcome>, SubmitError> {
-    if let EntryRequest::Payload(path) = entry {
-        let bytes = fs::read(path).map_err(|source| SubmitError::Payload { path: path.clone(), source })?;
-        planned.push(payload(bytes));
-    }
-    Ok(publisher.publish(&planned, &|_| {})?)
-}
-
-fn payload(bytes: Vec<u8>) -> Planned<'static> {
-    let size = bytes.len() as u64;
-    let entries = move || {
-        let path = SafePath::new(job::PAYLOAD_NAME.as_bytes())
-            .map_err(|e| LayerError::Make { path: job::PAYLOAD_NAME.into(), reason: e.to_string() })?;
-        Ok((vec![LayerEntry { path, kind: Kind::File, body: Body::Bytes(bytes.clone()) }], Facts::default()))
-    };
-    Planned {
-        kind: LayerKind::Payload,
-        name: "payload".into(),
-        version: String::new(),
-        imports: Vec::new(),
-        fingerprint: None,
-        size,
-        entries: Box::new(entries),
-    }
+/// The payload of a job that calls a pickled function.
+fn payload(entry: &EntryRequest) -> Result<Option<LayerPlan<'static>>, SubmitError> {
+    let EntryRequest::Payload(path) = entry else { return Ok(None) };
+    let bytes = fs::read(path).map_err(|source| SubmitError::Payload { path: path.clone(), source })?;
+    Ok(Some(LayerPlan::payload(bytes)))
 }
 
 fn make_job(
     environment: &Environment,
     store: &dyn Store,
     id: &Digest,
-    overlays: &[Outcome],
+    overlays: &[PublishedLayer],
     request: &JobRequest,
     options: &assemble::Options,
 ) -> Job {
     let payload = overlays.iter().find(|o| o.layer.kind == LayerKind::Payload);
     let entry = match &request.entry {
-        EntryRequest::Module(module) => Entry::Module(module.clone()),
-        EntryRequest::Script(script) => Entry::Script(script.clone()),
-        EntryRequest::Payload(_) => payload.map_or(Entry::Interpreter, |o| Entry::Payload(o.layer.content)),
-        EntryRequest::Interpreter => Entry::Interpreter,
+        EntryRequest::Module(module) => Program::Module(module.clone()),
+        EntryRequest::Script(script) => Program::Script(script.clone()),
+        EntryRequest::Payload(_) => payload.map_or(Program::Interpreter, |o| Program::Payload(o.layer.content)),
+        EntryRequest::Interpreter => Program::Interpreter,
     };
     let python = &environment.python;
     let path = if options.with_python { String::new() } else { python.base_executable.to_string_lossy().into_owned() };
@@ -252,26 +213,5 @@ fn make_job(
         environ: request.environ.clone(),
         pass: request.pass.clone(),
         cluster: request.cluster.clone(),
-    }
-}
-
-/// The client's cache directory by the rules of the XDG base directories.
-pub fn default_cache(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<ClientCache> {
-    let base = variable("XDG_CACHE_HOME")
-        .filter(|path| path.is_absolute())
-        .or_else(|| Some(variable("HOME").filter(|home| home.is_absolute())?.join(".cache")))?;
-    Some(ClientCache::new(base.join("cluster-pack")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn typos_are_near() {
-        for (a, b, distance) in [("", "abc", 3), ("pip", "pip", 0), ("jupyter", "jupiter", 1), ("kitten", "sitting", 3)]
-        {
-            assert_eq!(edit_distance(a, b), distance);
-        }
     }
 }

@@ -4,12 +4,13 @@
 use std::panic::catch_unwind;
 use std::path::Path;
 
+use cpack_test::yarn::Yarn;
+
 use super::library::unittest;
 use super::spark::{some_jobs_run_on_yarn, with_spark};
-use super::support::yarn::Yarn;
 use super::wheel::{Environment, with_client};
 
-/// Runs files of the client's tests one after the other, whatever became of those before.
+/// Runs files of the client's tests one after the other, even if one fails.
 fn all(environment: &Path, files: &[&str], variables: &[(&str, String)]) -> bool {
     let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
     // What fails says so by itself.

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::programs::{World, installed, usual_interpreter, utf8, venv};
+use cpack_test::programs::{World, installed, text, usual_interpreter, utf8, venv};
+
 use super::wheel::{PYTHON, succeed, wheel, with_client};
 
 /// Runs a file of the client's tests. A run of no test fails.
@@ -30,7 +31,7 @@ fn the_client_uploads_and_calls() {
 }
 
 #[test]
-fn the_wheel_has_both_programs() {
+fn wheel_has_all_programs() {
     let world = World::new();
     let environment = world.path("venv");
     venv(&usual_interpreter(), &environment);
@@ -49,4 +50,9 @@ fn the_wheel_has_both_programs() {
     succeed(&mut command);
     let prefix = world.run(&world.path("python"), &["-c", "import sys; print(sys.prefix)"]);
     assert!(!prefix.trim().is_empty() && prefix.trim() != utf8(&environment), "{prefix}");
+    // cpack-bench answers: the report does not exist.
+    let mut bench = world.command(environment.join("bin/cluster-pack"));
+    let output = bench.args(["bench", "simulate", "missing.json"]).output().expect("starts");
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(87) && said.contains("cannot read missing.json"), "{said}");
 }

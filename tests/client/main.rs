@@ -3,12 +3,6 @@
 
 #![expect(clippy::expect_used, reason = "tests report by panicking")]
 
-#[path = "../whole/programs.rs"]
-#[allow(dead_code, reason = "each test program uses a part of it")]
-mod programs;
-#[path = "../support/mod.rs"]
-mod support;
-
 mod applications;
 mod frameworks;
 mod library;

@@ -5,11 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use cpack_test::process::Server;
+use cpack_test::programs::{World, cluster_pack, installed, text, utf8};
+use cpack_test::seaweed::{BUCKET, Seaweed, credentials};
+use cpack_test::{cached, free_port, jvm};
+
 use super::library::unittest;
-use super::programs::{World, cluster_pack, installed, text, utf8};
-use super::support::process::Server;
-use super::support::seaweed::{BUCKET, Seaweed, credentials};
-use super::support::{cached, free_port, hadoop};
 use super::wheel::{Environment, PYTHON, with_client};
 
 const JAVA: &str = "a JDK of 17 or later (Debian: default-jdk-headless)";
@@ -184,5 +185,5 @@ fn sessions_of_the_client_run_on_a_standalone_cluster() {
 /// What Spark reads S3 with.
 fn jars() -> PathBuf {
     const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/spark/pom.xml");
-    cached("spark-s3-jars-1", |place| hadoop::copy_jars(Path::new(SOURCE), place))
+    cached("spark-s3-jars-1", |place| jvm::copy_jars(Path::new(SOURCE), place))
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use super::programs::{alone, as_from_a_shell, boot, cluster_pack, installed, target, text};
+use cpack_test::programs::{alone, as_from_a_shell, boot, cluster_pack_with_bench, installed, target, text};
 
 /// The client's folder.
 pub(crate) const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packer/python");
@@ -23,8 +23,8 @@ pub(crate) fn succeed(command: &mut Command) -> String {
 pub(crate) fn wheel() -> &'static Path {
     static WHEEL: OnceLock<PathBuf> = OnceLock::new();
     WHEEL.get_or_init(|| {
-        // Else cargo would be started by pip to do what is to be done all the same, and hide what it says.
-        cluster_pack();
+        // pip hides what cargo says: build both programs before pip starts cargo.
+        cluster_pack_with_bench();
         let directory = target().join("test-environments/wheel");
         let _ = fs::remove_dir_all(&directory);
         let builder = installed("client-builder", &["pip"]);
@@ -55,7 +55,7 @@ impl Deref for Environment {
 /// An environment with the wheel of now and these packages, which are kept for the next run.
 pub(crate) fn with_client(name: &str, packages: &[&str]) -> Environment {
     let alone = alone(name);
-    let path = installed(name, &[&["pip", "cloudpickle"], packages].concat());
+    let path = installed(name, &[&["pip", "cloudpickle", "fsspec"], packages].concat());
     let mut command = Command::new(path.join("bin/python"));
     command.args(["-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps"]).arg(wheel());
     succeed(&mut command);

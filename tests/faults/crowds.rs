@@ -1,5 +1,5 @@
-//! Many at once: starts that share layers, a clean-up that never stops, holders that stand still, locks that lie, other
-//! users, and whoever prepared a cache to be found.
+//! Many processes at once: starts that share layers, a clean-up that never stops, holders that stand still, locks that lie,
+//! other users, and caches that an attacker prepared.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, FileTimes, Permissions};
@@ -10,6 +10,7 @@ use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use cpack_test::small_world::{World, entries, file, is_root, nodes, spawn, succeed};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -17,7 +18,6 @@ use nix::unistd::Pid;
 use crate::inspect::{check, everything, let_time_pass, remove};
 use crate::kills::{CODE, SEEN, packages};
 use crate::random::{Part, say};
-use crate::world::{World, entries, file, is_root, nodes, spawn, succeed};
 
 fn all_see(children: Vec<Child>, what: &str) {
     for child in children {
@@ -41,7 +41,7 @@ fn relatives(count: usize) -> Vec<World> {
     let world = |i: usize| {
         let mut all = packages();
         all[0].1.extend(nodes(&[("site/more.py", file(&format!("NUMBER = {i}\n")))]));
-        World::with(&all, |_| {})
+        World::with(crate::boot(), &all, |_| {})
     };
     (0..count).map(world).collect()
 }
@@ -101,7 +101,7 @@ fn environments_share_layers_while_a_clean_up_never_stops() {
 
 #[test]
 fn locks_that_exclude_nobody_cost_work_alone() {
-    let world = World::with(&packages(), |_| {});
+    let world = World::with(crate::boot(), &packages(), |_| {});
     let _part = Part::once("locks that lie or are refused, 16 starts each");
     for fault in ["flock=lie", "flock=E37"] {
         let start = |_| spawn(world.command(&["-c", CODE]).env("CPACK_FAULTS", fault));
@@ -112,11 +112,11 @@ fn locks_that_exclude_nobody_cost_work_alone() {
     }
 }
 
-/// A start that stands still in the last instant before Python, with nothing in `/proc` that names its environment and a
-/// lease that excludes nobody: clean-up must notice that locks prove nothing there.
+/// A start stands still just before `exec`: nothing in `/proc` names its environment, and its lease excludes no other process.
+/// Clean-up must notice that locks prove nothing on this file system.
 #[test]
 fn locks_that_exclude_nobody_let_clean_up_take_nothing() {
-    let world = World::with(&packages(), |_| {});
+    let world = World::with(crate::boot(), &packages(), |_| {});
     let _part = Part::once("clean-up where locks lie or are refused");
     for lie in ["flock=lie", "flock=E37"] {
         for kind in ["cold", "warm"] {
@@ -162,7 +162,7 @@ const BOUND: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_holder_that_stands_still_anywhere_is_overtaken() {
-    let world = World::with(&packages(), |_| {});
+    let world = World::with(crate::boot(), &packages(), |_| {});
     let _part = Part::once("holders stopped by SIGSTOP at every step");
     let steps = [
         "staging.created",
@@ -200,10 +200,10 @@ fn a_holder_that_stands_still_anywhere_is_overtaken() {
     }
 }
 
-/// Whoever cleans up and whoever builds stand still where the other does not see them: an environment keeps its layers.
+/// A clean-up and a start each stand still at a point that the other cannot see. The environment keeps its layers.
 #[test]
 fn clean_up_leaves_what_is_linked_behind_its_back() {
-    let world = World::with(&packages(), |_| {});
+    let world = World::with(crate::boot(), &packages(), |_| {});
     let _part = Part::once("clean-ups and starts stopped between their looks");
     let (clean, start) = (&["--cpack", "gc", "--all"][..], &["-c", CODE][..]);
     for (stops, step, meanwhile) in
@@ -226,7 +226,7 @@ fn clean_up_leaves_what_is_linked_behind_its_back() {
 /// A start with a private copy stands still when the copy is made and not leased yet.
 #[test]
 fn clean_up_leaves_a_private_copy_that_is_just_made() {
-    let world = World::with(&packages(), |_| {});
+    let world = World::with(crate::boot(), &packages(), |_| {});
     let _part = Part::once("a private copy and a clean-up");
     let mut start = world.command(&["-c", CODE]);
     let stopped = spawn(start.env("CPACK_WRITABLE", "1").env("CPACK_FAULTS", "private.filled=stop"));
@@ -242,7 +242,7 @@ fn clean_up_leaves_a_private_copy_that_is_just_made() {
 
 #[test]
 fn two_users_of_one_node_never_meet() {
-    let world = World::with(&packages(), |_| {});
+    let world = World::with(crate::boot(), &packages(), |_| {});
     let _part = Part::once("two users on one node");
     if !is_root() {
         say("faults: two users: needs root to be two, so this part checks one user's cache alone");
@@ -278,7 +278,7 @@ fn in_shared(world: &World) -> Command {
 /// What an attacker may do in `/tmp`, and what the user's own mistakes open.
 #[test]
 fn a_cache_that_an_attacker_prepared_is_bypassed() {
-    let world = World::with(&packages(), |_| {});
+    let world = World::with(crate::boot(), &packages(), |_| {});
     let _part = Part::once("caches that an attacker prepared");
     let name = world.cache().file_name().expect("a name").to_owned();
     let (shared, outside) = (world.path("shared"), world.user_directory("outside"));
@@ -286,7 +286,7 @@ fn a_cache_that_an_attacker_prepared_is_bypassed() {
     let mode = |path: &PathBuf, mode| fs::set_permissions(path, Permissions::from_mode(mode)).expect("chmod");
     let ours = || {
         fs::create_dir(&place).expect("creates");
-        crate::world::own(place.clone());
+        cpack_test::small_world::own(place.clone());
     };
     let theirs = |path: &PathBuf| {
         if is_root() {

@@ -11,15 +11,15 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, SystemTime};
 
-use cpack_artifact::exit::Exit;
+use cpack_format::exit::Exit;
+use cpack_test::small_world::{NOT_USED, World, assert_fails, entries, is_root, nodes, succeed, succeed_elsewhere};
 
 use crate::inspect::{check, everything, let_time_pass, remove};
 use crate::kills::{CODE, SEEN, packages};
 use crate::random::Part;
-use crate::world::{NOT_USED, World, assert_fails, entries, is_root, nodes, succeed, succeed_elsewhere};
 
 /// A shell script with mounts of its own: `$as` before a command runs it as the user of the tests.
-fn with_mounts(world: &World, script: &str) -> Command {
+pub(crate) fn with_mounts(world: &World, script: &str) -> Command {
     let mut command = world.command_of(Path::new("unshare"), &[]);
     command.env_remove("CPACK_METRICS").env("CODE", CODE).env("START", world.path("env-python"));
     if is_root() {
@@ -33,7 +33,7 @@ fn with_mounts(world: &World, script: &str) -> Command {
 
 /// A world in which the cache's place is the only one.
 fn narrow() -> World {
-    let world = World::with(&packages(), |_| {});
+    let world = World::with(crate::boot(), &packages(), |_| {});
     let closed = world.path("closed");
     fs::create_dir(&closed).expect("creates");
     fs::set_permissions(&closed, Permissions::from_mode(0o555)).expect("chmod");
@@ -96,7 +96,7 @@ fn a_disk_that_fills_up_anywhere_leaves_nothing_half() {
 
 #[test]
 fn mounts_of_all_kinds_are_used_or_left() {
-    let world = World::with(&packages(), |_| {});
+    let world = World::with(crate::boot(), &packages(), |_| {});
     let _part = Part::once("mounts");
     let name = world.cache().file_name().expect("a name").to_string_lossy().into_owned();
     let cache = world.path("cache").display().to_string();
@@ -177,7 +177,7 @@ fn without_hard_links_or_locks_everything_is_copied_and_works() {
         }
         check(&world.cache());
         let tree = world.environment();
-        let site = tree.join(format!("lib/python{}/site-packages/beta.py", crate::world::python().minor));
+        let site = tree.join(format!("lib/python{}/site-packages/beta.py", cpack_test::small_world::python().minor));
         let links = fs::metadata(site).expect("stat").nlink();
         assert_eq!(links > 1, !fault.starts_with("linkat"), "{fault}");
         entries(&world.path("cache")).iter().for_each(|path| remove(path));
@@ -188,8 +188,8 @@ fn without_hard_links_or_locks_everything_is_copied_and_works() {
 #[test]
 fn a_directory_that_ignores_case_is_refused_in_one_line() {
     let mut all = packages();
-    all[1].1.extend(nodes(&[("site/Beta.py", crate::world::file("NAME = 'Beta'\n"))]));
-    let world = World::with(&all, |_| {});
+    all[1].1.extend(nodes(&[("site/Beta.py", cpack_test::small_world::file("NAME = 'Beta'\n"))]));
+    let world = World::with(crate::boot(), &all, |_| {});
     let _part = Part::once("directories that ignore case");
     // In the layer itself, and between two layers in the tree.
     for fault in ["layer.file=E17@3", "linkat=E17@3"] {
@@ -208,13 +208,13 @@ fn a_directory_that_ignores_case_is_refused_in_one_line() {
 
 #[test]
 fn few_descriptors_long_names_and_odd_homes_stop_nobody_for_good() {
-    let world = World::with(&packages(), |_| {});
+    let world = World::with(crate::boot(), &packages(), |_| {});
     let _part = Part::once("descriptors, names and homes");
     for limit in [4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20] {
         let script = format!("ulimit -n {limit}; exec \"$0\" -c '{CODE}'");
         let mut command = world.command_of(Path::new("/bin/sh"), &["-c", &script]);
         let output = command.arg(world.path("env-python")).env_remove("CPACK_METRICS").output().expect("starts");
-        // Below a dozen Python itself does not start: whatever it says, it is not this program that half works.
+        // With fewer than a dozen descriptors Python itself does not start, whatever it prints.
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() || !error.contains("internal fault"), "{limit}: {error}");
         check(&world.cache());
@@ -246,7 +246,7 @@ fn few_descriptors_long_names_and_odd_homes_stop_nobody_for_good() {
 /// Clocks that jump: what is from tomorrow, or from 1970, is neither waited for nor cleaned up while it is used.
 #[test]
 fn clocks_that_jump_confuse_nobody() {
-    let world = World::with(&packages(), |_| {});
+    let world = World::with(crate::boot(), &packages(), |_| {});
     let _part = Part::once("clocks that jump");
     let year = Duration::from_secs(365 * 24 * 3600);
     assert_eq!(succeed(&mut world.command(&["-c", CODE])), SEEN);

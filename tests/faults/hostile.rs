@@ -13,17 +13,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
-use cpack_artifact::exit::Exit;
-use cpack_artifact::job::{self, Job};
-use cpack_artifact::launcher::{TRAILER_SIZE, Trailer, appendix};
-use cpack_artifact::manifest::Manifest;
-use cpack_artifact::pex_info::PexInfo;
-use cpack_artifact::zip::{MAX_TAIL, Method, local_header_len, read_directory, read_end};
-use cpack_boot::extract::{Limits, unzip};
+use cpack_extract::Limits;
+use cpack_format::exit::Exit;
+use cpack_format::job::{self, Job};
+use cpack_format::launcher::{TRAILER_SIZE, Trailer, appendix};
+use cpack_format::manifest::Manifest;
+use cpack_format::zip::{MAX_TAIL, Method, local_header_len, read_directory, read_end};
+use cpack_pex::info::PexInfo;
+use cpack_test::archives::Maker;
+use cpack_test::extraction::unzip;
+use cpack_test::small_world::{entries, noise};
 
-use crate::make::Maker;
 use crate::random::{Part, Random};
-use crate::world::{entries, noise};
 
 const FILE: u32 = 0o100_644;
 const LINK: u32 = 0o120_777;
@@ -303,7 +304,7 @@ fn collect(root: &Path, directory: &Path, contents: &mut Contents) {
 
 /// Keeps an input that failed; where.
 fn keep(bytes: &[u8]) -> String {
-    let name = format!("cpack-hostile-{}.bin", &cpack_artifact::Digest::of(bytes).to_hex()[..16]);
+    let name = format!("cpack-hostile-{}.bin", &cpack_format::Digest::of(bytes).to_hex()[..16]);
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = fs::write(&path, bytes);
     path.display().to_string()
@@ -335,7 +336,7 @@ fn compare(accepted: &[(String, Vec<u8>, Contents)]) -> usize {
     for (i, (_, bytes, _)) in accepted.iter().enumerate() {
         fs::write(directory.path().join(format!("{i:06}")), bytes).expect("writes");
     }
-    let mut python = Command::new(&crate::world::python().path);
+    let mut python = Command::new(&cpack_test::small_world::python().path);
     let output = python.args(["-I", "-c", SEEN_BY_PYTHON]).arg(directory.path()).output().expect("starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let seen: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -463,11 +464,11 @@ fn pex_info(bytes: &[u8]) -> String {
 }
 
 fn record(bytes: &[u8]) -> String {
-    let rows = cluster_pack::content::record::parse(bytes);
-    let base = cpack_artifact::SafePath::new(b"lib/python3.11/site-packages").expect("safe");
+    let rows = cpack_discover::record::parse(bytes);
+    let base = cpack_format::SafePath::new(b"lib/python3.11/site-packages").expect("safe");
     for row in rows.iter().flatten() {
-        let located = cluster_pack::content::record::locate(&row.path, Some(&base), &[b"/opt/env".to_vec()]);
-        assert!(located.is_none_or(|path| cpack_artifact::SafePath::new(path.as_bytes()).is_ok()));
+        let located = cpack_discover::record::locate(&row.path, Some(&base), &[b"/opt/env".to_vec()]);
+        assert!(located.is_none_or(|path| cpack_format::SafePath::new(path.as_bytes()).is_ok()));
     }
     match rows {
         // Little is refused: a RECORD only says where files are.

@@ -6,10 +6,9 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use cpack_artifact::Digest;
-use cpack_artifact::manifest::Manifest;
-
-use crate::world::entries;
+use cpack_format::Digest;
+use cpack_format::manifest::Manifest;
+use cpack_test::small_world::entries;
 
 /// What was found in a cache.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -27,7 +26,7 @@ pub(crate) fn check(root: &Path) -> Seen {
     assert_eq!(fs::metadata(root).expect("stat").mode() & 0o7777, 0o700, "{}", root.display());
     for layer in entries(&root.join("layers")) {
         let name = layer.file_name().and_then(|n| n.to_str()).expect("a name").to_owned();
-        let found = cpack_boot::cache::content_of(&layer.join("files"), 1, &|| {}).expect("a layer's files");
+        let found = cpack_node::cache::content_of(&layer.join("files"), 1, &|| {}).expect("a layer's files");
         assert_eq!(found.to_hex(), name, "a layer is torn");
         let state = fs::read(layer.join("state")).expect("a state");
         let size = String::from_utf8_lossy(&state).lines().nth(1).and_then(|size| size.parse::<u64>().ok());
@@ -60,7 +59,7 @@ fn check_job(job: &Path) {
     let whole = ["alpha-tool", "over-tool", "python", "python3"];
     assert!(whole.iter().all(|name| names.iter().any(|found| found == name)), "{shown}: {names:?}");
     closed(job, false);
-    closed_directories(&job.join("bin"));
+    closed_to_others(job, &job.join("bin"));
 }
 
 /// Nobody may write to what is below, and no file has a special bit.
@@ -112,19 +111,34 @@ fn check_tree(root: &Path, tree: &Path) {
         assert_eq!(strange, None, "{shown}");
     }
     closed(tree, false);
-    // Only the top directory may be open: whoever was killed between renaming and closing it left it so.
+    // The top directory may be writable, if a start was killed between renaming it and taking the permission away.
     for entry in entries(tree) {
-        if entry.is_dir() && !entry.is_symlink() {
-            closed_directories(&entry);
+        if entry.is_dir() && !entry.is_symlink() && !entry.ends_with(".cpack") {
+            closed_to_others(tree, &entry);
         }
     }
 }
 
-fn closed_directories(path: &Path) {
-    let mode = fs::metadata(path).expect("stat").mode();
-    assert_eq!(mode & 0o222, 0, "{} has mode {mode:o}", path.display());
-    for entry in entries(path).iter().filter(|e| e.is_dir() && !e.is_symlink()) {
-        closed_directories(entry);
+/// Asserts that files shared with a layer cannot be written to, nor the directories that they are in. Only directories of
+/// resources may be open: `share`, `etc`, and directories below a package.
+fn closed_to_others(tree: &Path, path: &Path) {
+    let is_open = fs::metadata(path).expect("stat").mode() & 0o222 != 0;
+    let relative = path.strip_prefix(tree).expect("below");
+    let resource = relative.starts_with("share") || relative.starts_with("etc") || relative.components().count() > 4;
+    assert!(!is_open || resource, "{} is open", path.display());
+    for entry in entries(path).iter().filter(|entry| !entry.is_symlink()) {
+        let metadata = fs::metadata(entry).expect("stat");
+        if metadata.is_dir() {
+            closed_to_others(tree, entry);
+            continue;
+        }
+        let writable = metadata.mode() & 0o222 != 0;
+        assert!(
+            !writable || (metadata.mode() & 0o222 == 0o200 && metadata.nlink() == 1),
+            "{} is open",
+            entry.display()
+        );
+        assert!(!is_open || writable, "{} is in an open directory", entry.display());
     }
 }
 
@@ -175,16 +189,16 @@ pub(crate) fn let_time_pass(root: &Path) {
 /// Opens a tree so that it can be removed.
 pub(crate) fn remove(path: &Path) {
     let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
-    cpack_boot::cache::remove_tree(path, None).expect("removes");
+    cpack_node::cache::remove_tree(path, None).expect("removes");
 }
 
 /// An inspection that notices nothing would let everything pass.
 #[test]
 fn the_inspection_notices_what_is_torn() {
     use crate::kills::{CODE, SEEN, packages};
-    let world = crate::world::World::with(&packages(), |_| {});
-    let site = |world: &crate::world::World| {
-        world.environment().join(format!("lib/python{}/site-packages", crate::world::python().minor))
+    let world = cpack_test::small_world::World::with(crate::boot(), &packages(), |_| {});
+    let site = |world: &cpack_test::small_world::World| {
+        world.environment().join(format!("lib/python{}/site-packages", cpack_test::small_world::python().minor))
     };
     let open = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
     type Damage<'a> = &'a dyn Fn(&Path);
@@ -200,7 +214,7 @@ fn the_inspection_notices_what_is_torn() {
         ("an open directory", &|_| {}),
     ];
     for (what, damage) in damages {
-        assert_eq!(crate::world::succeed(&mut world.command(&["-c", CODE])), SEEN);
+        assert_eq!(cpack_test::small_world::succeed(&mut world.command(&["-c", CODE])), SEEN);
         check(&world.cache());
         let site = site(&world);
         open(&site, 0o755);

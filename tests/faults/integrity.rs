@@ -12,20 +12,21 @@ use std::process::{Command, Output};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use cpack_artifact::Digest;
-use cpack_artifact::exit::Exit;
-use cpack_artifact::job::{self, Job};
-use cpack_artifact::launcher::{TRAILER_SIZE, Trailer, appendix};
-use cpack_artifact::manifest::{LayerKind, Manifest};
-use cpack_artifact::zip::{MAX_TAIL, read_end};
-use cpack_boot::extract::{BytesSource, Failure, LayerTask, Limits, extract_layers};
+use cpack_extract::{BytesSource, Failure, LayerTask, Limits};
+use cpack_format::Digest;
+use cpack_format::exit::Exit;
+use cpack_format::job::{self, Job};
+use cpack_format::launcher::{TRAILER_SIZE, Trailer, appendix};
+use cpack_format::manifest::{LayerKind, Manifest};
+use cpack_format::zip::{MAX_TAIL, read_end};
+use cpack_test::archives::{Maker, Nodes};
+use cpack_test::extraction::extract_tasks;
+use cpack_test::small_world::{World, assert_fails, entries, nodes, spawn, succeed, write_executable};
 
 use crate::inspect::remove;
 use crate::kills::{CODE, SEEN, packages};
-use crate::make::{Maker, Nodes};
 use crate::random::{Part, say};
 use crate::site::Site;
-use crate::world::{World, assert_fails, entries, nodes, spawn, succeed, write_executable};
 
 /// Bits flipped in an ordinary run, over all objects.
 const FLIPS: usize = 10_000;
@@ -34,14 +35,14 @@ const FLIPS: usize = 10_000;
 struct Shipped {
     name: &'static str,
     bytes: Vec<u8>,
-    archive: cpack_artifact::manifest::Archive,
+    archive: cpack_format::manifest::Archive,
     content: Digest,
 }
 
 fn ship(name: &'static str, nodes: &Nodes) -> Shipped {
     let mut maker = Maker::new(20_000);
     for (path, node) in nodes {
-        maker.add(path, node, cpack_artifact::zip::Method::Zstd, 1 << 20);
+        maker.add(path, node, cpack_format::zip::Method::Zstd, 1 << 20);
     }
     let (bytes, archive, content) = maker.layer();
     Shipped { name, bytes, archive, content }
@@ -59,11 +60,11 @@ fn extract(shipped: &Shipped, bytes: &[u8], into: &Path) -> Result<(), Failure> 
         into: directory,
     };
     let done = AtomicBool::new(false);
-    let note = |_, _| {
+    let note = |_| {
         done.store(true, std::sync::atomic::Ordering::Relaxed);
         Ok(())
     };
-    let result = extract_layers(vec![task], &Limits::default(), &AtomicBool::new(false), &note);
+    let result = extract_tasks(vec![task], &Limits::default(), &AtomicBool::new(false), &note);
     assert_eq!(result.is_ok(), done.into_inner(), "a refused layer was handed over");
     result.map(|_| ())
 }
@@ -81,7 +82,7 @@ fn ten_thousand_flipped_bits_are_refused_by_name() {
     let part = Part::new("flipped bits of layers, manifest and job", FLIPS);
     let mut random = part.random();
     let layers: Vec<Shipped> = packages().iter().map(|(name, nodes)| ship(name, nodes)).collect();
-    let world = World::with(&packages(), |_| {});
+    let world = World::with(crate::boot(), &packages(), |_| {});
     let launcher = fs::read(world.path("env-python")).expect("reads");
     let start = usize::try_from(fs::metadata(crate::boot()).expect("stat").len()).expect("small");
     let manifest = world.manifest.to_bytes();
@@ -136,7 +137,7 @@ fn every_truncation_of_a_small_layer_and_launcher_is_refused() {
     for len in 0..shipped.bytes.len() {
         assert_refused(&shipped, &shipped.bytes[..len], directory.path(), &format!("{len} bytes"));
     }
-    let world = World::with(&packages(), |_| {});
+    let world = World::with(crate::boot(), &packages(), |_| {});
     let (manifest, job) = (world.manifest.to_bytes(), world.job.to_bytes());
     let appended = appendix(5000, &[(job::FILE_NAME, &job), (job::MANIFEST_NAME, &manifest)]);
     assert!(job_of(&appended, 5000).is_ok());
@@ -153,8 +154,9 @@ fn every_truncation_of_a_small_layer_and_launcher_is_refused() {
 
 /// A job that has everything: an overlay and a payload beside its environment.
 fn world_with_all() -> World {
-    let world = World::with(&packages(), |_| {});
-    let overlay = world.put(LayerKind::Overlay, "over", &nodes(&[("over.py", crate::world::file("NAME = 'over'\n"))]));
+    let world = World::with(crate::boot(), &packages(), |_| {});
+    let overlay =
+        world.put(LayerKind::Overlay, "over", &nodes(&[("over.py", cpack_test::small_world::file("NAME = 'over'\n"))]));
     let mut job = world.job.clone();
     job.overlays = vec![overlay];
     world.write_launcher("env-python", &job);
@@ -213,7 +215,7 @@ fn real_starts_refuse_flipped_and_cut_objects_before_python_runs() {
     assert!(world.path("tmp/ran").exists(), "the mark is none");
 }
 
-/// Runs a command that a flipped bit may make stand still. None: it did, and was killed.
+/// Runs a command that may hang because of a flipped bit. Kills it after 20 seconds and returns `None`.
 fn output_in_time(command: &mut Command) -> Option<Output> {
     let mut child = spawn(command);
     let until = Instant::now() + Duration::from_secs(20);
@@ -228,13 +230,13 @@ fn output_in_time(command: &mut Command) -> Option<Output> {
     Some(child.wait_with_output().expect("ends"))
 }
 
-/// The executable before the job is what the kernel runs: nobody can refuse it. What it may not do is to leave something
-/// that the next start trusts, or to say that all is well where it is not.
+/// The kernel runs the executable before the job, damaged or not. It must leave nothing that the next start trusts, and must
+/// not succeed if something is wrong.
 #[test]
 fn a_launcher_whose_executable_is_damaged_leaves_nothing_wrong() {
     let part = Part::new("flipped bits of a launcher's executable", 16);
     let mut random = part.random();
-    let world = World::with(&packages(), |_| {});
+    let world = World::with(crate::boot(), &packages(), |_| {});
     let whole = fs::read(world.path("env-python")).expect("reads");
     let end = usize::try_from(fs::metadata(crate::boot()).expect("stat").len()).expect("small");
     let bad = world.path("bad-python");

@@ -8,18 +8,18 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant, SystemTime};
 
-use cpack_artifact::manifest::LayerKind;
-use cpack_artifact::store::{FileStore, Store as _};
+use cpack_format::manifest::LayerKind;
+use cpack_store::{FileStore, Store as _};
+use cpack_test::archives::{Node, Nodes};
+use cpack_test::small_world::{World, entries, file, nodes, noise, spawn, succeed, write_executable};
 
 use crate::inspect::{check, everything, left_over, let_time_pass, remove};
-use crate::make::{Node, Nodes};
 use crate::random::{Part, Random, USUAL_KILLS};
 use crate::site::Site;
-use crate::world::{World, entries, file, nodes, noise, spawn, succeed, write_executable};
 
 /// A world whose job has an overlay, too: `over`, with a script.
 pub(crate) fn world_with_overlay() -> World {
-    let mut world = World::with(&packages(), |_| {});
+    let mut world = World::with(crate::boot(), &packages(), |_| {});
     let over = nodes(&[
         ("over.py", file("NAME = 'over'\n")),
         ("over-1.0.data/scripts/over-tool", Node::Executable(b"#!/bin/sh\necho over\n".to_vec())),
@@ -91,7 +91,7 @@ impl Bed<'_> {
             Deed::CleanAll => &["--cpack", "gc", "--all"],
         };
         let mut command = self.world.command(arguments);
-        // There is one place for a cache, so that nobody escapes to another.
+        // There is only one place for a cache.
         command.env("CPACK_THREADS", "2").env_remove("CPACK_METRICS");
         command.env("HOME", "/").env("TMPDIR", "/").current_dir("/");
         if deed == Deed::Writable {
@@ -278,7 +278,7 @@ fn every_named_step_is_passed_and_survived() {
     let_time_pass(&world.cache());
     succeed(&mut bed.command(Deed::CleanAll));
     assert_eq!(everything(&world.cache()), [] as [std::path::PathBuf; 0]);
-    let declared = cpack_artifact::fault::STEPS.iter().filter(|step| !is_packers(step));
+    let declared = cpack_fault::STEPS.iter().filter(|step| !is_packers(step));
     let missed: Vec<_> = declared.filter(|step| !passed.contains(**step)).collect();
     assert_eq!(missed, [] as [&&str; 0], "declared, and passed by nothing");
 }
@@ -309,7 +309,7 @@ fn uploads_and_packs_that_are_killed_leave_nothing_that_is_used() {
         [&["upload", "--name", "mine"], &["launcher", "-o", &launcher_text], &["pack", "--format", "pex", "-o", &pex]];
     let part = Part::new("kills of uploads, launchers and packs", USUAL_KILLS * 3 / 20);
     let known: Vec<BTreeMap<String, u64>> = deeds.iter().map(|deed| steps(&mut site.pack(deed), &log)).collect();
-    let missed: Vec<_> = cpack_artifact::fault::STEPS
+    let missed: Vec<_> = cpack_fault::STEPS
         .iter()
         .filter(|step| is_packers(step) && !known.iter().any(|steps| steps.contains_key(**step)))
         .collect();
@@ -350,7 +350,7 @@ fn uploads_and_packs_that_are_killed_leave_nothing_that_is_used() {
             }
             1 => assert_eq!(version_seen(&site, &launcher), version, "round {round}: the launcher"),
             _ => {
-                let python = crate::world::python().path.display().to_string();
+                let python = cpack_test::small_world::python().path.display().to_string();
                 let mut command = site.command(Path::new(&python));
                 let seen = succeed(command.args([&pex, "-c", "import beta; print(beta.VERSION)"]));
                 assert_eq!(seen.trim(), version, "round {round}: the PEX");
@@ -363,7 +363,7 @@ fn uploads_and_packs_that_are_killed_leave_nothing_that_is_used() {
     assert_eq!(entries(&site.store().join("tmp")), [] as [std::path::PathBuf; 0]);
 }
 
-/// Whatever chance does: somebody is killed while he writes to the store.
+/// Kills a client while it writes to the store.
 fn kill_a_writer(site: &Site, deed: &[&str]) {
     site.install("beta", "0.9", 2999);
     let mut writer = site.pack(deed);

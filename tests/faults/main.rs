@@ -1,32 +1,25 @@
-//! Nothing torn, nothing lost, nobody let in: what nodes, networks and people do to environments, done on purpose.
+//! Damages and attacks environments on purpose, and checks that nothing is torn, lost or let in.
 //!
 //! | module | part |
 //! | --- | --- |
 //! | `kills` | SIGKILL at random instants and at every named step, then a check of every byte |
 //! | `disks` | full, read-only, without links, locks, inodes or room for names: the next place, or one line |
+//! | `images` | caches that came with a container's image: overlayfs, read-only, moves refused |
 //! | `crowds` | 64 starts, shared layers, holders that stand still, other users, prepared caches |
 //! | `power` | every change of a start replayed with data lost, under another boot of the node |
 //! | `hostile` | archives and documents that mean harm, and mutants of them |
 //! | `secrets` | planted credentials, payloads of other digests, jobs that aim outside the cache |
 //! | `integrity` | flipped bits and truncations of everything that is shipped: refused before anything runs |
 //!
-//! `CPACK_FAULT_ROUNDS` makes a soak of it (1,000 and more), `CPACK_FAULT_SEED` repeats a run: each part prints its seed
-//! and how long it took. What is started has fail points (feature `faults`), which the shipped programs have not.
+//! `CPACK_FAULT_ROUNDS` of 1,000 and more makes a soak test. `CPACK_FAULT_SEED` repeats a run: each part prints its seed and its
+//! time. The tested programs have fail points (feature `faults`); the shipped ones do not.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "tests report by panicking")]
-
-#[path = "../../bootstrap/src/extract/tests/make.rs"]
-#[expect(dead_code, reason = "shared with the tests of extraction, which use more of it")]
-mod make;
-#[path = "../support/mod.rs"]
-mod support;
-#[path = "../../bootstrap/tests/boot/world.rs"]
-#[expect(dead_code, reason = "shared with the tests of the boot, which use more of it")]
-mod world;
 
 mod crowds;
 mod disks;
 mod hostile;
+mod images;
 mod inspect;
 mod integrity;
 mod kills;

@@ -9,10 +9,11 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
+use cpack_test::small_world::{World, entries, is_root, succeed};
+
 use crate::inspect::{check, remove};
 use crate::kills::{CODE, SEEN, packages};
 use crate::random::{Part, Random, say};
-use crate::world::{World, entries, is_root, succeed};
 
 /// What changes a file system, or its data.
 const TRACED: &str = "trace=mkdir,mkdirat,open,openat,creat,rename,renameat,renameat2,link,linkat,symlink,symlinkat,\
@@ -335,7 +336,7 @@ fn split(text: &str) -> Vec<String> {
 
 #[test]
 fn whatever_a_power_loss_leaves_is_used_right_or_built_again() {
-    let world = World::with(&packages(), |_| {});
+    let world = World::with(crate::boot(), &packages(), |_| {});
     let place = world.path("cache");
     let part = Part::new("power loss at any change, during a cold start and the start after another loss", 600);
     let mut random = part.random();

@@ -7,21 +7,21 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use cpack_artifact::job::{Entry, Job, PAYLOAD_NAME};
-use cpack_artifact::manifest::LayerKind;
-use cpack_artifact::store::Key;
+use cpack_format::job::{Job, PAYLOAD_NAME, Program};
+use cpack_format::manifest::LayerKind;
+use cpack_store::Key;
+use cpack_test::archives::Node;
+use cpack_test::small_world::{World, assert_fails, entries, nodes, succeed};
 
 use crate::inspect::{check, remove};
 use crate::kills::{CODE, SEEN, packages};
-use crate::make::Node;
 use crate::random::Part;
 use crate::site::Site;
-use crate::world::{World, assert_fails, entries, nodes, succeed};
 
 /// In every planted secret, and in nothing else.
 const MARK: &str = "PLANTED";
 
-/// Variables whose values are nobody's business.
+/// Variables with secret values.
 const SECRETS: [&str; 9] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -67,7 +67,7 @@ fn assert_not_kept(directory: &Path, what: &str) {
 
 #[test]
 fn nothing_that_is_said_or_kept_has_a_planted_secret() {
-    let world = World::with(&packages(), |job| {
+    let world = World::with(crate::boot(), &packages(), |job| {
         job.environ = BTreeMap::from([("GIVEN".into(), format!("{MARK}-given"))]);
     });
     let _part = Part::once("planted secrets");
@@ -109,7 +109,7 @@ fn nothing_that_is_said_or_kept_has_a_planted_secret() {
     jobs.push("https://user:PLANTED@host/job.json?sig=PLANTED".into());
     jobs.push("s3://PLANTED:PLANTED@bucket/job.json".into());
     let bare = world.path("bare");
-    crate::world::write_executable(&bare, &fs::read(crate::boot()).expect("reads"));
+    cpack_test::small_world::write_executable(&bare, &fs::read(crate::boot()).expect("reads"));
     for job in jobs {
         entries(&world.path("cache")).iter().for_each(|path| remove(path));
         for fault in ["", "layer.file=E5", "cache.created=E28"] {
@@ -153,7 +153,23 @@ fn clients_neither_tell_nor_send_secrets() {
     }
     assert_not_kept(&site.store(), "the store");
     assert_not_kept(&site.path("home"), "the client's home");
-    assert_eq!(fs::metadata(&launcher).expect("a launcher").mode() & 0o7777, 0o700);
+    // Values that were written out are for the owner; a name alone is no secret, and the umask decides.
+    let written = |umask: &str, variable: &str| {
+        let script = format!("umask {umask}; exec \"$0\" \"$@\"");
+        let mut command = site.command(Path::new("/bin/sh"));
+        command.args(["-c", &script]).arg(crate::cluster_pack()).arg("--store").arg(site.store());
+        command.args(["launcher", "-o", &launcher, "--env", variable]).arg("--venv").arg(site.path("venv"));
+        let _ = fs::remove_file(&launcher);
+        let output = plant(&mut command).output().expect("starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let told = String::from_utf8_lossy(&output.stderr).contains("chmod a+rx");
+        (fs::metadata(&launcher).expect("a launcher").mode() & 0o7777, told)
+    };
+    assert_eq!(written("022", "MY_PASSWORD"), (0o755, false));
+    assert_eq!(written("077", "MY_PASSWORD"), (0o700, false));
+    for umask in ["022", "000"] {
+        assert_eq!(written(umask, "MY_PASSWORD=PLANTED"), (0o700, true), "{umask}");
+    }
 }
 
 /// A payload that writes a mark when it is unpickled.
@@ -164,7 +180,7 @@ fn payload(mark: &Path) -> Vec<u8> {
 
 #[test]
 fn a_payload_runs_only_if_it_is_the_one_that_the_job_names() {
-    let world = World::with(&packages(), |_| {});
+    let world = World::with(crate::boot(), &packages(), |_| {});
     let _part = Part::once("payloads of another digest");
     let (good, evil) = (world.path("tmp/good"), world.path("tmp/evil"));
     let put = |name: &str, mark: &Path| {
@@ -175,14 +191,13 @@ fn a_payload_runs_only_if_it_is_the_one_that_the_job_names() {
     let start = |change: &dyn Fn(&mut Job)| {
         let mut job = world.job.clone();
         job.overlays = vec![wanted.clone()];
-        job.entry = Entry::Payload(wanted.content);
+        job.entry = Program::Payload(wanted.content);
         change(&mut job);
         let launcher = world.write_launcher("payload-python", &job);
         world.command_of(&launcher, &[]).output().expect("starts")
     };
-    let place = |layer: &cpack_artifact::manifest::Layer| {
-        world.path("store").join(Key::overlay(&layer.archive.digest).as_str())
-    };
+    let place =
+        |layer: &cpack_format::manifest::Layer| world.path("store").join(Key::overlay(&layer.archive.digest).as_str());
     let whole = fs::read(place(&wanted)).expect("reads");
     // Whoever can write to the store puts another payload in its place.
     fs::copy(place(&other), place(&wanted)).expect("replaces");
@@ -197,12 +212,12 @@ fn a_payload_runs_only_if_it_is_the_one_that_the_job_names() {
     assert!(good.exists() && !evil.exists(), "the right one did not run");
 }
 
-/// Makes something of a job that nobody means well.
+/// Makes a job malicious.
 type ChangeJob<'a> = &'a dyn Fn(&mut Job);
 
 #[test]
 fn no_job_makes_the_boot_write_outside_its_cache() {
-    let world = World::with(&packages(), |_| {});
+    let world = World::with(crate::boot(), &packages(), |_| {});
     let _part = Part::once("jobs that aim elsewhere");
     let evil = world.user_directory("evil");
     let variables = [
@@ -232,8 +247,8 @@ fn no_job_makes_the_boot_write_outside_its_cache() {
             job.interpreter.shipped = true;
             job.interpreter.version = format!("3.{up}.1");
         }),
-        ("script", &|job| job.entry = Entry::Script(up.into())),
-        ("module", &|job| job.entry = Entry::Module(up.into())),
+        ("script", &|job| job.entry = Program::Script(up.into())),
+        ("module", &|job| job.entry = Program::Module(up.into())),
         ("cluster", &|job| job.cluster = BTreeMap::from([("hadoop.tmp.dir".into(), evil.display().to_string())])),
     ];
     let before: Vec<_> = entries(&world.path("")).iter().map(|path| path.display().to_string()).collect();

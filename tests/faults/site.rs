@@ -4,10 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cpack_artifact::Digest;
-use cpack_artifact::manifest::Manifest;
-
-use crate::world::{as_nobody, entries, noise, python, succeed};
+use cpack_format::Digest;
+use cpack_format::manifest::Manifest;
+use cpack_test::small_world::{as_nobody, entries, noise, python, succeed};
 
 /// A client and its store, removed with everything in it.
 #[derive(Debug)]
@@ -24,10 +23,10 @@ impl Site {
     pub(crate) fn with(distributions: &[(&str, usize)]) -> Self {
         let directory = tempfile::Builder::new().prefix("cpack-site-").tempdir().expect("a directory");
         let site = Self { directory };
-        crate::world::own(site.path(""));
+        cpack_test::small_world::own(site.path(""));
         for name in ["home", "tmp"] {
             fs::create_dir(site.path(name)).expect("creates");
-            crate::world::own(site.path(name));
+            cpack_test::small_world::own(site.path(name));
         }
         let venv = site.path("venv");
         succeed(site.command(&python().path).args(["-m", "venv", "--without-pip"]).arg(&venv));
@@ -40,16 +39,16 @@ impl Site {
 
     /// Puts a `pex` on the path, which packing a PEX takes the runtime from.
     fn install_pex(&self) {
-        let wheel = crate::support::cached("pex", |place| {
+        let wheel = cpack_test::cached("pex", |place| {
             let mut pip = Command::new("python3");
             pip.args(["-m", "pip", "install", "-q", "--disable-pip-version-check", "--target"]).arg(place).arg("pex");
-            crate::support::run(&mut pip, "python3 with pip");
+            cpack_test::run(&mut pip, "python3 with pip");
         });
-        crate::support::run(Command::new("cp").arg("-r").arg(&wheel).arg(self.path("pex")), "coreutils");
+        cpack_test::run(Command::new("cp").arg("-r").arg(&wheel).arg(self.path("pex")), "coreutils");
         fs::create_dir(self.path("bin")).expect("creates");
         let (path, python) = (self.path("pex").display().to_string(), python().path.display());
         let script = format!("#!/bin/sh\nPYTHONPATH={path} exec {python} -m pex \"$@\"\n");
-        crate::world::write_executable(&self.path("bin/pex"), script.as_bytes());
+        cpack_test::small_world::write_executable(&self.path("bin/pex"), script.as_bytes());
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -105,7 +104,7 @@ impl Site {
 
     /// The node cache of what is started here.
     pub(crate) fn cache(&self) -> PathBuf {
-        self.path("home/node").join(crate::world::cache_name())
+        self.path("home/node").join(cpack_test::small_world::cache_name())
     }
 
     pub(crate) fn store(&self) -> PathBuf {
@@ -131,7 +130,7 @@ impl Site {
             named(&path);
             let manifest = Manifest::parse(&fs::read(&path).expect("reads")).expect("a manifest");
             for layer in &manifest.layers {
-                let key = cpack_artifact::store::Key::layer(&layer.archive.digest);
+                let key = cpack_store::Key::layer(&layer.archive.digest);
                 let size = fs::metadata(store.join(key.as_str())).map(|m| m.len());
                 assert_eq!(size.ok(), Some(layer.archive.size), "{} misses layer {}", path.display(), layer.name);
             }

@@ -3,17 +3,17 @@
 use std::process::Output;
 use std::sync::atomic::Ordering;
 
-use cpack_artifact::store::{Key, Put, Source};
+use cpack_store::{Key, Put, Source};
+use cpack_test::hadoop::{Hdfs, USER};
+use cpack_test::programs::utf8;
+use cpack_test::proxy::{Fault, Proxy};
+use cpack_test::seaweed::Seaweed;
+use cpack_test::{http, inside, seaweed};
 use serde_json::Value;
 
-use super::programs::utf8;
 use super::site::{LARGE, PROBE, Site, complaint, environment, whole};
-use super::support::hadoop::{Hdfs, USER};
-use super::support::proxy::{Fault, Proxy};
-use super::support::seaweed::Seaweed;
-use super::support::{http, inside, seaweed};
 
-/// More requests than this were made by somebody who tried again: one for each range in flight, and the first.
+/// The most requests without a retry: one for each range in flight, and the first.
 const AT_ONCE: u64 = 10;
 
 impl Site {

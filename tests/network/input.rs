@@ -2,11 +2,12 @@
 
 use std::process::Command;
 
-use super::programs::utf8;
+use cpack_test::hadoop::Hdfs;
+use cpack_test::programs::utf8;
+use cpack_test::seaweed::Seaweed;
+use cpack_test::{hadoop, http, inside, seaweed};
+
 use super::site::{Site, complaint, environment};
-use super::support::hadoop::Hdfs;
-use super::support::seaweed::Seaweed;
-use super::support::{self, hadoop, http, inside, seaweed};
 
 const SECRET: &str = "s3cr3t";
 
@@ -44,7 +45,7 @@ fn stores_that_cannot_be_used_are_told_in_one_line() {
         let xml = format!("<Error><Code>{code}</Code><Message>m</Message></Error>");
         endpoint(&format!("HTTP/1.1 {status}\n{headers}Content-Type: application/xml\n\n{xml}"))
     };
-    let refused = format!("http://127.0.0.1:{}", support::free_port());
+    let refused = format!("http://127.0.0.1:{}", cpack_test::free_port());
     let forbidden = format!("{}/forbidden/store", hdfs.property("fs.defaultFS"));
     let page = http::always("HTTP/1.1 400 Bad\nContent-Type: text/html\n\n<html>Hi</html>");
     let wrong_key = [("AWS_SECRET_ACCESS_KEY", SECRET.to_owned())];
@@ -90,7 +91,7 @@ fn stores_that_cannot_be_used_are_told_in_one_line() {
         case("hdfs://no-such-host.invalid/x", &[], 86, &["hdfs://no-such-host.invalid/x", "check the address"]),
     ] {
         site.uri.clone_from(&case.store);
-        let mut command = site.world.command(super::programs::cluster_pack());
+        let mut command = site.world.command(cpack_test::programs::cluster_pack());
         command.args(["--store", &case.store, "upload", "--venv", utf8(&env)]);
         check(&site, &mut command, &case);
     }
@@ -98,8 +99,8 @@ fn stores_that_cannot_be_used_are_told_in_one_line() {
 
 #[test]
 fn what_is_not_there_or_too_new_is_told_in_one_line() {
-    use cpack_artifact::Digest;
-    use cpack_artifact::store::{Key, Put, Source};
+    use cpack_format::Digest;
+    use cpack_store::{Key, Put, Source};
 
     if !inside("input::what_is_not_there_or_too_new_is_told_in_one_line", &seaweed::credentials()) {
         return;
@@ -127,7 +128,7 @@ fn what_is_not_there_or_too_new_is_told_in_one_line() {
             "interpreter": { "path": "", "version": "3.11.7", "soabi": "cpython-311-x86_64-linux-gnu" },
             "cluster": { "fs.s3a.endpoint": format!("http://127.0.0.1:{}", server.port) },
         });
-        let mut command = site.on_node("node", super::programs::boot());
+        let mut command = site.on_node("node", cpack_test::programs::boot());
         let said = complaint(&command.env("CPACK_JOB", job.to_string()).output().expect("starts"), code);
         assert!(said.contains(needle) && said.contains(&environment.to_hex()) && said.contains(&site.uri), "{said}");
     }

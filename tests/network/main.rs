@@ -3,12 +3,6 @@
 
 #![expect(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests report by panicking and printing")]
 
-#[path = "../whole/programs.rs"]
-#[allow(dead_code, reason = "shared with the tests of directory stores")]
-mod programs;
-#[path = "../support/mod.rs"]
-mod support;
-
 mod faults;
 mod input;
 mod publishing;

@@ -1,18 +1,18 @@
-//! What publishing promises on stores on the network: whole at every instant, whoever else is there.
+//! Publishing to stores on the network: what is published is whole at every instant, beside other clients and prunes.
 
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cpack_artifact::Digest;
-use cpack_artifact::manifest::{MAX_JSON, Manifest};
-use cpack_artifact::store::{Key, Put, Source, Store};
+use cpack_format::Digest;
+use cpack_format::manifest::{MAX_JSON, Manifest};
+use cpack_store::{Key, Put, Source, Store};
+use cpack_test::hadoop::{Hdfs, USER};
+use cpack_test::inside;
+use cpack_test::programs::{install_by_hand, text, utf8};
+use cpack_test::seaweed::{self, Seaweed};
 
-use super::programs::{install_by_hand, text, utf8};
 use super::site::{PROBE, Site, environment, whole};
-use super::support::hadoop::{Hdfs, USER};
-use super::support::inside;
-use super::support::seaweed::{self, Seaweed};
 
 /// Publishers that are killed, on each kind of store.
 const KILLS: u32 = 8;

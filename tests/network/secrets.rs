@@ -6,14 +6,14 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use cpack_artifact::Digest;
-use cpack_artifact::job::{self, Interpreter, Job};
+use cpack_format::Digest;
+use cpack_format::job::{self, Interpreter, Job};
+use cpack_test::http;
+use cpack_test::programs::{World, boot, text, usual_interpreter, utf8};
+use cpack_test::proxy::Proxy;
+use cpack_test::seaweed::{SECRET_KEY, Seaweed};
 
-use super::programs::{World, boot, text, usual_interpreter, utf8};
 use super::site::{PROBE, Site, environment, whole};
-use super::support::http;
-use super::support::proxy::Proxy;
-use super::support::seaweed::{SECRET_KEY, Seaweed};
 
 /// In every planted secret, and in nothing else.
 const MARK: &str = "PLANTED";
@@ -145,7 +145,7 @@ fn a_client_of_hdfs_tells_nothing_of_its_tokens() {
             shipped: false,
         },
         overlays: Vec::new(),
-        entry: job::Entry::default(),
+        entry: job::Program::default(),
         environ: Default::default(),
         pass: Vec::new(),
         cluster: [("hadoop.security.authentication".to_owned(), "kerberos".to_owned())].into(),

@@ -5,13 +5,13 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use cpack_artifact::store::{Store, StoreOptions, open};
+use cpack_store::{Store, StoreOptions, open};
+use cpack_test::hadoop::{self, Hdfs};
+use cpack_test::programs::{World, cluster_pack, install_by_hand, text, usual_interpreter, utf8, venv};
+use cpack_test::seaweed::{self, Seaweed};
 use serde_json::Value;
 
-use super::programs::{World, cluster_pack, install_by_hand, text, usual_interpreter, utf8, venv};
-use super::support::hadoop::{self, Hdfs};
-pub(crate) use super::support::noise;
-use super::support::seaweed::{self, Seaweed};
+pub(crate) use cpack_test::noise;
 
 /// Variables of a process.
 pub(crate) type Variables = Vec<(&'static str, String)>;
@@ -109,7 +109,7 @@ impl Site {
         text(&output.stdout)
     }
 
-    /// The store itself, where this process may open it: HDFS without Kerberos, and S3 [`inside`](super::support::inside).
+    /// The store itself, where this process may open it: HDFS without Kerberos, and S3 [`inside`](cpack_test::inside).
     pub(crate) fn store(&self, options: &StoreOptions) -> Box<dyn Store> {
         open(&self.uri.parse().expect("a URI"), options).expect("opens")
     }

@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use super::programs::{boot, cluster_pack, install_by_hand, installed, text, utf8};
+use cpack_test::hadoop::{Hdfs, USER};
+use cpack_test::programs::{boot, cluster_pack, cluster_pack_with_bench, install_by_hand, installed, text, utf8};
+use cpack_test::proxy::Proxy;
+use cpack_test::seaweed::Seaweed;
+
 use super::site::{PROBE, Site, environment, install_with_noise, whole};
-use super::support::hadoop::{Hdfs, USER};
-use super::support::proxy::Proxy;
-use super::support::seaweed::Seaweed;
 
 /// Most bytes that a change costs beside the layer that changed.
 const BESIDE: u64 = 200 * 1000;
@@ -105,6 +106,7 @@ fn a_pex_starts_from_the_store(site: &Site) {
 
 /// `bench` on the store: three containers fetch what one does, and each fetch is told.
 fn it_is_measured(site: &Site, kind: &str) {
+    cluster_pack_with_bench();
     let env = site.world.path("venv");
     let report =
         site.pack(&["bench", "--venv", utf8(&env), "--runs", "1", "--containers", "3", "--", "-c", "import two"]);

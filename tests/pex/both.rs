@@ -1,19 +1,13 @@
 //! PEX files of upstream that cluster-pack publishes, and what is kept of those that start.
 
 use std::path::{Path, PathBuf};
-use std::process::Output;
 
+use cpack_test::programs::{World, boot, succeeded, text, utf8};
 use serde_json::Value;
 
 use crate::Workshop;
-use crate::programs::{World, boot, text, utf8};
 
 pub(crate) const CODE: &str = "from app.report import report; report('code')";
-
-pub(crate) fn succeeded(output: &Output, what: &str) -> String {
-    assert!(output.status.success(), "{what}: {}", text(&output.stderr));
-    text(&output.stdout)
-}
 
 /// What a report says, but for what is named by where it lies.
 pub(crate) fn seen(stdout: &str) -> Value {

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use cpack_test::programs::{World, boot, text};
+
 use crate::cases::{Case, Run, Way};
-use crate::programs::{World, boot, text};
 
 /// What became of one start.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ pub(crate) fn compare(world: &World, python: &Path, pex: &Path, case: &Case, ind
 }
 
 fn start(command: &mut Command, world: &World, run: &Run) -> Output {
-    // A home with a cache that both runtimes may use, and nobody else.
+    // Only the two runtimes of this test use this PEX_ROOT.
     command.env("PEX_ROOT", world.path("pex-root")).args(&run.arguments).envs(run.environ.iter().cloned());
     command.output().expect("starts")
 }

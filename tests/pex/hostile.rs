@@ -4,10 +4,10 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use cpack_test::programs::{World, boot, text};
 use zip::write::SimpleFileOptions;
 
 use crate::Workshop;
-use crate::programs::{World, boot, text};
 
 /// A small PEX-INFO of one distribution.
 const INFO: &str = r#"{"distributions":{"a-1-py3-none-any.whl":"0"},"requirements":["a"],"entry_point":"a"}"#;

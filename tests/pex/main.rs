@@ -7,9 +7,6 @@ mod cases;
 mod compare;
 mod hostile;
 mod house;
-#[path = "../whole/programs.rs"]
-#[allow(dead_code, reason = "shared with the tests of whole runs, which need more of it")]
-mod programs;
 mod written;
 
 use std::collections::BTreeMap;
@@ -19,9 +16,10 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use cpack_test::programs::{World, installed, text, usual_interpreter, utf8};
+
 use cases::{Case, Places};
 use compare::{Outcome, compare};
-use programs::{World, installed, text, usual_interpreter, utf8};
 
 /// Upstream's `pex`, from the index, kept for the next run.
 fn pex() -> PathBuf {
@@ -67,7 +65,7 @@ impl Workshop {
             utf8(&python).as_bytes(),
         ];
         let digest = blake3::hash(&[&sources.concat(), &release[..]].concat()).to_hex();
-        let directory = programs::target().join("test-environments/pex-files").join(&digest[..16]);
+        let directory = cpack_test::programs::target().join("test-environments/pex-files").join(&digest[..16]);
         let workshop = Self { directory, python };
         workshop.furnish();
         workshop
@@ -135,7 +133,7 @@ fn upstreams_pex_files_behave_the_same_under_both_runtimes() {
     let wanted = std::env::var("CPACK_TEST_PEX").unwrap_or_default();
     let cases: Vec<Case> = workshop.cases().into_iter().filter(|case| case.name.contains(&wanted)).collect();
     assert!(cases.len() >= 40 || !wanted.is_empty(), "{} PEX files", cases.len());
-    programs::boot();
+    cpack_test::programs::boot();
     let next = AtomicUsize::new(0);
     let outcomes = Mutex::new(Vec::new());
     let worker = || {

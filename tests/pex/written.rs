@@ -4,11 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use cpack_test::programs::{World, boot, cluster_pack, install_by_hand, installed, succeeded, text, utf8, venv};
 use serde_json::Value;
 
 use crate::Workshop;
-use crate::both::{CODE, seen, succeeded};
-use crate::programs::{World, boot, cluster_pack, install_by_hand, installed, text, utf8, venv};
+use crate::both::{CODE, seen};
 
 /// An environment with the projects of the matrix.
 fn environment(workshop: &Workshop, world: &World) -> PathBuf {

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+#[cfg(feature = "browser")]
 use std::process::Command;
 
-use super::programs::{World, cluster_pack, install_by_hand, text, usual_interpreter, utf8, venv};
+use cpack_test::programs::{World, cluster_pack_with_bench, install_by_hand, text, usual_interpreter, utf8, venv};
 
 /// An environment of two distributions, of which a run imports one, that imports the other's second module.
 fn environment(world: &World) -> PathBuf {
@@ -20,7 +21,7 @@ fn environment(world: &World) -> PathBuf {
 fn measured(world: &World, env: &Path) -> (serde_json::Value, PathBuf) {
     let page = world.path("page <of> it.html");
     let arguments = ["--json", "bench", "--runs", "2", "--containers", "3", "--html", utf8(&page)];
-    let mut command = world.command(cluster_pack());
+    let mut command = world.command(cluster_pack_with_bench());
     command.args(["--venv", utf8(env), "--store", utf8(&world.path("store"))]).args(arguments);
     let output = command.args(["--", "-c", "import wanted"]).output().expect("runs");
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -28,7 +29,7 @@ fn measured(world: &World, env: &Path) -> (serde_json::Value, PathBuf) {
 }
 
 #[test]
-fn a_report_tells_where_the_time_went_and_the_page_shows_it() {
+fn the_report_of_bench_tells_where_the_time_went() {
     let world = World::new();
     let env = environment(&world);
     let (report, page) = measured(&world, &env);
@@ -72,16 +73,21 @@ fn a_report_tells_where_the_time_went_and_the_page_shows_it() {
     assert_eq!(report["store"], "file");
     let left: Vec<_> = fs::read_dir(world.directory.path()).expect("reads").flatten().map(|e| e.file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().contains("bench")), "nothing stays in the store: {left:?}");
-    look_at(&world, &page);
-}
-
-/// Reads the page in a browser: light and dark, narrow and wide.
-fn look_at(world: &World, page: &Path) {
     let html = fs::read_to_string(page).expect("a page");
     assert!(!html.contains("http:") && !html.contains("https:") && !html.contains("<script"), "needs nothing else");
+}
+
+/// In light and dark, narrow and wide.
+#[cfg(feature = "browser")]
+#[test]
+fn a_browser_shows_the_page_of_bench() {
+    let world = World::new();
+    let env = environment(&world);
+    let (_, page) = measured(&world, &env);
+    let html = fs::read_to_string(page).expect("a page");
     for (width, treemap) in [(360, "narrow"), (1280, "wide")] {
         for (scheme, dark) in [(1, false), (0, true)] {
-            let seen = seen(world, &html, width, scheme);
+            let seen = seen_in_browser(&world, &html, width, scheme);
             let at = format!("{width} px, dark: {dark}: {seen}");
             assert!(seen["background"].as_f64().is_some_and(|light| (light < 0.2) == dark), "{at}");
             assert!(seen["contrast"].as_f64().is_some_and(|ratio| ratio >= 4.5), "text can be read; {at}");
@@ -94,8 +100,9 @@ fn look_at(world: &World, page: &Path) {
     }
 }
 
+#[cfg(feature = "browser")]
 /// What a browser makes of the page in a frame of this width. `scheme`: 0 for dark, 1 for light.
-fn seen(world: &World, html: &str, width: u32, scheme: u32) -> serde_json::Value {
+fn seen_in_browser(world: &World, html: &str, width: u32, scheme: u32) -> serde_json::Value {
     let escaped = html.replace('&', "&amp;").replace('"', "&quot;");
     let frame = world.path("frame.html");
     let script = include_str!("page.js");
@@ -120,6 +127,7 @@ fn seen(world: &World, html: &str, width: u32, scheme: u32) -> serde_json::Value
     serde_json::from_str(told.unwrap_or_default()).expect("JSON")
 }
 
+#[cfg(feature = "browser")]
 fn on_path(name: &str) -> bool {
     std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|place| place.join(name).is_file())
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::programs::{World, installed, text, usual_interpreter, utf8, venv};
+use cpack_test::programs::{World, installed, text, usual_interpreter, utf8, venv};
 
 /// Backends, with what each is told so that it packs the helpers, too. Those that are told nothing put the project's folder
 /// on the path.

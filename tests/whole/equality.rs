@@ -1,10 +1,8 @@
 //! What runs from the node cache is what is installed: the same distributions, scripts, data files and behaviour.
 
-use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-use super::programs::{World, install_by_hand, installed, interpreters, text, usual_interpreter, utf8, venv};
+use cpack_test::programs::{World, install_by_hand, interpreters, venv};
 
 /// Everything that `importlib.metadata` and the file system tell about what is installed, without paths of the prefix.
 const DESCRIBE: &str = r#"
@@ -33,12 +31,12 @@ for base, dirs, files in os.walk(prefix):
 print(json.dumps(out, sort_keys=True))
 "#;
 
-fn describe(world: &World, python: &Path) -> serde_json::Value {
+pub(crate) fn describe(world: &World, python: &Path) -> serde_json::Value {
     serde_json::from_str(&world.run(python, &["-I", "-c", DESCRIBE])).expect("JSON")
 }
 
 /// Compares part by part, so that a difference names the file.
-fn assert_same(there: &serde_json::Value, here: &serde_json::Value) {
+pub(crate) fn assert_same(there: &serde_json::Value, here: &serde_json::Value) {
     for part in ["version", "base"] {
         assert_eq!(there[part], here[part]);
     }
@@ -69,77 +67,4 @@ fn every_interpreter_of_this_machine_boots_its_environment() {
         assert_eq!(world.run(&launcher, &["-c", code]).trim(), "42 True True", "{}", python.display());
         assert!(world.run(&launcher, &["-m", "pip", "--version"]).starts_with("pip "), "{}", python.display());
     }
-}
-
-#[test]
-fn awkward_packages_are_the_same() {
-    let world = World::new();
-    let env = installed(
-        "awkward",
-        &["google-cloud-storage", "google-cloud-bigquery", "zope.interface", "jupyterlab", "matplotlib", "sphinx"],
-    );
-    let launcher = world.launcher(&env, &[]);
-    assert_same(&describe(&world, &env.join("bin/python")), &describe(&world, &launcher));
-    let imports = "import google.cloud.storage, google.cloud.bigquery, zope.interface, jupyterlab, sphinx, matplotlib; \
-        matplotlib.use('agg'); import matplotlib.pyplot as p; p.plot([1, 2]); print('drawn')";
-    assert_eq!(world.run(&launcher, &["-c", imports]).trim(), "drawn");
-    // Scripts find the interpreter beside them, wherever they are.
-    let bin = world.run(&launcher, &["-c", "import sys; print(sys.prefix)"]);
-    let script = Path::new(bin.trim()).join("bin/sphinx-build");
-    assert!(world.run(&script, &["--version"]).contains("sphinx-build"));
-    let data = "import sys, os; print(os.path.exists(sys.prefix + '/share/jupyter/kernels/python3/kernel.json'))";
-    assert_eq!(world.run(&launcher, &["-c", data]).trim(), "True");
-}
-
-#[test]
-fn numpys_own_tests_pass_as_booted() {
-    let world = World::new();
-    let env = installed("numpy", &["numpy", "pytest", "hypothesis"]);
-    let launcher = world.launcher(&env, &[]);
-    let pytest = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--pyargs", "numpy.linalg"];
-    let output = world.command(&launcher).args(pytest).output().expect("starts");
-    let said = text(&output.stdout);
-    assert!(output.status.success() && said.contains(" passed") && !said.contains(" failed"), "{said}");
-}
-
-const SETUP: &str = "from setuptools import setup, Extension\n\
-    setup(name='edited', version='1.0', packages=['edited'], package_dir={'': 'src'}, \
-    ext_modules=[Extension('edited._speed', ['src/edited/_speed.c'])])\n";
-
-const EXTENSION: &str = "#include <Python.h>\n\
-    static PyObject *seven(PyObject *s, PyObject *a) { return PyLong_FromLong(7); }\n\
-    static PyMethodDef methods[] = {{\"seven\", seven, METH_NOARGS, \"\"}, {NULL, NULL, 0, NULL}};\n\
-    static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, \"_speed\", NULL, -1, methods};\n\
-    PyMODINIT_FUNC PyInit__speed(void) { return PyModule_Create(&module); }\n";
-
-#[test]
-fn an_editable_project_with_an_extension_travels_as_an_overlay() {
-    let world = World::new();
-    let base = installed("setuptools", &["setuptools", "wheel"]);
-    let (env, project) = (world.path("venv"), world.path("project"));
-    venv(&usual_interpreter(), &env);
-    let site = world.run(
-        &base.join("bin/python"),
-        &["-c", "import setuptools, os; print(os.path.dirname(os.path.dirname(setuptools.__file__)))"],
-    );
-    fs::create_dir_all(project.join("src/edited")).expect("creates");
-    fs::write(project.join("setup.py"), SETUP).expect("writes");
-    fs::write(project.join("src/edited/__init__.py"), "from ._speed import seven\nWORD = 'first'\n").expect("writes");
-    fs::write(project.join("src/edited/_speed.c"), EXTENSION).expect("writes");
-    let pip = ["-m", "pip", "install", "--quiet", "--no-build-isolation", "--no-deps", "-e"];
-    let output = Command::new(env.join("bin/python")).args(pip).arg(&project).env("PYTHONPATH", site.trim()).output();
-    let output = output.expect("starts");
-    assert!(output.status.success(), "{}", text(&output.stderr));
-
-    let code = "import edited, importlib.metadata as m; print(edited.WORD, edited.seven(), m.version('edited'), edited.__file__)";
-    let launcher = world.launcher(&env, &[]);
-    let first = world.run(&launcher, &["-c", code]);
-    assert!(first.starts_with("first 7 1.0 ") && first.contains(utf8(&world.path("node"))), "{first}");
-
-    fs::write(project.join("src/edited/__init__.py"), "from ._speed import seven\nWORD = 'second'\n").expect("writes");
-    let report = world.pack_json(&["upload", "--venv", utf8(&env)]);
-    let sent: Vec<_> = report["layers"].as_array().expect("layers").iter().filter(|l| l["sent"] == true).collect();
-    assert!(sent.len() == 1 && sent[0]["kind"] == "overlay" && sent[0]["name"] == "edited", "{sent:?}");
-    let launcher = world.launcher(&env, &[]);
-    assert!(world.run(&launcher, &["-c", code]).starts_with("second 7 1.0 "));
 }

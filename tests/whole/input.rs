@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::programs::{World, cluster_pack, install_by_hand, text, usual_interpreter, utf8, venv};
+use cpack_test::programs::{World, cluster_pack, install_by_hand, text, usual_interpreter, utf8, venv};
 
 #[test]
 fn bad_command_lines_get_one_line_and_their_code() {

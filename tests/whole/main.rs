@@ -5,8 +5,10 @@
 mod bench;
 mod editables;
 mod equality;
+#[cfg(feature = "index")]
+mod from_index;
 mod input;
-mod programs;
 mod publication;
+#[cfg(feature = "index")]
 mod shipped;
 mod traces;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::programs::{World, install_by_hand, text, usual_interpreter, utf8, venv};
+use cpack_test::programs::{World, install_by_hand, text, usual_interpreter, utf8, venv};
 
 fn sent(report: &serde_json::Value) -> Vec<String> {
     let layers = report["layers"].as_array().expect("layers").iter();

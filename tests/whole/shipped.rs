@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::programs::{World, install_by_hand, installed, text, usual_interpreter, utf8, venv};
+use cpack_test::programs::{World, install_by_hand, installed, text, usual_interpreter, utf8, venv};
 
 #[test]
 fn an_environment_brings_its_interpreter() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use super::programs::{World, cluster_pack, install_by_hand, usual_interpreter, utf8, venv};
+use cpack_test::programs::{World, cluster_pack, install_by_hand, usual_interpreter, utf8, venv};
 
 #[test]
 fn both_programs_say_what_took_how_long() {

@@ -1,75 +1,80 @@
 //! A cold start: the manifest, an interpreter, a place, the layers, the tree.
 
-use cpack_artifact::Digest;
-use cpack_artifact::manifest::{MAX_JSON, Manifest};
-use cpack_artifact::store::{Key, Store, StoreOptions, StoreUri, open};
+use cpack_format::Digest;
+use cpack_format::manifest::{MAX_JSON, Manifest};
+use cpack_node::building::{ensure_tree, in_order, private_tree};
+use cpack_node::cache::{Cache, Description};
+use cpack_node::stop::Stop;
+use cpack_node::tree::Python;
+use cpack_store::{Key, Store, StoreOptions, StoreUri, open};
 
-use super::{Boot, Means, Phase, Ready, Trace, Tree};
-use crate::build::{ensure_tree, in_order, private_tree};
-use crate::cache::{Cache, Description};
-use crate::environment::Python;
+use super::{Boot, Means, Phase, Ready, Timing, TreeInputs};
+use crate::attempts::settle;
 use crate::error::BootError;
 use crate::interpreter::{Search, choose, environment_key, node_glibc, require_glibc, require_platform};
 use crate::settings::Settings;
-use crate::watch::{Stop, Watching};
+use crate::watch::{Watching, watch};
 
-/// What is opened and started only when something is to be built.
+/// What only a start that builds something opens: the store, and the watching thread.
 #[derive(Debug)]
-pub struct Materials {
+pub(crate) struct Materials {
     store: Box<dyn Store>,
     stop: Stop,
     _watching: Watching,
 }
 
 impl Materials {
-    /// What building needs.
-    pub fn means(&self, settings: &Settings) -> Means<'_> {
-        Means {
-            store: &*self.store,
-            threads: settings.threads(),
-            stall_timeout: settings.stall_timeout,
-            stop: &self.stop,
-        }
+    pub(crate) fn means(&self, settings: &Settings) -> Means<'_> {
+        settings.means(&*self.store, &self.stop)
     }
 }
 
-/// What an environment will be made from.
-struct Plan {
-    manifest: Manifest,
+/// What a cold start builds from.
+pub(super) struct Plan {
+    pub(super) manifest: Manifest,
     bytes: Vec<u8>,
-    python: Python,
-    key: String,
+    pub(super) python: Python,
+    pub(super) key: String,
     description: Description,
 }
 
 impl Boot<'_> {
-    /// Opens the job's store, and starts to watch whether anybody still wants this.
-    pub fn materials(&self) -> Result<Materials, BootError> {
+    /// Opens the job's store, and starts the watching thread.
+    pub(crate) fn materials(&self) -> Result<Materials, BootError> {
         let uri: StoreUri = self.job().store.parse()?;
         let options = StoreOptions::of_process(self.job().cluster.clone());
         let store = open(&uri, &options)?;
-        let (stop, watching) = Stop::watch(self.arguments);
+        let (stop, watching) = watch(self.arguments);
         Ok(Materials { store, stop, _watching: watching })
     }
 
-    /// Builds the environment in the best place there is.
-    pub(super) fn build(&self, trace: &mut Trace) -> Result<Ready, BootError> {
+    /// Builds the environment in the best place that can take it.
+    pub(super) fn build(&self, timing: &mut Timing) -> Result<Ready, BootError> {
         let materials = self.materials()?;
         let plan = self.plan(&*materials.store)?;
-        trace.mark(Phase::Plan);
+        timing.mark(Phase::Plan);
         let means = materials.means(self.settings);
         if !self.settings.writable {
-            // An interpreter behind a shim is known only now that it was asked.
+            // The warm path does not find an interpreter behind a shim: it was asked only now.
             if let Some((cache, key, environment)) = self.node.look([plan.key.clone()]) {
-                return self.add_overlays(cache, Some(key), environment, trace);
+                return self.add_overlays(cache, Some(key), environment, timing);
+            }
+            if let Some(ready) = self.adopt(&plan, &means, timing)? {
+                return Ok(ready);
             }
         }
         let wanted = in_order(plan.manifest.layers.iter().chain(&self.job().overlays));
-        self.node.build(&wanted, trace, |cache, trace| self.build_in(cache, &plan, &means, trace))
+        let mut attempts = self.node.attempts(&wanted);
+        loop {
+            let cache = attempts.next_cache(timing)?;
+            if let Some(ready) = settle(&mut attempts, self.build_in(cache, &plan, &means, timing))? {
+                return Ok(ready);
+            }
+        }
     }
 
-    fn build_in(&self, cache: Cache, plan: &Plan, means: &Means<'_>, trace: &mut Trace) -> Result<Ready, BootError> {
-        let tree = Tree {
+    fn build_in(&self, cache: Cache, plan: &Plan, means: &Means<'_>, timing: &mut Timing) -> Result<Ready, BootError> {
+        let inputs = TreeInputs {
             key: &plan.key,
             manifest: &plan.manifest,
             manifest_bytes: &plan.bytes,
@@ -78,18 +83,16 @@ impl Boot<'_> {
             overlays: &self.job().overlays,
         };
         if self.settings.writable {
-            let environment = private_tree(&cache, &tree, means, trace)?;
-            self.node.clean(&cache, &plan.key, trace);
-            return self.add_overlays(cache, None, environment, trace);
+            let environment = private_tree(&cache, &inputs, means, timing)?;
+            self.node.clean(&cache, &plan.key, timing);
+            return self.add_overlays(cache, None, environment, timing);
         }
-        let (environment, is_new) = ensure_tree(&cache, &tree, means, trace)?;
+        let (environment, is_new) = ensure_tree(&cache, &inputs, means, timing)?;
         if is_new {
-            self.node.clean(&cache, &plan.key, trace);
+            self.node.clean(&cache, &plan.key, timing);
         }
-        self.add_overlays(cache, Some(plan.key.clone()), environment, trace)
+        self.add_overlays(cache, Some(plan.key.clone()), environment, timing)
     }
-
-    /// Reads the manifest and finds the interpreter.
     fn plan(&self, store: &dyn Store) -> Result<Plan, BootError> {
         let job = self.job();
         let (bytes, location) = self.manifest_bytes(store)?;
@@ -105,22 +108,11 @@ impl Boot<'_> {
             (Python::Node { path: choice.identity.path.clone(), version: choice.version }, Some(choice.identity))
         };
         let key = environment_key(&job.environment, search.minor, search.soabi, identity.as_ref());
-        let (python_path, version) = match &python {
-            Python::Node { path, version } => (path.display().to_string(), version.clone()),
-            Python::Shipped { version } => (String::new(), version.clone()),
-        };
-        let description = Description {
-            format: 1,
-            name: job.name.clone(),
-            environment: job.environment,
-            store: job.store.clone(),
-            python: python_path,
-            version,
-        };
+        let description = python.describe(job);
         Ok(Plan { manifest, bytes, python, key, description })
     }
 
-    /// The manifest that the job names, from the launcher or the store, and where it was.
+    /// The manifest that the job names, from the launcher or the store, and its location for messages.
     pub(crate) fn manifest_bytes(&self, store: &dyn Store) -> Result<(Vec<u8>, String), BootError> {
         let expected = self.job().environment;
         let key = Key::environment(&expected);

@@ -1,10 +1,11 @@
-//! `info`: the job, its environment, and what that is made of.
+//! `info`: the job, its environment, and its layers.
 
-use cpack_artifact::job::{Entry, Job};
-use cpack_artifact::manifest::{Layer, Manifest};
+use cpack_format::human::bytes;
+use cpack_format::job::{Job, Program};
+use cpack_format::manifest::{Layer, Manifest};
 use serde_json::json;
 
-use super::{Report, manifest_of, size, table};
+use super::{Report, manifest_of, table};
 use crate::error::BootError;
 use crate::job;
 use crate::settings::Settings;
@@ -35,7 +36,7 @@ pub(super) fn run(settings: &Settings) -> Result<Report, BootError> {
         ("python", python(job, &manifest)),
         ("entry", entry(&job.entry)),
         ("variables", job.environ.keys().chain(&job.pass).cloned().collect::<Vec<_>>().join(", ")),
-        ("layers", format!("{}, {} packed, {} unpacked", manifest.layers.len(), size(packed), size(unpacked))),
+        ("layers", format!("{}, {} packed, {} unpacked", manifest.layers.len(), bytes(packed), bytes(unpacked))),
     ]
     .into_iter()
     .filter(|(_, value)| !value.is_empty())
@@ -50,12 +51,12 @@ pub(super) fn run(settings: &Settings) -> Result<Report, BootError> {
             format!("{:?}", layer.kind).to_lowercase(),
             layer.version.clone(),
             layer.archive.files.to_string(),
-            size(layer.archive.size),
-            size(layer.archive.unpacked),
+            bytes(layer.archive.size),
+            bytes(layer.archive.unpacked),
         ]
     });
     let lines: Vec<_> = std::iter::once(head).chain(lines).collect();
-    Ok(Report { text: format!("{}\n{}", table(&rows, 0), table(&lines, 3)), json })
+    Ok(Report { text: format!("{}\n{}", table(&rows, &[]), table(&lines, &[3, 4, 5])), json })
 }
 
 fn summary(layer: &Layer) -> serde_json::Value {
@@ -76,11 +77,11 @@ fn python(job: &Job, manifest: &Manifest) -> String {
     format!("{} ({}), {from}", manifest.python.version, manifest.python.soabi)
 }
 
-fn entry(entry: &Entry) -> String {
+fn entry(entry: &Program) -> String {
     match entry {
-        Entry::Interpreter => "python".into(),
-        Entry::Module(module) => format!("python -m {module}"),
-        Entry::Script(script) => script.clone(),
-        Entry::Payload(content) => format!("payload {content}"),
+        Program::Interpreter => "python".into(),
+        Program::Module(module) => format!("python -m {module}"),
+        Program::Script(script) => script.clone(),
+        Program::Payload(content) => format!("payload {content}"),
     }
 }

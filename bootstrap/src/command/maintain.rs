@@ -1,52 +1,55 @@
 //! `prefetch` and `gc`.
 
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::time::Duration;
 
+use cpack_format::human::bytes;
+use cpack_node::cache::{Cleaned, Cleaning, RECENT, clean};
+use cpack_node::timing::Timing;
 use serde_json::json;
 
-use super::{Report, manifest_of, size, usage};
+use super::{Report, manifest_of, usage};
 use crate::boot::Boot;
-use crate::cache::{Cleaned, Cleaning, RECENT, clean};
 use crate::error::BootError;
 use crate::job;
-use crate::node::Node;
 use crate::settings::{Settings, parse_size};
-use crate::trace::Trace;
 
-/// As good as for ever: people can stop it.
+/// Longer than any clean-up takes: the user can stop it.
 const NO_HURRY: Duration = Duration::from_secs(24 * 3600);
 
-/// Makes the job's environment ready and syncs it, so that it is trusted after a reboot too.
-pub(super) fn prefetch(settings: &Settings, mut trace: Trace) -> Result<Report, BootError> {
+/// Makes the job's environment ready and syncs it, so that a start after a reboot trusts it.
+pub(super) fn prefetch(settings: &Settings, mut timing: Timing) -> Result<Report, BootError> {
     let found = job::find(settings)?;
-    let ready = Boot::new(&found, settings, &[]).prepare(&mut trace)?;
+    let ready = Boot::new(&found, settings, &[]).prepare(&mut timing)?;
     let failed = |source| BootError::Io { path: ready.cache.root().into(), source };
     let directory = File::open(ready.cache.root()).map_err(failed)?;
     nix::unistd::syncfs(&directory).map_err(|e| failed(e.into()))?;
     let manifest = manifest_of(&found, settings)?;
-    for layer in manifest.layers.iter().chain(&found.job.overlays) {
-        ready.cache.mark_layer_durable(&layer.content).map_err(failed)?;
+    // What is read-only was not written by this boot of the node, nor lost by it.
+    if !ready.cache.is_read_only() {
+        for layer in manifest.layers.iter().chain(&found.job.overlays) {
+            ready.cache.mark_layer_durable(&layer.content).map_err(failed)?;
+        }
+        if let Some(key) = &ready.key {
+            ready.cache.mark_environment_durable(key).map_err(failed)?;
+        }
+        if let Some(name) = &ready.job {
+            ready.cache.mark_job_durable(name).map_err(failed)?;
+        }
     }
-    if let Some(key) = &ready.key {
-        ready.cache.mark_environment_durable(key).map_err(failed)?;
-    }
-    if let Some(name) = &ready.job {
-        ready.cache.mark_job_durable(name).map_err(failed)?;
-    }
-    let milliseconds = trace.total().as_secs_f64() * 1e3;
-    let json = json!({ "environment": ready.prefix, "counts": trace.counts, "total_ms": milliseconds });
+    let milliseconds = timing.total().as_secs_f64() * 1e3;
+    let json = json!({ "environment": ready.prefix, "counts": timing.counts, "total_ms": milliseconds });
     Ok(Report { text: format!("{}\n", ready.prefix.display()), json })
 }
 
-/// Removes what is not used.
 pub(super) fn gc(settings: &Settings, arguments: &[OsString]) -> Result<Report, BootError> {
     let limit = limit(settings, arguments)?;
-    // Who asks for all of it does not mean to spare what was used just now, and whoever builds begins again.
+    // `--all` removes layers that were just used, too. A process that builds from them begins again.
     let recent = if limit == 0 { Duration::ZERO } else { RECENT };
     let mut total = Cleaned::default();
-    for cache in Node::new(settings).caches() {
+    for cache in settings.node().caches() {
         let reserve = settings.cache_reserve;
         let cleaned = clean(&cache, &Cleaning { limit, recent, time: NO_HURRY, keep: None, reserve })
             .map_err(|source| BootError::Io { path: cache.root().into(), source })?;
@@ -56,18 +59,26 @@ pub(super) fn gc(settings: &Settings, arguments: &[OsString]) -> Result<Report, 
         total.abandoned += cleaned.abandoned;
         total.bytes += cleaned.bytes;
         total.in_use += cleaned.in_use;
+        total.fixed += cleaned.fixed;
     }
-    let text = format!(
+    let mut text = format!(
         "removed {} environments, {} layers ({}), {} job prefixes and {} left-over directories; {} environments are in use\n",
         total.environments,
         total.layers,
-        size(total.bytes),
+        bytes(total.bytes),
         total.jobs,
         total.abandoned,
         total.in_use
     );
+    if total.fixed > 0 {
+        let _ = writeln!(
+            text,
+            "{} environments and layers cannot be removed here: they came with the container's image",
+            total.fixed
+        );
+    }
     let json = json!({ "environments": total.environments, "jobs": total.jobs, "layers": total.layers, "bytes": total.bytes,
-        "abandoned": total.abandoned, "in_use": total.in_use });
+        "abandoned": total.abandoned, "in_use": total.in_use, "fixed": total.fixed });
     Ok(Report { text, json })
 }
 

@@ -1,26 +1,30 @@
-//! `status`: the node caches and what is in them.
+//! `status`: the node caches and their contents.
 
 use std::time::SystemTime;
 
+use cpack_format::human;
+use cpack_node::cache::{BootId, Cache, Place, PlaceError, free_at, read_description, unusable};
 use serde_json::{Value, json};
 
-use super::{Report, size, table};
+use super::{Report, table};
 use crate::boot::Boot;
-use crate::cache::{BootId, Cache, Place, PlaceError, free_at, read_description, unusable};
 use crate::error::BootError;
 use crate::job;
-use crate::node::Node;
 use crate::settings::Settings;
 
 pub(super) fn run(settings: &Settings) -> Result<Report, BootError> {
-    let node = Node::new(settings);
+    let node = settings.node();
     let mut text = String::new();
     let mut found = Vec::new();
     let mut rows = vec![["place", "kind", "state", "free"].map(str::to_owned).to_vec()];
     for place in &node.places {
         let (state, cache) = state(place, &node.boot);
-        let row =
-            [place.path.display().to_string(), place.kind.word().into(), state.clone(), size(free_at(&place.path))];
+        let row = [
+            place.path.display().to_string(),
+            place.kind.word().into(),
+            state.clone(),
+            human::bytes(free_at(&place.path)),
+        ];
         rows.push(row.to_vec());
         let mut json = json!({ "place": place.path, "kind": place.kind.word(), "state": state });
         if let Some(cache) = cache {
@@ -37,7 +41,7 @@ pub(super) fn run(settings: &Settings) -> Result<Report, BootError> {
         None => String::new(),
     };
     let json = json!({ "places": found, "limit": settings.cache_limit, "ready": ready.flatten() });
-    Ok(Report { text: format!("{}{text}{answer}", table(&rows, 1)), json })
+    Ok(Report { text: format!("{}{text}{answer}", table(&rows, &[3])), json })
 }
 
 fn state(place: &Place, boot: &BootId) -> (String, Option<Cache>) {
@@ -53,7 +57,7 @@ fn state(place: &Place, boot: &BootId) -> (String, Option<Cache>) {
     }
 }
 
-/// What is in one cache, for people and for programs.
+/// The contents of one cache, for people and for programs.
 fn contents(cache: &Cache) -> (String, Value) {
     let layers = cache.layers().unwrap_or_default();
     let bytes: u64 = layers.iter().map(|content| cache.layer_size(content)).sum();
@@ -77,11 +81,11 @@ fn contents(cache: &Cache) -> (String, Value) {
         rows.len(),
         layers.len(),
         jobs,
-        size(bytes)
+        human::bytes(bytes)
     );
     let json = json!({ "path": cache.root(), "layers": layers.len(), "bytes": bytes, "environments": environments,
         "jobs": jobs });
-    (head + &table(&rows, 0), json)
+    (head + &table(&rows, &[]), json)
 }
 
 fn idle(seconds: u64) -> String {

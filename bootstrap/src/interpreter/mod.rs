@@ -1,9 +1,9 @@
 //! The interpreter on the node: the recorded one, the same `X.Y` on `PATH` and in the usual places, or `CPACK_PYTHON`.
 //!
 //! An environment in the node cache belongs to one interpreter. Its key holds the digest of the interpreter's real path,
-//! size, modification time and inode, so the warm path recognises it by `stat` alone and starts nothing. Only when an
-//! environment is to be built is the interpreter asked ([`probe`]) what it is; a tree under a key is therefore the
-//! proof that its interpreter was asked once and fitted.
+//! size, modification time and inode, so the warm path recognises it by `stat` alone and starts nothing. Only a start that
+//! builds an environment runs the interpreter to ask what it is ([`probe`]); a tree under a key therefore proves that its
+//! interpreter was asked once and fitted.
 
 mod probe;
 
@@ -13,13 +13,13 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use cpack_artifact::Digest;
-use cpack_artifact::job::Job;
-use cpack_artifact::launcher::is_launcher;
+use cpack_format::Digest;
+use cpack_format::job::{Job, minor};
+use cpack_format::launcher::is_launcher;
 
 use crate::settings::Settings;
 
-pub use probe::{Choice, InterpreterError, choose, inspect, node_glibc, require_glibc, require_platform};
+pub(crate) use probe::{Choice, InterpreterError, choose, inspect, node_glibc, require_glibc, require_platform};
 
 /// Directories in which a `pythonX.Y` may be, `~` being the home directory and a final `*` any ending of a name.
 const USUAL_PLACES: &[&str] = &[
@@ -38,35 +38,31 @@ const USUAL_PLACES: &[&str] = &[
     "/opt/pyenv/versions/{}*/bin",
 ];
 
-/// Which interpreter is looked for, and where.
+/// Which interpreter a start looks for, and where.
 #[derive(Debug, Clone)]
-pub struct Search<'a> {
-    /// `X.Y`.
-    pub minor: &'a str,
-    /// `SOABI`.
-    pub soabi: &'a str,
+pub(crate) struct Search<'a> {
+    pub(crate) minor: &'a str,
+    pub(crate) soabi: &'a str,
     /// The interpreter on the client, tried first.
     recorded: &'a Path,
-    /// `CPACK_PYTHON`: no other is tried.
+    /// `CPACK_PYTHON`: the only one that is tried.
     forced: Option<&'a Path>,
-    /// `PATH`.
     path: &'a OsStr,
-    /// `HOME`.
     home: Option<&'a Path>,
 }
 
 /// An interpreter as `stat` shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// Its path without symbolic links.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Stands for path, size, modification time and inode.
     digest: Digest,
 }
 
 impl<'a> Search<'a> {
     /// What `job` looks for under these settings.
-    pub fn new(job: &'a Job, settings: &'a Settings) -> Self {
+    pub(crate) fn new(job: &'a Job, settings: &'a Settings) -> Self {
         Self {
             minor: minor(&job.interpreter.version),
             soabi: &job.interpreter.soabi,
@@ -78,13 +74,13 @@ impl<'a> Search<'a> {
     }
 
     /// Any CPython of this version, `3.11`, that is not forced or recorded.
-    pub fn of_minor(minor: &'a str, settings: &'a Settings) -> Self {
+    pub(crate) fn of_minor(minor: &'a str, settings: &'a Settings) -> Self {
         let (path, home) = (&settings.path, settings.places.home.as_deref());
         Self { minor, soabi: "", recorded: Path::new(""), forced: None, path, home }
     }
 
-    /// Paths at which the interpreter may be, best first. Nothing is looked at before the iterator gets there.
-    pub fn candidates(&self) -> impl Iterator<Item = PathBuf> + '_ {
+    /// Paths at which the interpreter may be, best first. The iterator reads a directory only when it gets there.
+    pub(crate) fn candidates(&self) -> impl Iterator<Item = PathBuf> + '_ {
         let name = format!("python{}", self.minor);
         let named = self.forced.unwrap_or(self.recorded).to_owned();
         let others = self.forced.is_none().then(|| {
@@ -94,14 +90,9 @@ impl<'a> Search<'a> {
         std::iter::once(named).filter(|p| !p.as_os_str().is_empty()).chain(others.into_iter().flatten())
     }
 
-    /// The identities of those that are there, each once.
-    pub fn identities(&self) -> impl Iterator<Item = Identity> + '_ {
-        let mut seen = Vec::new();
-        self.candidates().filter_map(|path| identify(&path)).filter(move |identity| {
-            let new = !seen.contains(&identity.path);
-            seen.push(identity.path.clone());
-            new
-        })
+    /// The identities of the candidates that exist, each once.
+    pub(crate) fn identities(&self) -> impl Iterator<Item = Identity> + '_ {
+        identities_at(self.candidates())
     }
 
     /// The directories that one of [`USUAL_PLACES`] stands for, the newest version first.
@@ -121,7 +112,7 @@ impl<'a> Search<'a> {
             .into_iter()
             .flatten()
             .flatten()
-            // "3.1" is not to find 3.11: what follows the version is no digit.
+            // "3.1" must not find 3.11: no digit follows the version.
             .filter(|e| {
                 let name = e.file_name();
                 let ending = name.as_bytes().strip_prefix(start.as_bytes());
@@ -134,14 +125,18 @@ impl<'a> Search<'a> {
     }
 }
 
-/// `X.Y` of `X.Y.Z`.
-pub fn minor(version: &str) -> &str {
-    let end = version.match_indices('.').nth(1).map_or(version.len(), |(at, _)| at);
-    version.get(..end).unwrap_or(version)
+/// The identities of the executables at `paths`, each once.
+pub(crate) fn identities_at(paths: impl Iterator<Item = PathBuf>) -> impl Iterator<Item = Identity> {
+    let mut seen = Vec::new();
+    paths.filter_map(|path| identify(&path)).filter(move |identity| {
+        let new = !seen.contains(&identity.path);
+        seen.push(identity.path.clone());
+        new
+    })
 }
 
-/// The identity of the executable at `path`. None: there is none.
-pub fn identify(path: &Path) -> Option<Identity> {
+/// The identity of the executable at `path`; `None` if there is none.
+fn identify(path: &Path) -> Option<Identity> {
     let path = fs::canonicalize(path).ok()?;
     let metadata = fs::metadata(&path).ok().filter(|m| m.is_file() && m.mode() & 0o111 != 0)?;
     let mut hasher = blake3::Hasher::new();
@@ -152,11 +147,11 @@ pub fn identify(path: &Path) -> Option<Identity> {
     Some(Identity { path, digest: hasher.finalize().into() })
 }
 
-/// The name of an environment in the node cache: the environment id, and what stands for its interpreter.
+/// The name of an environment in the node cache: the environment id, and a digest for its interpreter.
 ///
 /// A shipped interpreter is part of the environment, so its version and ABI are enough. The number changes with what each
 /// tree has beside its layers: trees of older releases are not used then.
-pub fn environment_key(environment: &Digest, minor: &str, soabi: &str, identity: Option<&Identity>) -> String {
+pub(crate) fn environment_key(environment: &Digest, minor: &str, soabi: &str, identity: Option<&Identity>) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(format!("cluster-pack interpreter 2\n{minor}\n{soabi}\n").as_bytes());
     if let Some(identity) = identity {
@@ -166,7 +161,7 @@ pub fn environment_key(environment: &Digest, minor: &str, soabi: &str, identity:
     format!("{environment}-{}", digest.get(..16).unwrap_or(&digest))
 }
 
-/// Whether the file is a boot or a launcher, which would start itself again and again.
+/// Whether the file is `cpack-boot` or a launcher, which would start itself again and again.
 fn is_own(path: &Path) -> bool {
     let Ok(file) = fs::File::open(path) else { return false };
     let Ok(found) = file.metadata() else { return false };
@@ -174,10 +169,10 @@ fn is_own(path: &Path) -> bool {
         || is_launcher(found.len(), |bytes, at| file.read_exact_at(bytes, at))
 }
 
-/// Whether the file is the interpreter that an environment of a node cache ships: it may be cleaned up any time.
+/// Whether the file is an interpreter that an environment in a node cache ships: clean-up may remove it any time.
 fn is_cached(path: &Path) -> bool {
     let prefix = path.parent().and_then(Path::parent);
-    prefix.is_some_and(|prefix| prefix.join(crate::cache::RECORDS).is_dir())
+    prefix.is_some_and(|prefix| prefix.join(cpack_node::cache::RECORDS).is_dir())
 }
 
 #[cfg(test)]

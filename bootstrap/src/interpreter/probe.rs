@@ -1,4 +1,4 @@
-//! Asking interpreters what they are, when an environment is to be built for one.
+//! Asks interpreters what they are, before an environment is built for one.
 
 use std::ffi::OsString;
 use std::io;
@@ -6,12 +6,14 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{Identity, Search, identify, is_cached, is_own, minor};
+use cpack_format::job::minor;
 
-/// Run by candidates: version, SOABI, glibc and base executable, one a line.
+use super::{Identity, Search, identify, is_cached, is_own};
+
+/// Candidates run this. It prints version, SOABI, glibc and base executable, one a line.
 ///
 /// `_imp` tells the SOABI in microseconds, where `sysconfig` takes milliseconds. `-S` leaves a virtual environment's
-/// `base_prefix` as the interpreter itself found it; a copied executable of one is traced back by that.
+/// `base_prefix` as the interpreter itself found it, which leads from a copied executable back to the interpreter.
 const PROBE: &str = r"
 import sys, os, _imp
 v = sys.version_info
@@ -28,7 +30,6 @@ o = '\n'.join(['%d.%d.%d' % v[:3], s[1] if len(s) > 2 else '', g.replace('glibc 
 sys.stdout.buffer.write(os.fsencode(o))
 ";
 
-/// What an interpreter said about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Answer {
     version: String,
@@ -39,54 +40,31 @@ struct Answer {
 
 /// The interpreter that an environment is built for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Choice {
+pub(crate) struct Choice {
     /// The interpreter itself, traced through virtual environments and shims.
-    pub identity: Identity,
-    /// Its full version.
-    pub version: String,
-    /// The node's glibc as it sees it; empty for another C library.
-    pub glibc: String,
+    pub(crate) identity: Identity,
+    pub(crate) version: String,
+    /// The version of the node's glibc that it uses; empty for another C library.
+    pub(crate) glibc: String,
 }
-
-/// Why no interpreter fits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InterpreterError {
-    /// None of those that were found.
+pub(crate) enum InterpreterError {
     #[error(
         "no interpreter for this environment: it needs Python {minor} ({soabi}); {found}; \
          install one, set CPACK_PYTHON, or pack the environment --with-python"
     )]
-    None {
-        /// `X.Y`.
-        minor: String,
-        /// `SOABI`.
-        soabi: String,
-        /// What was found instead.
-        found: String,
-    },
-    /// The environment is for another kind of machine.
+    None { minor: String, soabi: String, found: String },
     #[error("the environment is for {needed}, this node is {found}: pack it for this platform (--python-platform)")]
-    Platform {
-        /// The node's.
-        found: String,
-        /// The environment's.
-        needed: String,
-    },
-    /// The libraries need a newer glibc.
+    Platform { found: String, needed: String },
     #[error(
         "glibc {found} on this node is older than the {needed} that the environment's libraries need: \
          pack for an older platform (--python-platform) or use a newer node image"
     )]
-    Glibc {
-        /// The node's.
-        found: String,
-        /// The least that is needed.
-        needed: String,
-    },
+    Glibc { found: String, needed: String },
 }
 
-/// Asks the candidates, best first, and takes the first that fits.
-pub fn choose(search: &Search<'_>) -> Result<Choice, InterpreterError> {
+/// Asks the candidates, best first, and returns the first that fits.
+pub(crate) fn choose(search: &Search<'_>) -> Result<Choice, InterpreterError> {
     let mut found = Vec::new();
     for candidate in search.identities() {
         match ask(&candidate.path) {
@@ -109,8 +87,8 @@ pub fn choose(search: &Search<'_>) -> Result<Choice, InterpreterError> {
     Err(InterpreterError::None { minor: search.minor.into(), soabi: search.soabi.into(), found })
 }
 
-/// Asks one interpreter what it is: the choice that it would be, and its `SOABI`.
-pub fn inspect(path: &Path) -> Result<(Choice, String), String> {
+/// Asks one interpreter what it is. Returns it as a choice, and its `SOABI`.
+pub(crate) fn inspect(path: &Path) -> Result<(Choice, String), String> {
     let answer = ask(path)?;
     let identity =
         identify(&answer.executable).ok_or_else(|| format!("{} is not there", answer.executable.display()))?;
@@ -118,7 +96,7 @@ pub fn inspect(path: &Path) -> Result<(Choice, String), String> {
 }
 
 /// Refuses a node of another platform than `needed`, e.g. `linux-x86_64`.
-pub fn require_platform(needed: &str) -> Result<(), InterpreterError> {
+pub(crate) fn require_platform(needed: &str) -> Result<(), InterpreterError> {
     let machine = nix::sys::utsname::uname().map(|n| n.machine().to_string_lossy().into_owned()).unwrap_or_default();
     let found = format!("linux-{machine}");
     if needed.is_empty() || machine.is_empty() || needed == found {
@@ -127,8 +105,8 @@ pub fn require_platform(needed: &str) -> Result<(), InterpreterError> {
     Err(InterpreterError::Platform { found, needed: needed.into() })
 }
 
-/// The version of the node's glibc, as its dynamic loader tells; empty where there is none that does.
-pub fn node_glibc() -> String {
+/// The version of the node's glibc, as its dynamic loader prints it; empty if there is none.
+pub(crate) fn node_glibc() -> String {
     let loaders = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"];
     let said = loaders.iter().find_map(|path| {
         let mut loader = Command::new(path);
@@ -144,8 +122,8 @@ fn loader_version(said: &str) -> String {
     if last.starts_with(|c: char| c.is_ascii_digit()) { last.to_owned() } else { String::new() }
 }
 
-/// Refuses a node whose glibc is older than the environment's libraries need. Unknown versions are let pass.
-pub fn require_glibc(found: &str, needed: Option<&str>) -> Result<(), InterpreterError> {
+/// Refuses a node whose glibc is older than the environment's libraries need. Accepts unknown versions.
+pub(crate) fn require_glibc(found: &str, needed: Option<&str>) -> Result<(), InterpreterError> {
     let number = |text: &str| text.split('.').map(|part| part.parse::<u32>().ok()).collect::<Option<Vec<_>>>();
     match needed.map(|needed| (number(found), number(needed), needed)) {
         Some((Some(have), Some(need), needed)) if have < need => {
@@ -165,7 +143,7 @@ fn misfit(search: &Search<'_>, answer: &Answer) -> Option<String> {
     None
 }
 
-/// Runs the interpreter, isolated from the environment variables and files of users.
+/// Runs the interpreter, isolated from the user's environment variables and files.
 fn ask(path: &Path) -> Result<Answer, String> {
     if is_own(path) {
         return Err("is a launcher, not an interpreter".into());

@@ -1,21 +1,20 @@
-//! What runs in the environment of a PEX, as upstream's runtime would run it.
+//! What a PEX starts in its environment, and how: as upstream's runtime does.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cpack_artifact::pex::Pex;
-use cpack_artifact::pex_info::BinPath;
+use cpack_pex::Pex;
+use cpack_pex::info::BinPath;
 
 use super::SCRIPTS;
 use super::reason::Reason;
 use super::setup::{Inherit, Setup, Variables};
+use super::templates::fill;
 use crate::entry::EntryError;
 use crate::error::BootError;
 use crate::exec::Exec;
-
-/// What a PEX starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum What {
     Interpreter,
@@ -45,7 +44,7 @@ fn what(pex: &Pex, variables: &Variables) -> Result<(What, bool), Reason> {
     }
 }
 
-/// Why what a variable asks for is left to upstream's runtime to refuse.
+/// Why upstream's runtime must refuse what a variable asks for.
 pub(super) fn refused(pex: &Pex, variables: &Variables) -> Option<Reason> {
     let bin = variables.get("PEX_VENV_BIN_PATH");
     if bin.is_some_and(|bin| !matches!(bin, "false" | "prepend" | "append")) {
@@ -63,7 +62,7 @@ pub(super) struct Start<'a> {
 }
 
 impl Start<'_> {
-    /// Turns the start of an interpreter into that of the PEX.
+    /// Changes the start of the interpreter into the start of the PEX.
     pub(super) fn adapt(&self, mut exec: Exec) -> Result<Exec, BootError> {
         let pex = self.setup.pex();
         let (what, is_override) = what(pex, self.variables).map_err(|reason| BootError::Usage(reason.to_string()))?;
@@ -85,20 +84,20 @@ impl Start<'_> {
         if injects {
             let value =
                 |name: &str| exec.environ.get(OsStr::new(name)).map(|value| value.to_string_lossy().into_owned());
-            line.extend(pex.info.inject_args.iter().filter_map(|text| format(text, &value)).map(Into::into));
+            line.extend(pex.info.inject_args.iter().filter_map(|text| fill(text, &value)).map(Into::into));
         }
         line.extend(self.arguments.iter().cloned());
         exec.arguments = line;
         Ok(exec)
     }
 
-    /// The option that keeps the user's environment out, where upstream's runtime does.
+    /// The option that keeps the user's environment out, if upstream's runtime does so.
     fn isolation(&self, exec: &Exec, what: &What) -> Option<&'static str> {
         let (setup, info) = (self.setup, &self.setup.pex().info);
         let is_hermetic = setup.venv && info.venv_hermetic_scripts;
         let has_path = exec.environ.contains_key(OsStr::new("PYTHONPATH")) || setup.extra;
         let is_isolated = is_hermetic || (!setup.venv && setup.inherit == Inherit::Nothing && has_path);
-        // An interpreter finds modules in the working directory all the same.
+        // An interpreter finds modules in the working directory even so.
         is_isolated.then_some(if *what == What::Interpreter { "-sE" } else { "-I" })
     }
 
@@ -133,15 +132,13 @@ impl Start<'_> {
         let text = fs::read(self.prefix.join(SCRIPTS)).ok()?;
         serde_json::from_slice::<BTreeMap<String, String>>(&text).ok()?.remove(name)
     }
-
-    /// The environment variables.
     fn environ(&self, environ: &mut BTreeMap<OsString, OsString>) -> Result<(), BootError> {
         let (setup, info) = (self.setup, &self.setup.pex().info);
         if let Some(extra) = self.variables.get("PEX_EXTRA_SYS_PATH") {
             if setup.venv {
                 environ.insert("__PEX_EXTRA_SYS_PATH__".into(), extra.into());
             } else {
-                // For the processes that it starts. Its own path is arranged by the environment.
+                // For the processes that Python starts. The environment arranges its own path.
                 let before =
                     environ.get(OsStr::new("PYTHONPATH")).filter(|_| setup.inherit != Inherit::Nothing).cloned();
                 let all: Vec<OsString> = before.into_iter().chain([extra.into()]).collect();
@@ -178,10 +175,10 @@ impl Start<'_> {
         Ok(())
     }
 
-    /// Where a resource lies that a variable is to name.
+    /// The path of a resource file, for a variable that binds it.
     fn resource(&self, resource: &str) -> Result<PathBuf, BootError> {
         let libraries = fs::read_dir(self.prefix.join("lib")).into_iter().flatten().flatten();
-        let safe = cpack_artifact::SafePath::new(resource.as_bytes()).ok();
+        let safe = cpack_format::SafePath::new(resource.as_bytes()).ok();
         let found =
             libraries.filter_map(|library| Some(library.path().join("site-packages").join(safe.as_ref()?.as_path())));
         let mut found = found.filter(|path| path.is_file());
@@ -192,7 +189,7 @@ impl Start<'_> {
 /// Whether a script is for Python.
 fn is_python(script: &[u8]) -> bool {
     let first = script.split(|b| *b == b'\n').next().unwrap_or_default();
-    let names_python = first.starts_with(b"#!") && first.windows(6).any(|part| part == b"python");
+    let names_python = first.starts_with(b"#!") && memchr::memmem::find(first, b"python").is_some();
     names_python || script.starts_with(b"#!/bin/sh\n'''exec'")
 }
 
@@ -227,54 +224,9 @@ fn quote(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// Whether an argument that is injected has no fields but those that name variables.
-pub(super) fn can_format(text: &str) -> bool {
-    format(text, &|_| None).is_some()
-}
-
-/// An argument with its fields (`{pex.env.NAME}` or `{pex.env[NAME]}`) replaced, as `str.format` does. None: other fields.
-fn format(text: &str, value: &dyn Fn(&str) -> Option<String>) -> Option<String> {
-    let (mut out, mut rest) = (String::new(), text);
-    while let Some(at) = rest.find(['{', '}']) {
-        let (before, from) = rest.split_at(at);
-        out += before;
-        if let Some(after) = from.strip_prefix("{{").or_else(|| from.strip_prefix("}}")) {
-            out.push_str(&from[..1]);
-            rest = after;
-            continue;
-        }
-        let (field, after) = from.strip_prefix('{')?.split_once('}')?;
-        let name = field.strip_prefix("pex.env")?;
-        let bracketed = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
-        let name = bracketed.or_else(|| name.strip_prefix('.'))?;
-        if name.is_empty() || name.contains(['.', '[', '!', ':', '{']) {
-            return None;
-        }
-        out += &value(name).unwrap_or_default();
-        rest = after;
-    }
-    Some(out + rest)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn fields_of_injected_arguments_name_variables() {
-        let value = |name: &str| (name == "HOME").then(|| "/h".to_owned());
-        for (text, expected) in [
-            ("plain", Some("plain")),
-            ("--x={pex.env.HOME}/{pex.env[HOME]}{pex.env.NONE}", Some("--x=/h//h")),
-            ("{{}}", Some("{}")),
-            ("{pex.env.HOME!r}", None),
-            ("{0}", None),
-            ("{", None),
-            ("}", None),
-        ] {
-            assert_eq!(format(text, &value).as_deref(), expected, "{text}");
-        }
-    }
 
     #[test]
     fn scripts_for_python_are_known() {

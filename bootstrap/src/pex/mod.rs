@@ -1,66 +1,66 @@
-//! Starting a PEX file that somebody wrote: from the node cache, as a real virtual environment.
+//! Starts any PEX file from the node cache, as a real virtual environment.
 //!
 //! | module | does |
 //! | --- | --- |
 //! | `setup` | its settings, and the variables of upstream's runtime |
 //! | `python` | the interpreter, and which distributions are active for it |
-//! | `build` | finds the environment, or puts it up |
-//! | `layers` | extracts what is missing |
+//! | `build` | finds the environment, or builds it |
+//! | `pex_layers` | extracts what is missing |
 //! | `entry` | what runs: entry point, module, script, interpreter |
+//! | `templates` | injected arguments that name variables |
 //! | `fetch` | a PEX that lies in a store |
 //! | `reason` | why a PEX is handed over |
 //!
-//! What a PEX holds is read by [`cpack_artifact::pex`].
+//! [`cpack_pex`] reads PEX files.
 //!
-//! **Names.** A PEX tells no digests of content. Its environment is named in the node cache by what identifies the file (path,
-//! length, times and inode, as `stat` tells them), its `PEX-INFO`, the PEX files that are merged into it and the settings that
-//! change what is found first; its layers by their content, computed from what was extracted, so that they are shared with every
-//! other PEX that has the same distributions. A warm start reads the PEX's directory and `PEX-INFO` and extracts nothing.
+//! **Names.** A PEX has no digests of content. The key of its environment in the node cache is a digest of the file's path,
+//! length, times and inode (from `stat`), its `PEX-INFO`, the PEX files that are merged into it, and the settings that change
+//! which module is found first. The key of a layer is the digest of its content, computed from the extracted files, so that
+//! every PEX with the same distributions shares it. A warm start reads the PEX's directory and `PEX-INFO` and extracts nothing.
 //!
-//! **Handing over.** What cannot be honoured faithfully runs by plain Python and the PEX's own runtime, with one line on
-//! standard error that says why.
+//! **Handing over.** A PEX with a setting that cannot be honoured faithfully runs by plain Python and its own runtime, with
+//! one line on standard error that says why.
 
 mod build;
 mod entry;
 mod fetch;
-mod layers;
+mod pex_layers;
 mod python;
 mod reason;
 mod setup;
+mod templates;
 
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use cpack_artifact::pex::{self, Pex};
+use cpack_node::timing::{Phase, Timing};
+use cpack_pex::Pex;
 
 use crate::boot::Boot;
 use crate::error::BootError;
 use crate::exec::Exec;
 use crate::settings::Settings;
 use crate::sys;
-use crate::trace::{Phase, Trace};
 
 use reason::Reason;
 use setup::{Setup, Variables};
 
-pub use cpack_artifact::pex::is_pex;
-pub use fetch::local;
+pub(crate) use cpack_pex::is_pex;
+pub(crate) use fetch::local;
 
 /// The scripts of an environment and what each starts.
 const SCRIPTS: &str = "share/cluster-pack/scripts.json";
-
-/// Where Python keeps byte-code.
 const BYTE_CODE: &str = "__pycache__";
 
 /// Starts the PEX at `path` with `arguments`. Returns only if that fails.
-pub fn start(
+pub(crate) fn start(
     path: &Path,
     settings: &Settings,
     arguments: &[OsString],
-    mut trace: Trace,
+    mut timing: Timing,
 ) -> Result<Infallible, BootError> {
-    let pex = pex::open(path)?;
+    let pex = cpack_pex::open(path)?;
     let variables = Variables::from_process(&pex.path);
     if let Some(reason) = entry::refused(&pex, &variables) {
         return hand_over(&pex, &reason, arguments);
@@ -69,13 +69,13 @@ pub fn start(
         Ok(setup) => setup,
         Err((pex, reason)) => return hand_over(&pex, &reason, arguments),
     };
-    trace.mark(Phase::Find);
+    timing.mark(Phase::Find);
     let found = build::look(&setup, &variables, settings);
-    trace.mark(Phase::Look);
+    timing.mark(Phase::Look);
     let job = build::job(&setup);
     let ready = match found {
         Some(ready) => Ok(ready),
-        None => match build::build(&setup, &variables, settings, arguments, &mut trace) {
+        None => match build::build(&setup, &variables, settings, arguments, &mut timing) {
             Ok(Err(reason)) => return hand_over(setup.pex(), &reason, arguments),
             Ok(Ok(ready)) => Ok(ready),
             Err(error) => Err(error),
@@ -86,12 +86,15 @@ pub fn start(
         let start = entry::Start { setup: &setup, variables: &variables, arguments, prefix: &ready.prefix };
         Ok((start.adapt(exec)?, ready))
     });
-    crate::become_python(prepared, &job.job, settings, &trace)
+    crate::boot::become_python(prepared, &job.job, settings, &timing)
 }
 
 /// Runs the PEX by plain Python, saying why.
 fn hand_over(pex: &Pex, reason: &Reason, arguments: &[OsString]) -> Result<Infallible, BootError> {
-    crate::say(&crate::error::one_line(&format!("cpack-boot: {} runs by plain Python: {reason}", pex.path.display())));
+    crate::message::say(&cpack_format::message::one_line(&format!(
+        "cpack-boot: {} runs by plain Python: {reason}",
+        pex.path.display()
+    )));
     let names = pex.minor.iter().map(|minor| format!("python{minor}")).chain(["python3".into(), "python".into()]);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let program = names

@@ -1,19 +1,21 @@
-//! The interpreter for a PEX: what it names, what variables name, else one that meets its constraints and can use its wheels.
+//! The interpreter for a PEX: the one that variables or the PEX name, or else one that meets its constraints and can use its
+//! wheels.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use cpack_artifact::pex::file::Metadata;
-use cpack_artifact::pex::resolve::{Interpreter, Machine, ResolveError, resolve};
-use cpack_artifact::pex::tags::Target;
-use cpack_artifact::pex_info::SelectionStrategy;
-use std::collections::BTreeMap;
+use cpack_format::job::minor;
+use cpack_pex::file::Metadata;
+use cpack_pex::info::SelectionStrategy;
+use cpack_pex::resolve::{Interpreter, Machine, ResolveError, resolve};
+use cpack_pex::tags::Target;
 
 use super::reason::Reason;
 use super::setup::{Setup, Variables};
-use crate::interpreter::{Choice, Identity, Search, identify, inspect, minor};
+use crate::interpreter::{Choice, Identity, Search, identities_at, inspect};
 use crate::settings::Settings;
 
-/// Minor versions that are looked for: those that upstream's runtime and this one both know.
+/// Minor versions that a start looks for: those that both upstream's runtime and this one know.
 const MINORS: std::ops::RangeInclusive<u32> = 8..=15;
 
 /// An interpreter that fits, and the wheels of each PEX that are active for it.
@@ -24,18 +26,13 @@ pub(super) struct Chosen {
     pub(super) active: Vec<Vec<String>>,
 }
 
-/// The interpreters that are there, best first, each once. Nothing is looked at before the iterator gets there.
+/// The interpreters that exist, best first, each once. The iterator reads a directory only when it gets there.
 pub(super) fn identities<'a>(
     setup: &'a Setup,
     variables: &'a Variables,
     settings: &'a Settings,
 ) -> impl Iterator<Item = Identity> + 'a {
-    let mut seen = Vec::new();
-    paths(setup, variables, settings).filter_map(|path| identify(&path)).filter(move |identity| {
-        let new = !seen.contains(&identity.path);
-        seen.push(identity.path.clone());
-        new
-    })
+    identities_at(paths(setup, variables, settings))
 }
 
 fn paths<'a>(
@@ -78,7 +75,7 @@ fn paths<'a>(
     Box::new(named.chain(plain).chain(others))
 }
 
-/// Asks the interpreters, best first, and takes the first that meets the constraints and can use the wheels.
+/// Asks the interpreters, best first, and returns the first that meets the constraints and can use the wheels.
 pub(super) fn choose(
     setup: &Setup,
     metadata: &[BTreeMap<String, Metadata>],
@@ -120,7 +117,7 @@ pub(super) fn choose(
     Err(Reason::Python(format!("no Python{wanted} can use its distributions: {found}{more}")))
 }
 
-/// The wheels of each PEX that are active; none where the constraints are not met.
+/// The active wheels of each PEX; `None` if the interpreter does not meet the constraints.
 fn active(
     setup: &Setup,
     metadata: &[BTreeMap<String, Metadata>],

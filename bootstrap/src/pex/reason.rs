@@ -2,18 +2,12 @@
 
 use std::fmt;
 
-use cpack_artifact::pex::resolve::ResolveError;
-
-/// Why a PEX is handed to plain Python.
+use cpack_pex::resolve::ResolveError;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reason {
-    /// A setting of the PEX.
     Setting(&'static str),
-    /// A variable.
     Variable(String),
-    /// Its requirements.
     Requirements(ResolveError),
-    /// No Python that fits was found.
     Python(String),
     /// Its code has a module with the name of one of the standard library, which it would replace.
     Shadows(String),

@@ -5,18 +5,19 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cpack_artifact::Digest;
-use cpack_artifact::pex::places::Order;
-use cpack_artifact::pex::{self, Pex};
-use cpack_artifact::pex_info::{InheritPath, PexInfo};
+use cpack_format::Digest;
+use cpack_pex::Pex;
+use cpack_pex::info::{InheritPath, PexInfo};
+use cpack_pex::places::Order;
 
 use super::reason::Reason;
+use super::templates::can_fill;
 use crate::error::BootError;
 
 /// The variables of upstream's runtime that are set.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Variables {
-    /// By name; those that are not UTF-8 as well as they can be shown.
+    /// By name. Values that are not UTF-8 are changed as `to_string_lossy` does.
     all: BTreeMap<String, String>,
 }
 
@@ -46,7 +47,7 @@ const HONOURED: [&str; 21] = [
 ];
 
 impl Variables {
-    /// Those of this process, and those of upstream's files of them: `/etc/pexrc`, `~/.pexrc` and `.pexrc` beside the PEX.
+    /// Reads those of this process, and those of upstream's files: `/etc/pexrc`, `~/.pexrc` and `.pexrc` beside the PEX.
     pub(super) fn from_process(pex: &Path) -> Self {
         let ours = std::env::vars_os().filter(|(name, value)| {
             (name == "PEX" || name.as_encoded_bytes().starts_with(b"PEX_")) && !value.is_empty()
@@ -72,14 +73,11 @@ impl Variables {
     pub(super) fn is_true(&self, name: &str) -> bool {
         is_true(self.get(name))
     }
-
-    /// The paths in a variable.
     pub(super) fn paths(&self, name: &str) -> Vec<PathBuf> {
         let all = self.get(name).unwrap_or_default().split(':');
         all.filter(|path| !path.is_empty()).map(PathBuf::from).collect()
     }
 
-    /// Whether the variable was set in a file, and is not in the environment of this process.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.all.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
@@ -96,7 +94,7 @@ fn parse_file(text: &str) -> BTreeMap<String, String> {
     named.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// What Python sees beside the PEX.
+/// Which modules Python finds beside those of the PEX.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Inherit {
     /// The standard library.
@@ -108,24 +106,20 @@ pub(super) enum Inherit {
     /// The interpreter's modules, after the PEX: a virtual environment with system site-packages.
     System,
 }
-
-/// How a PEX is started.
 #[derive(Debug)]
 pub(super) struct Setup {
     /// The PEX, and those that are merged into it.
     pub(super) pexes: Vec<Pex>,
-    /// Whether it acts as a virtual environment.
     pub(super) venv: bool,
-    /// What it sees beside itself.
     pub(super) inherit: Inherit,
     /// Whether `PEX_EXTRA_SYS_PATH` is set.
     pub(super) extra: bool,
-    /// Stands for all of this, and for the files as they are now.
+    /// A digest of all of this, and of the files' identities.
     pub(super) identity: Digest,
 }
 
 impl Setup {
-    /// Puts together how `pex` is started; or tells why it is handed over.
+    /// Reads how `pex` is started, or says why it is handed over.
     pub(super) fn new(pex: Pex, variables: &Variables) -> Result<Result<Self, (Pex, Reason)>, BootError> {
         if let Some(reason) = handed_over(&pex.info, variables) {
             return Ok(Err((pex, reason)));
@@ -137,7 +131,7 @@ impl Setup {
         let merged: Vec<PathBuf> = own.chain(variables.paths("PEX_PATH")).collect();
         let mut pexes = vec![pex];
         for path in merged {
-            pexes.push(pex::open(&path)?);
+            pexes.push(cpack_pex::open(&path)?);
         }
         let mut hasher = blake3::Hasher::new();
         hasher.update(format!("cluster-pack pex setup 1\n{venv} {inherit:?} {extra}\n").as_bytes());
@@ -147,15 +141,11 @@ impl Setup {
         let identity = hasher.finalize().into();
         Ok(Ok(Self { pexes, venv, inherit, extra, identity }))
     }
-
-    /// The PEX that is started.
     pub(super) fn pex(&self) -> &Pex {
         // There is always one: merged ones come after it.
         #[expect(clippy::indexing_slicing, reason = "made with one")]
         &self.pexes[0]
     }
-
-    /// The order in which modules are found.
     pub(super) fn order(&self) -> Order {
         match self.inherit {
             _ if self.venv => Order::Venv,
@@ -186,7 +176,7 @@ fn handed_over(info: &PexInfo, variables: &Variables) -> Option<Reason> {
     let unsupported = [
         (info.script.is_some() && info.entry_point.is_some(), "a script and an entry point"),
         (info.distributions.keys().any(|name| !name.ends_with(".whl")), "distributions that are no wheels"),
-        (!info.inject_args.iter().all(|text| super::entry::can_format(text)), "arguments with unusual fields"),
+        (!info.inject_args.iter().all(|text| can_fill(text)), "arguments with unusual fields"),
     ];
     unsupported.into_iter().find(|(has, _)| *has).map(|(_, what)| Reason::Setting(what))
 }

@@ -5,11 +5,10 @@ use std::os::unix::fs::{FileExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cpack_artifact::job::FILE_NAME;
-use cpack_artifact::launcher::appendix;
-use cpack_artifact::store::Key;
-
-use crate::world::{
+use cpack_format::job::FILE_NAME;
+use cpack_format::launcher::appendix;
+use cpack_store::Key;
+use cpack_test::small_world::{
     World, as_nobody, assert_fails, cache_name, entries, file, is_root, nodes, python, standard_packages, succeed,
     succeed_elsewhere, write_executable,
 };
@@ -32,7 +31,7 @@ fn flip(path: &Path, at: u64) {
 
 #[test]
 fn a_damaged_layer_is_named_and_nothing_of_it_is_used() {
-    let world = World::new();
+    let world = World::new(crate::boot());
     let archive = archive(&world, "large");
     let whole = fs::read(&archive).expect("reads");
     let size = whole.len() as u64;
@@ -55,7 +54,7 @@ fn a_damaged_layer_is_named_and_nothing_of_it_is_used() {
 
 #[test]
 fn a_damaged_launcher_or_manifest_is_refused() {
-    let world = World::new();
+    let world = World::new(crate::boot());
     let launcher = world.path("env-python");
     let whole = fs::read(&launcher).expect("reads");
     let bad = world.path("bad-python");
@@ -63,24 +62,24 @@ fn a_damaged_launcher_or_manifest_is_refused() {
     for at in [boot + 60, boot + 1000, whole.len() as u64 - 30] {
         let mut bytes = whole.clone();
         bytes[usize::try_from(at).expect("small")] ^= 4;
-        crate::world::write_executable(&bad, &bytes);
+        cpack_test::small_world::write_executable(&bad, &bytes);
         assert_fails(&world.command_of(&bad, &["-c", CODE]).output().expect("starts"), 83, "copy the launcher again");
     }
     let mut other = world.job.clone();
-    other.environment = cpack_artifact::Digest::of(b"another");
+    other.environment = cpack_format::Digest::of(b"another");
     let mixed = world.write_launcher("mixed", &other);
     assert_fails(&world.command_of(&mixed, &["-c", CODE]).output().expect("starts"), 83, "digest");
     let newer = String::from_utf8(other.to_bytes()).expect("text").replace("\"format\":1", "\"format\":99");
     let output = world.command_of(&bad, &[]).env("CPACK_JOB", &newer).output().expect("starts");
     assert_fails(&output, 83, "copy the launcher again");
     let bare = world.path("bare");
-    crate::world::write_executable(&bare, &fs::read(env!("CARGO_BIN_EXE_cpack-boot")).expect("reads"));
+    cpack_test::small_world::write_executable(&bare, &fs::read(env!("CARGO_BIN_EXE_cpack-boot")).expect("reads"));
     assert_fails(&world.command_of(&bare, &[]).env("CPACK_JOB", &newer).output().expect("starts"), 83, "upgrade");
 }
 
 #[test]
 fn a_cache_that_others_control_is_bypassed() {
-    let world = World::new();
+    let world = World::new(crate::boot());
     let name = world.cache().file_name().expect("a name").to_owned();
     let place = world.path("cache").join(&name);
     let prepare: [(&str, &dyn Fn()); 3] = [
@@ -102,7 +101,7 @@ fn a_cache_that_others_control_is_bypassed() {
         prepare();
         assert_eq!(succeed_elsewhere(&mut world.command(&["-c", CODE]), "is not used"), SEEN, "{what}");
         assert!(world.path("home/.cache").join(&name).join("environments").is_dir(), "{what}");
-        cpack_boot::cache::remove_tree(&world.path("home/.cache"), None).expect("removes");
+        cpack_node::cache::remove_tree(&world.path("home/.cache"), None).expect("removes");
         assert_eq!(entries(&place.join("environments")), [] as [PathBuf; 0], "{what}");
         let _ = fs::remove_dir(&place).or_else(|_| fs::remove_file(&place));
     }
@@ -110,7 +109,7 @@ fn a_cache_that_others_control_is_bypassed() {
 
 #[test]
 fn without_a_place_to_write_to_it_says_so() {
-    let world = World::new();
+    let world = World::new(crate::boot());
     let closed = world.path("closed");
     fs::create_dir(&closed).expect("creates");
     fs::set_permissions(&closed, Permissions::from_mode(0o555)).expect("chmod");
@@ -121,9 +120,33 @@ fn without_a_place_to_write_to_it_says_so() {
     assert_eq!(succeed_elsewhere(command.env("TMPDIR", world.path("tmp")), "Permission denied"), SEEN);
 }
 
+/// A scheduler's `TMPDIR` that is not in the container, `HOME=/`, and a working directory that is closed.
+#[test]
+fn a_start_with_a_stale_tmpdir_uses_the_temporary_directories_of_python() {
+    let world = World::new(crate::boot());
+    let closed = world.path("closed");
+    fs::create_dir(&closed).expect("creates");
+    fs::set_permissions(&closed, Permissions::from_mode(0o555)).expect("chmod");
+    let here = world.path("").display().to_string();
+    // The world may be below /tmp: it is kept while /tmp and /var/tmp are replaced by empty ones.
+    let hide = |mode: &str| {
+        format!(
+            "mount --bind {here} /mnt && mount -t tmpfs -o mode=1777 tmpfs /tmp && mkdir -p {here} && \
+             mount --bind /mnt {here} && mount -o remount,{mode} /tmp && mount -t tmpfs -o mode=1777 tmpfs /var/tmp"
+        )
+    };
+    for (mode, expected) in [("rw", "/tmp"), ("ro", "/var/tmp")] {
+        let mut command = with_mounts_running(&world, &hide(mode), "import sys, alpha; print(sys.prefix)");
+        command.env("HOME", "/").env("TMPDIR", "/scratch/job-17").env_remove("CPACK_CACHE_DIR");
+        command.env_remove("CPACK_METRICS").current_dir(&closed);
+        let prefix = succeed(&mut command);
+        assert!(prefix.starts_with(&format!("{expected}/{}/environments/", cache_name())), "{mode}: {prefix}");
+    }
+}
+
 #[test]
 fn a_chosen_directory_that_is_not_there_is_made_or_named() {
-    let world = World::new();
+    let world = World::new(crate::boot());
     let chosen = world.path("home/not/yet");
     assert_eq!(succeed(world.command(&["-c", CODE]).env("CPACK_CACHE_DIR", &chosen)), SEEN);
     for made in [chosen.clone(), world.path("home/not"), chosen.join(world.cache().file_name().expect("a name"))] {
@@ -133,16 +156,16 @@ fn a_chosen_directory_that_is_not_there_is_made_or_named() {
     for nowhere in ["/nowhere/at/all", "/etc/not/allowed"] {
         let mut command = world.command(&["-c", CODE]);
         assert_eq!(succeed_elsewhere(command.env("CPACK_CACHE_DIR", nowhere), nowhere), SEEN);
-        cpack_boot::cache::remove_tree(&world.path("home/.cache"), None).expect("removes");
+        cpack_node::cache::remove_tree(&world.path("home/.cache"), None).expect("removes");
     }
 }
 
 #[test]
 fn a_chosen_directory_comes_before_one_that_has_layers() {
-    let world = World::new();
+    let world = World::new(crate::boot());
     let mut packages = standard_packages();
     packages[0].1.extend(nodes(&[("site/more.py", file(""))]));
-    let other = World::with(&packages, |_| {});
+    let other = World::with(crate::boot(), &packages, |_| {});
     succeed(other.command(&["-c", "import more"]).env("HOME", world.path("home")).env_remove("CPACK_CACHE_DIR"));
     let environments = |cache: PathBuf| entries(&cache.join("environments")).len();
     let home = world.path("home/.cache").join(cache_name());
@@ -153,8 +176,12 @@ fn a_chosen_directory_comes_before_one_that_has_layers() {
 
 /// Runs a shell script with mounts of its own, as the user of the tests.
 fn with_mounts(world: &World, prepare: &str) -> Command {
+    with_mounts_running(world, prepare, CODE)
+}
+
+fn with_mounts_running(world: &World, prepare: &str, code: &str) -> Command {
     let launcher = world.path("env-python").display().to_string();
-    let run = format!("exec {launcher} -c '{CODE}'");
+    let run = format!("exec {launcher} -c '{code}'");
     let script = if is_root() {
         format!("{prepare} && exec setpriv --reuid 65534 --regid 65534 --clear-groups sh -c \"{run}\"")
     } else {
@@ -174,7 +201,7 @@ fn with_mounts(world: &World, prepare: &str) -> Command {
 
 #[test]
 fn full_read_only_and_noexec_disks_are_left_for_the_next_place() {
-    let world = World::new();
+    let world = World::new(crate::boot());
     let cache = world.path("cache").display().to_string();
     for (options, reason) in
         [("size=1m", "1 MiB free"), ("nr_inodes=40", "No space left"), ("noexec", "noexec"), ("ro", "read-only")]
@@ -182,7 +209,7 @@ fn full_read_only_and_noexec_disks_are_left_for_the_next_place() {
         let prepare = format!("mount -t tmpfs -o mode=777,{options} tmpfs {cache}");
         assert_eq!(succeed_elsewhere(&mut with_mounts(&world, &prepare), reason), SEEN, "{options}");
         let home = world.path("home/.cache");
-        cpack_boot::cache::remove_tree(&home, None).expect("removes");
+        cpack_node::cache::remove_tree(&home, None).expect("removes");
         assert!(!home.exists());
     }
     // Everywhere: one line.
@@ -195,10 +222,10 @@ fn full_read_only_and_noexec_disks_are_left_for_the_next_place() {
 
 #[test]
 fn a_disk_that_is_full_of_unused_environments_has_room() {
-    let world = World::new();
+    let world = World::new(crate::boot());
     let mut packages = standard_packages();
-    packages[3].1.insert("more".into(), crate::make::Node::File(crate::world::noise(6 << 20, 9)));
-    let other = World::with(&packages, |_| {});
+    packages[3].1.insert("more".into(), cpack_test::archives::Node::File(cpack_test::small_world::noise(6 << 20, 9)));
+    let other = World::with(crate::boot(), &packages, |_| {});
     let (cache, closed) = (world.path("cache").display().to_string(), world.path("closed"));
     fs::create_dir(&closed).expect("creates");
     fs::set_permissions(&closed, Permissions::from_mode(0o555)).expect("chmod");
@@ -216,7 +243,7 @@ fn a_disk_that_is_full_of_unused_environments_has_room() {
 
 #[test]
 fn a_deleted_file_is_found_and_repaired_by_verify() {
-    let world = World::new();
+    let world = World::new(crate::boot());
     world.run(&["-c", CODE]);
     let site = world.environment().join(format!("lib/python{}/site-packages", python().minor));
     let damage: [(&str, &dyn Fn()); 3] = [
@@ -248,7 +275,7 @@ fn a_deleted_file_is_found_and_repaired_by_verify() {
 
 #[test]
 fn after_a_power_loss_torn_files_are_found_without_being_asked() {
-    let world = World::new();
+    let world = World::new(crate::boot());
     world.run(&["-c", CODE]);
     let site = world.environment().join(format!("lib/python{}/site-packages", python().minor));
     // As if written under another boot, and one file's bytes lost.
@@ -269,7 +296,7 @@ fn after_a_power_loss_torn_files_are_found_without_being_asked() {
 
 #[test]
 fn an_interpreter_that_does_not_fit_is_refused_before_anything_is_fetched() {
-    let world = World::with(&standard_packages(), |job| {
+    let world = World::with(crate::boot(), &standard_packages(), |job| {
         job.interpreter.soabi = "cpython-399-x86_64-linux-gnu".into();
     });
     let output = world.command(&["-c", CODE]).env("PATH", "/nowhere").output().expect("starts");
@@ -289,14 +316,14 @@ fn an_interpreter_that_does_not_fit_is_refused_before_anything_is_fetched() {
 
 #[test]
 fn settings_that_cannot_be_understood_are_named() {
-    let world = World::new();
+    let world = World::new(crate::boot());
     let output = world.command(&["-c", CODE]).env("CPACK_THREADS", "many").output().expect("starts");
     assert_fails(&output, 80, "CPACK_THREADS");
 }
 
 #[test]
 fn an_unreadable_proc_or_a_descriptor_limit_stop_nobody() {
-    let world = World::new();
+    let world = World::new(crate::boot());
     let launcher = world.path("env-python").display().to_string();
     let few = format!("ulimit -n 24; exec {launcher} -c '{CODE}'");
     for _ in 0..2 {

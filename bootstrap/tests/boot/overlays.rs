@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use cpack_artifact::job::{Entry, Job};
-use cpack_artifact::manifest::LayerKind;
-
-use crate::make::Node;
-use crate::world::{World, entries, file, nodes, python, standard_packages, succeed};
+use cpack_format::job::{Job, Program};
+use cpack_format::manifest::LayerKind;
+use cpack_test::archives::{Node, Nodes};
+use cpack_test::small_world::{World, entries, file, nodes, python, standard_packages, succeed};
 
 /// A script as the packer writes it, which looks for `python` beside what it really is.
 fn script() -> Node {
@@ -16,7 +15,7 @@ fn script() -> Node {
 }
 
 /// A project with a module of its own, modules that others have too, a script, and a `.pth` file that it installs.
-fn over(word: &str) -> crate::make::Nodes {
+fn over(word: &str) -> Nodes {
     nodes(&[
         ("over.py", file(&format!("WORD = '{word}'\n"))),
         ("statistics.py", file("NAME = 'over'\n")),
@@ -39,7 +38,7 @@ fn jobs(world: &World) -> Vec<PathBuf> {
 
 #[test]
 fn overlays_come_after_the_standard_library_and_the_environment() {
-    let world = World::new();
+    let world = World::new(crate::boot());
     let launcher = job(&world, &["one", "two"], |_| {});
     let framework = world.user_directory("framework");
     std::fs::write(framework.join("beta.py"), "NAME = 'framework'").expect("writes");
@@ -61,7 +60,7 @@ fn overlays_come_after_the_standard_library_and_the_environment() {
 
 #[test]
 fn every_child_has_the_overlays() {
-    let world = World::new();
+    let world = World::new(crate::boot());
     let launcher = job(&world, &["one"], |_| {});
     for options in [&["-I"][..], &["-E"], &["-s"], &["-I", "-X", "dev"]] {
         let arguments = [options, &["-m", "over"]].concat();
@@ -81,8 +80,8 @@ fn every_child_has_the_overlays() {
 #[test]
 fn scripts_of_overlays_and_of_the_environment_find_the_overlays() {
     let packages = [standard_packages(), vec![("own", nodes(&[("bin/own-tool", script())]))]].concat();
-    let world = World::with(&packages, |_| {});
-    let launcher = job(&world, &["one"], |job| job.entry = Entry::Script("over-tool".into()));
+    let world = World::with(crate::boot(), &packages, |_| {});
+    let launcher = job(&world, &["one"], |job| job.entry = Program::Script("over-tool".into()));
     assert_eq!(succeed(&mut world.command_of(&launcher, &["-x"])), "script one ['-x']\n");
     let [prefix] = &jobs(&world)[..] else { panic!("one job") };
     let run = |path: &Path| succeed(&mut world.command_of(path, &["a"]));
@@ -100,7 +99,7 @@ fn scripts_of_overlays_and_of_the_environment_find_the_overlays() {
 
 #[test]
 fn a_private_copy_has_the_overlays_itself() {
-    let world = World::new();
+    let world = World::new(crate::boot());
     let launcher = job(&world, &["one"], |_| {});
     let code = "import over, subprocess, sys; print(over.WORD, '/private/' in sys.prefix, \
                 subprocess.check_output([sys.prefix + '/bin/over-tool'], env={'PATH': '/usr/bin:/bin'}))";
@@ -114,7 +113,7 @@ fn a_shipped_interpreter_starts_from_a_job_prefix_too() {
     let minor = &python().minor;
     let script = Node::Executable(b"#!/bin/sh\necho shipped \"$0\" \"$@\"\n".to_vec());
     let packages = [("python", nodes(&[(&format!("bin/python{minor}"), script)]))];
-    let world = World::with(&packages, |job| {
+    let world = World::with(crate::boot(), &packages, |job| {
         job.interpreter.shipped = true;
         job.interpreter.path.clear();
     });
@@ -128,7 +127,7 @@ fn a_shipped_interpreter_starts_from_a_job_prefix_too() {
 
 #[test]
 fn clean_up_takes_job_prefixes_with_what_they_lead_to_and_none_that_runs() {
-    let world = World::new();
+    let world = World::new(crate::boot());
     let launcher = job(&world, &["one"], |_| {});
     let mut running = world
         .command_of(&launcher, &["-c", "import over, sys; sys.stdin.read()"])
@@ -157,7 +156,7 @@ fn clean_up_takes_job_prefixes_with_what_they_lead_to_and_none_that_runs() {
 
 #[test]
 fn a_job_prefix_that_is_damaged_or_of_another_boot_is_made_again() {
-    let world = World::new();
+    let world = World::new(crate::boot());
     let launcher = job(&world, &["one"], |_| {});
     let start = || succeed(&mut world.command_of(&launcher, &["-c", "import over; print(over.WORD)"]));
     let open = |path: &Path| {

@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use cpack_test::small_world::{World, assert_fails, entries, file, nodes, spawn, standard_packages, succeed};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-
-use crate::world::{World, assert_fails, entries, file, nodes, spawn, standard_packages, succeed};
 
 const CODE: &str = "import alpha, beta, large; print(alpha.NAME, beta.NAME)";
 const SEEN: &str = "alpha beta\n";
@@ -22,7 +21,7 @@ struct Hanging {
 impl Hanging {
     fn new(world: &World, package: &str) -> Self {
         let layer = world.manifest.layers.iter().find(|l| l.name == package).expect("a package");
-        let key = cpack_artifact::store::Key::layer(&layer.archive.digest);
+        let key = cpack_store::Key::layer(&layer.archive.digest);
         let archive = world.path("store").join(key.as_str());
         let aside = world.path("aside");
         fs::rename(&archive, &aside).expect("renames");
@@ -68,7 +67,7 @@ fn let_starts_clean_up(world: &World) {
     for start in 0..40 {
         let mut packages = standard_packages();
         packages[0].1.extend(nodes(&[("site/more.py", file(&format!("START = {start}\n")))]));
-        let other = World::with(&packages, |_| {});
+        let other = World::with(crate::boot(), &packages, |_| {});
         succeed(other.command(&["-c", "import more"]).env("CPACK_CACHE_DIR", world.path("cache")));
         if staging_of(world).is_empty() {
             break;
@@ -79,7 +78,7 @@ fn let_starts_clean_up(world: &World) {
 
 #[test]
 fn thirty_two_starts_at_once_share_the_work() {
-    let world = World::new();
+    let world = World::new(crate::boot());
     let children: Vec<_> = (0..32).map(|_| spawn(&mut world.command(&["-c", CODE]))).collect();
     for child in children {
         let output = child.wait_with_output().expect("ends");
@@ -94,7 +93,7 @@ fn thirty_two_starts_at_once_share_the_work() {
 
 #[test]
 fn locks_that_exclude_nobody_cost_work_and_nothing_else() {
-    let world = World::new();
+    let world = World::new(crate::boot());
     let locks = world.cache().join("locks");
     let children: Vec<_> = (0..12).map(|_| spawn(&mut world.command(&["-c", CODE]))).collect();
     let done = std::sync::atomic::AtomicBool::new(false);
@@ -122,7 +121,7 @@ fn entries_or_none(directory: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn a_start_that_is_killed_anywhere_leaves_nothing_that_is_used() {
-    let world = World::new();
+    let world = World::new(crate::boot());
     for round in 0..30u64 {
         let mut child = spawn(&mut world.command(&["-c", CODE]));
         // Somewhere in the 200 ms that a cold start takes here; each round finds what the others left.
@@ -142,13 +141,13 @@ fn a_start_that_is_killed_anywhere_leaves_nothing_that_is_used() {
 /// Removes what is in a directory of the cache.
 fn remove(directory: &Path) {
     for path in entries(directory) {
-        cpack_boot::cache::remove_tree(&path, None).expect("removes");
+        cpack_node::cache::remove_tree(&path, None).expect("removes");
     }
 }
 
 #[test]
 fn a_holder_that_is_stopped_is_overtaken_and_harmless_when_it_goes_on() {
-    let world = World::new();
+    let world = World::new(crate::boot());
     let hanging = Hanging::new(&world, "large");
     let stopped = spawn(&mut world.command(&["-c", CODE]));
     hanging.wait_for_victim(&world);
@@ -169,7 +168,7 @@ fn a_holder_that_is_stopped_is_overtaken_and_harmless_when_it_goes_on() {
 
 #[test]
 fn a_holder_that_dies_is_not_waited_for() {
-    let world = World::new();
+    let world = World::new(crate::boot());
     let hanging = Hanging::new(&world, "large");
     let mut dead = spawn(&mut world.command(&["-c", CODE]));
     hanging.wait_for_victim(&world);
@@ -184,7 +183,7 @@ fn a_holder_that_dies_is_not_waited_for() {
 
 #[test]
 fn sigterm_ends_a_cold_start_and_what_it_began() {
-    let world = World::new();
+    let world = World::new(crate::boot());
     let hanging = Hanging::new(&world, "large");
     let child = spawn(&mut world.command(&["-c", CODE]));
     hanging.wait_for_victim(&world);
@@ -200,7 +199,7 @@ fn sigterm_ends_a_cold_start_and_what_it_began() {
 
 #[test]
 fn pyspark_s_daemon_stops_when_its_caller_goes_and_nobody_else_does() {
-    let world = World::new();
+    let world = World::new(crate::boot());
     let hanging = Hanging::new(&world, "large");
     let mut daemon = spawn(world.command(&["-m", "pyspark.daemon", "pyspark.worker"]).stdin(Stdio::piped()));
     hanging.wait_for_victim(&world);
@@ -218,7 +217,7 @@ fn pyspark_s_daemon_stops_when_its_caller_goes_and_nobody_else_does() {
 
 #[test]
 fn clean_up_during_a_run_takes_nothing_that_is_used() {
-    let world = World::new();
+    let world = World::new(crate::boot());
     let code = "import sys, alpha\nprint('ready', flush=True)\nsys.stdin.readline()\n\
                 import beta, large, data\nprint(beta.NAME)";
     let mut running = spawn(world.command(&["-c", code]).stdin(Stdio::piped()));

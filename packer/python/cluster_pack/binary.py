@@ -48,13 +48,19 @@ def call(
     *,
     prefix: Optional[str] = None,
     environ: Optional[Mapping[str, str]] = None,
+    timeout: Optional[float] = None,
 ) -> Dict[str, Any]:
     """Calls it and returns the JSON that it answers. What it says on the way is shown; its error is raised.
 
-    `prefix` is the environment that is meant: by default the one in which this runs.
+    `prefix` is the environment that is meant: by default the one in which this runs. With a `timeout`, in seconds, it is
+    asked in silence, and one that does not answer in time is an error.
     """
     command = [find(), "--json"]
     variables = {**os.environ, "NO_COLOR": "1", **(environ or {})}
+    if "AWS_ACCESS_KEY_ID" in (environ or {}):
+        # A key that was given goes with nothing that belongs to another one.
+        for name in {"AWS_SESSION_TOKEN", "AWS_PROFILE"} - set(environ or {}):
+            variables.pop(name, None)
     if prefix is not None or booted() is None:
         command += ["--venv", prefix or sys.prefix]
     else:
@@ -62,7 +68,7 @@ def call(
         variables.pop("CPACK_VENV", None)
     command += arguments
     _logger.debug("running %s", command)
-    code, answer, said = _run(command, variables)
+    code, answer, said = _run(command, variables) if timeout is None else _ask(command, variables, timeout)
     lines = [line for line in said.splitlines() if line]
     if code != 0:
         errors = [line[len("error:") :].strip() for line in lines if line.startswith("error:")]
@@ -103,6 +109,16 @@ def _run(command: List[str], environ: Mapping[str, str]) -> "tuple[int, str, str
             _logger.log(level, "%s", line[len("warning:") :].strip() if level == logging.WARNING else line)
         return done.returncode, done.stdout, done.stderr
     return _run_on_terminal(command, environ, show)
+
+
+def _ask(command: List[str], environ: Mapping[str, str], timeout: float) -> "tuple[int, str, str]":
+    try:
+        done = subprocess.run(
+            command, env=dict(environ), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout
+        )
+    except subprocess.TimeoutExpired:
+        raise ClusterPackError(f"{PROGRAM} did not answer within {timeout:g} s") from None
+    return done.returncode, done.stdout, done.stderr
 
 
 def _run_on_terminal(

@@ -11,17 +11,41 @@ from cluster_pack.errors import ClusterPackError
 _logger = logging.getLogger(__name__)
 
 
+# What `pip install cluster-pack` does not bring, by the extra that does.
+_EXTRAS = {"s3": "s3", "s3a": "s3", "hdfs": "hdfs"}
+
+
 def resolve_filesystem_and_path(uri: str, **kwargs: Any) -> Tuple[Any, str]:
     """The fsspec file system of a URI, and the path in it."""
+    url = urlparse(uri)
+    if url.scheme in ("hdfs", "viewfs"):
+        host, port = _authority(uri, url.netloc)
+        host = f"{url.scheme}://{host}" if host else "default"
+        return _filesystem("hdfs", host=host, port=port, **kwargs), url.path
+    return _filesystem(url.scheme or "file", **kwargs), url.path
+
+
+def _authority(uri: str, authority: str) -> Tuple[str, int]:
+    """Host and port as they are written: names of view file systems have capitals, and a user belongs to the host."""
+    host, colon, port = authority.rpartition(":")
+    if not colon or port.endswith("]"):
+        return authority, 0
+    if port and not (port.isascii() and port.isdigit()):
+        raise ValueError(f"{uri}: the port {port!r} is no number: write SCHEME://HOST:PORT/PATH")
+    return host, int(port or 0)
+
+
+def _filesystem(protocol: str, **kwargs: Any) -> Any:
     try:
         import fsspec
     except ImportError:
-        raise ClusterPackError("fsspec is not installed: pip install fsspec, and its driver for your file system") from None
-    url = urlparse(uri)
-    if url.scheme in ("hdfs", "viewfs"):
-        host = f"{url.scheme}://{url.hostname}" if url.hostname else "default"
-        return fsspec.filesystem("hdfs", host=host, port=url.port or 0, **kwargs), url.path
-    return fsspec.filesystem(url.scheme or "file", **kwargs), url.path
+        raise ClusterPackError("fsspec is not installed: pip install 'cluster-pack[fs]'") from None
+    try:
+        return fsspec.filesystem(protocol, **kwargs)
+    except ImportError as error:
+        extra = _EXTRAS.get(protocol)
+        ways = f"pip install 'cluster-pack[{extra}]'" if extra else f"install fsspec's driver for {protocol}:"
+        raise ClusterPackError(f"{protocol} cannot be opened from Python ({error}): {ways}") from error
 
 
 _MEANING = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import io
 import os
 import platform
 import pickle
@@ -9,13 +11,17 @@ import sys
 import sysconfig
 import tempfile
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Protocol, Sequence
+from types import CodeType, ModuleType
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Protocol, Sequence, Tuple
 
 import cloudpickle
 
 from cluster_pack import binary, packaging, uploader
 from cluster_pack.errors import ClusterPackError, RemoteError, RemoteTraceback
+
+# How long S3 may take to answer a check that only tells early what a job would tell late: an endpoint may be one that only
+# executors reach.
+_CHECK_SECONDS = 5.0
 
 RUNNER = str(Path(__file__).with_name("runner.py"))
 
@@ -59,8 +65,9 @@ def dump(func: Callable[..., Any], args: Sequence[Any], path: str, kwargs: Optio
     loose = _loose_modules(func)
     for module in loose:
         cloudpickle.register_pickle_by_value(module)
+    buffer = io.BytesIO()
     try:
-        data = cloudpickle.dumps(payload)
+        _Pickler(buffer).dump(payload)
     except Exception as error:
         raise ClusterPackError(
             f"{_name(func)} cannot be pickled ({type(error).__name__}: {error}): make what it needs inside of it, or pass "
@@ -69,7 +76,18 @@ def dump(func: Callable[..., Any], args: Sequence[Any], path: str, kwargs: Optio
     finally:
         for module in loose:
             cloudpickle.unregister_pickle_by_value(module)
-    Path(path).write_bytes(data)
+    Path(path).write_bytes(buffer.getvalue())
+
+
+def _with_file(code: CodeType) -> Tuple[Any, ...]:
+    make, arguments, *rest = cloudpickle.Pickler.dispatch_table[CodeType](code)
+    return (make, tuple(code.co_filename if a == "<dynamic-code>" else a for a in arguments), *rest)
+
+
+class _Pickler(cloudpickle.Pickler):
+    """Code keeps the name of its file, without which tracebacks have no source. cloudpickle 3.1.3 replaces it."""
+
+    dispatch_table = collections.ChainMap({CodeType: _with_file}, cloudpickle.Pickler.dispatch_table)
 
 
 def check(package_path: Optional[str]) -> None:
@@ -85,10 +103,18 @@ def check(package_path: Optional[str]) -> None:
         _check_cloudpickle(package_path, packages)
 
 
-def check_python(package_path: str) -> Dict[str, Any]:
-    """Refuses an environment of another Python than this; what lies beside it."""
+def check_python(package_path: str, environ: Optional[Mapping[str, str]] = None) -> Dict[str, Any]:
+    """Refuses an environment of another Python than this; what lies beside it.
+
+    `environ` says how to reach it, as variables; by default as this process did that uploaded it. Where that is unknown,
+    nobody is asked: keys are for the endpoint that the user means.
+    """
+    environ = environ or uploader.access(package_path)
+    if environ is None:
+        return {}
     try:
-        beside = uploader.metadata(package_path)
+        timeout = _CHECK_SECONDS if package_path.startswith(("s3:", "s3a:")) else None
+        beside = binary.call(["metadata", package_path], environ=environ, timeout=timeout)
     except ClusterPackError:
         # Whoever starts containers may reach what this machine does not.
         return {}

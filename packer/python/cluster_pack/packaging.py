@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import glob
+import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,7 +36,7 @@ for d in m.distributions(path=sorted({sysconfig.get_path(n) for n in ('purelib',
     url = json.loads(d.read_text('direct_url.json') or '{}')
     if not url.get('dir_info', {}).get('editable') and d.metadata['Name']:
         found[d.metadata['Name']] = d.version
-json.dump(found, sys.stdout)
+json.dump(dict(sorted(found.items(), key=lambda item: item[0].lower())), sys.stdout)
 """
 
 
@@ -48,7 +50,7 @@ class PythonEnvDescription(NamedTuple):
 
 
 class Packer(object):
-    """Makes one file of an environment: a PEX, unless a subclass packs in its own way."""
+    """Makes one file of an environment, in a subclass."""
 
     def env_name(self) -> str:
         """The name of the environment."""
@@ -71,6 +73,41 @@ class Packer(object):
         additional_indexes: Optional[List[str]] = None,
     ) -> str:
         """Packs requirements into `output` and returns its path."""
+        raise NotImplementedError
+
+    def pack_from_spec(
+        self,
+        spec_file: str,
+        output: str,
+        allow_large_pex: bool = False,
+        include_pex_tools: bool = False,
+    ) -> str:
+        """Packs a requirements file into `output` and returns its path."""
+        raise NotImplementedError
+
+
+class PexPacker(Packer):
+    """The packer of this library: launchers, and PEX files where one is asked for. A subclass that packs in its own way is
+    called for it."""
+
+    def env_name(self) -> str:
+        return get_env_name("VIRTUAL_ENV")
+
+    def extension(self) -> str:
+        return "pex"
+
+    def pack(
+        self,
+        output: str,
+        reqs: List[str],
+        additional_packages: Dict[str, str],
+        ignored_packages: Collection[str],
+        editable_requirements: Dict[str, str],
+        allow_large_pex: bool = False,
+        include_pex_tools: bool = False,
+        additional_repo: Optional[Union[str, List[str]]] = None,
+        additional_indexes: Optional[List[str]] = None,
+    ) -> str:
         return pack_in_pex(
             reqs,
             output,
@@ -89,20 +126,15 @@ class Packer(object):
         allow_large_pex: bool = False,
         include_pex_tools: bool = False,
     ) -> str:
-        """Packs a requirements file into `output` and returns its path."""
         return pack_spec_in_pex(
             spec_file, output, allow_large_pex=allow_large_pex, include_pex_tools=include_pex_tools
         )
 
 
-class PexPacker(Packer):
-    """The packer of this library: launchers, and PEX files where one is asked for."""
-
-    def env_name(self) -> str:
-        return get_env_name("VIRTUAL_ENV")
-
-    def extension(self) -> str:
-        return "pex"
+def packs_as_pex_packer(packer: Packer) -> bool:
+    """Whether the packer leaves packing to this library, which then starts from what is installed."""
+    own = getattr(packer.pack, "__func__", None) is PexPacker.pack
+    return own and packer.extension() == PEX_PACKER.extension()
 
 
 PEX_PACKER = PexPacker()
@@ -158,14 +190,27 @@ def pack_in_pex(
     additional_repo: Optional[Union[str, List[str]]] = None,
     additional_indexes: Optional[List[str]] = None,
 ) -> str:
-    """Makes a PEX of requirements. Its runtime always has the tools."""
+    """Makes a PEX of requirements. Its runtime always has the tools.
+
+    `editable_requirements` are folders of packages, which are put into the PEX as they are.
+    """
     ignored = {_normalised(name) for name in ignored_packages}
     kept = [line for line in requirements if _normalised(line.split("=")[0].strip()) not in ignored]
     with tempfile.TemporaryDirectory() as directory:
         spec = os.path.join(directory, "requirements.txt")
         Path(spec).write_text("\n".join(kept) + "\n", encoding="utf-8")
         index = _index_arguments(additional_repo, additional_indexes)
+        sources = os.path.join(directory, "sources")
+        for package in editable_requirements.values():
+            shutil.copytree(package, os.path.join(sources, os.path.basename(os.path.abspath(package))))
+        index += ["--sources-directory", sources] if editable_requirements else []
         return _pack_pex(["-r", spec, *index], output, pex_inherit_path, allow_large_pex)
+
+
+def _tools_of_this_python() -> Dict[str, str]:
+    """Makes requirements be resolved for this Python, by what is installed beside it, whether it was activated or not."""
+    search = [os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]
+    return {"PATH": os.pathsep.join(filter(None, search))}
 
 
 def _pack_pex(arguments: List[str], output: str, inherit_path: str, large: bool, prefix: Optional[str] = None) -> str:
@@ -174,6 +219,7 @@ def _pack_pex(arguments: List[str], output: str, inherit_path: str, large: bool,
     environ = {"C_PACK_LAYOUT_OPTIMIZATION": settings.get_layout_optimization().value} if large else {}
     if not large:
         environ["C_PACK_LAYOUT_OPTIMIZATION"] = ""
+    environ.update(_tools_of_this_python())
     command = ["pack", "--format", "pex", "--output", output, "--inherit-path", inherit_path, *arguments]
     path = str(binary.call(command, prefix=prefix, environ=environ)["path"])
     check_large_pex(large, path)
@@ -218,8 +264,8 @@ def get_editable_requirements(
     if executable == sys.executable and binary.booted():
         return _packages_of_overlays()
     if index.is_file():
-        names = index.read_text(encoding="utf-8").split()
-        return {name: str(index.parent / name) for name in names if (index.parent / name).is_dir()}
+        found = {name: _directory_of(name, index.parent) for name in index.read_text(encoding="utf-8").split()}
+        return {name: path for name, path in found.items() if path}
     info = binary.call(["info"], prefix=_prefix_of(executable))
     sources = [item for project in info.get("editables", []) for item in project["sources"].items()]
     return {name: path for name, path in sources if "." not in name and os.path.isdir(path)}
@@ -228,12 +274,23 @@ def get_editable_requirements(
 def _overlays() -> List[str]:
     """Directories of the overlays of the booted environment in which this runs."""
     try:
-        with open(os.path.join(sys.prefix, ".cpack", "overlays"), encoding="ascii") as overlays:
+        with open(os.path.join(sys.prefix, ".cpack", "overlays"), encoding="utf-8", errors="surrogateescape") as overlays:
             cache = os.path.dirname(os.path.dirname(sys.prefix))
             return [os.path.join(cache, line.strip()) for line in overlays]
     except FileNotFoundError:
         # A launcher of an older release put them on PYTHONPATH.
         return list(filter(None, os.environ.get("CPACK_ADDED_PATH", "").split(os.pathsep)))
+
+
+def _directory_of(package: str, beside: Path) -> Optional[str]:
+    """Where a package is imported from, else where it lies unpacked beside the index."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
+    if spec and spec.origin:
+        return os.path.dirname(spec.origin)
+    return str(beside / package) if (beside / package).is_dir() else None
 
 
 def _packages_of_overlays() -> Dict[str, str]:
@@ -282,19 +339,24 @@ def _property(path: Path, name: str) -> Optional[str]:
     return None
 
 
+def _build_package_path(name: str, extension: Optional[str]) -> str:
+    path = f"{get_default_fs()}/user/{_get_current_user()}/envs/{name}"
+    return path if extension is None else f"{path}.{extension}"
+
+
 def detect_archive_names(
     packer: Packer, package_path: Optional[str] = None, allow_large_pex: Optional[bool] = None
 ) -> Tuple[str, str, str]:
     """Where to upload to, the name of the environment, and the PEX or launcher in which this runs (or nothing)."""
-    running = _running()
+    running = get_current_pex_filepath() if _running_from_pex() else ""
     env_name = os.path.splitext(os.path.basename(running))[0] if running else packer.env_name()
     extension = packer.extension()
     if not package_path:
-        package_path = f"{get_default_fs()}/user/{_get_current_user()}/envs/{env_name}.{extension}"
+        package_path = _build_package_path(env_name, extension)
     elif os.path.splitext(package_path)[1] != f".{extension}" and not package_path.endswith(f".{extension}.zip"):
         raise ValueError(f"{package_path} has the wrong extension: .{extension} is expected")
-    is_large = bool(allow_large_pex) or (os.path.isdir(running) and bool(running))
-    if is_large and not package_path.endswith(".zip"):
+    is_large = bool(allow_large_pex) or (bool(running) and os.path.isdir(running))
+    if is_large and extension == PEX_PACKER.extension() and not package_path.endswith(".zip"):
         package_path += ".zip"
     return package_path, env_name, running
 

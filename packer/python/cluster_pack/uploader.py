@@ -42,6 +42,17 @@ class Parts(NamedTuple):
 _parts: Dict[str, Parts] = {}
 
 
+# How this process reached what it uploaded, by its path.
+_access: Dict[str, Dict[str, str]] = {}
+
+
+def access(package_path: str) -> Optional[Dict[str, str]]:
+    """How an environment is reached, as variables: as it was uploaded, by this process. None, where that is unknown and a
+    guess would send the user's keys to an endpoint that may be somebody else's."""
+    known = _access.get(package_path)
+    return {} if known is None and not package_path.startswith(("s3:", "s3a:")) else known
+
+
 def files_of(package_path: str, name: str) -> Dict[str, str]:
     """What is shipped of an uploaded environment, by the names in a working directory in which it is `name`."""
     parts = _parts.get(package_path)
@@ -81,9 +92,9 @@ def upload_env(
 
     :param package_path: where to upload to; by default into the user's directory on Hadoop's default file system
     :param packer: another packer than this library's
-    :param additional_packages: packages and versions to add or replace
-    :param ignored_packages: packages to leave out
-    :param only_packages: packages to keep, and no other
+    :param additional_packages: packages and versions to add or replace, with what they require
+    :param ignored_packages: packages to leave out, unless something that is packed requires them
+    :param only_packages: packages to keep, with what they require, and no other
     :param force_upload: send it even if the same is there
     :param include_editable: pack editable projects, too
     :param fs_args: credentials and endpoint, as fsspec's file systems name them
@@ -92,20 +103,33 @@ def upload_env(
     :param additional_repo: further package indexes
     :param additional_indexes: pages or directories with wheels
     """
-    own_packer = packer is None or type(packer) is packaging.PexPacker
     packer = packer or packaging.detect_packer_from_env()
     path, name, running = packaging.detect_archive_names(packer, package_path, allow_large_pex)
     environ = filesystem.variables(fs_args)
+    _access[path] = environ
     if running:
         _publish_running(running, path, force_upload, environ)
         return path, name
+    is_pex = packer.extension() == packaging.PEX_PACKER.extension()
+    if is_pex and _use_fallback(path, force_upload, environ, additional_packages, ignored_packages, only_packages):
+        return path, name
+    if not packaging.packs_as_pex_packer(packer):
+        arguments = {
+            "additional_packages": additional_packages,
+            "ignored_packages": ignored_packages,
+            "editable_requirements": packaging.get_editable_requirements() if include_editable else {},
+            "allow_large_pex": allow_large_pex,
+            "include_pex_tools": include_pex_tools,
+            "additional_repo": additional_repo,
+            "additional_indexes": additional_indexes,
+        }
+        current = packaging.get_non_editable_requirements()
+        requirements = _build_reqs_from_venv(additional_packages, current, ignored_packages, only_packages)
+        _pack_and_publish(packer, path, force_upload, environ, requirements, arguments)
+        return path, name
     changes = _changes(additional_packages, ignored_packages, only_packages)
     changes += packaging._index_arguments(additional_repo, additional_indexes)
-    if _use_fallback(path, force_upload, environ, additional_packages, ignored_packages, only_packages):
-        return path, name
-    if not own_packer:
-        _pack_and_publish(packer, path, force_upload, environ, changes, include_editable)
-    elif allow_large_pex or include_pex_tools or settings.wants_pex():
+    if allow_large_pex or include_pex_tools or settings.wants_pex():
         _upload_pex(path, changes, force_upload, include_editable, allow_large_pex, environ)
     else:
         _upload_launcher(path, changes, force_upload, include_editable, environ)
@@ -118,12 +142,16 @@ def upload_zip(
     force_upload: bool = False,
     fs_args: Dict[str, Any] = {},
 ) -> str:
-    """Uploads an environment that is packed already: a local path or an HTTP address."""
+    """Uploads an environment that is packed already: a local path or an HTTP address.
+
+    What `upload_env` left is published with the layers that it needs, so that it runs where it then lies.
+    """
     packer = packaging.detect_packer_from_file(zip_file)
     package_path, _, _ = packaging.detect_archive_names(packer, package_path, zip_file.endswith(".zip"))
+    _access[package_path] = filesystem.variables(fs_args)
     with tempfile.TemporaryDirectory() as directory:
         local = _local_copy(zip_file, directory)
-        _publish(local, package_path, {}, force_upload, filesystem.variables(fs_args))
+        _publish(local, package_path, {}, force_upload, _access[package_path])
     return package_path
 
 
@@ -136,8 +164,7 @@ def upload_spec(
 ) -> str:
     """Uploads an environment made of a requirements file."""
     packer = packaging.detect_packer_from_spec(spec_file)
-    folder = os.path.basename(os.path.dirname(spec_file))
-    unique = "_".join(filter(None, ["cluster_pack", folder])) + f".{packer.extension()}"
+    unique = _unique_filename(spec_file, packer)
     if not package_path:
         user = settings._get_current_user()
         package_path = f"{packaging.get_default_fs()}/user/{user}/envs/{unique}"
@@ -145,13 +172,19 @@ def upload_spec(
         package_path = os.path.join(package_path, unique)
     if allow_large_pex and not package_path.endswith(".zip"):
         package_path += ".zip"
-    environ = filesystem.variables(fs_args)
+    environ = _access[package_path] = filesystem.variables(fs_args)
+    environ = {**environ, **packaging._tools_of_this_python()}
     spec = ["-r", os.path.abspath(spec_file), *packaging._index_arguments(None, None)]
     if allow_large_pex or settings.wants_pex():
         _upload_pex(package_path, spec, force_upload, False, allow_large_pex, environ)
     else:
         _upload_launcher(package_path, spec, force_upload, False, environ)
     return package_path
+
+
+def _unique_filename(spec_file: str, packer: packaging.Packer) -> str:
+    folder = os.path.basename(os.path.dirname(spec_file))
+    return "_".join(filter(None, ["cluster_pack", folder])) + f".{packer.extension()}"
 
 
 class Shipped(NamedTuple):
@@ -185,15 +218,27 @@ def metadata(package_path: str, fs_args: Dict[str, Any] = {}) -> Dict[str, Any]:
 
 
 def _changes(additional: Dict[str, str], ignored: Collection[str], only: Optional[Collection[str]]) -> List[str]:
-    installed = {_normalised(name) for name in packaging.get_non_editable_requirements()} if ignored else set()
-    arguments: List[str] = []
+    """The options of `cluster-pack` for changes, which are resolved as an installer would that gets what remains: what is
+    packed is packed with what it requires."""
+    if not additional and not ignored and only is None:
+        return []
+    installed = {_normalised(name) for name in packaging.get_non_editable_requirements()}
+    arguments: List[str] = ["--with-dependencies"]
     for requirement in packaging.format_requirements(additional):
         arguments += ["--add", requirement]
-    for name in ignored:
-        if _normalised(name) in installed:
-            arguments += ["--ignore", name]
+    known = installed | {_normalised(name) for name in additional}
+    # Nothing is what an empty `only_packages` keeps, and no list of names says that to `cluster-pack`.
+    left_out = known if only is not None and not only else {_normalised(name) for name in ignored}
+    for name in sorted(left_out & known):
+        arguments += ["--ignore", name]
+    unknown = [name for name in only or [] if _normalised(name) not in known]
+    if unknown and len(unknown) < len(only or []):
+        _logger.warning("only_packages: %s: not installed, or editable (see include_editable)", ", ".join(unknown))
+    else:
+        unknown = []
     for name in only or []:
-        arguments += ["--only", name]
+        if name not in unknown:
+            arguments += ["--only", name]
     return arguments
 
 
@@ -204,8 +249,7 @@ def _upload_launcher(path: str, changes: List[str], force: bool, editable: bool,
     if not editable:
         command.append("--no-editable")
     report = binary.call(command, prefix=sys.prefix, environ=environ)
-    places = (str(report[part]) for part in Parts._fields)
-    _parts[path] = Parts(*(urlparse(uri).path if uri.startswith("file:") else uri for uri in places))
+    _remember(path, report)
     verb = "is unchanged" if report["unchanged"] else "uploaded"
     _logger.info("%s %s (sent %d bytes)", path, verb, report["sent_bytes"])
 
@@ -218,26 +262,85 @@ def _upload_pex(
         projects = [] if editable else binary.call(["info"], prefix=sys.prefix, environ=environ).get("editables", [])
         without = [word for project in projects for word in ("--ignore", project["name"])]
         local = packaging._pack_pex([*changes, *without], output, "fallback", large, sys.prefix)
-        packages = packaging.format_requirements(packaging.get_non_editable_requirements())
+        with zipfile.ZipFile(local) as pex:
+            packages = json.loads(pex.read("PEX-INFO"))["requirements"]
         _publish(local, path, build_metadata_dict(packages), force, environ)
 
 
-def _pack_and_publish(
-    packer: packaging.Packer, path: str, force: bool, environ: Dict[str, str], changes: List[str], editable: bool
+def _handle_packages(
+    current_packages: Dict[str, str],
+    additional_packages: Dict[str, str] = {},
+    ignored_packages: Collection[str] = [],
+    only_packages: Optional[Collection[str]] = None,
 ) -> None:
-    if changes:
-        raise ClusterPackError(f"{type(packer).__name__} packs by itself: change the environment instead of the upload")
-    requirements = packaging.format_requirements(packaging.get_non_editable_requirements())
-    editables = packaging.get_editable_requirements() if editable else {}
+    """What other packers are given, by the rules of the library that they were written for: what is added replaces that
+    whose name is part of its own (a wheel's file name, `tensorflow_gpu`), and names are compared as they are written."""
+    for name in list(current_packages):
+        if any(name in other for other in additional_packages):
+            del current_packages[name]
+    current_packages.update(additional_packages)
+    for name in list(current_packages):
+        if name in ignored_packages or (only_packages is not None and name not in only_packages):
+            del current_packages[name]
+
+
+def _build_reqs_from_venv(
+    additional_packages: Dict[str, str],
+    current_packages: Dict[str, str],
+    ignored_packages: Collection[str],
+    only_packages: Optional[Collection[str]] = None,
+) -> List[str]:
+    _handle_packages(current_packages, additional_packages, ignored_packages, only_packages)
+    return packaging.format_requirements(current_packages)
+
+
+def _pack_and_publish(
+    packer: packaging.Packer,
+    path: str,
+    force: bool,
+    environ: Dict[str, str],
+    requirements: List[str],
+    arguments: Dict[str, Any],
+) -> None:
+    """Lets a packer of the user's make the file. It is not asked for what lies there already."""
+    beside = build_metadata_dict(requirements)
+    if not force and _is_there(path, beside, environ):
+        _logger.info("%s is unchanged", path)
+        return
     with tempfile.TemporaryDirectory() as directory:
         output = os.path.join(directory, f"{packer.env_name()}.{packer.extension()}")
-        local = packer.pack(output, requirements, {}, [], editables)
-        _publish(local, path, build_metadata_dict(requirements), force, environ)
+        local = packer.pack(output=output, reqs=requirements, **arguments)
+        _publish(local, path, beside, force, environ)
 
 
-def _publish(local: str, path: str, beside: Dict[str, Any], force: bool, environ: Dict[str, str]) -> None:
+def _is_there(path: str, beside: Dict[str, Any], environ: Dict[str, str]) -> bool:
+    """Whether what lies there says the same of itself."""
+    try:
+        found = binary.call(["metadata", path], environ=environ)
+    except ClusterPackError:
+        return False
+
+    def told(of: Dict[str, Any]) -> List[Any]:
+        return [sorted(of.get(PACKAGE_INSTALLED_KEY, [])), of.get(PLATFORM_KEY), of.get(PYTHON_VERSION_KEY)]
+
+    return told(found) == told(beside)
+
+
+def _publish(
+    local: str, path: str, beside: Dict[str, Any], force: bool, environ: Dict[str, str], keep_store: bool = False
+) -> None:
+    """Lays a file at a path. One that needs a store takes along what it needs."""
     command = ["publish", local, path, "--metadata", json.dumps(beside)]
-    binary.call([*command, *(["--force"] if force else [])], environ=environ)
+    command += [*(["--force"] if force else []), *(["--keep-store"] if keep_store else [])]
+    _remember(path, binary.call(command, environ=environ))
+
+
+def _remember(path: str, report: Dict[str, Any]) -> None:
+    """Keeps the parts of a launcher that was laid at a path; forgets those of what lay there before."""
+    _parts.pop(path, None)
+    if all(report.get(part) for part in Parts._fields):
+        places = (str(report[part]) for part in Parts._fields)
+        _parts[path] = Parts(*(urlparse(uri).path if uri.startswith("file:") else uri for uri in places))
 
 
 def _publish_running(running: str, path: str, force: bool, environ: Dict[str, str]) -> None:
@@ -247,7 +350,7 @@ def _publish_running(running: str, path: str, force: bool, environ: Dict[str, st
     else:
         local = binary.whole(running) if running == binary.booted() else running
     packages = packaging.format_requirements(packaging.get_non_editable_requirements())
-    _publish(local, path, build_metadata_dict(packages), force, environ)
+    _publish(local, path, build_metadata_dict(packages), force, environ, keep_store=True)
 
 
 def _use_fallback(

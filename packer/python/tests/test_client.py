@@ -1,5 +1,6 @@
 """The client on a directory store, from an environment that has it: uploads, functions, messages."""
 
+import http.server
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 from unittest import mock
 
 import cluster_pack
-from cluster_pack import binary, functions, packaging, settings, uploader
+from cluster_pack import binary, filesystem, functions, packaging, settings, uploader
 from cluster_pack.skein import skein_config_builder
 from cluster_pack.spark import spark_config_builder
 
@@ -35,6 +36,34 @@ class Directory(unittest.TestCase):
         return done.stdout.decode().strip()
 
 
+class Index:
+    """A directory of wheels, each with what it requires."""
+
+    def __init__(self, directory, wheels):
+        self.directory, self.wheels = Path(directory) / "index", wheels
+
+    def __enter__(self):
+        self.directory.mkdir()
+        for name, requires in self.wheels.items():
+            stem = f"{name.replace('-', '_')}-1.0"
+            info = f"{stem}.dist-info"
+            files = {
+                f"{name.replace('-', '_')}.py": "",
+                f"{info}/METADATA": "".join(
+                    [f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", *(f"Requires-Dist: {r}\n" for r in requires)]
+                ),
+                f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            }
+            files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
+            with zipfile.ZipFile(self.directory / f"{stem}-py3-none-any.whl", "w") as wheel:
+                for path, text in files.items():
+                    wheel.writestr(path, text)
+        return str(self.directory)
+
+    def __exit__(self, *_):
+        pass
+
+
 class Uploads(Directory):
     def test_what_is_uploaded_runs_as_it_is_and_is_not_written_again(self):
         path, name = cluster_pack.upload_env(self.package())
@@ -49,7 +78,7 @@ class Uploads(Directory):
         cluster_pack.upload_env(path)
         after = os.stat(path)
         self.assertEqual((before.st_ino, before.st_mtime_ns), (after.st_ino, after.st_mtime_ns))
-        cluster_pack.upload_env(path, ignored_packages=["cloudpickle", "not-installed"])
+        cluster_pack.upload_env(path, ignored_packages=["cloudpickle", "cluster_pack", "not-installed"])
         self.assertNotEqual(before.st_ino, os.stat(path).st_ino)
         self.assertNotIn("cloudpickle", Path(path).with_suffix(".json").read_text())
 
@@ -83,6 +112,77 @@ class Uploads(Directory):
         with self.assertRaisesRegex(ValueError, "requirements.txt"):
             cluster_pack.upload_spec("environment.yml")
 
+    def packages(self, **changes):
+        path, _ = cluster_pack.upload_env(self.package(), **changes)
+        return {line.split("==")[0] for line in uploader.metadata(path)["package_installed"]}
+
+    def test_upload_env_packs_what_selected_packages_require(self):
+        self.assertEqual(self.packages(only_packages=["Cluster_Pack"]), {"cluster-pack", "cloudpickle", "fsspec"})
+        self.assertEqual(self.packages(only_packages=["pip"]), {"pip"})
+        self.assertEqual(self.packages(only_packages=[]), set())
+        with self.assertLogs("cluster_pack", logging.WARNING) as logs:
+            self.assertIn("cloudpickle", self.packages(ignored_packages=["cloudpickle"]))
+        self.assertIn("cluster-pack requires it", logs.output[0])
+        kept = self.packages(ignored_packages=["cloudpickle", "cluster-pack"])
+        self.assertEqual(kept & {"pip", "fsspec", "cloudpickle", "cluster-pack"}, {"pip", "fsspec"})
+        with self.assertLogs("cluster_pack", logging.WARNING) as logs:
+            self.assertEqual(self.packages(only_packages=["pip", "not-installed"]), {"pip"})
+        self.assertIn("not-installed", logs.output[0])
+
+    def test_upload_env_adds_packages_with_what_they_require(self):
+        with Index(self.directory, {"needed-x": [], "added-x": ["needed-x"]}) as index:
+            changes = {"additional_packages": {"added-x": "1.0"}, "additional_indexes": [index]}
+            with mock.patch.dict(os.environ, PIP_NO_INDEX="1", UV_NO_INDEX="1"):
+                self.assertEqual(self.packages(only_packages=["pip", "added-x"], **changes), {"pip", "added-x", "needed-x"})
+                self.assertEqual(self.packages(only_packages=["pip"], **changes), {"pip"})
+
+    def test_upload_zip_takes_along_what_a_launcher_needs(self):
+        path, _ = cluster_pack.upload_env(self.package(), only_packages=["cluster-pack"])
+        copy = cluster_pack.upload_zip(path, str(self.directory / "other" / "copy.pex"))
+        self.assertEqual(sorted(os.listdir(Path(copy).parent)), [".cluster-pack", "copy.json", "copy.pex"])
+        self.assertIn("cloudpickle", "".join(uploader.metadata(copy)["package_installed"]))
+        before = os.stat(copy)
+        cluster_pack.upload_zip(path, copy)
+        self.assertEqual(before.st_ino, os.stat(copy).st_ino)
+        shutil.rmtree(Path(path).parent)
+        cache = self.directory / "cache"
+        cache.mkdir()
+        code = "import cloudpickle; print(cloudpickle.__version__)"
+        self.assertEqual(self.output(copy, "-c", code, CPACK_CACHE_DIR=str(cache)), functions.cloudpickle.__version__)
+        self.assertIn("/other/.cluster-pack/", uploader.files_of(copy, "mine.pex")["mine.pex"])
+
+        # A plain copy depends on the store that it names, and says so.
+        store = Path(copy).parent / ".cluster-pack"
+        shutil.rmtree(store)
+        cache = self.directory / "empty"
+        cache.mkdir()
+        environ = {**os.environ, "CPACK_CACHE_DIR": str(cache)}
+        done = subprocess.run([copy, "-c", ""], env=environ, stderr=subprocess.PIPE)
+        said = done.stderr.decode()
+        self.assertEqual((done.returncode, said.count("\n")), (84, 1))
+        for needle in (f"the store file:{store},", "upload_zip", "C_PACK_FORMAT=pex"):
+            self.assertIn(needle, said)
+        with self.assertRaisesRegex(cluster_pack.ClusterPackError, f"needs the store file:{store}, which is gone"):
+            cluster_pack.upload_zip(copy, self.package("again.pex"))
+
+    def test_uploads_leave_no_directory_of_temporary_files(self):
+        path, _ = cluster_pack.upload_env(self.package(), only_packages=["pip"])
+        self.assertEqual(sorted(os.listdir(Path(path).parent)), [".cluster-pack", "mine.json", "mine.pex"])
+
+    def test_metadata_of_a_pex_is_of_what_is_in_it(self):
+        with Index(self.directory, {"added-x": []}) as index:
+            spec = self.directory / "requirements.txt"
+            spec.write_text(f"--find-links {index}\nadded-x\n")
+            with mock.patch.dict(os.environ, PIP_NO_INDEX="1", UV_NO_INDEX="1"):
+                for layout in ("launcher", "pex"):
+                    with mock.patch.dict(os.environ, C_PACK_FORMAT=layout):
+                        path = cluster_pack.upload_spec(str(spec), self.package(f"{layout}.pex"))
+                    metadata = uploader.metadata(path)
+                    self.assertEqual(metadata["package_installed"], ["added-x==1.0"], layout)
+                    self.assertEqual(metadata["python_version"], uploader.get_platform_and_python_version()[1])
+        path, _ = cluster_pack.upload_env(self.package(), only_packages=["pip"], allow_large_pex=True)
+        self.assertRegex("".join(uploader.metadata(path)["package_installed"]), r"^pip==[^=]*$")
+
     def test_wrong_names_are_told(self):
         with self.assertRaisesRegex(ValueError, "extension"):
             cluster_pack.upload_env(str(self.directory / "env.tar.gz"))
@@ -96,7 +196,87 @@ class Uploads(Directory):
                 cluster_pack.upload_env(self.package())
 
 
+class Packer(packaging.PexPacker):
+    """Packs in its own way, as code that was written for the library on PyPI does."""
+
+    def __init__(self):
+        self.calls = []
+
+    def env_name(self):
+        return "own"
+
+    def pack(self, output, reqs, additional_packages, ignored_packages, editable_requirements, **options):
+        self.calls.append((reqs, additional_packages, ignored_packages, editable_requirements, options))
+        Path(output).write_text("packed")
+        return output
+
+
+class Packers(Directory):
+    def test_a_packer_with_a_pack_of_its_own_is_called(self):
+        packer = Packer()
+        changes = {"additional_packages": {"six": "1.17.0"}, "ignored_packages": ["pip", "fsspec"]}
+        for _ in range(2):
+            path, name = cluster_pack.upload_env(self.package(), packer, allow_large_pex=False, **changes)
+        self.assertEqual((Path(path).read_text(), name), ("packed", "own"))
+        (requirements, additional, ignored, editables, options), = packer.calls
+        names = {line.split("==")[0] for line in requirements}
+        self.assertEqual(names & {"six", "pip", "fsspec", "cloudpickle"}, {"six", "cloudpickle"})
+        self.assertEqual((additional, ignored, editables), ({"six": "1.17.0"}, ["pip", "fsspec"], {}))
+        self.assertEqual(set(options), {"allow_large_pex", "include_pex_tools", "additional_repo", "additional_indexes"})
+        self.assertEqual(uploader.metadata(path)["package_installed"], requirements)
+        cluster_pack.upload_env(self.package(), packer, force_upload=True, only_packages=["pip"])
+        self.assertEqual([line.split("==")[0] for line in packer.calls[1][0]], ["pip"])
+
+    def test_a_packer_with_a_name_of_its_own_leaves_packing_to_the_library(self):
+        class Named(packaging.PexPacker):
+            def env_name(self):
+                return "named"
+
+        path, name = cluster_pack.upload_env(self.package(), Named(), only_packages=["pip"], ignored_packages=["fsspec"])
+        self.assertEqual((name, Path(path).read_bytes()[1:4]), ("named", b"ELF"))
+
+    def test_editable_requirements_are_packed_into_a_pex(self):
+        package = self.directory / "src" / "alpha"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("VALUE = 5")
+        (package / "data.txt").write_text("data")
+        code = "import alpha, pathlib; print(alpha.VALUE, pathlib.Path(alpha.__file__).with_name('data.txt').read_text())"
+        editables = {"alpha": str(package)}
+        output = str(self.directory / "out.pex")
+        packaging.pack_in_pex([], output, editable_requirements=editables)
+        root = str(self.directory / "root")
+        self.assertEqual(self.output(sys.executable, output, "-c", code, PEX_ROOT=root), "5 data")
+        output = str(self.directory / "packer.pex")
+        packed = cluster_pack.PEX_PACKER.pack(output, [], {}, [], editables, allow_large_pex=True)
+        zipfile.ZipFile(packed).extractall(output)
+        self.assertEqual(self.output(sys.executable, output, "-c", code, PEX_ROOT=root), "5 data")
+
+
 class Environments(Directory):
+    def test_authorities_are_kept_as_they_are_written(self):
+        import fsspec
+
+        for uri, host, port in (
+            ("viewfs://Prod-AM6/path", "viewfs://Prod-AM6", 0),
+            ("hdfs://user@nn/path", "hdfs://user@nn", 0),
+            ("hdfs://User@NN:8020/path", "hdfs://User@NN", 8020),
+            ("hdfs://nn:/path", "hdfs://nn", 0),
+            ("hdfs://[::1]/path", "hdfs://[::1]", 0),
+            ("hdfs:///path", "default", 0),
+        ):
+            with mock.patch.object(fsspec, "filesystem") as opened:
+                _, path = filesystem.resolve_filesystem_and_path(uri)
+                self.assertEqual((opened.call_args, path), (mock.call("hdfs", host=host, port=port), "/path"))
+        with self.assertRaisesRegex(ValueError, "hdfs://nn:abc/path: the port 'abc'"):
+            filesystem.resolve_filesystem_and_path("hdfs://nn:abc/path")
+
+    def test_file_systems_name_the_extra_that_brings_their_driver(self):
+        files, path = filesystem.resolve_filesystem_and_path(str(self.directory))
+        self.assertTrue(files.exists(path))
+        for uri, extra in (("s3://b/k", "s3"), ("hdfs://nn/k", "hdfs")):
+            with self.assertRaisesRegex(cluster_pack.ClusterPackError, rf"pip install 'cluster-pack\[{extra}\]'"):
+                filesystem.resolve_filesystem_and_path(uri)
+
     def test_the_default_file_system_is_hadoops(self):
         conf = self.directory / "core-site.xml"
         conf.write_text(
@@ -203,7 +383,7 @@ class Functions(Directory):
             cluster_pack.run(lambda: lock)
 
     def test_environments_that_cannot_take_functions_are_told(self):
-        path, _ = cluster_pack.upload_env(self.package(), ignored_packages=["cloudpickle"])
+        path, _ = cluster_pack.upload_env(self.package(), only_packages=["pip"])
         with self.assertRaisesRegex(cluster_pack.ClusterPackError, "no cloudpickle"):
             skein_config_builder.build_with_func(print, package_path=path)
         beside = Path(path).with_suffix(".json")
@@ -293,6 +473,37 @@ class Services(Directory):
                 self.assertEqual(run_script(config, Path(container)), (code, expected))
 
 
+class Endpoint:
+    """An S3 that has nothing, and remembers whose keys it was shown."""
+
+    def __enter__(self):
+        self.keys = keys = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                keys.append((self.headers["Authorization"].split("Credential=")[1].split("/")[0],
+                             self.headers.get("X-Amz-Security-Token")))
+                self.send_response(404)
+                self.send_header("Content-Type", "application/xml")
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(b"<Error><Code>NoSuchKey</Code></Error>")
+
+            do_HEAD = do_GET
+
+            def log_message(self, *arguments):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+
 class Builder:
     """A session's builder, without Spark."""
 
@@ -323,6 +534,24 @@ class Sessions(Directory):
         digest = "[0-9a-f]{64}"
         parts = f"^/.*/launchers/{digest}#mine.pex,/.*/boot/{digest}#cpack-boot$"
         self.assertRegex(builder._options["spark.yarn.dist.files"], parts)
+
+    def test_a_session_on_s3_asks_only_the_endpoint_that_it_was_told(self):
+        archive = "s3://bucket/envs/mine.pex"
+        with Endpoint() as own, Endpoint() as others, mock.patch.dict(os.environ):
+            os.environ.update(
+                AWS_ENDPOINT_URL=others.url, AWS_ACCESS_KEY_ID="mine", AWS_SECRET_ACCESS_KEY="secret", AWS_SESSION_TOKEN="t"
+            )
+            spark_config_builder.add_packaged_environment(Builder(), archive)
+            self.assertEqual((own.keys, others.keys), ([], []))
+            builder = Builder()
+            arguments = {"key": "given", "secret": "s", "client_kwargs": {"endpoint_url": own.url, "region_name": "r"}}
+            spark_config_builder.add_s3_params(builder, arguments)
+            with self.assertNoLogs("cluster_pack", logging.WARNING) if hasattr(self, "assertNoLogs") else mock.MagicMock():
+                spark_config_builder.add_packaged_environment(builder, archive)
+            self.assertEqual((set(own.keys), others.keys), ({("given", None)}, []))
+            # A function is pickled for an environment that somebody else uploaded.
+            skein_config_builder.build_with_func(print, package_path=archive, tmp_dir=str(self.directory))
+            self.assertEqual(others.keys, [])
 
     def test_s3_is_told_once(self):
         builder = Builder()

@@ -1,4 +1,4 @@
-//! Flags and commands, with the variable behind each.
+//! The commands and their flags. Documentation comments of commands and flags are the texts of `--help`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,16 +14,14 @@ use super::bench_arguments::Bench;
     84 not found, 85 denied, 86 store unavailable, 87 disk, 88 stopped, 89 internal.\n\
     Settings come from flags, then CPACK_* variables, then the file that CPACK_CONFIG names \
     (default: ~/.config/cluster-pack/config.toml).")]
-pub struct Cli {
-    /// What holds for every command.
+pub(super) struct Cli {
     #[command(flatten)]
     pub common: Common,
-    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What holds for every command.
+/// The flags of every command.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Common {
     /// Virtual environment to pack [default: the active one]
@@ -38,13 +36,16 @@ pub struct Common {
     /// Leave these distributions out
     #[arg(long, global = true, value_name = "NAME", value_delimiter = ',', help_heading = "Environment")]
     pub ignore: Vec<String>,
+    /// Keep what the selected distributions require, too: with --only, and where --ignore names it
+    #[arg(long, global = true, help_heading = "Environment")]
+    pub with_dependencies: bool,
     /// Add or replace a requirement
     #[arg(long, global = true, value_name = "REQUIREMENT", help_heading = "Environment")]
     pub add: Vec<String>,
     /// Ship the interpreter too, so that a node needs no Python (relocatable interpreters only)
     #[arg(long, global = true, env = "CPACK_WITH_PYTHON", help_heading = "Environment")]
     pub with_python: bool,
-    /// Where requirements are resolved and how
+    /// How requirements are resolved
     #[command(flatten)]
     pub resolution: Resolution,
     /// Store to publish to: file:, hdfs:, viewfs:, s3:, or a directory [default: a directory in the cache]
@@ -97,9 +98,8 @@ pub struct Resolution {
     pub python_platform: Option<String>,
 }
 
-/// What to do.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Pack an environment into a directory
     Pack(Pack),
     /// Publish an environment, sending only what the store lacks; prints its URI
@@ -112,9 +112,9 @@ pub enum Command {
     Info(Info),
     /// Measure what the first run costs here and where it goes
     Bench(Bench),
-    /// Lay a file at a URI, with metadata beside it, unless the same file is there already
+    /// Copy a file, its metadata and the layers that a launcher needs to a URI, unless the same file is there already
     Publish(Publish),
-    /// Print what lies beside a file that was uploaded or published
+    /// Print the metadata of a file that was uploaded or published
     Metadata {
         /// Where the file lies
         uri: String,
@@ -130,7 +130,7 @@ pub enum Command {
     /// What Kubernetes needs to run pods in an environment
     #[command(subcommand)]
     Kubernetes(Kubernetes),
-    /// Remove from a store what nothing names and nobody used for long; shows it only, unless --delete is given
+    /// Remove objects of a store that no name needs and that were not used for long; only lists them without --delete
     Prune(Prune),
     /// Print completions for a shell
     Completions {
@@ -139,23 +139,20 @@ pub enum Command {
     },
 }
 
-/// `cluster-pack pack`.
 #[derive(Debug, Args)]
-pub struct Pack {
+pub(super) struct Pack {
     /// Where to write
     #[arg(short, long, value_name = "PATH")]
     pub output: PathBuf,
     /// What to write
     #[arg(long, value_enum, default_value_t = Format::Layers)]
     pub format: Format,
-    /// How a PEX starts
     #[command(flatten)]
     pub pex: PexArguments,
 }
 
-/// What `pack` writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub(super) enum Format {
     /// A directory store with layers and manifest
     Layers,
     /// A PEX, which plain `python my.pex` runs too: one file; of the form that C_PACK_LAYOUT_OPTIMIZATION names if it is set
@@ -166,10 +163,9 @@ pub enum Format {
     PexLoose,
 }
 
-/// How a PEX starts.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "PEX")]
-pub struct PexArguments {
+pub(super) struct PexArguments {
     /// Run `module` or `module:function` instead of the interpreter
     #[arg(short = 'e', long, value_name = "MODULE[:FUNCTION]", group = "pex_entry")]
     pub entry_point: Option<String>,
@@ -191,17 +187,18 @@ pub struct PexArguments {
     /// Make plain Python run the PEX from a virtual environment
     #[arg(long)]
     pub venv_mode: bool,
+    /// Put the modules in this directory into the PEX, too
+    #[arg(short = 'D', long, value_name = "PATH")]
+    pub sources_directory: Vec<PathBuf>,
     /// Leave byte-code out: smaller, slower at the first start
     #[arg(long)]
     pub no_byte_code: bool,
 }
 
-/// `cluster-pack upload`.
 #[derive(Debug, Args)]
-pub struct Upload {
+pub(super) struct Upload {
     /// A PEX to publish instead of an environment
     pub pex: Option<PathBuf>,
-    /// What the job adds
     #[command(flatten)]
     pub job: JobArguments,
     /// Verify what the store has, and replace what is damaged
@@ -212,9 +209,8 @@ pub struct Upload {
     pub package: Option<String>,
 }
 
-/// `cluster-pack publish`.
 #[derive(Debug, Args)]
-pub struct Publish {
+pub(super) struct Publish {
     /// The file
     pub file: PathBuf,
     /// Where it should lie
@@ -225,18 +221,19 @@ pub struct Publish {
     /// Send it even if the same file is there
     #[arg(long)]
     pub force: bool,
+    /// Leave the layers of a launcher in the store that it names, unless that is a directory of this machine and URI is not
+    #[arg(long)]
+    pub keep_store: bool,
 }
 
-/// `cluster-pack spark`.
 #[derive(Debug, Subcommand)]
-pub enum Spark {
+pub(super) enum Spark {
     /// Publish what is missing and print the properties, as spark-defaults.conf has them
     Conf(SparkConf),
 }
 
-/// `cluster-pack spark conf`.
 #[derive(Debug, Args)]
-pub struct SparkConf {
+pub(super) struct SparkConf {
     /// Which cluster the properties are for: yarn, spark://…, local-cluster[…], k8s://…
     #[arg(long, value_name = "URL", default_value = "")]
     pub master: String,
@@ -248,9 +245,8 @@ pub struct SparkConf {
     pub no_editable: bool,
 }
 
-/// Where a driver runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum DeployMode {
+pub(super) enum DeployMode {
     /// Here.
     #[default]
     Client,
@@ -258,25 +254,21 @@ pub enum DeployMode {
     Cluster,
 }
 
-/// `cluster-pack spark-submit`.
 #[derive(Debug, Args)]
-pub struct SparkSubmit {
+pub(super) struct SparkSubmit {
     /// Arguments of spark-submit
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
     pub arguments: Vec<String>,
 }
 
-/// `cluster-pack skein`.
 #[derive(Debug, Subcommand)]
-pub enum Skein {
+pub(super) enum Skein {
     /// Publish what is missing and print an application for `skein application submit`
     Spec(SkeinSpec),
 }
 
-/// `cluster-pack skein spec`.
 #[derive(Debug, Args)]
-pub struct SkeinSpec {
-    /// What the job adds
+pub(super) struct SkeinSpec {
     #[command(flatten)]
     pub job: JobArguments,
     /// Containers
@@ -299,17 +291,14 @@ pub struct SkeinSpec {
     pub arguments: Vec<String>,
 }
 
-/// `cluster-pack kubernetes`.
 #[derive(Debug, Subcommand)]
-pub enum Kubernetes {
+pub(super) enum Kubernetes {
     /// Publish what is missing and print a Job's manifest
     Job(KubernetesJob),
 }
 
-/// `cluster-pack kubernetes job`.
 #[derive(Debug, Args)]
-pub struct KubernetesJob {
-    /// What the job adds
+pub(super) struct KubernetesJob {
     #[command(flatten)]
     pub job: JobArguments,
     /// Image with an interpreter of the environment's version (any, with `--with-python`)
@@ -332,22 +321,19 @@ pub struct KubernetesJob {
     pub arguments: Vec<String>,
 }
 
-/// `cluster-pack launcher`.
 #[derive(Debug, Args)]
-pub struct Launcher {
+pub(super) struct Launcher {
     /// A PEX to start instead of an environment
     pub pex: Option<PathBuf>,
     /// The file to write
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// What the job adds
     #[command(flatten)]
     pub job: JobArguments,
 }
 
-/// What a job adds to an environment.
 #[derive(Debug, Clone, Default, Args)]
-pub struct JobArguments {
+pub(super) struct JobArguments {
     /// Run this module instead of the interpreter
     #[arg(short = 'm', long, value_name = "MODULE", group = "entry")]
     pub module: Option<String>,
@@ -366,10 +352,8 @@ pub struct JobArguments {
     pub no_editable: bool,
 }
 
-/// `cluster-pack run`.
 #[derive(Debug, Args)]
-pub struct Run {
-    /// What the job adds
+pub(super) struct Run {
     #[command(flatten)]
     pub job: JobArguments,
     /// Do not print where the time went
@@ -380,9 +364,8 @@ pub struct Run {
     pub arguments: Vec<std::ffi::OsString>,
 }
 
-/// `cluster-pack prune`.
 #[derive(Debug, Args)]
-pub struct Prune {
+pub(super) struct Prune {
     /// Remove, instead of only showing what would be removed
     #[arg(long)]
     pub delete: bool,
@@ -391,7 +374,7 @@ pub struct Prune {
     pub grace: Duration,
 }
 
-/// A number with a unit: seconds, minutes, hours, days or weeks.
+/// Parses a number with a unit: seconds, minutes, hours, days or weeks.
 fn parse_time(text: &str) -> Result<Duration, String> {
     let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let seconds = match text.get(number.len()..) {
@@ -407,9 +390,8 @@ fn parse_time(text: &str) -> Result<Duration, String> {
     time.map(Duration::from_secs).ok_or_else(|| "write a number and a unit: 12h, 30d, 8w".to_owned())
 }
 
-/// `cluster-pack info`.
 #[derive(Debug, Args)]
-pub struct Info {
+pub(super) struct Info {
     /// What to show: a launcher, a PEX, a manifest's URI or path, or a name in the store [default: the environment]
     pub artifact: Option<String>,
     /// Compare with this launcher, manifest or name
@@ -425,7 +407,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_have_a_unit() {
+    fn parse_time_wants_a_unit() {
         for (text, seconds) in [("0s", 0), ("90m", 5400), ("12h", 43_200), ("30d", 2_592_000), ("1w", 604_800)] {
             assert_eq!(parse_time(text), Ok(Duration::from_secs(seconds)), "{text}");
         }

@@ -1,4 +1,4 @@
-//! Flags of `cluster-pack bench`.
+//! The flags of `cluster-pack bench`, which `cpack-bench` takes. Documentation comments of flags are the texts of `--help`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -62,7 +62,7 @@ pub enum Form {
 }
 
 impl Form {
-    /// As `pack --format` has it.
+    /// The value of `pack --format`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Pex => "pex",
@@ -105,4 +105,36 @@ pub struct Simulate {
     /// Nodes that hold HDFS's blocks [default: the nodes]
     #[arg(long, value_name = "N")]
     pub data_nodes: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::arguments::{Cli, Command};
+    use clap::Parser as _;
+
+    fn bench(line: &[&str]) -> Bench {
+        let cli = Cli::try_parse_from(line).expect("parses");
+        let Command::Bench(bench) = cli.command else { panic!("{line:?} is another command") };
+        bench
+    }
+
+    #[test]
+    fn bench_arguments_after_the_dashes_are_pythons() {
+        let line =
+            ["cluster-pack", "bench", "--runs", "2", "--mode", "pex,pex-loose", "--", "-c", "import x", "--json"];
+        let measure = bench(&line).measure;
+        assert_eq!((measure.runs, measure.mode), (2, vec![Form::Pex, Form::PexLoose]));
+        assert_eq!(measure.arguments, ["-c", "import x", "--json"]);
+    }
+
+    #[test]
+    fn bench_simulate_takes_reports() {
+        let Some(Instead::Simulate(simulate)) =
+            bench(&["cluster-pack", "bench", "simulate", "a.json", "--nodes", "7"]).instead
+        else {
+            panic!("measures")
+        };
+        assert_eq!((simulate.nodes, simulate.reports), (7, vec![PathBuf::from("a.json")]));
+    }
 }

@@ -1,4 +1,4 @@
-//! The configuration file: what holds where neither flag nor variable says otherwise.
+//! The configuration file. A flag or a variable overrides it.
 
 use std::fs;
 use std::io;
@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::arguments::Common;
 
-/// The file's keys: those flags that a person would not want to repeat.
+/// The keys of the file: the flags that are the same for every command.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Config {
@@ -30,29 +30,21 @@ struct Config {
     with_python: bool,
 }
 
-/// Why the configuration file cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ConfigError {
-    /// It was named, but is not there or cannot be read.
+pub enum ConfigError {
     #[error("cannot read the configuration {path}: {source}", path = path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// It is no TOML, or has unknown keys.
+    Read { path: PathBuf, source: io::Error },
     #[error("the configuration {path} is wrong: {reason}", path = path.display())]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// Where and why, in one line.
-        reason: String,
-    },
+    Parse { path: PathBuf, reason: String },
 }
 
-/// Fills what `common` leaves open from the file that `variable` (`CPACK_CONFIG`) names, or the usual one if it exists.
-pub(super) fn fill(common: &mut Common, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<(), ConfigError> {
+/// Fills what `common` leaves open from the file that `CPACK_CONFIG` names, otherwise from
+/// `~/.config/cluster-pack/config.toml` if that exists.
+pub(super) fn fill_from_process(common: &mut Common) -> Result<(), ConfigError> {
+    fill(common, |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(Into::into))
+}
+
+fn fill(common: &mut Common, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<(), ConfigError> {
     let usual = || {
         let base = variable("XDG_CONFIG_HOME").or_else(|| Some(variable("HOME")?.join(".config")))?;
         Some(base.join("cluster-pack/config.toml"))
@@ -114,20 +106,20 @@ mod tests {
     }
 
     #[test]
-    fn flags_win_over_the_file() {
+    fn flags_win_over_the_config_file() {
         let common = filled("store = \"s3://b\"\nname = \"file\"\nwith-python = true\n").expect("reads");
         assert_eq!((common.store.as_deref(), common.name.as_deref()), (Some("s3://b"), Some("flag")));
         assert!(common.with_python);
     }
 
     #[test]
-    fn a_typo_names_line_and_key() {
+    fn config_error_names_line_and_key() {
         let error = filled("level = 3\nstoer = \"x\"\n").expect_err("unknown key").to_string();
         assert!(error.contains("line 2") && error.contains("stoer"), "{error}");
     }
 
     #[test]
-    fn a_named_file_must_exist() {
+    fn a_named_config_file_must_exist() {
         let mut common = Common::default();
         let result = fill(&mut common, |name| (name == "CPACK_CONFIG").then(|| PathBuf::from("/nowhere.toml")));
         assert!(matches!(result, Err(ConfigError::Read { .. })));

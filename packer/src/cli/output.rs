@@ -1,19 +1,19 @@
-//! What is shown: one line for an error, aligned columns, bytes and seconds as people read them.
+//! Messages, answers, tables and progress bars; sizes and durations as people read them.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
+pub use cpack_format::human::{bytes, table};
+use cpack_format::message::with_causes;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use super::commands::CommandError;
-
-/// How much is said on standard error.
+/// Writes messages to standard error, as many as `-q` and `-v` allow, and the answer to standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Voice {
-    /// -1: warnings only, -2: errors only, 1: details.
+pub struct Voice {
+    /// -2 shows errors only, -1 warnings too, 0 messages, 1 details.
     level: i16,
-    /// Standard output carries JSON.
+    /// Whether the answer is JSON.
     pub(super) json: bool,
 }
 
@@ -22,29 +22,29 @@ impl Voice {
         Self { level: i16::from(verbose) - i16::from(quiet), json }
     }
 
-    /// Says what was done.
-    pub(super) fn say(self, text: impl AsRef<str>) {
+    /// Shows a message, unless `-q` was given.
+    pub fn say(self, text: impl AsRef<str>) {
         if self.level >= 0 {
             to_stderr(text.as_ref());
         }
     }
 
-    /// Says what only who asks for details wants to know.
+    /// Shows a message if `-v` was given.
     pub(super) fn detail(self, text: impl AsRef<str>) {
         if self.level > 0 {
             to_stderr(text.as_ref());
         }
     }
 
-    /// Says what may be wrong.
-    pub(super) fn warn(self, text: impl AsRef<str>) {
+    /// Shows a warning, unless `-qq` was given.
+    pub fn warn(self, text: impl AsRef<str>) {
         if self.level > -2 {
             to_stderr(&format!("{} {}", paint("warning:", "33;1"), text.as_ref()));
         }
     }
 
-    /// Gives the answer: `text` for people, `value` as JSON.
-    pub(super) fn answer(self, text: impl AsRef<str>, value: &impl Serialize) {
+    /// Prints the answer: `value` as JSON with `--json`, otherwise `text`.
+    pub fn answer(self, text: impl AsRef<str>, value: &impl Serialize) {
         if self.json {
             to_stdout(&serde_json::to_string_pretty(value).unwrap_or_default());
         } else if !text.as_ref().is_empty() {
@@ -52,7 +52,7 @@ impl Voice {
         }
     }
 
-    /// A bar for `total` bytes, drawn only on a terminal and only if something may be said.
+    /// A progress bar for `total` bytes, drawn only on a terminal and not with `-q`.
     pub(super) fn bar(self, total: u64, verb: &'static str) -> ProgressBar {
         let target = if self.level < 0 { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let style =
@@ -64,19 +64,10 @@ impl Voice {
     }
 }
 
-/// Shows an error: one line, the causes that are not in the message behind it.
-pub(super) fn error(error: &CommandError) {
-    let mut line = error.to_string().replace('\n', " ");
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        let text = cause.to_string();
-        if !line.contains(&text) {
-            line.push_str(": ");
-            line.push_str(&text.replace('\n', " "));
-        }
-        source = cause.source();
-    }
-    to_stderr(&format!("{} {}", paint("error:", "31;1"), cpack_artifact::store::redact(&line)));
+/// Shows an error in one line: its message, the causes that the message lacks, no credentials.
+pub fn error(error: &dyn std::error::Error) {
+    let line = cpack_store::redact(&with_causes(error)).replace('\n', " ");
+    to_stderr(&format!("{} {line}", paint("error:", "31;1")));
 }
 
 fn paint(text: &str, code: &str) -> String {
@@ -84,7 +75,7 @@ fn paint(text: &str, code: &str) -> String {
     if plain { text.to_owned() } else { format!("\x1b[{code}m{text}\x1b[0m") }
 }
 
-/// A reader that went away (`| head`) is no error.
+/// Ignores a closed pipe (`| head`).
 fn to_stdout(text: &str) {
     let _ = writeln!(io::stdout().lock(), "{text}");
 }
@@ -93,21 +84,8 @@ fn to_stderr(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// `bytes` in powers of 1024, three digits.
-pub(super) fn bytes(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    for unit in ["B", "KiB", "MiB", "GiB"] {
-        if value < 999.5 || unit == "GiB" {
-            let decimals = usize::from(unit != "B" && value < 9.95) + usize::from(unit != "B" && value < 99.5);
-            return format!("{value:.*} {unit}", decimals.min(1));
-        }
-        value /= 1024.0;
-    }
-    String::new()
-}
-
 /// A duration: `0.12 s`, `12.3 s`, `3 ms`.
-pub(super) fn seconds(duration: Duration) -> String {
+pub fn seconds(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     match seconds {
         s if s < 0.0995 => format!("{:.1} ms", s * 1000.0),
@@ -117,22 +95,8 @@ pub(super) fn seconds(duration: Duration) -> String {
 }
 
 /// `1 layer`, `3 layers`.
-pub(super) fn count(number: usize, noun: &str) -> String {
+pub fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
-}
-
-/// Rows in aligned columns; columns named in `right` are aligned to the right.
-pub(super) fn table(rows: &[Vec<String>], right: &[usize]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|s| s.chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).enumerate().map(|(c, (cell, width))| {
-            if right.contains(&c) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
-        });
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -140,25 +104,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_times_are_short() {
-        for (value, shown) in [
-            (0, "0 B"),
-            (999, "999 B"),
-            (1000, "1.0 KiB"),
-            (150_000, "146 KiB"),
-            (3 << 20, "3.0 MiB"),
-            (20 << 30, "20.0 GiB"),
-        ] {
-            assert_eq!(bytes(value), shown);
-        }
+    fn times_are_short() {
         assert_eq!(seconds(Duration::from_millis(3)), "3.0 ms");
         assert_eq!(seconds(Duration::from_millis(1234)), "1.23 s");
         assert_eq!(count(1, "layer"), "1 layer");
-    }
-
-    #[test]
-    fn columns_are_aligned() {
-        let rows = [vec!["a".into(), "10".into()], vec!["bcd".into(), "5".into()]];
-        assert_eq!(table(&rows, &[1]), "a    10\nbcd   5");
     }
 }

@@ -16,19 +16,20 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::sync::Arc;
 
-use cpack_artifact::SafePath;
-use cpack_artifact::content::Kind;
+use cpack_discover::record::{self, Row, Shipped};
+use cpack_discover::{Distribution, Environment, FileKind, FileStat};
+use cpack_format::SafePath;
+use cpack_format::content::Kind;
+use cpack_layer::archive::{Body, Entry};
+use cpack_layer::content::compile::Compilers;
+use cpack_layer::content::pyc::{self, Magic, Source};
+use cpack_layer::content::transform::spellings;
+use cpack_layer::content::{direct_url, script};
 
-use crate::content::compile::{Compiled, Compilers};
-use crate::content::pyc::{self, Magic, Source};
-use crate::content::record::{self, Row, Shipped};
-use crate::content::{direct_url, script};
-use crate::discover::{Distribution, Environment, FileKind, FileStat};
-use crate::layer::{Body, Entry};
+use super::error::PexError;
+use super::hash;
 
-use super::{PexError, hash};
-
-/// Where what is not a module is, in a chroot.
+/// The directory of a chroot for everything but modules.
 const STASH: &str = ".prefix";
 
 /// A directory that stands for the chroot in paths of RECORD rows: their base cannot be empty.
@@ -37,37 +38,30 @@ const BASE: &str = "chroot";
 /// Names at the root of a PEX that are not the user's.
 const RESERVED: [&[u8]; 7] = [b".bootstrap", b".deps", b"PEX-INFO", b"PEX-LAYOUT", b"__main__.py", b"__pex__", b"pex"];
 
-/// A distribution, ready to be written.
+/// A distribution as it is written.
 #[derive(Debug)]
 pub(super) struct Chroot {
     /// The file name of its wheel.
     pub(super) wheel: String,
-    /// Upstream's hash of it.
+    /// Upstream's hash of its files.
     pub(super) fingerprint: String,
     /// Its files, with paths below the chroot.
     pub(super) entries: Vec<Entry>,
 }
 
-/// What all distributions are read with.
+/// Reads the files of distributions.
 #[derive(Debug)]
 pub(super) struct Files<'a> {
     environment: &'a Environment,
-    /// The ways in which the path of the environment may be spelt.
     prefixes: Vec<Vec<u8>>,
     byte_code: Option<Arc<Compilers>>,
-    magic: Magic,
 }
 
 impl<'a> Files<'a> {
-    /// Reads `environment`, with byte-code if there is who compiles it.
+    /// Reads files of `environment`; modules get byte-code if there are `compilers`.
     pub(super) fn new(environment: &'a Environment, compilers: Option<Arc<Compilers>>) -> Self {
-        let bytes = |path: &std::path::Path| path.as_os_str().as_encoded_bytes().to_vec();
-        let mut prefixes = vec![bytes(&environment.prefix)];
-        prefixes.extend(environment.prefix.canonicalize().iter().map(|path| bytes(path)));
-        prefixes.dedup();
-        let magic = Magic(environment.python.magic);
-        let byte_code = compilers.filter(|_| magic.layout().is_ok());
-        Self { environment, prefixes, byte_code, magic }
+        let byte_code = compilers.filter(|_| Magic(environment.python.magic).layout().is_ok());
+        Self { environment, prefixes: spellings(&environment.prefix), byte_code }
     }
 
     fn read(&self, file: &FileStat) -> Result<Vec<u8>, PexError> {
@@ -75,12 +69,11 @@ impl<'a> Files<'a> {
         fs::read(&path).map_err(|source| PexError::Io { action: "read", path, source })
     }
 
-    /// The path below site-packages.
     fn in_site<'p>(&self, path: &'p SafePath) -> Option<&'p [u8]> {
         path.as_bytes().strip_prefix(self.environment.site_packages.as_bytes())?.strip_prefix(b"/")
     }
 
-    /// The file as an entry at `path`. None for a link to something that is no file.
+    /// The file as an entry at `path`. `None` for a link that does not lead to a file.
     fn entry(&self, file: &FileStat, path: SafePath) -> Option<Entry> {
         let source = self.environment.source(file);
         let (kind, size) = match &file.kind {
@@ -91,38 +84,22 @@ impl<'a> Files<'a> {
         Some(Entry { path, kind, body: Body::File { path: source, size } })
     }
 
-    /// The byte-code of the module `file`, which is at `path`: made when its turn comes.
+    /// The byte-code of the module `file`, which is at `path` in the chroot. It is made when the writer gets to it.
     fn byte_code(&self, file: &FileStat, path: &SafePath, compiled: &HashMap<&[u8], &FileStat>) -> Option<Entry> {
         let compilers = Arc::clone(self.byte_code.as_ref()?);
-        let (at, old) = (pyc_path(path, &self.environment.python.cache_tag)?, {
-            let installed = pyc_path(&file.path, &self.environment.python.cache_tag)?;
-            compiled.get(installed.as_bytes()).map(|file| self.environment.source(file))
-        });
-        let (magic, source) = (self.magic, self.environment.source(file));
-        let (modified, name) = (file.mtime_ns.div_euclid(1_000_000_000), file.path.as_bytes().to_vec());
+        let cache_tag = &self.environment.python.cache_tag;
+        let (path, installed) = (pyc::cache_path(path, cache_tag)?, pyc::cache_path(&file.path, cache_tag)?);
+        let installed = compiled.get(installed.as_bytes()).map(|file| self.environment.source(file));
+        let source = self.environment.source(file);
+        let (modified, name) = (file.mtime_ns.div_euclid(1_000_000_000), file.path.clone());
         let make = move || {
             let bytes = fs::read(&source).map_err(|e| e.to_string())?;
-            let old = old.as_ref().and_then(|path| fs::read(path).ok());
+            let installed = installed.as_ref().and_then(|path| fs::read(path).ok());
             let module = Source { bytes: &bytes, modified };
-            let valid = old.as_ref().and_then(|old| pyc::valid_code(old, magic, module).ok());
-            if let Some(made) = valid.and_then(|code| pyc::unchecked(magic, &bytes, code, &name).ok()) {
-                return Ok(Some(made));
-            }
-            match compilers.compile(&bytes).map_err(|e| e.to_string())? {
-                Compiled::Code(code) => Ok(pyc::unchecked(magic, &bytes, &code, &name).ok()),
-                Compiled::Refused(_) => Ok(None),
-            }
+            compilers.byte_code(module, installed.as_deref(), name.as_bytes()).map_err(|e| e.to_string())
         };
-        Some(Entry { path: at, kind: Kind::File, body: Body::Made { size_hint: file.size, make: Box::new(make) } })
+        Some(Entry { path, kind: Kind::File, body: Body::Made { size_hint: file.size, make: Box::new(make) } })
     }
-}
-
-/// Where the byte-code of the module at `path` is.
-fn pyc_path(path: &SafePath, tag: &str) -> Option<SafePath> {
-    let text = path.as_bytes().strip_suffix(b".py")?;
-    let cut = text.iter().rposition(|b| *b == b'/').map_or(0, |at| at + 1);
-    let (directory, stem) = text.split_at_checked(cut)?;
-    SafePath::new(&[directory, b"__pycache__/", stem, b".", tag.as_bytes(), b".pyc"].concat()).ok()
 }
 
 /// The byte-code files among `files`, by path.
@@ -131,12 +108,12 @@ fn compiled(files: &[FileStat]) -> HashMap<&[u8], &FileStat> {
     byte_code.map(|file| (file.path.as_bytes(), file)).collect()
 }
 
-/// Whether `path` is byte-code that has a source.
+/// Whether `path` is byte-code in a `__pycache__`.
 fn is_cached(path: &SafePath) -> bool {
     hash::is_byte_code(path.as_bytes()) && path.components().any(|name| name == b"__pycache__")
 }
 
-/// The modules that belong to no distribution, with what the user should know about those that are left out.
+/// The modules that belong to no distribution, and a warning about those that are left out.
 pub(super) fn user_code(files: &Files<'_>) -> Result<(Vec<Entry>, Vec<String>), PexError> {
     let environment = files.environment;
     let unowned = environment.unowned.iter().map(|file| (file, files.in_site(&file.path)));
@@ -160,7 +137,6 @@ pub(super) fn user_code(files: &Files<'_>) -> Result<(Vec<Entry>, Vec<String>), 
     Ok((entries, left_out.first().map(warning).into_iter().collect()))
 }
 
-/// The chroot of a distribution.
 pub(super) fn of_distribution(files: &Files<'_>, distribution: &Distribution) -> Result<Chroot, PexError> {
     let info = Info::of(files, distribution)?;
     let mut making = Making { files, distribution, entries: Vec::new(), shipped: BTreeMap::new() };
@@ -195,17 +171,15 @@ fn safe(distribution: &Distribution, path: &str) -> Result<SafePath, PexError> {
         .map_err(|e| PexError::Distribution { distribution: distribution.display_name.clone(), reason: e.to_string() })
 }
 
-/// What a distribution's metadata says.
+/// A distribution's metadata, as the chroot has it.
 #[derive(Debug)]
 struct Info {
-    /// Name of its `.dist-info` in the chroot.
     directory: String,
     /// The file name of its wheel.
     wheel: String,
     is_pure: bool,
-    /// Its RECORD as installed.
     record: Option<Vec<Row>>,
-    /// Metadata that is made here: name and text.
+    /// Metadata files that the distribution lacks: name and text.
     made: Vec<(&'static str, Vec<u8>)>,
 }
 
@@ -254,7 +228,7 @@ impl Info {
             let text = format!("Wheel-Version: 1.0\nGenerator: cluster-pack\nRoot-Is-Purelib: {is_pure}\n{tags}");
             made.push(("WHEEL", text.into_bytes()));
         }
-        // A RECORD that cannot be read is as good as none: every file is hashed.
+        // Without a RECORD that can be read, every file is hashed.
         let record = text("RECORD")?.and_then(|bytes| record::parse(&bytes).ok());
         let stem = directory.strip_suffix(".dist-info").unwrap_or(&directory);
         let wheel = format!("{stem}-{}.whl", compressed_tags(&tags));
@@ -262,7 +236,7 @@ impl Info {
     }
 }
 
-/// The tag of a distribution that does not say for what it was made: for this interpreter if it has libraries.
+/// The tag of a distribution without tags: for this interpreter if it has libraries, else for any.
 fn own_tag(environment: &Environment, is_native: bool) -> String {
     let python = &environment.python;
     let cp = format!("cp{}", python.tag.replace('.', ""));
@@ -284,7 +258,6 @@ fn compressed_tags(tags: &[String]) -> String {
     parts.map(|part| part.join(".")).join("-")
 }
 
-/// A chroot in the making.
 struct Making<'a> {
     files: &'a Files<'a>,
     distribution: &'a Distribution,
@@ -294,7 +267,7 @@ struct Making<'a> {
 }
 
 impl Making<'_> {
-    /// Adds a file; tells where it went.
+    /// Adds a file. Returns its path in the chroot, if it may be a module.
     fn add(&mut self, file: &FileStat, info: &Info) -> Result<Option<SafePath>, PexError> {
         let in_site = self.files.in_site(&file.path).map(|path| String::from_utf8_lossy(path).into_owned());
         if let Some(name) = in_site.as_ref().and_then(|path| path.strip_prefix(&format!("{}/", info.directory))) {
@@ -311,7 +284,7 @@ impl Making<'_> {
         } else if file.path.as_bytes().starts_with(self.distribution.info.as_bytes())
             && !self.distribution.info.as_bytes().ends_with(b".dist-info")
         {
-            // What the made metadata stands for.
+            // `Info::made` replaces the old forms of metadata.
             return Ok(None);
         }
         let text = file.path.to_string();
@@ -349,7 +322,7 @@ impl Making<'_> {
         self.shipped.extend(path.ok().map(|path| (path, shipped)));
     }
 
-    /// Adds the RECORD of what was added.
+    /// Adds the RECORD of all files that were added.
     fn put_record(&mut self, info: &Info) -> Result<(), PexError> {
         let site = &self.files.environment.site_packages;
         let base = safe(self.distribution, BASE)?;
@@ -373,7 +346,7 @@ impl Making<'_> {
 /// A relocatable script as wheels have it: its first line is `#!python`, for whoever installs it to replace.
 fn as_wheel_script(script: &[u8]) -> Option<Vec<u8>> {
     let body = script.strip_prefix(b"#!/bin/sh\n")?;
-    let exec = body.windows(8).position(|part| part == b"'''exec'")?;
+    let exec = memchr::memmem::find(body, b"'''exec'")?;
     let (comments, rest) = body.split_at_checked(exec)?;
     let line = rest.get(..rest.iter().position(|b| *b == b'\n')?)?;
     let close = b"\n' '''";

@@ -1,15 +1,14 @@
-//! Upstream's hashes: cache keys of its runtime, and how its tools tell whether two distributions are the same.
+//! Upstream's hashes: its runtime uses them as cache keys, and its tools to tell whether two distributions are the same.
 
 use std::fs::File;
 use std::io::Read as _;
 
-use cpack_artifact::content::Kind;
+use cpack_format::content::Kind;
+use cpack_layer::archive::{Body, Entry};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-use crate::layer::{Body, Entry};
-
-use super::PexError;
+use super::error::PexError;
 
 /// SHA-256 of a distribution (`CacheHelper.dir_hash` with `hashlib.sha256`).
 pub(super) fn sha256(entries: &[Entry]) -> Result<String, PexError> {
@@ -22,7 +21,6 @@ pub(super) fn sha1(entries: &[Entry]) -> Result<String, PexError> {
     dir_hash::<Sha1>(entries.iter().filter(|entry| !hidden(entry)).collect())
 }
 
-/// SHA-1 of a document.
 pub(super) fn of_bytes(bytes: &[u8]) -> String {
     hex(&Sha1::digest(bytes))
 }

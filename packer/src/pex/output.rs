@@ -4,38 +4,62 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::ScopedJoinHandle;
 
-use cpack_artifact::SafePath;
-use cpack_artifact::content::Kind;
-use cpack_artifact::pex_info::{BOOTSTRAP, DEPS, PEX_INFO, PexInfo};
+use cpack_format::SafePath;
+use cpack_format::content::Kind;
+use cpack_layer::PackError;
+use cpack_layer::archive::{ArchiveError, Body, Codec, Entry, Form, ZipWriter, write_zip};
+use cpack_pex::info::{BOOTSTRAP, DEPS, PEX_INFO, PexInfo};
 use rayon::prelude::*;
 
-use crate::layer::{Body, Codec, Entry, Form, LayerError, ZipWriter, write_zip};
-
 use super::chroot::Chroot;
-use super::runtime::Runtime;
-use super::{Layout, MAX_ENTRIES, MAX_ZIPAPP, PexError, Shape, start};
+use super::error::PexError;
+use super::runtime::{Runtime, entries_below};
+use super::shape::{Layout, Shape};
+use super::{hash, start};
 
-/// What a PEX is put together from.
+/// Python before 3.13 cannot import from a zip of this size or more.
+const MAX_ZIPAPP: u64 = 1 << 32;
+
+/// Python before 3.13 cannot import from a zip of this many entries or more.
+const MAX_ENTRIES: usize = 65_535;
+
 pub(super) struct Parts<'a> {
     pub(super) chroots: Vec<Chroot>,
     pub(super) code: Vec<Entry>,
-    /// Version of Python, `3.11`.
     pub(super) python: &'a str,
-    /// Gives the rest, which comes from upstream and may take as long as compressing all of this.
-    pub(super) base: Box<dyn FnOnce() -> Result<Base, PexError> + 'a>,
+    pub(super) base: PendingBase<'a>,
 }
 
-/// What a PEX has beside distributions and code.
-#[derive(Debug)]
-pub(super) struct Base {
-    pub(super) runtime: Runtime,
+/// What a PEX has beside distributions and code, while upstream's program still makes the runtime: that may take as long as
+/// compressing everything else.
+pub(super) struct PendingBase<'a> {
+    pub(super) runtime: ScopedJoinHandle<'a, Result<Runtime, PexError>>,
+    /// Without what the runtime says.
     pub(super) info: PexInfo,
+}
+
+struct Base {
+    runtime: Runtime,
+    info: PexInfo,
+}
+
+impl PendingBase<'_> {
+    fn wait(self) -> Result<Base, PexError> {
+        let panicked = |_| PexError::Runtime { pex: "pex".into(), reason: "a thread panicked".into() };
+        let runtime = self.runtime.join().map_err(panicked)??;
+        let mut info = self.info;
+        info.build_properties.clone_from(&runtime.info.build_properties);
+        info.bootstrap_hash.clone_from(&runtime.info.bootstrap_hash);
+        info.pex_hash = Some(hash::of_bytes(&info.to_bytes()));
+        Ok(Base { runtime, info })
+    }
 }
 
 type Progress<'a> = &'a (dyn Fn(u64) + Sync);
 
-/// Writes the PEX beside `output` and renames it there. Tells its size, and what it says about itself.
+/// Writes the PEX beside `output` and renames it there. Returns its size and its PEX-INFO.
 pub(super) fn write(
     parts: Parts<'_>,
     shape: Shape,
@@ -51,11 +75,11 @@ pub(super) fn write(
         (Layout::Packed, true) => {
             let inner = staging.0.join("in");
             let (_, info) = packed(parts, shape.codec, &inner, progress)?;
-            // What is in it is compressed already.
-            (zip(directory_entries(&inner)?, Codec::Store, b"", &path, &|_| {})?, info)
+            // The inner zips are compressed already.
+            (zip(entries_below(&inner)?, Codec::Store, b"", &path, &|_| {})?, info)
         }
         (Layout::Loose, zipped) => {
-            let base = (parts.base)()?;
+            let base = parts.base.wait()?;
             let mut entries = base.entries(parts.python)?;
             entries.extend(distributions_and_code(parts.chroots, parts.code)?);
             let size = match zipped {
@@ -89,14 +113,14 @@ impl Drop for Staging {
 
 /// Refuses to replace a directory that is no PEX.
 fn check_place(output: &Path) -> Result<(), PexError> {
-    let foreign = output.is_dir() && !output.is_symlink() && !output.join(PEX_INFO).is_file();
-    if foreign { Err(PexError::Occupied(output.into())) } else { Ok(()) }
+    let is_occupied = output.is_dir() && !output.is_symlink() && !output.join(PEX_INFO).is_file();
+    if is_occupied { Err(PexError::Occupied(output.into())) } else { Ok(()) }
 }
 
 fn replace(path: &Path, output: &Path) -> Result<(), PexError> {
     let failed = |source| PexError::Io { action: "write", path: output.into(), source };
     if output.is_dir() && !output.is_symlink() {
-        // Beside the new one, in the staging directory, which goes with it.
+        // The old PEX moves into the staging directory, which is removed with it.
         fs::rename(output, path.with_file_name("old")).map_err(failed)?;
     } else if path.is_dir() && output.symlink_metadata().is_ok() {
         fs::remove_file(output).map_err(failed)?;
@@ -113,8 +137,7 @@ fn below(directory: &str, entries: Vec<Entry>) -> Result<Vec<Entry>, PexError> {
 }
 
 fn safe(directory: &str, name: &[u8]) -> Result<SafePath, PexError> {
-    SafePath::new(&[directory.as_bytes(), name].concat())
-        .map_err(|e| LayerError::Make { path: e.path.clone(), reason: e.reason.into() }.into())
+    Ok(SafePath::new(&[directory.as_bytes(), name].concat()).map_err(PackError::Path)?)
 }
 
 impl Base {
@@ -136,7 +159,6 @@ impl Base {
         ])
     }
 
-    /// Its own files, and those of the runtime.
     fn entries(&self, python: &str) -> Result<Vec<Entry>, PexError> {
         let mut entries = self.own_files(python)?;
         entries.extend(below(BOOTSTRAP, self.runtime.bootstrap()?)?);
@@ -173,7 +195,7 @@ fn zipapp(
     }
     let mut writer = ZipWriter::create("PEX", path, Form { codec, head: &head, executable: true })?;
     writer.add(entries, progress)?;
-    let base = (parts.base)()?;
+    let base = parts.base.wait()?;
     writer.add(base.entries(parts.python)?, progress)?;
     let archive = writer.finish()?.archive;
     if archive.files >= MAX_ENTRIES as u64 {
@@ -186,7 +208,7 @@ fn zipapp(
 }
 
 fn packed(parts: Parts<'_>, codec: Codec, path: &Path, progress: Progress<'_>) -> Result<(u64, PexInfo), PexError> {
-    let base = (parts.base)()?;
+    let base = parts.base.wait()?;
     let mut plain = base.own_files(parts.python)?;
     plain.extend(parts.code);
     let mut size = loose(plain, path, progress)?;
@@ -214,7 +236,7 @@ fn loose(entries: Vec<Entry>, root: &Path, progress: Progress<'_>) -> Result<u64
             Body::File { path: source, .. } => fs::copy(source, &path).map_err(|e| failed(&path, e))?,
             Body::Bytes(bytes) => fs::write(&path, bytes).map(|()| bytes.len() as u64).map_err(|e| failed(&path, e))?,
             Body::Made { make, .. } => {
-                let made = make().map_err(|reason| LayerError::Make { path: entry.path.to_string(), reason })?;
+                let made = make().map_err(|reason| ArchiveError::Make { path: entry.path.to_string(), reason })?;
                 let Some(bytes) = made else { return Ok(()) };
                 fs::write(&path, &bytes).map(|()| bytes.len() as u64).map_err(|e| failed(&path, e))?
             }
@@ -229,30 +251,4 @@ fn loose(entries: Vec<Entry>, root: &Path, progress: Progress<'_>) -> Result<u64
     let link = root.join("pex");
     symlink("__main__.py", &link).map_err(|e| failed(&link, e))?;
     Ok(size.into_inner())
-}
-
-/// The files of a directory as entries.
-fn directory_entries(root: &Path) -> Result<Vec<Entry>, PexError> {
-    let mut entries = Vec::new();
-    let mut directories = vec![root.to_owned()];
-    while let Some(directory) = directories.pop() {
-        let failed = |source| PexError::Io { action: "read", path: directory.clone(), source };
-        for item in fs::read_dir(&directory).map_err(failed)? {
-            let path = item.map_err(failed)?.path();
-            let metadata = path.symlink_metadata().map_err(failed)?;
-            if metadata.is_dir() {
-                directories.push(path);
-            } else if metadata.is_file() {
-                let name = path.strip_prefix(root).unwrap_or(&path).as_os_str().as_encoded_bytes();
-                let executable = metadata.permissions().mode() & 0o100 != 0;
-                let kind = if executable { Kind::Executable } else { Kind::File };
-                entries.push(Entry {
-                    path: safe("", name)?,
-                    kind,
-                    body: Body::File { size: metadata.len(), path: path.clone() },
-                });
-            }
-        }
-    }
-    Ok(entries)
 }

@@ -1,15 +1,13 @@
-//! What a PEX of an environment requires: everything in it, exactly.
+//! The requirements of a PEX: every distribution of its environment, exactly.
 //!
-//! Upstream's runtime activates what the requirements reach and refuses to start when a `Requires-Dist` on the way is not
-//! met. Real environments often have one that is not (what `pip check` reports), and work: for those the runtime is told
-//! to pass over it.
+//! Upstream's runtime activates the distributions that the requirements reach, and refuses to start if a `Requires-Dist` on the way
+//! is not met. Real environments often have an unmet one (`pip check` reports it) and work: their PEX sets `ignore_errors`.
 
 use std::str::FromStr as _;
 
+use cpack_discover::{Environment, markers, normalise};
 use pep440_rs::Version;
-use pep508_rs::{MarkerEnvironment, MarkerEnvironmentBuilder, Requirement, VerbatimUrl, VersionOrUrl};
-
-use crate::discover::{Environment, normalise};
+use pep508_rs::{MarkerEnvironment, Requirement, VerbatimUrl, VersionOrUrl};
 
 /// One requirement for each distribution.
 pub(super) fn of(environment: &Environment) -> Vec<String> {
@@ -17,9 +15,9 @@ pub(super) fn of(environment: &Environment) -> Vec<String> {
     distributions.map(|d| format!("{}=={}", d.display_name, d.version)).collect()
 }
 
-/// The first requirement that the environment does not meet, told to the user.
+/// A warning about the first requirement that the environment does not meet.
 pub(super) fn unmet(environment: &Environment) -> Option<String> {
-    let markers = markers(environment);
+    let markers = markers(&environment.python);
     environment.distributions.iter().find_map(|distribution| {
         let unmet = distribution.requires.iter().find(|text| !is_met(text, environment, markers.as_ref()))?;
         let name = &distribution.display_name;
@@ -40,24 +38,4 @@ fn is_met(text: &str, environment: &Environment, markers: Option<&MarkerEnvironm
         (Some(VersionOrUrl::VersionSpecifier(_)), Err(_)) => false,
         _ => true,
     }
-}
-
-/// The environment of markers as far as environments differ; the machine is this one.
-fn markers(environment: &Environment) -> Option<MarkerEnvironment> {
-    let python = &environment.python;
-    let machine = python.platform.rsplit_once('-').map_or("x86_64", |(_, machine)| machine);
-    MarkerEnvironment::try_from(MarkerEnvironmentBuilder {
-        implementation_name: "cpython",
-        implementation_version: &python.version,
-        os_name: "posix",
-        platform_machine: machine,
-        platform_python_implementation: "CPython",
-        platform_release: "",
-        platform_system: "Linux",
-        platform_version: "",
-        python_full_version: &python.version,
-        python_version: &python.tag,
-        sys_platform: "linux",
-    })
-    .ok()
 }

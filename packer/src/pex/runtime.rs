@@ -14,26 +14,24 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cpack_artifact::pex_info::{BOOTSTRAP, PEX_INFO, PexInfo};
-use cpack_artifact::{Digest, SafePath};
+use cpack_discover::Environment;
+use cpack_format::content::Kind;
+use cpack_format::{Digest, SafePath};
+use cpack_layer::PackError;
+use cpack_layer::archive::{Body, Entry};
+use cpack_pex::info::{BOOTSTRAP, PEX_INFO, PexInfo};
 
+use super::error::PexError;
 use crate::cache::{ClientCache, Fingerprint};
-use crate::discover::Environment;
-use crate::layer::{Body, Entry};
 
-use super::PexError;
-
-/// What a PEX has from upstream.
 #[derive(Debug)]
 pub(super) struct Runtime {
     root: PathBuf,
     /// Its `__main__.py`, the `#!` line included.
     pub(super) main: String,
-    /// Its settings.
     pub(super) info: PexInfo,
 }
 
-/// A way to run pex.
 #[derive(Debug)]
 struct Tool {
     program: PathBuf,
@@ -43,7 +41,7 @@ struct Tool {
     key: Digest,
 }
 
-/// The runtime: of the environment's own pex, else of that on PATH, else of one that is installed into the cache.
+/// Finds the runtime: of the environment's own pex, else of the pex on PATH, else of one that it installs into the cache.
 pub(super) fn find(environment: &Environment, cache: &ClientCache) -> Result<Runtime, PexError> {
     let tool = match installed(&environment.prefix.join("bin/pex")).or_else(on_path) {
         Some(tool) => tool,
@@ -66,30 +64,33 @@ pub(super) fn find(environment: &Environment, cache: &ClientCache) -> Result<Run
 impl Runtime {
     /// The files of `.bootstrap`, with paths below it.
     pub(super) fn bootstrap(&self) -> Result<Vec<Entry>, PexError> {
-        let mut entries = Vec::new();
-        let root = self.root.join(BOOTSTRAP);
-        collect(&root, &root, &mut entries)?;
+        let mut entries = entries_below(&self.root.join(BOOTSTRAP))?;
+        entries.retain(|entry| entry.path.components().all(|name| name != b"__pycache__"));
+        entries.iter_mut().for_each(|entry| entry.kind = Kind::File);
         Ok(entries)
     }
 }
 
-fn collect(root: &Path, directory: &Path, entries: &mut Vec<Entry>) -> Result<(), PexError> {
-    let failed = |source| PexError::Io { action: "read", path: directory.to_owned(), source };
-    for item in fs::read_dir(directory).map_err(failed)? {
-        let item = item.map_err(failed)?;
-        let (path, metadata) = (item.path(), item.metadata().map_err(failed)?);
-        if metadata.is_dir() {
-            if item.file_name() != "__pycache__" {
-                collect(root, &path, entries)?;
+/// The files of a directory as entries, with paths below it.
+pub(super) fn entries_below(root: &Path) -> Result<Vec<Entry>, PexError> {
+    let mut entries = Vec::new();
+    let mut directories = vec![root.to_owned()];
+    while let Some(directory) = directories.pop() {
+        let failed = |source| PexError::Io { action: "read", path: directory.clone(), source };
+        for item in fs::read_dir(&directory).map_err(failed)? {
+            let path = item.map_err(failed)?.path();
+            let metadata = path.symlink_metadata().map_err(failed)?;
+            if metadata.is_dir() {
+                directories.push(path);
+            } else if metadata.is_file() {
+                let name = path.strip_prefix(root).unwrap_or(&path).as_os_str().as_encoded_bytes();
+                let name = SafePath::new(name).map_err(PackError::Path)?;
+                let kind = if metadata.mode() & 0o100 != 0 { Kind::Executable } else { Kind::File };
+                entries.push(Entry { path: name, kind, body: Body::File { size: metadata.len(), path } });
             }
-            continue;
         }
-        let relative = path.strip_prefix(root).ok().and_then(|p| SafePath::new(p.as_os_str().as_encoded_bytes()).ok());
-        let Some(relative) = relative else { continue };
-        let body = Body::File { size: metadata.len(), path };
-        entries.push(Entry { path: relative, kind: cpack_artifact::content::Kind::File, body });
     }
-    Ok(())
+    Ok(entries)
 }
 
 /// The program at `path`, identified by its own stat and that of the release that it belongs to.
@@ -154,7 +155,6 @@ fn fetched(environment: &Environment, cache: &ClientCache) -> Result<Tool, PexEr
     Ok(Tool { program: python.clone(), arguments, path: Some(target), key })
 }
 
-/// Makes an empty PEX.
 fn make(tool: &Tool, root: &Path) -> Result<(), PexError> {
     let unusable = |reason: String| PexError::Runtime { pex: tool.program.display().to_string(), reason };
     let parent = root.parent().unwrap_or(root);
@@ -162,7 +162,7 @@ fn make(tool: &Tool, root: &Path) -> Result<(), PexError> {
     let staging = root.with_extension(format!("{}.tmp", std::process::id()));
     let mut command = Command::new(&tool.program);
     command.args(&tool.arguments).args(["--include-tools", "--no-compile", "--layout", "loose", "-o"]).arg(&staging);
-    // A pex of its own settings is wanted, not of this process's.
+    // The runtime must not depend on this process's settings of pex.
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PEX_")) {
         if name != "PEX_ROOT" {
             command.env_remove(name);
@@ -179,7 +179,7 @@ fn make(tool: &Tool, root: &Path) -> Result<(), PexError> {
     place(&staging, root)
 }
 
-/// Renames a directory to its place. Whoever loses a race takes what is there.
+/// Renames a directory to its place. If another process was faster, its directory is used and `staging` removed.
 fn place(staging: &Path, target: &Path) -> Result<(), PexError> {
     match fs::rename(staging, target) {
         Err(_) if target.is_dir() => {

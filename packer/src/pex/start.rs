@@ -1,12 +1,21 @@
 //! How a PEX starts: entry point, `__main__.py`, and the lines before the zip.
 
-use cpack_artifact::pex_info::{InheritPath, PexInfo};
+use cpack_discover::{EntryPoint, Environment};
+use cpack_pex::info::{InheritPath, PexInfo};
 
-use crate::discover::{EntryPoint, Environment};
+use super::error::PexError;
 
-use super::{PexError, Start};
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// Python, with the arguments.
+    #[default]
+    Interpreter,
+    /// `module` or `module:function`.
+    EntryPoint(String),
+    /// A script of a distribution.
+    Script(String),
+}
 
-/// Sets what `info` starts.
 pub(super) fn set(info: &mut PexInfo, environment: &Environment, start: &Start) -> Result<(), PexError> {
     (info.entry_point, info.script) = match start {
         Start::Interpreter => (None, None),
@@ -45,8 +54,8 @@ fn no_script(environment: &Environment, script: &str) -> PexError {
     PexError::NoScript { script: script.into(), environment: environment.prefix.clone(), hint }
 }
 
-/// `__main__.py` and `__pex__/__init__.py`: upstream's, with the arguments of its last call made those of this PEX. None if
-/// upstream's has another form than is known.
+/// `__main__.py` and `__pex__/__init__.py`: upstream's, with the arguments of its last call replaced by those of this PEX. `None`
+/// if upstream's has an unknown form.
 pub(super) fn boot_script(template: &str, info: &PexInfo) -> Option<String> {
     let call = template.rfind("boot(\n")?;
     let (before, call) = template.split_at_checked(call)?;
@@ -73,7 +82,7 @@ pub(super) fn boot_script(template: &str, info: &PexInfo) -> Option<String> {
             _ => out.push_str(line),
         }
     }
-    // pex_hash and is_venv are the least that a runtime needs to be told.
+    // pex_hash and is_venv are the least that a runtime needs.
     (replaced >= 2).then_some(out)
 }
 

@@ -2,11 +2,12 @@
 
 use std::process::Command;
 
-use cpack_artifact::SafePath;
-use cpack_artifact::content::Kind;
+use cpack_format::SafePath;
+use cpack_format::content::Kind;
+use cpack_layer::archive::{Body, Codec, Entry};
+use cpack_pex::info::PexInfo;
 
 use super::*;
-use crate::layer::{Body, Entry};
 
 fn entry(path: &str, bytes: &[u8]) -> Entry {
     let path = SafePath::new(path.as_bytes()).expect("safe");

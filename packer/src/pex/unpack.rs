@@ -1,12 +1,12 @@
-//! A PEX made into a virtual environment, from which layers are made as from any other.
+//! Makes a PEX into a virtual environment, which is then packed into layers like any other.
 //!
 //! ```text
 //! <cache>/pex-environments/<identity of the PEX>/   kept for the next submission of the same file
 //! <cache>/pex-environments/.<…>                     being made
 //! ```
 //!
-//! What the PEX starts is a module there ([`MAIN`]), so that a launcher can start it with arguments and variables as the
-//! PEX would.
+//! The module [`MAIN`] in it starts what the PEX starts, so that a launcher can start it with arguments and variables as the PEX
+//! would.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -15,26 +15,26 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use cpack_artifact::pex::file::{Archive, Files, Root};
-use cpack_artifact::pex::finish::finish;
-use cpack_artifact::pex::places::{Order, Part, Places, parts, places};
-use cpack_artifact::pex::resolve::{Interpreter, Machine, resolve};
-use cpack_artifact::pex::tags::Target;
-use cpack_artifact::pex::{self, Pex, keep_youngest};
-use cpack_artifact::pex_info::{InheritPath, PexInfo};
+use cpack_pex::file::{Files, Root, ZipFile};
+use cpack_pex::finish::finish;
+use cpack_pex::info::{InheritPath, PexInfo};
+use cpack_pex::places::{Order, Part, Places, parts, places};
+use cpack_pex::resolve::{Interpreter, Machine, resolve};
+use cpack_pex::tags::Target;
+use cpack_pex::{self, Pex, keep_youngest};
 use rayon::prelude::*;
 use serde::Deserialize;
 
-use super::PexError;
+use super::error::PexError;
 use crate::cache::ClientCache;
 
 /// The module that starts what the PEX starts.
-pub const MAIN: &str = "_cpack_pex_main";
+pub(crate) const MAIN: &str = "_cpack_pex_main";
 
 /// How many environments of PEX files are kept.
 const KEPT: usize = 4;
 
-/// What an interpreter is asked, one answer a line.
+/// The program that an interpreter runs to print an [`Answer`].
 const PROBE: &str = "\
 import os, sys, _imp, platform
 s = _imp.extension_suffixes()[0].split('.')
@@ -49,7 +49,7 @@ print(json.dumps({'implementation': sys.implementation.name, 'version': '%d.%d.%
     'machine': platform.machine(), 'release': platform.release(), 'kernel': platform.version()}))
 ";
 
-/// What an interpreter answers.
+/// What an interpreter says of itself.
 #[derive(Debug, Deserialize)]
 struct Answer {
     implementation: String,
@@ -63,24 +63,20 @@ struct Answer {
     kernel: String,
 }
 
-/// A PEX as an environment.
 #[derive(Debug)]
-pub struct Unpacked {
-    /// The virtual environment.
+pub(crate) struct Unpacked {
     pub prefix: PathBuf,
-    /// What the PEX says about itself.
-    pub info: PexInfo,
-    /// Whether it starts something of its own, which [`MAIN`] does.
+    /// Whether the PEX starts something other than Python: [`MAIN`] then does.
     pub has_entry: bool,
 }
 
-/// Makes the PEX at `path` into an environment in `cache`, unless it is one already.
-pub fn unpack(path: &Path, cache: &ClientCache, search: Option<&std::ffi::OsStr>) -> Result<Unpacked, PexError> {
-    let pex = pex::open(path)?;
+/// Makes the PEX at `path` into an environment in `cache`, unless the cache has it. `search` is `PATH`, for an interpreter.
+pub(crate) fn unpack(path: &Path, cache: &ClientCache, search: Option<&std::ffi::OsStr>) -> Result<Unpacked, PexError> {
+    let pex = cpack_pex::open(path)?;
     let merged: Vec<PathBuf> = pex.info.merged_paths().into_iter().map(PathBuf::from).collect();
     let mut pexes = vec![pex];
     for path in merged {
-        pexes.push(pex::open(&path)?);
+        pexes.push(cpack_pex::open(&path)?);
     }
     let info = pexes.first().map(|pex| pex.info.clone()).unwrap_or_default();
     let has_entry = info.entry_point.is_some() || info.script.is_some();
@@ -98,12 +94,12 @@ pub fn unpack(path: &Path, cache: &ClientCache, search: Option<&std::ffi::OsStr>
         let staged = staging.path().join("environment");
         Unpacking { pexes: &pexes, info: &info, staging: staging.path(), search }.run(&staged)?;
         match fs::rename(&staged, &prefix) {
-            // Another process made the same one meanwhile.
+            // Another process made the same environment meanwhile.
             Err(_) if prefix.join("pyvenv.cfg").is_file() => {}
             result => result.map_err(failed)?,
         }
     }
-    Ok(Unpacked { prefix, info, has_entry })
+    Ok(Unpacked { prefix, has_entry })
 }
 
 struct Unpacking<'a> {
@@ -136,7 +132,7 @@ impl Unpacking<'_> {
             _ => Order::Usual,
         };
         let parts = parts(self.pexes, &resolved, order);
-        let named = |source| pex::PexError::Name { path: self.path(), source };
+        let named = |source| cpack_pex::PexError::Name { path: self.path(), source };
         let places = places(self.pexes, &files, &parts, &minor).map_err(named)?;
         let all = self.staging.join("parts");
         for (files, places) in files.iter().zip(&places) {
@@ -158,10 +154,10 @@ impl Unpacking<'_> {
         part.wheel.as_ref().map_or(Ok(()), |wheel| finish(root, wheel, is_wheel_file, minor))
     }
 
-    /// The first interpreter that meets the constraints and can use the wheels, and the wheels.
+    /// Finds the first interpreter that meets the constraints and can use the wheels. Returns it with the wheels.
     fn interpreter(
         &self,
-        metadata: &[BTreeMap<String, pex::file::Metadata>],
+        metadata: &[BTreeMap<String, cpack_pex::file::Metadata>],
     ) -> Result<(Answer, Vec<Vec<String>>), PexError> {
         let named = self.pexes.first().and_then(|pex| pex.minor.clone());
         let names = named.into_iter().map(|minor| format!("python{minor}"));
@@ -189,7 +185,7 @@ impl Unpacking<'_> {
     fn resolve(
         &self,
         answer: &Answer,
-        metadata: &[BTreeMap<String, pex::file::Metadata>],
+        metadata: &[BTreeMap<String, cpack_pex::file::Metadata>],
     ) -> Result<Option<Vec<Vec<String>>>, String> {
         let machine = Machine {
             machine: answer.machine.clone(),
@@ -208,7 +204,7 @@ impl Unpacking<'_> {
         each.collect::<Result<_, String>>().map(Some)
     }
 
-    /// What makes the files an environment, and the module that starts the PEX.
+    /// Adds what makes the files an environment, and the module that starts the PEX.
     fn furnish(&self, prefix: &Path, python: &Answer, minor: &str) -> io::Result<()> {
         let bin = prefix.join("bin");
         fs::create_dir_all(&bin)?;
@@ -227,13 +223,13 @@ impl Unpacking<'_> {
     }
 }
 
-/// Asks an interpreter what it is.
+/// Runs [`PROBE`]. `None` if the interpreter fails.
 fn ask(path: &Path) -> Option<Answer> {
     let output = Command::new(path).args(["-I", "-S", "-B", "-c", PROBE]).stdin(Stdio::null()).output().ok()?;
     serde_json::from_slice(&output.stdout).ok()
 }
 
-/// The module that does what the PEX does when it is started.
+/// The text of the module that does what the PEX does when it is started.
 fn main_module(info: &PexInfo) -> String {
     let json = |value: &serde_json::Value| serde_json::Value::from(value.to_string()).to_string();
     let settings = serde_json::json!({
@@ -262,9 +258,9 @@ fn main_module(info: &PexInfo) -> String {
     )
 }
 
-/// Extracts what is wanted of `files` below `root`, a directory for each part.
+/// Extracts those of `files` that have a place, below `root`, in a directory for each part.
 fn extract(files: &Files, places: &Places, root: &Path) -> Result<(), PexError> {
-    for archive in &files.archives {
+    for archive in &files.zips {
         unzip(archive, root, &|name| {
             let (part, path) = places.get(&*[&archive.prefix[..], name].concat())?;
             Some(Path::new(&part.to_string()).join(path.as_path()))
@@ -278,8 +274,8 @@ fn extract(files: &Files, places: &Places, root: &Path) -> Result<(), PexError> 
     })
 }
 
-/// Extracts those entries of a zip that `select` has a path for, on all cores.
-fn unzip(archive: &Archive, root: &Path, select: &(dyn Fn(&[u8]) -> Option<PathBuf> + Sync)) -> Result<(), PexError> {
+/// Extracts, on all cores, those entries of a zip for which `select` returns a path.
+fn unzip(archive: &ZipFile, root: &Path, select: &(dyn Fn(&[u8]) -> Option<PathBuf> + Sync)) -> Result<(), PexError> {
     archive.entries.par_iter().try_for_each(|entry| {
         let Some(path) = select(&entry.name) else { return Ok(()) };
         let bytes = archive.read(entry)?;

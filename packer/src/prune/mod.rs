@@ -1,87 +1,72 @@
-//! Removing from a store what nothing names and nobody used for long.
+//! Removes from a store the objects that no other object names and that were not used within the grace period.
 //!
-//! **What is kept.** Names, always. What they name: an environment and a launcher. What a kept launcher names: its
-//! environment, its overlays and its executable. What a kept environment names: its layers. And whatever was written or
-//! refreshed within the grace period, since launchers that people keep elsewhere are not seen here: publishing refreshes
-//! what it reuses.
+//! **What stays.** Names, always. A name keeps an environment and a launcher; a kept launcher keeps its environment, its overlays
+//! and its executable; a kept environment keeps its layers. Everything that was written or refreshed within the grace period
+//! stays too, since prune does not see the launchers that people keep outside the store: publishing refreshes what it reuses.
 //!
-//! **Two phases.** First what names others goes, launchers and environments; then the store is looked at anew, and layers,
-//! overlays and content records go that nothing names *now*. So there is no instant at which a manifest can be read whose
-//! layers this took, wherever it is killed: what is left then is taken by the next one.
+//! **Two phases.** [`prune`] first removes objects that name others: launchers, then environments. Then it lists the store again
+//! and removes layers, overlays, executables and content records that nothing names *now*. So at no instant, wherever prune is
+//! killed, can a manifest be read whose layers prune removed; the next prune removes what is left.
 //!
-//! **A publisher beside it** refreshes a layer before it relies on it, and looks again after its manifest was written; of a
-//! launcher it notes that it is used, and looks then. Each object is looked at once more in the moment of its removal
-//! ([`Store::remove_old`]), and so is the note about it. A publisher does not refresh what
-//! is younger than a day, so a grace period of less than [`SAFE_GRACE`] is for stores that nobody publishes to meanwhile.
+//! **A publisher at the same time.** It refreshes a layer before it relies on it, puts its manifest, then looks at the layers
+//! again. It does not touch a launcher that is there, but puts a note that the launcher is in use, then looks at the launcher
+//! again. Prune looks at the note of an object, then at the object's age in the moment of its removal ([`Store::remove_old`]).
+//! A publisher does not refresh objects younger than a day, so a grace period of less than [`SAFE_GRACE`] is only for stores
+//! that no client publishes to meanwhile.
 //!
-//! Ages are by the store's clock, which is asked before anything is removed: a client whose clock is wrong does no harm.
+//! Ages count by the store's clock, which prune reads before it removes anything: a client with a wrong clock does no harm.
 
 mod plan;
 
 use std::time::{Duration, SystemTime};
 
-use cpack_artifact::Digest;
-use cpack_artifact::job::{FILE_NAME, Job};
-use cpack_artifact::launcher::{BOOT_NAME, TRAILER_SIZE, Trailer};
-use cpack_artifact::manifest::{DocumentError, MAX_JSON, Manifest};
-use cpack_artifact::store::{Key, Listed, Put, Source, Store, StoreError};
+use cpack_format::Digest;
+use cpack_format::job::{FILE_NAME, Job};
+use cpack_format::launcher::{BOOT_NAME, TRAILER_SIZE, Trailer};
+use cpack_format::manifest::{DocumentError, MAX_JSON, Manifest};
+use cpack_store::{Key, Listed, Put, Source, Store, StoreError};
 use rayon::prelude::*;
 
 use crate::publish::{NameRecord, PublishError, read_name};
+
 use plan::{KeptJob, Names, Stock};
 
-/// The least grace period with which others may publish meanwhile: what is younger than a day is not refreshed, and a
-/// publication takes less than another.
-pub const SAFE_GRACE: Duration = Duration::from_secs(2 * 24 * 3600);
+/// The least grace period with which other clients may publish meanwhile: they do not refresh objects younger than a day, and a
+/// publication takes less than another day.
+pub(crate) const SAFE_GRACE: Duration = Duration::from_secs(2 * 24 * 3600);
 
-/// Requests that are waited for at once.
+/// Requests at the same time.
 const REQUESTS: usize = 16;
 
-/// What became of a store, or would have.
+/// What a prune removed and kept, or would have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Pruned {
-    /// What was removed, or would have been, launchers and environments first.
+pub(crate) struct Pruned {
+    /// The removed objects, launchers and environments first.
     pub removed: Vec<Listed>,
-    /// Objects that stay.
     pub kept: usize,
-    /// Bytes of objects that stay.
     pub kept_bytes: u64,
-    /// What killed writers had left: unfinished uploads, temporary files. Counted only where something is removed.
+    /// Unfinished uploads and temporary files of killed writers that were removed; 0 without `delete`.
     pub swept: usize,
 }
 
-/// Why a store was not pruned, or not to the end.
 #[derive(Debug, thiserror::Error)]
 pub enum PruneError {
-    /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A name.
     #[error(transparent)]
     Name(#[from] PublishError),
-    /// A document whose references are not known: nothing is removed as long as it is there.
+    /// Nothing is removed as long as a document whose references are not known is in the store.
     #[error("{location} cannot be read, so what it needs is not known: repair it with `cluster-pack upload --repair`")]
-    Document {
-        /// Its URI.
-        location: String,
-        /// Why.
-        source: DocumentError,
-    },
-    /// A launcher whose job is not known.
+    Document { location: String, source: DocumentError },
     #[error("{location} cannot be read, so what it needs is not known ({reason}): delete it or upload it again")]
-    Launcher {
-        /// Its URI.
-        location: String,
-        /// Why.
-        reason: String,
-    },
-    /// No threads.
+    Launcher { location: String, reason: String },
     #[error("cannot start threads: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
 }
 
-/// Looks what in `store` nothing names and nobody used within `grace`, and removes it if `delete` says so.
-pub fn prune(store: &dyn Store, grace: Duration, delete: bool) -> Result<Pruned, PruneError> {
+/// Finds the objects in `store` that no other object names and that were not used within `grace`. Removes them if `delete` is
+/// set.
+pub(crate) fn prune(store: &dyn Store, grace: Duration, delete: bool) -> Result<Pruned, PruneError> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(REQUESTS).build()?;
     pool.install(|| Pruning { store, grace, delete }.run())
 }
@@ -106,7 +91,7 @@ impl Pruning<'_> {
         let gone = self.remove(&environments, before)?;
         stock.without(&gone);
         removed.extend(gone);
-        // What was published meanwhile counts.
+        // Clients may have published meanwhile.
         let (names, jobs) = if self.delete {
             stock = Stock::look(self.store)?;
             (self.names()?, self.jobs(&stock.launchers)?)
@@ -122,13 +107,13 @@ impl Pruning<'_> {
         Ok(Pruned { removed, kept, kept_bytes, swept })
     }
 
-    /// The time by the store's clock, which the ages of its objects are by.
+    /// The time by the store's clock.
     fn store_clock(&self) -> Result<SystemTime, PruneError> {
         let key = Key::content(&Digest::of(b"what time is it?"));
         self.store.put(&key, Source::Bytes(b"{}"), Put::Replace)?;
         let stat = self.store.stat(&key)?;
         self.store.delete(&key)?;
-        // Whoever prunes at the same time may have removed it: the earlier of two clocks keeps more.
+        // Another prune may have removed the object. The earlier of two clocks keeps more.
         Ok(stat.map_or(SystemTime::UNIX_EPOCH, |stat| stat.modified).min(SystemTime::now()))
     }
 
@@ -146,7 +131,7 @@ impl Pruning<'_> {
         Ok(jobs?.into_iter().flatten().collect())
     }
 
-    /// The job of a launcher. None if it is gone, or carries none.
+    /// Reads the job of a launcher. `None` if the launcher is gone, or carries no job.
     fn job(&self, launcher: &Listed) -> Result<Option<KeptJob>, PruneError> {
         let location = || self.store.uri().join(launcher.key.as_str());
         let unreadable = |reason: String| PruneError::Launcher { location: location(), reason };
@@ -171,7 +156,7 @@ impl Pruning<'_> {
         Ok(Some(KeptJob { job, boot }))
     }
 
-    /// The manifests of the environments that are kept.
+    /// Reads the manifests of the environments that stay.
     fn manifests(&self, environments: &[Listed], names: &Names) -> Result<Vec<Manifest>, PruneError> {
         let listed = environments.iter().map(|listed| listed.key.clone());
         // A name may be newer than the listing.
@@ -190,13 +175,13 @@ impl Pruning<'_> {
         Ok(manifests?.into_iter().flatten().collect())
     }
 
-    /// Removes those of `old` that are still old. Those that were removed, or would have been.
+    /// Removes those of `old` that are still old. Returns what it removed, or would have without `delete`.
     fn remove(&self, old: &[Listed], before: SystemTime) -> Result<Vec<Listed>, PruneError> {
         if !self.delete {
             return Ok(old.to_vec());
         }
         let remove = |listed: &Listed| -> Result<Option<Listed>, StoreError> {
-            // What is not refreshed, since YARN looks at its time, has a note instead.
+            // Launchers and executables are not refreshed, since YARN looks at their time: they have a note instead.
             let is_noted = |key: &Key| -> Result<bool, StoreError> {
                 Ok(Stock::has_notes(key) && self.store.stat(&key.in_use())?.is_some_and(|note| note.modified >= before))
             };

@@ -1,21 +1,18 @@
-//! What can go: pure functions of what a store has, what its names say and when each object was last used.
+//! Which objects can be removed: pure functions of the objects in a store, its names, and the time of each object's last use.
 
 use std::collections::{HashMap, HashSet};
 use std::time::SystemTime;
 
-use cpack_artifact::Digest;
-use cpack_artifact::job::Job;
-use cpack_artifact::manifest::Manifest;
-use cpack_artifact::store::{Key, Listed, Store, StoreError};
+use cpack_format::Digest;
+use cpack_format::job::Job;
+use cpack_format::manifest::Manifest;
+use cpack_store::{Key, Listed, Store, StoreError};
 
-use crate::publish::{NameRecord, archive_key};
+use crate::publish::NameRecord;
 
-/// What the names of a store name.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    /// Environments.
     pub(super) environments: HashSet<Key>,
-    /// Launchers.
     pub(super) launchers: HashSet<Key>,
 }
 
@@ -29,18 +26,17 @@ impl Names {
     }
 }
 
-/// What a store has.
 #[derive(Debug, Default)]
 pub(super) struct Stock {
     pub(super) launchers: Vec<Listed>,
     pub(super) environments: Vec<Listed>,
-    /// Layers, overlays, content records, boot executables, and notes about what is in use.
+    /// Layers, overlays, content records, executables, and notes that objects are in use.
     pub(super) content: Vec<Listed>,
 }
 
 impl Stock {
     pub(super) fn look(store: &dyn Store) -> Result<Self, StoreError> {
-        // Content first: a layer that is listed after the manifest which names it would look as if nothing did.
+        // Content first: a layer that is published between the two listings would otherwise look as if no manifest named it.
         let mut content = Vec::new();
         for directory in ["layers", "overlays", "contents"] {
             content.extend(store.list(directory)?);
@@ -51,18 +47,16 @@ impl Stock {
         Ok(Self { content, launchers, environments: store.list("environments")? })
     }
 
-    /// Whether there may be notes about the object.
+    /// Whether a publisher puts notes about the object.
     pub(super) fn has_notes(key: &Key) -> bool {
         ["launchers/", "boot/"].iter().any(|start| key.as_str().starts_with(start)) && key.noted().is_none()
     }
 
-    /// Number and bytes of what there is.
     pub(super) fn size(&self) -> (usize, u64) {
         let all = || self.launchers.iter().chain(&self.environments).chain(&self.content);
         (all().count(), all().map(|listed| listed.stat.size).sum())
     }
 
-    /// Takes out what was removed.
     pub(super) fn without(&mut self, removed: &[Listed]) {
         let gone: HashSet<&Key> = removed.iter().map(|listed| &listed.key).collect();
         for part in [&mut self.launchers, &mut self.environments, &mut self.content] {
@@ -87,23 +81,21 @@ impl Stock {
         let named = layers.chain(jobs.iter().flat_map(|kept| &kept.job.overlays));
         let executables = jobs.iter().filter_map(|kept| kept.boot.as_ref()).map(Key::boot);
         let keys = named
-            .flat_map(|layer| [archive_key(layer.kind, &layer.archive.digest), Key::content(&layer.content)])
+            .flat_map(|layer| [layer.key(), Key::content(&layer.content)])
             .chain(self.launchers.iter().map(|launcher| launcher.key.in_use()))
             .chain(executables.flat_map(|key| [key.in_use(), key]));
         old(&self.content, &keys.collect(), before)
     }
 }
 
-/// What a launcher names.
+/// A launcher that stays: its job and its executable.
 #[derive(Debug)]
 pub(super) struct KeptJob {
-    /// Its job.
     pub(super) job: Job,
-    /// Its executable.
     pub(super) boot: Option<Digest>,
 }
 
-/// Those of `listed` that are no notes, as old as the notes about them say. Notes go to `rest`.
+/// Separates objects from notes, which go to `rest`. An object is as young as the note about it.
 fn used(listed: Vec<Listed>, rest: &mut Vec<Listed>) -> Vec<Listed> {
     let (notes, mut objects): (Vec<Listed>, Vec<Listed>) =
         listed.into_iter().partition(|listed| listed.key.noted().is_some());
@@ -118,7 +110,7 @@ fn used(listed: Vec<Listed>, rest: &mut Vec<Listed>) -> Vec<Listed> {
     objects
 }
 
-/// Those of `listed` that are not in `named` and that nothing happened to since `before`.
+/// Those of `listed` that are not in `named` and were last used before `before`.
 fn old(listed: &[Listed], named: &HashSet<Key>, before: SystemTime) -> Vec<Listed> {
     listed.iter().filter(|l| l.stat.modified < before && !named.contains(&l.key)).cloned().collect()
 }

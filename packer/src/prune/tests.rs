@@ -2,14 +2,14 @@ use std::collections::BTreeMap;
 use std::fs::{File, FileTimes};
 use std::path::Path;
 
-use cpack_artifact::job::{Entry, FORMAT, Interpreter};
-use cpack_artifact::manifest::{Archive, Layer, LayerKind, Python};
-use cpack_artifact::store::{FileStore, Written};
+use cpack_format::job::{FORMAT, Interpreter, Program};
+use cpack_format::manifest::{Archive, Layer, LayerKind, Python};
+use cpack_store::{FileStore, Written};
 use tempfile::TempDir;
 
 use super::*;
 use crate::launcher::Launcher;
-use crate::publish::{archive_key, publish_launcher, publish_manifest, publish_name};
+use crate::publish::{publish_launcher, publish_manifest, publish_name};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -34,7 +34,7 @@ impl Shelf {
     fn layer(&self, kind: LayerKind, name: &str, days: u32) -> Layer {
         let digest = Digest::of(name.as_bytes());
         let archive = Archive { digest, size: 0, unpacked: 0, files: 0, directory: 0, pieces: Vec::new() };
-        let key = archive_key(kind, &digest);
+        let key = kind.key(&digest);
         self.store.put(&key, Source::Bytes(b""), Put::Replace).expect("writes");
         self.age(&key, days);
         let content = Digest::of(format!("content of {name}").as_bytes());
@@ -64,7 +64,7 @@ impl Shelf {
             least_glibc: None,
         };
         let manifest = Manifest { format: 1, requires: Vec::new(), python, layers, entry_points: Vec::new() };
-        let id = publish_manifest(&self.store, &manifest, false).expect("publishes").id;
+        let id = publish_manifest(&self.store, &manifest, false).expect("publishes");
         self.age(&Key::environment(&id), days);
         id
     }
@@ -85,7 +85,7 @@ impl Shelf {
             store: self.store.uri().to_string(),
             interpreter,
             overlays: vec![self.layer(LayerKind::Overlay, overlay, days)],
-            entry: Entry::Interpreter,
+            entry: Program::Interpreter,
             environ: BTreeMap::new(),
             pass: Vec::new(),
             cluster: BTreeMap::new(),

@@ -1,15 +1,13 @@
-//! Manifests, launchers and names: what is written after the layers.
+//! Manifests, launchers and names: the objects that are put after the layers.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
-
-use cpack_artifact::Digest;
-use cpack_artifact::manifest::{Layer, MAX_JSON, Manifest};
-use cpack_artifact::store::{Key, Put, Source, Store, StoreErrorKind, Written};
+use cpack_format::Digest;
+use cpack_format::manifest::{Layer, MAX_JSON, Manifest};
+use cpack_parallel::try_map;
+use cpack_store::{Key, Put, Source, Store, StoreErrorKind, Written};
 use serde::{Deserialize, Serialize};
 
-use super::layers::{archive_key, is_old, refresh_if_old};
-use super::{PublishError, step};
+use super::error::{PublishError, step};
+use super::layers::{is_old, refresh_if_old};
 use crate::launcher::Launcher;
 
 /// Layers that are looked at side by side.
@@ -17,12 +15,10 @@ const CHECKS: usize = 16;
 
 /// The record under a mutable name: `names/<name>.json`, with the metadata that users of cluster-pack know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NameRecord {
-    /// The version of this format.
+pub(crate) struct NameRecord {
     pub format: u32,
-    /// The environment id.
     pub environment: Digest,
-    /// The job that lies under the name, as it is kept for containers.
+    /// The digest of the job under the name, as `launchers/` keeps it for containers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launcher: Option<Digest>,
     /// Every distribution as `name==version`, as cluster-pack's metadata lists them.
@@ -33,49 +29,26 @@ pub struct NameRecord {
     pub python_version: String,
 }
 
-/// A manifest that was published.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Published {
-    /// The environment id.
-    pub id: Digest,
-    /// Whether the store had it.
-    pub existed: bool,
-}
-
-/// Writes the manifest, then looks whether every layer it names is still there: [`PublishError::Vanished`] if one is not.
-pub fn publish_manifest(store: &dyn Store, manifest: &Manifest, repair: bool) -> Result<Published, PublishError> {
+/// Puts the manifest, then looks whether the store still has every layer it names: [`PublishError::Vanished`] if it lacks one.
+/// Returns the environment id.
+pub(crate) fn publish_manifest(store: &dyn Store, manifest: &Manifest, repair: bool) -> Result<Digest, PublishError> {
     let bytes = manifest.to_bytes();
     let id = Digest::of(&bytes);
     let key = Key::environment(&id);
-    let existed = store.stat(&key)?.is_some_and(|stat| stat.size == bytes.len() as u64);
-    if repair && existed && !holds(store, &key, &bytes)? {
-        store.put(&key, Source::Bytes(&bytes), Put::Replace)?;
-    } else {
-        store.put(&key, Source::Bytes(&bytes), Put::IfAbsent)?;
-    }
+    let put = if repair && !holds(store, &key, &bytes)? { Put::Replace } else { Put::IfAbsent };
+    store.put(&key, Source::Bytes(&bytes), put)?;
     step("publish.manifest")?;
     check_layers(store, &manifest.layers)?;
-    Ok(Published { id, existed })
+    Ok(id)
 }
 
 /// Many at once: each waits for the network.
 fn check_layers(store: &dyn Store, layers: &[Layer]) -> Result<(), PublishError> {
-    let next = AtomicUsize::new(0);
-    let work = || -> Result<(), PublishError> {
-        while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
-            check_layer(store, layer)?;
-        }
-        Ok(())
-    };
-    thread::scope(|scope| {
-        let workers: Vec<_> = (1..CHECKS.min(layers.len())).map(|_| scope.spawn(work)).collect();
-        let own = work();
-        workers.into_iter().filter_map(|worker| worker.join().ok()).chain([own]).collect()
-    })
+    try_map(CHECKS, layers, |layer| check_layer(store, layer)).map(drop)
 }
 
 fn check_layer(store: &dyn Store, layer: &Layer) -> Result<(), PublishError> {
-    let found = store.stat(&archive_key(layer.kind, &layer.archive.digest))?;
+    let found = store.stat(&layer.key())?;
     if found.is_some_and(|stat| stat.size == layer.archive.size) {
         return Ok(());
     }
@@ -83,7 +56,7 @@ fn check_layer(store: &dyn Store, layer: &Layer) -> Result<(), PublishError> {
     Err(PublishError::Vanished { layer: layer.name.clone(), digest, store })
 }
 
-/// Whether the object is these bytes.
+/// Whether the object at `key` is `bytes`.
 fn holds(store: &dyn Store, key: &Key, bytes: &[u8]) -> Result<bool, PublishError> {
     match store.read(key, bytes.len() as u64) {
         Ok(found) => Ok(found == bytes),
@@ -92,8 +65,8 @@ fn holds(store: &dyn Store, key: &Key, bytes: &[u8]) -> Result<bool, PublishErro
     }
 }
 
-/// Publishes what executors start from, both parts of a launcher. The digest is the job's.
-pub fn publish_launcher(
+/// Publishes both parts of a launcher: the executable, and the job that executors start from. Returns the job's digest.
+pub(crate) fn publish_launcher(
     store: &dyn Store,
     launcher: &Launcher,
     repair: bool,
@@ -105,8 +78,8 @@ pub fn publish_launcher(
     Ok((digest, executable.and(job)))
 }
 
-/// Writes what is not there. What is there is not touched, not even its age: YARN fails the containers of running
-/// applications when the time of a file changed that they were started with. That it is in use is noted beside it.
+/// Puts an object that the store lacks. One that is there is not touched, not even its age: YARN fails the containers of
+/// running applications when the time of a file changed that they were started with. A note beside it says that it is in use.
 fn publish_immutable(store: &dyn Store, key: &Key, bytes: &[u8], repair: bool) -> Result<Written, PublishError> {
     if let Some(stat) = store.stat(key)?.filter(|stat| stat.size == bytes.len() as u64) {
         if repair && !holds(store, key, bytes)? {
@@ -116,14 +89,15 @@ fn publish_immutable(store: &dyn Store, key: &Key, bytes: &[u8], repair: bool) -
         if !is_old(stat) || store.stat(&note)?.is_some_and(|note| !is_old(note)) {
             return Ok(Written::Kept);
         }
-        // A prune looks for the note before it removes the object: what it took meanwhile is sent again.
+        // `prune` looks for the note before it removes the object. If it removed the object before the note was there, the put
+        // below sends the object again.
         store.put(&note, Source::Bytes(b"1"), Put::Replace)?;
     }
     Ok(store.put(key, Source::Bytes(bytes), Put::Once)?)
 }
 
 /// The record under a name, if there is one.
-pub fn read_name(store: &dyn Store, name: &str) -> Result<Option<NameRecord>, PublishError> {
+pub(crate) fn read_name(store: &dyn Store, name: &str) -> Result<Option<NameRecord>, PublishError> {
     let key = Key::name(name, "json")?;
     match store.read(&key, MAX_JSON) {
         Ok(bytes) => serde_json::from_slice(&bytes)
@@ -134,10 +108,10 @@ pub fn read_name(store: &dyn Store, name: &str) -> Result<Option<NameRecord>, Pu
     }
 }
 
-/// Points `name` at an environment, and lays the launcher there, unless both are there already.
+/// Points `name` at an environment, and puts the launcher there, unless both are there already.
 ///
-/// What is unchanged is not rewritten: YARN fails containers whose source file changed.
-pub fn publish_name(
+/// An unchanged file is not rewritten: YARN fails containers whose source file changed.
+pub(crate) fn publish_name(
     store: &dyn Store,
     name: &str,
     record: &NameRecord,
@@ -164,4 +138,73 @@ pub fn publish_name(
     }
     let bytes = serde_json::to_vec_pretty(record).unwrap_or_default();
     Ok(written.and(store.put(&key, Source::Bytes(&bytes), Put::Replace)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::path::Path;
+    use std::time::SystemTime;
+
+    use cpack_format::manifest::{Archive, LayerKind};
+    use cpack_store::{Listed, Stat, StoreError, StoreUri};
+
+    use super::*;
+
+    /// A store whose client panics when it is asked for one object, and that has every other.
+    #[derive(Debug)]
+    struct Dying(StoreUri, Key);
+
+    impl Store for Dying {
+        fn uri(&self) -> &StoreUri {
+            &self.0
+        }
+        fn stat(&self, key: &Key) -> Result<Option<Stat>, StoreError> {
+            assert!(*key != self.1, "the client dies");
+            Ok(Some(Stat { size: 1, modified: SystemTime::now() }))
+        }
+        fn read(&self, _: &Key, _: u64) -> Result<Vec<u8>, StoreError> {
+            unreachable!()
+        }
+        fn read_range(&self, _: &Key, _: u64, _: &mut [u8]) -> Result<(), StoreError> {
+            unreachable!()
+        }
+        fn write(&self, _: &Key, _: Source<'_>, _: Put) -> Result<Written, StoreError> {
+            unreachable!()
+        }
+        fn refresh(&self, _: &Key) -> Result<(), StoreError> {
+            unreachable!()
+        }
+        fn list(&self, _: &str) -> Result<Vec<Listed>, StoreError> {
+            unreachable!()
+        }
+        fn delete(&self, _: &Key) -> Result<(), StoreError> {
+            unreachable!()
+        }
+        fn remove_old(&self, _: &Key, _: SystemTime) -> Result<bool, StoreError> {
+            unreachable!()
+        }
+        fn sweep(&self, _: SystemTime) -> Result<usize, StoreError> {
+            unreachable!()
+        }
+    }
+
+    fn layer(name: &str) -> Layer {
+        let digest = Digest::of(name.as_bytes());
+        let archive = Archive { digest, size: 1, unpacked: 0, files: 0, directory: 0, pieces: Vec::new() };
+        let (version, imports, needs, first) = (String::new(), Vec::new(), Vec::new(), Vec::new());
+        let (kind, name, rank) = (LayerKind::Distribution, name.to_owned(), 0);
+        Layer { kind, name, version, content: digest, archive, imports, needs, rank, first }
+    }
+
+    #[test]
+    fn check_layers_panics_when_a_worker_does() {
+        let layers: Vec<Layer> = (0..100).map(|number| layer(&number.to_string())).collect();
+        for dies in [0, 37, 99] {
+            let store = Dying(StoreUri::directory(Path::new("/store")), layers[dies].key());
+            let checked = catch_unwind(AssertUnwindSafe(|| check_layers(&store, &layers)));
+            assert!(checked.is_err(), "layer {dies} was not checked, and the others count for it: {checked:?}");
+            check_layers(&store, &layers[..dies]).expect("these are there");
+        }
+    }
 }

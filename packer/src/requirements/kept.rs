@@ -6,9 +6,10 @@
 //! <cache>/environments/scratch-<unique>/ files for one run of uv or pip
 //! ```
 //!
-//! An environment is made in a directory of its own name and never moved, since its scripts name it; it counts when its
-//! record was renamed into place. Two clients may make the same one at once: the record that is written last wins, and both
-//! are whole. A directory that no record names is what a killed client left: it is deleted after a day.
+//! An environment is made in a directory of its own name and never moved, since its scripts name that directory. It counts once
+//! [`Kept::commit`] has renamed its record into place. Two clients may make the same environment at the same time: both are
+//! whole, and the record that is written last wins. A directory that no record names was left by a killed client, or is still
+//! being made: [`Kept::begin`] deletes it when it is a day old.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,14 +18,14 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use cpack_artifact::Digest;
+use cpack_format::Digest;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-/// How long a directory may be unnamed: longer than any installation takes.
+/// A directory without a record is deleted after this time, which is longer than any installation takes.
 const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// The directory of environments. Its files may hold credentials of package indexes, so nobody else may read it.
+/// The directory of environments. Its files may hold credentials of package indexes, so other users may not read it.
 #[derive(Debug)]
 pub(super) struct Kept {
     root: PathBuf,
@@ -32,7 +33,6 @@ pub(super) struct Kept {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
-    /// Name of the directory.
     directory: String,
 }
 
@@ -76,7 +76,6 @@ impl Kept {
         self.root.join(format!("{key}.json"))
     }
 
-    /// Deletes directories that no record names, as far as that works.
     fn delete_abandoned(&self) {
         let entries: Vec<PathBuf> =
             fs::read_dir(&self.root).into_iter().flatten().flatten().map(|e| e.path()).collect();
@@ -88,7 +87,7 @@ impl Kept {
             changed.is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age > ABANDONED_AFTER))
         };
         for directory in entries.iter().filter(|path| path.is_dir() && !named.contains(*path) && is_old(path)) {
-            // What cannot be deleted now is tried again next time.
+            // The next run tries again what cannot be deleted now.
             let _ = fs::remove_dir_all(directory);
         }
     }

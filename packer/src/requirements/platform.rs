@@ -1,14 +1,14 @@
 //! Platforms to pack for, by the names that uv gives them.
 
-use super::RequirementsError;
-use crate::discover::PythonInfo;
+use cpack_discover::PythonInfo;
+
+use super::error::RequirementsError;
 
 /// A Linux that environments are made for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Platform {
-    /// The name that the user gave.
+pub(crate) struct Platform {
+    /// As the user wrote it, and as uv takes it.
     name: String,
-    /// E.g. `x86_64`.
     arch: String,
     libc: Libc,
 }
@@ -23,12 +23,12 @@ enum Libc {
 /// The oldest glibc that wheels are tagged for.
 const OLDEST_GLIBC: u32 = 5;
 
-/// What is assumed of a glibc without version: what uv assumes, manylinux_2_28.
+/// The version assumed for a glibc without one. uv assumes manylinux_2_28 too.
 const USUAL_GLIBC: (u32, u32) = (2, 28);
 
 impl Platform {
     /// Parses a name such as `x86_64-manylinux_2_28`, `aarch64-unknown-linux-gnu` or `linux`.
-    pub fn parse(name: &str) -> Result<Self, RequirementsError> {
+    pub(crate) fn parse(name: &str) -> Result<Self, RequirementsError> {
         let (arch, rest) =
             if name == "linux" { ("x86_64", "linux") } else { name.split_once('-').unwrap_or((name, "")) };
         let glibc = |version: &str| {
@@ -50,12 +50,11 @@ impl Platform {
         Ok(Self { name: name.to_owned(), arch: arch.to_owned(), libc })
     }
 
-    /// The name that the user gave, as uv takes it.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Tags of wheels that work there, as pip takes them, newest first.
+    /// Tags of wheels that work on the platform, as pip takes them, newest first.
     pub(super) fn pip_tags(&self) -> Vec<String> {
         let arch = &self.arch;
         let mut tags = Vec::new();
@@ -74,7 +73,7 @@ impl Platform {
         tags
     }
 
-    /// Whether a wheel with this tag (`cp311-cp311-manylinux_2_17_x86_64`) may work there.
+    /// Whether a wheel with this tag (`cp311-cp311-manylinux_2_17_x86_64`) may work on the platform.
     pub(super) fn accepts(&self, tag: &str) -> bool {
         let platform = tag.rsplit('-').next().unwrap_or(tag);
         platform.split('.').any(|platform| {
@@ -83,8 +82,8 @@ impl Platform {
         })
     }
 
-    /// What an interpreter of the same version says of itself there.
-    pub fn python(&self, here: &PythonInfo) -> PythonInfo {
+    /// The facts of an interpreter of the same version on the platform.
+    pub(crate) fn python(&self, here: &PythonInfo) -> PythonInfo {
         let implementation: Vec<&str> = here.soabi.split('-').take(2).collect();
         let (libc, glibc) = match self.libc {
             Libc::Gnu(version) => ("gnu", version.map(|(major, minor)| format!("{major}.{minor}"))),

@@ -2,10 +2,12 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::panic::resume_unwind;
 use std::process::{Command, Stdio};
 
-use super::RequirementsError;
-use crate::discover::without_credentials;
+use cpack_discover::without_credentials;
+
+use super::error::RequirementsError;
 
 /// Variables of the caller's environment that would lead uv or pip elsewhere.
 const MISLEADING: [&str; 14] = [
@@ -25,10 +27,10 @@ const MISLEADING: [&str; 14] = [
     "PIP_PYTHON",
 ];
 
-/// Lines of output that are shown of a tool that failed.
+/// Lines that are shown of the output of a tool that failed.
 const SHOWN_LINES: usize = 12;
 
-/// A command of uv or pip that does not read standard input.
+/// A command of uv or pip, without standard input and without [`MISLEADING`] variables.
 pub(super) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     for name in MISLEADING {
@@ -40,21 +42,20 @@ pub(super) fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// What a tool printed.
 #[derive(Debug, Default)]
 pub(super) struct Said {
     pub(super) stdout: String,
     pub(super) stderr: String,
 }
 
-/// Runs a command to its end. `heard` gets each line of standard error as it comes.
+/// Runs a command to its end. Calls `heard` with each line of standard error as it comes.
 pub(super) fn run(mut command: Command, what: &'static str, heard: &dyn Fn(&str)) -> Result<Said, RequirementsError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let failed = |source| RequirementsError::Start { program: program.clone(), source };
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let mut said = std::thread::scope(|scope| {
-        // Both are read at once: a full pipe would stop the tool.
+        // Both pipes are read at the same time: a full one would stop the tool.
         let reader = scope.spawn(move || {
             let mut bytes = Vec::new();
             stdout.map(|mut pipe| pipe.read_to_end(&mut bytes));
@@ -70,7 +71,7 @@ pub(super) fn run(mut command: Command, what: &'static str, heard: &dyn Fn(&str)
             said.stderr.push('\n');
             line.clear();
         }
-        said.stdout = reader.join().unwrap_or_default();
+        said.stdout = reader.join().unwrap_or_else(|panic| resume_unwind(panic));
         said
     });
     let status = child.wait().map_err(failed)?;

@@ -1,13 +1,17 @@
+use std::fs;
 use std::io::{Cursor, Write as _};
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use cpack_discover::record;
+use cpack_discover::selection;
+use cpack_test::programs::interpreters;
 use tempfile::TempDir;
 use zip::write::SimpleFileOptions;
 
+use super::prepare::Prepared;
+use super::tools::on_path;
 use super::*;
-use crate::content::record;
-use crate::discover::fixture::interpreters;
-use crate::discover::selection;
 
 const GENERIC: &str = "py3-none-any";
 

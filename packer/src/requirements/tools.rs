@@ -9,33 +9,30 @@ use std::process::Command;
 
 use serde::Deserialize;
 
+use super::error::RequirementsError;
 use super::platform::Platform;
+use super::request::Options;
 use super::run::{Said, command, run};
-use super::{Options, RequirementsError};
 
-/// A tool that resolves and installs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Tool {
-    /// uv at this path.
     Uv(PathBuf),
     /// The pip of the interpreter.
     Pip,
 }
 
-/// What is asked of a tool.
 pub(super) struct Task<'a> {
     pub(super) tool: &'a Tool,
     /// The interpreter, or for uv a version that it finds or downloads.
     pub(super) interpreter: &'a OsStr,
     pub(super) options: &'a Options,
     pub(super) platform: Option<&'a Platform>,
-    /// Requirements files.
     pub(super) files: &'a [PathBuf],
     /// A file of requirements that replace what the files say of the same project.
     pub(super) extra: Option<&'a Path>,
-    /// Where files for one run may be put.
+    /// A directory for the files of this run.
     pub(super) scratch: &'a Path,
-    /// Gets what the tool says.
+    /// Is called with each line that the tool prints.
     pub(super) heard: &'a dyn Fn(&str),
 }
 
@@ -53,7 +50,7 @@ pub(super) fn on_path(path: Option<&OsStr>, name: &str) -> Option<PathBuf> {
 }
 
 impl Task<'_> {
-    /// The resolution: what would be installed into an empty environment, one requirement a line, sorted.
+    /// Resolves the requirements: returns what an installation into an empty environment would install, sorted.
     pub(super) fn resolve(&self) -> Result<Vec<String>, RequirementsError> {
         let mut pins = match self.tool {
             Tool::Uv(uv) => {
@@ -69,7 +66,7 @@ impl Task<'_> {
         Ok(pins)
     }
 
-    /// What has to be installed beside what `prefix` has.
+    /// The distributions that the requirements need and the environment at `prefix` lacks.
     pub(super) fn additions(&self, prefix: &Path) -> Result<Vec<String>, RequirementsError> {
         let python = prefix.join("bin/python3");
         let mut additions = match self.tool {
@@ -108,9 +105,9 @@ impl Task<'_> {
         run(command, what, self.heard).map(|_| ())
     }
 
-    /// Installs the resolution `pins` into the environment at `prefix`; what is installed as it should be is left alone.
+    /// Installs the resolution `pins` into the environment at `prefix`. Distributions that are right already stay.
     pub(super) fn install(&self, prefix: &Path, pins: &[String]) -> Result<(), RequirementsError> {
-        // Editable projects and paths come from the requirements themselves; what else they lead to is held by the pins.
+        // Editable projects and paths come from the requirements themselves. The pins hold the versions of all others.
         let exact = pins.iter().filter(|pin| !pin.starts_with('-') && !pin.contains('@'));
         let constraints = self.scratch.join("constraints.txt");
         write_lines(&constraints, exact)?;
@@ -126,7 +123,7 @@ impl Task<'_> {
         }
     }
 
-    /// Installs exactly what the requirements say, without what that requires.
+    /// Installs exactly the requirements, without their own requirements.
     pub(super) fn install_only(&self, prefix: &Path) -> Result<(), RequirementsError> {
         match self.tool {
             Tool::Uv(uv) => {
@@ -156,7 +153,7 @@ impl Task<'_> {
         if self.platform.is_some() { lay_out(&target, prefix) } else { Ok(()) }
     }
 
-    /// What pip would install, by its report.
+    /// What pip's report says that it would install.
     fn pip_report(&self, arguments: &[&str]) -> Result<Vec<String>, RequirementsError> {
         #[derive(Deserialize)]
         struct Report {
@@ -188,9 +185,8 @@ impl Task<'_> {
         }
         self.inputs(&mut command, &[]);
         run(command, "pip install --dry-run", self.heard)?;
-        let bytes = fs::read(&report).map_err(|source| RequirementsError::File { path: report.clone(), source })?;
-        let parsed: Report = serde_json::from_slice(&bytes)
-            .map_err(|e| RequirementsError::File { path: report.clone(), source: e.into() })?;
+        let bytes = fs::read(&report).map_err(RequirementsError::file(&report))?;
+        let parsed: Report = serde_json::from_slice(&bytes).map_err(|e| RequirementsError::file(&report)(e.into()))?;
         let pin = |item: Item| match item.is_direct {
             true => format!("{} @ {}", item.metadata.name, item.download_info.url),
             false => format!("{}=={}", item.metadata.name, item.metadata.version),
@@ -244,22 +240,19 @@ impl Options {
     }
 }
 
-/// Moves what pip put into `target` to where it is in a virtual environment.
+/// Moves the files that pip installed with `--target` to their places in a virtual environment.
 ///
-/// With `--target`, modules are at the top, beside folders such as `bin` and `share`, and RECORD calls those `../../bin`.
+/// pip puts modules at the top of `target`, beside folders such as `bin` and `share`, and RECORD calls those `../../bin`.
 fn lay_out(target: &Path, prefix: &Path) -> Result<(), RequirementsError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| RequirementsError::File { path, source }
-    };
     let lib = prefix.join("lib");
-    let mut entries = fs::read_dir(&lib).map_err(failed(&lib))?.flatten();
+    let mut entries = fs::read_dir(&lib).map_err(RequirementsError::file(&lib))?.flatten();
     let site = entries.find_map(|entry| Some(entry.path().join("site-packages")).filter(|site| site.is_dir()));
     let site = site.unwrap_or_else(|| lib.join("site-packages"));
     let mut outside: Vec<OsString> = Vec::new();
-    let infos: Vec<PathBuf> = fs::read_dir(target).map_err(failed(target))?.flatten().map(|e| e.path()).collect();
+    let infos: Vec<PathBuf> =
+        fs::read_dir(target).map_err(RequirementsError::file(target))?.flatten().map(|e| e.path()).collect();
     for record in infos.iter().map(|info| info.join("RECORD")).filter(|record| record.is_file()) {
-        let bytes = fs::read(&record).map_err(failed(&record))?;
+        let bytes = fs::read(&record).map_err(RequirementsError::file(&record))?;
         let mut rewritten = Vec::with_capacity(bytes.len() + 64);
         for line in bytes.split_inclusive(|b| *b == b'\n') {
             if let Some(path) = line.strip_prefix(b"../../") {
@@ -269,17 +262,17 @@ fn lay_out(target: &Path, prefix: &Path) -> Result<(), RequirementsError> {
             }
             rewritten.extend_from_slice(line);
         }
-        fs::write(&record, rewritten).map_err(failed(&record))?;
+        fs::write(&record, rewritten).map_err(RequirementsError::file(&record))?;
     }
     for entry in infos {
         let Some(name) = entry.file_name() else { continue };
         let base = if outside.iter().any(|top| top == name) { prefix } else { site.as_path() };
-        merge_into(&entry, &base.join(name)).map_err(failed(&entry))?;
+        merge_into(&entry, &base.join(name)).map_err(RequirementsError::file(&entry))?;
     }
     Ok(())
 }
 
-/// Moves a file or folder to a place on the same disk; a folder that is there gets what it lacks.
+/// Moves a file or folder on the same disk. Into a folder that exists it moves the content.
 fn merge_into(from: &Path, to: &Path) -> std::io::Result<()> {
     if !(from.is_dir() && to.is_dir()) {
         return fs::rename(from, to);
@@ -300,7 +293,7 @@ fn lines(text: &str) -> Vec<String> {
 /// Writes one line for each text.
 pub(super) fn write_lines<'a>(path: &Path, lines: impl Iterator<Item = &'a String>) -> Result<(), RequirementsError> {
     let text: String = lines.flat_map(|line| [line.as_str(), "\n"]).collect();
-    fs::write(path, text).map_err(|source| RequirementsError::File { path: path.to_owned(), source })
+    fs::write(path, text).map_err(RequirementsError::file(path))
 }
 
 /// The interpreter behind `python`: links are followed, and a script of a version manager is asked.

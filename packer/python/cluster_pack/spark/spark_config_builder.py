@@ -20,7 +20,7 @@ _logger = logging.getLogger(__name__)
 
 def add_packaged_environment(ssb: SparkSession.Builder, archive: str) -> None:
     """Makes executors start their Python in an uploaded environment. Before the session is made."""
-    functions.check_python(archive)
+    functions.check_python(archive, _s3_access(ssb) if archive.startswith(("s3:", "s3a:")) else None)
     usage = get_pyenv_usage_from_archive(archive)
     _set_python(ssb, usage.interpreter_cmd)
     source = _make_path_hadoop_compatible(archive)
@@ -76,12 +76,33 @@ def add_s3_params(ssb: SparkSession.Builder, fs_args: Dict[str, Any] = {}) -> No
     ssb.config("spark.hadoop.fs.s3a.path.style.access", "true")
     endpoint = (fs_args.get("client_kwargs") or {}).get("endpoint_url") or fs_args.get("endpoint_url")
     values = {"access.key": fs_args.get("key"), "secret.key": fs_args.get("secret"), "endpoint": endpoint}
+    values["session.token"] = fs_args.get("token")
     for name, value in values.items():
         if value:
             ssb.config(f"spark.hadoop.fs.s3a.{name}", value)
     for name, value in filesystem.variables(fs_args).items():
         if name.startswith("AWS_"):
             ssb.config(f"spark.executorEnv.{name}", value)
+
+
+def _s3_access(ssb: SparkSession.Builder) -> Optional[Dict[str, str]]:
+    """How the session reaches S3, as variables: what `add_s3_params` or the user told Hadoop's client. None: not told."""
+    meaning = {
+        "access.key": "AWS_ACCESS_KEY_ID",
+        "secret.key": "AWS_SECRET_ACCESS_KEY",
+        "session.token": "AWS_SESSION_TOKEN",
+        "endpoint": "AWS_ENDPOINT_URL",
+        "endpoint.region": "AWS_REGION",
+    }
+    told = {variable: _get_value(ssb, f"spark.hadoop.fs.s3a.{name}") for name, variable in meaning.items()}
+    for variable in ("AWS_SESSION_TOKEN", "AWS_REGION", "AWS_PROFILE"):
+        told[variable] = told.get(variable) or _get_value(ssb, f"spark.executorEnv.{variable}")
+    found = {variable: str(value) for variable, value in told.items() if value}
+    endpoint = found.get("AWS_ENDPOINT_URL")
+    if endpoint and "://" not in endpoint:
+        plain = str(_get_value(ssb, "spark.hadoop.fs.s3a.connection.ssl.enabled") or "true").lower() == "false"
+        found["AWS_ENDPOINT_URL"] = f"{'http' if plain else 'https'}://{endpoint}"
+    return found or None
 
 
 def _set_python(ssb: SparkSession.Builder, interpreter: str) -> None:

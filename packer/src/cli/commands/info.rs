@@ -1,27 +1,27 @@
-//! `cluster-pack info`: what is inside, what is large, what changed.
+//! `cluster-pack info`: the contents of an environment or artifact, the largest layers, and what changed.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use cpack_artifact::Digest;
-use cpack_artifact::job::{self, Job};
-use cpack_artifact::launcher::{TRAILER_SIZE, Trailer};
-use cpack_artifact::manifest::{LayerKind, MAX_JSON, Manifest};
-use cpack_artifact::pex::{self, Pex};
-use cpack_artifact::pex_info::InheritPath;
-use cpack_artifact::store::{Key, Store};
+use cpack_discover::{Editable, Environment};
+use cpack_format::Digest;
+use cpack_format::job::{self, Job};
+use cpack_format::launcher::{TRAILER_SIZE, Trailer};
+use cpack_format::manifest::{LayerKind, MAX_JSON, Manifest};
+use cpack_pex::info::InheritPath;
+use cpack_pex::{self, Pex};
+use cpack_store::{Key, Store};
 use serde::Serialize;
 
-use super::CommandError;
-use super::context::Context;
 use crate::cli::arguments::Info;
+use crate::cli::context::Context;
+use crate::cli::error::CommandError;
 use crate::cli::output::{bytes, count, table};
-use crate::discover::{Editable, Environment};
 use crate::publish::read_name;
 
-/// Something that can be shown or compared.
-#[derive(Debug, Serialize)]
+/// What `info --json` prints: an environment, a launcher, a manifest or a PEX.
+#[derive(Debug, Default, Serialize)]
 struct Content {
     what: String,
     python: String,
@@ -34,17 +34,15 @@ struct Content {
     unpacked_bytes: u64,
     parts: Vec<Part>,
     entry_points: Vec<String>,
-    /// Projects that are installed as editable, with what they provide and where that is.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     editables: Vec<Project>,
-    /// How it starts, if it is a PEX.
     #[serde(skip_serializing_if = "Option::is_none")]
     pex: Option<PexFacts>,
     #[serde(skip_serializing_if = "Option::is_none")]
     changes: Option<Changes>,
 }
 
-/// What a PEX says about itself.
+/// Facts of PEX-INFO.
 #[derive(Debug, Serialize)]
 struct PexFacts {
     layout: String,
@@ -52,7 +50,7 @@ struct PexFacts {
     pex_hash: Option<String>,
     requirements: Vec<String>,
     interpreter_constraints: Vec<String>,
-    /// Settings that differ from what is usual.
+    /// Settings that differ from their defaults.
     settings: Vec<String>,
 }
 
@@ -69,13 +67,12 @@ struct Part {
     content: Option<Digest>,
 }
 
-/// An editable project.
 #[derive(Debug, Clone, Serialize)]
 struct Project {
     name: String,
     version: String,
     directory: String,
-    /// Names to import, and the package's folder or the module's file.
+    /// The folder of each package and the file of each module, by the name to import.
     sources: BTreeMap<String, String>,
 }
 
@@ -91,19 +88,18 @@ impl Project {
     }
 }
 
-/// What differs from another artifact.
+/// The differences from another artifact.
 #[derive(Debug, Serialize)]
 struct Changes {
     against: String,
     added: Vec<String>,
     removed: Vec<String>,
     changed: Vec<String>,
-    /// Packed size of what is new here, where it is known.
+    /// The packed size of layers that the other artifact lacks, if it is known.
     fetch_bytes: Option<u64>,
 }
 
-/// Shows an environment, a launcher, a manifest or a name.
-pub(super) fn info(context: &Context, arguments: &Info) -> Result<(), CommandError> {
+pub(in crate::cli) fn info(context: &Context, arguments: &Info) -> Result<(), CommandError> {
     let mut content = match &arguments.artifact {
         None => of_environment(&context.environment()?),
         Some(artifact) => load(context, artifact)?,
@@ -116,7 +112,7 @@ pub(super) fn info(context: &Context, arguments: &Info) -> Result<(), CommandErr
 }
 
 fn of_environment(environment: &Environment) -> Content {
-    let part = |name: &str, version: &str, kind, files: &[crate::discover::FileStat]| Part {
+    let part = |name: &str, version: &str, kind, files: &[cpack_discover::FileStat]| Part {
         name: name.to_owned(),
         version: version.to_owned(),
         kind,
@@ -137,27 +133,22 @@ fn of_environment(environment: &Environment) -> Content {
         what: environment.prefix.display().to_string(),
         python: environment.python.version.clone(),
         platform: environment.python.platform.clone(),
-        environment: None,
-        store: None,
-        packed_bytes: None,
         unpacked_bytes: parts.iter().map(|p| p.unpacked_bytes).sum(),
         parts,
         entry_points: entry_points.collect(),
         editables: environment.editables.iter().map(Project::new).collect(),
-        pex: None,
-        changes: None,
+        ..Content::default()
     }
 }
 
-/// A launcher or manifest on disk, a manifest's URI, or a name in the store.
+/// Loads a PEX, launcher or manifest on disk, a manifest at a URI, or a name in the store, in this order.
 fn load(context: &Context, artifact: &str) -> Result<Content, CommandError> {
     let path = Path::new(artifact);
-    if pex::is_pex(path) {
-        return of_pex(artifact, &pex::open(path).map_err(crate::pex::PexError::from)?);
+    if cpack_pex::is_pex(path) {
+        return of_pex(artifact, &cpack_pex::open(path).map_err(crate::pex::PexError::from)?);
     }
     if path.is_file() {
-        let bytes =
-            fs::read(path).map_err(|source| CommandError::Io { verb: "read", path: path.to_owned(), source })?;
+        let bytes = fs::read(path).map_err(CommandError::io("read", path))?;
         return from_file(context, artifact, &bytes);
     }
     if let Some((store, id)) = artifact.rsplit_once("/environments/") {
@@ -181,7 +172,7 @@ fn load(context: &Context, artifact: &str) -> Result<Content, CommandError> {
 
 fn of_pex(what: &str, pex: &Pex) -> Result<Content, CommandError> {
     let sizes = pex.sizes().map_err(crate::pex::PexError::from)?;
-    let part = |(wheel, sizes): (Option<String>, pex::file::Sizes)| {
+    let part = |(wheel, sizes): (Option<String>, cpack_pex::file::Sizes)| {
         let mut name = wheel.as_deref().unwrap_or_default().split('-').map(str::to_owned);
         Part {
             name: wheel.as_ref().and_then(|_| name.next()).unwrap_or_else(|| "code and runtime".into()),
@@ -193,7 +184,7 @@ fn of_pex(what: &str, pex: &Pex) -> Result<Content, CommandError> {
             content: None,
         }
     };
-    let platforms = pex.info.distributions.keys().filter_map(|wheel| Some(pex::tags::parts(wheel)?.2));
+    let platforms = pex.info.distributions.keys().filter_map(|wheel| Some(cpack_pex::tags::parts(wheel)?.2));
     let mut platforms: Vec<&str> = platforms.filter(|platform| *platform != "any").collect();
     platforms.sort_unstable();
     platforms.dedup();
@@ -202,15 +193,12 @@ fn of_pex(what: &str, pex: &Pex) -> Result<Content, CommandError> {
         what: what.to_owned(),
         python: pex.minor.clone().unwrap_or_else(|| "3".into()),
         platform: if platforms.is_empty() { "any".into() } else { platforms.join(", ") },
-        environment: None,
-        store: None,
         packed_bytes: Some(parts.iter().filter_map(|p| p.packed_bytes).sum()),
         unpacked_bytes: parts.iter().map(|p| p.unpacked_bytes).sum(),
         parts,
         entry_points: pex.info.entry_point.iter().chain(&pex.info.script).cloned().collect(),
-        editables: Vec::new(),
         pex: Some(pex_facts(pex)),
-        changes: None,
+        ..Content::default()
     })
 }
 
@@ -249,7 +237,7 @@ fn pex_facts(pex: &Pex) -> PexFacts {
 
 fn from_file(context: &Context, what: &str, file: &[u8]) -> Result<Content, CommandError> {
     let document = |error| CommandError::Document { what: what.to_owned(), error };
-    let damaged = |e: cpack_artifact::launcher::LauncherError| CommandError::Damaged(format!("{what}: {e}"));
+    let damaged = |e: cpack_format::launcher::LauncherError| CommandError::Damaged(format!("{what}: {e}"));
     let tail = file.get(file.len().saturating_sub(TRAILER_SIZE)..).unwrap_or_default();
     let Some(trailer) = Trailer::read(tail, file.len() as u64).map_err(damaged)? else {
         return Ok(of_manifest(what, &Manifest::parse(file).map_err(document)?, None));
@@ -281,7 +269,7 @@ fn read_manifest(store: &dyn Store, id: &Digest, what: &str) -> Result<Manifest,
 
 fn of_manifest(what: &str, manifest: &Manifest, job: Option<&Job>) -> Content {
     let overlays = job.map(|j| j.overlays.as_slice()).unwrap_or_default();
-    let part = |layer: &cpack_artifact::manifest::Layer| Part {
+    let part = |layer: &cpack_format::manifest::Layer| Part {
         name: layer.name.clone(),
         version: layer.version.clone(),
         kind: layer.kind,
@@ -301,9 +289,7 @@ fn of_manifest(what: &str, manifest: &Manifest, job: Option<&Job>) -> Content {
         unpacked_bytes: parts.iter().map(|p| p.unpacked_bytes).sum(),
         parts,
         entry_points: manifest.entry_points.iter().map(|e| e.name.clone()).collect(),
-        editables: Vec::new(),
-        pex: None,
-        changes: None,
+        ..Content::default()
     }
 }
 
@@ -409,7 +395,7 @@ fn summary(parts: &[Part]) -> String {
     ];
     let mut words: Vec<String> = named.into_iter().filter(|(n, _)| *n > 0).map(|(n, noun)| count(n, noun)).collect();
     if of(LayerKind::Unowned) > 0 {
-        words.push("files that nobody owns".into());
+        words.push("files that no distribution owns".into());
     }
     words.join(", ")
 }

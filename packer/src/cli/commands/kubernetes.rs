@@ -1,37 +1,38 @@
 //! `cluster-pack kubernetes job`: a Job whose pods start in the environment.
 //!
-//! Two ways to bring the boot and the job into a pod, none of which needs an image of the environment. With a directory
-//! store on a volume claim the pod runs the launcher there. With a store on the network the image has `cpack-boot`, and
-//! the job is a variable.
+//! A pod gets `cpack-boot` and the job in one of two ways, and neither needs an image of the environment. If the store is
+//! a directory on a volume claim, the pod copies the launcher from there. If the store is on the network, the image has
+//! `cpack-boot` and the job is in a variable.
 
-use cpack_artifact::store::{Key, StoreUri};
+use cpack_store::{Key, StoreUri};
 use serde_json::{Value, json};
 
-use super::context::Context;
-use super::made::{Made, NAME};
-use super::{CommandError, quoted};
+use super::prepare::{NAME, Prepared};
 use crate::cli::arguments::KubernetesJob;
+use crate::cli::context::Context;
+use crate::cli::error::CommandError;
+use crate::cli::shell::quoted;
 use crate::launcher::BOOT;
 use crate::publish::publish_launcher;
 
-/// Where a pod finds what the node keeps.
+/// A pod sees the directory of `--node-cache` here.
 const CACHE: &str = "/var/cache/cpack";
 
-/// Prints the manifest.
-pub(super) fn job(context: &Context, arguments: &KubernetesJob) -> Result<(), CommandError> {
-    let mut made = context.made(&arguments.job)?;
-    // Values never go into a store.
-    let environ = std::mem::take(&mut made.launcher.job.environ);
+pub(in crate::cli) fn job(context: &Context, arguments: &KubernetesJob) -> Result<(), CommandError> {
+    let mut prepared = context.prepare(&arguments.job)?;
+    // Values of variables never go into a store: they are in the manifest.
+    let environ = std::mem::take(&mut prepared.launcher.job.environ);
     let mut pod = Pod::default();
     // Kubernetes takes `$(NAME)` for a reference and `$$` for `$`.
     let literal = |(name, value): (String, String)| json!({ "name": name, "value": value.replace('$', "$$") });
     pod.environ.extend(environ.into_iter().map(literal));
     match (&arguments.claim, &arguments.boot_path) {
-        (Some(claim), _) => pod.start_from_claim(context, &made, claim)?,
+        (Some(claim), _) => pod.start_from_claim(context, &prepared, claim)?,
         (None, Some(boot)) => {
             pod.command = vec![boot.clone()];
-            pod.environ
-                .push(json!({ "name": "CPACK_JOB", "value": String::from_utf8_lossy(&made.launcher.job.to_bytes()) }));
+            pod.environ.push(
+                json!({ "name": "CPACK_JOB", "value": String::from_utf8_lossy(&prepared.launcher.job.to_bytes()) }),
+            );
         }
         (None, None) => {
             return Err(CommandError::Usage(
@@ -45,12 +46,11 @@ pub(super) fn job(context: &Context, arguments: &KubernetesJob) -> Result<(), Co
         pod.mount("node-cache", CACHE, false, json!({ "hostPath": { "path": path, "type": "DirectoryOrCreate" } }));
         pod.environ.push(json!({ "name": "CPACK_CACHE_DIR", "value": CACHE }));
     }
-    let manifest = pod.job(&made.launcher.job.name, arguments);
+    let manifest = pod.job(&prepared.launcher.job.name, arguments);
     context.voice.answer(serde_json::to_string_pretty(&manifest).unwrap_or_default(), &manifest);
     Ok(())
 }
 
-/// What a pod is made of.
 #[derive(Debug, Default)]
 struct Pod {
     command: Vec<String>,
@@ -68,20 +68,20 @@ impl Pod {
         self.volumes.push(source);
     }
 
-    fn start_from_claim(&mut self, context: &Context, made: &Made, claim: &str) -> Result<(), CommandError> {
-        let place = &made.launcher.job.store;
+    fn start_from_claim(&mut self, context: &Context, prepared: &Prepared, claim: &str) -> Result<(), CommandError> {
+        let place = &prepared.launcher.job.store;
         let uri: StoreUri = place.parse()?;
         let directory = uri.as_directory().ok_or_else(|| {
             CommandError::Usage(format!("--claim goes with a directory store, and this one is {uri}: use --boot-path"))
         })?;
         let store = context.open_store(place)?;
-        let (digest, _) = publish_launcher(store.as_ref(), &made.launcher, false)?;
-        let path = |key: &Key| quoted(&directory.join(key.as_str()).to_string_lossy());
-        // Volumes may lack the permission to execute; a copy does not.
+        let (digest, _) = publish_launcher(store.as_ref(), &prepared.launcher, false)?;
+        let path = |key: &Key| quoted(&directory.join(key.as_str()).to_string_lossy()).into_owned();
+        // Files of a volume may lack the permission to execute: the pod starts copies.
         let script = format!(
             "t=${{TMPDIR:-/tmp}} && cp {boot} $t/{BOOT} && cp {job} $t/{NAME} && chmod 700 $t/{BOOT} $t/{NAME} && \
              exec $t/{NAME} \"$@\"",
-            boot = path(&Key::boot(made.launcher.boot_digest())),
+            boot = path(&Key::boot(prepared.launcher.boot_digest())),
             job = path(&Key::launcher(&digest)),
         );
         self.command = ["/bin/sh", "-c", &script, NAME].map(str::to_owned).into();
@@ -115,7 +115,7 @@ impl Pod {
     }
 }
 
-/// `name` as Kubernetes wants names (RFC 1123).
+/// Makes `name` a label of RFC 1123, which Kubernetes requires.
 fn dns_label(name: &str) -> String {
     let lower = name.to_ascii_lowercase();
     let label: String = lower.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_become_labels() {
+    fn dns_label_makes_labels_of_names() {
         for (name, label) in [("My_env.1", "my-env-1"), ("--", "environment"), ("a", "a")] {
             assert_eq!(dns_label(name), label);
         }

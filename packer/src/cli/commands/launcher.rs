@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-use super::CommandError;
-use super::context::{Context, absolute};
 use crate::cli::arguments::Launcher;
+use crate::cli::context::{Context, absolute};
+use crate::cli::error::CommandError;
 use crate::cli::output::bytes;
-use crate::launcher;
+use crate::launcher::{self, Access};
 
 /// What `launcher --json` prints.
 #[derive(Debug, Serialize)]
@@ -18,25 +18,35 @@ struct Report {
     changed: bool,
 }
 
-/// Publishes what is missing, then writes the launcher.
-pub(super) fn launcher(context: &Context, arguments: &Launcher) -> Result<(), CommandError> {
+/// Publishes what the store lacks, then writes the launcher.
+pub(in crate::cli) fn launcher(context: &Context, arguments: &Launcher) -> Result<(), CommandError> {
     let output = absolute(&arguments.output)?;
     if output.is_dir() {
         return Err(CommandError::Usage(format!("--output {} is a directory: name a file", output.display())));
     }
     let of_pex = arguments.pex.as_deref().map(|path| context.of_pex(path, &arguments.job)).transpose()?;
     let (context, job) = of_pex.as_ref().map_or((context, &arguments.job), |(context, job)| (context, job));
-    let made = context.made(job)?;
-    let bytes_of = made.launcher.whole();
-    let changed = launcher::write(&output, &bytes_of)?;
+    let prepared = context.prepare(job)?;
+    let bytes_of = prepared.launcher.whole();
+    let access = prepared.launcher.access();
+    let changed = launcher::write(&output, &bytes_of, access)?;
     let size = bytes_of.len() as u64;
     let done = if changed { "wrote" } else { "unchanged:" };
     context.voice.say(format!("{done} {} ({})", output.display(), bytes(size)));
+    if changed && access == Access::Owner {
+        let names: Vec<&str> = prepared.launcher.job.environ.keys().map(String::as_str).collect();
+        context.voice.say(format!(
+            "only its owner may start it, since it carries the value of {}: pass --env NAME without a value for executors \
+             to supply it, or open it with chmod a+rx {}",
+            names.join(", "),
+            output.display()
+        ));
+    }
     let report = Report {
         path: output.display().to_string(),
         size,
-        environment: made.launcher.job.environment.to_hex(),
-        store: made.launcher.job.store,
+        environment: prepared.launcher.job.environment.to_hex(),
+        store: prepared.launcher.job.store,
         changed,
     };
     context.voice.answer(if context.voice.json { String::new() } else { output.display().to_string() }, &report);

@@ -1,37 +1,29 @@
-//! Files at places that users name: `upload --package` and `publish`.
+//! Files at URIs that users name: `upload --package` and `publish`.
 //!
 //! Beside `DIRECTORY/name.pex` lies `DIRECTORY/name.json` with the metadata that users of cluster-pack know
-//! (`package_installed`, `platform`, `python_version`) and the file's length and digest. By these it is told whether the
-//! same file is there already: what is unchanged is not rewritten, since YARN fails containers whose source file changed.
-//! The metadata is removed before the file is replaced and written after it, so that it never names another file than the
-//! one that lies there, whenever the writer is killed.
+//! (`package_installed`, `platform`, `python_version`) and the file's length and digest. [`lay`] compares these with the new
+//! file and rewrites nothing if they are equal, because YARN fails containers whose source file changed. [`lay`] removes the
+//! metadata, replaces the file, then writes the new metadata: if it is killed at any step, the metadata is missing or
+//! describes the file that is there.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use cpack_artifact::Digest;
-use cpack_artifact::manifest::MAX_JSON;
-use cpack_artifact::store::{FileOrObject, Key, ObjectUri, Put, Source, Store, Written};
-use serde::Serialize;
+use cpack_format::Digest;
+use cpack_format::manifest::MAX_JSON;
+use cpack_store::{FileOrObject, Key, ObjectUri, Put, Source, Store, Written};
 use serde_json::{Map, Value};
 
-use super::CommandError;
-use super::context::{Context, absolute};
-use crate::cli::arguments::{Common, Publish};
+use crate::cli::arguments::Common;
+use crate::cli::context::{Context, absolute};
+use crate::cli::error::CommandError;
 use crate::publish::NameRecord;
 
-/// The store of packages for which none is named: a directory beside them.
+/// Without `--store`, the store is this directory beside the package.
 const STORE: &str = ".cluster-pack";
 
-/// What `publish --json` prints.
-#[derive(Debug, Serialize)]
-struct Report {
-    uri: String,
-    unchanged: bool,
-}
-
-/// The object at `uri`; a path is made absolute.
+/// Parses a URI or a path, which is made absolute.
 fn object(uri: &str) -> Result<ObjectUri, CommandError> {
     match FileOrObject::read(uri.as_ref())? {
         FileOrObject::Object(object) => Ok(object),
@@ -39,26 +31,16 @@ fn object(uri: &str) -> Result<ObjectUri, CommandError> {
     }
 }
 
-/// Names the store beside the package, and the environment after it, where nothing else is said.
-pub(super) fn fill(common: &mut Common, package: &str) -> Result<(), CommandError> {
+/// Sets the store to the directory beside the package and the name to the package's, unless `common` has them.
+pub(in crate::cli) fn fill(common: &mut Common, package: &str) -> Result<(), CommandError> {
     let ObjectUri { store, key } = object(package)?;
     common.store.get_or_insert_with(|| store.join(STORE));
     common.name.get_or_insert_with(|| key.as_str().trim_end_matches(".zip").trim_end_matches(".pex").to_owned());
     Ok(())
 }
 
-/// Lays a file at a URI.
-pub(super) fn publish(context: &Context, arguments: &Publish) -> Result<(), CommandError> {
-    let metadata = serde_json::from_str(&arguments.metadata)
-        .map_err(|error| CommandError::Usage(format!("--metadata is no JSON object: {error}")))?;
-    let written = lay(context, &arguments.uri, Source::File(&arguments.file), metadata, arguments.force)?;
-    let report = Report { uri: arguments.uri.clone(), unchanged: written == Written::Kept };
-    context.voice.answer(report.uri.clone(), &report);
-    Ok(())
-}
-
-/// Prints what lies beside the file at a URI.
-pub(super) fn metadata(context: &Context, uri: &str) -> Result<(), CommandError> {
+/// Prints the metadata beside the file at `uri`.
+pub(in crate::cli) fn metadata(context: &Context, uri: &str) -> Result<(), CommandError> {
     let object = object(uri)?;
     let store = context.open_uri(object.store.clone())?;
     let bytes = store.read(&beside(&object)?, MAX_JSON)?;
@@ -68,15 +50,14 @@ pub(super) fn metadata(context: &Context, uri: &str) -> Result<(), CommandError>
     Ok(())
 }
 
-/// The metadata of a file.
+/// The key of a file's metadata.
 fn beside(file: &ObjectUri) -> Result<Key, CommandError> {
     let name = file.key.as_str();
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
     Key::beside(&format!("{stem}.json")).map_err(|error| CommandError::Usage(format!("{file}: {error}")))
 }
 
-/// The metadata of an uploaded environment.
-pub(super) fn of_record(record: &NameRecord) -> Map<String, Value> {
+pub(in crate::cli) fn of_record(record: &NameRecord) -> Map<String, Value> {
     let value = |text: &str| Value::String(text.into());
     let packages = record.package_installed.iter().map(|package| value(package)).collect();
     Map::from_iter([
@@ -87,8 +68,8 @@ pub(super) fn of_record(record: &NameRecord) -> Map<String, Value> {
     ])
 }
 
-/// Lays `source` at `uri` with its metadata, unless the same is there or `force` is set.
-pub(super) fn lay(
+/// Writes `source` and its metadata to `uri`. Without `force`, nothing is written if the same file is there.
+pub(in crate::cli) fn lay(
     context: &Context,
     uri: &str,
     source: Source<'_>,
@@ -98,7 +79,7 @@ pub(super) fn lay(
     let object = object(uri)?;
     let (file, beside) = (&object.key, beside(&object)?);
     let digest = digest_of(&source)?;
-    let size = source.size().map_err(|source| io("read", Path::new(uri), source))?;
+    let size = source.size().map_err(CommandError::io("read", uri))?;
     metadata.insert("size".into(), size.into());
     metadata.insert("digest".into(), digest.to_hex().into());
     let store = context.open_uri(object.store.clone())?;
@@ -108,7 +89,7 @@ pub(super) fn lay(
     store.delete(&beside)?;
     let written = store.put(file, source, Put::Replace)?;
     if let Some(path) = store.local_path(file) {
-        make_executable(&path).map_err(|source| io("write", &path, source))?;
+        make_executable(&path).map_err(CommandError::io("write", &path))?;
     }
     let text = serde_json::to_vec_pretty(&metadata).unwrap_or_default();
     Ok(written.and(store.put(&beside, Source::Bytes(&text), Put::Replace)?))
@@ -131,7 +112,7 @@ fn is_there(
     }
 }
 
-/// Whoever may read it may run it.
+/// Gives the permission to execute to all who may read.
 fn make_executable(path: &Path) -> std::io::Result<()> {
     let mode = fs::metadata(path)?.permissions().mode();
     fs::set_permissions(path, Permissions::from_mode(mode | (mode & 0o444) >> 2))
@@ -140,17 +121,13 @@ fn make_executable(path: &Path) -> std::io::Result<()> {
 fn digest_of(source: &Source<'_>) -> Result<Digest, CommandError> {
     match source {
         Source::Bytes(bytes) => Ok(Digest::of(bytes)),
-        Source::File(path) | Source::Consume(path) | Source::Watched(path, _) => {
+        Source::File(path) | Source::Watched(path, _) => {
             let mut hasher = blake3::Hasher::new();
             let read = File::open(path).and_then(|file| hasher.update_reader(file).map(|_| ()));
-            read.map_err(|source| io("read", path, source))?;
+            read.map_err(CommandError::io("read", *path))?;
             hasher.finalize().to_hex().parse().map_err(|_| CommandError::Damaged("a digest that is none".into()))
         }
     }
-}
-
-fn io(verb: &'static str, path: &Path, source: std::io::Error) -> CommandError {
-    CommandError::Io { verb, path: path.to_owned(), source }
 }
 
 #[cfg(test)]
@@ -158,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_store_is_beside_the_package_unless_one_is_named() {
+    fn package_names_the_store_beside_it() {
         let mut common = Common::default();
         fill(&mut common, "s3://bucket/envs/mine.pex.zip").expect("fills");
         assert_eq!(common.store.as_deref(), Some("s3://bucket/envs/.cluster-pack"));

@@ -3,17 +3,18 @@
 use std::path::Path;
 use std::time::Instant;
 
-use cpack_artifact::pex_info::{InheritPath, PexInfo};
+use cpack_pex::info::{InheritPath, PexInfo};
 use serde::Serialize;
 
-use super::CommandError;
-use super::context::{Context, absolute};
 use crate::cli::arguments::{Format, Pack, PexArguments};
+use crate::cli::context::{Context, absolute};
+use crate::cli::error::CommandError;
 use crate::cli::output::bytes;
 use crate::pex::{Layout, PexOptions, Shape, Start, write_pex};
 use crate::submit::total_size;
+use cpack_discover::add_sources;
 
-/// The variable by which users of the Python library choose between speed and size.
+/// Users of the Python library choose between speed and size by this variable.
 const OPTIMIZATION: &str = "C_PACK_LAYOUT_OPTIMIZATION";
 
 /// What `pack --format pex --json` prints.
@@ -26,8 +27,7 @@ struct Report {
     distributions: Vec<String>,
 }
 
-/// Writes a PEX and prints its path.
-pub(super) fn pack(context: &Context, arguments: &Pack) -> Result<(), CommandError> {
+pub(in crate::cli) fn pack(context: &Context, arguments: &Pack) -> Result<(), CommandError> {
     let start = Instant::now();
     let output = absolute(&arguments.output)?;
     let optimization = std::env::var(OPTIMIZATION).ok().filter(|name| !name.is_empty());
@@ -37,7 +37,15 @@ pub(super) fn pack(context: &Context, arguments: &Pack) -> Result<(), CommandErr
         settings: settings(&arguments.pex)?,
         no_byte_code: arguments.pex.no_byte_code,
     };
-    let environment = context.environment()?;
+    let mut environment = context.environment()?;
+    for directory in &arguments.pex.sources_directory {
+        let directory = absolute(directory)?;
+        add_sources(&mut environment, &directory).map_err(|source| CommandError::Io {
+            verb: "read",
+            path: directory.clone(),
+            source,
+        })?;
+    }
     let bar = context.voice.bar(total_size(&environment), "packing");
     let written = write_pex(&environment, &options, &output, &context.cache, &|bytes| bar.inc(bytes));
     bar.finish_and_clear();
@@ -55,7 +63,7 @@ pub(super) fn pack(context: &Context, arguments: &Pack) -> Result<(), CommandErr
     Ok(())
 }
 
-/// The form of the PEX. `--format pex` leaves it to the variable, and to the name of the output.
+/// The layout of the PEX. With `--format pex` it depends on [`OPTIMIZATION`], then on the name of the output.
 fn shape(format: Format, output: &Path, optimization: Option<&str>) -> Result<Shape, CommandError> {
     let zipped = output.extension().is_some_and(|extension| extension == "zip");
     let of = |layout| Shape { layout, zipped, ..Shape::default() };
@@ -80,7 +88,7 @@ fn start_of(arguments: &PexArguments) -> Start {
     }
 }
 
-/// The settings of the runtime that follow from flags; all else is as upstream's `pex` has it by default.
+/// PEX-INFO as the flags have it; all other settings are the defaults of upstream's `pex`.
 fn settings(arguments: &PexArguments) -> Result<PexInfo, CommandError> {
     let mut settings = PexInfo {
         inherit_path: match arguments.inherit_path.as_deref() {
@@ -107,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shape_follows_format_name_and_variable() {
+    fn pex_shape_follows_format_name_and_variable() {
         for (format, output, optimization, expected) in [
             (Format::Pex, "my.pex", None, Some((Layout::Zipapp, false))),
             (Format::Pex, "my.pex.zip", None, Some((Layout::Packed, true))),

@@ -1,11 +1,11 @@
 //! `cluster-pack prune`.
 
-use cpack_artifact::store::Listed;
+use cpack_store::Listed;
 use serde::Serialize;
 
-use super::CommandError;
-use super::context::Context;
 use crate::cli::arguments::Prune;
+use crate::cli::context::Context;
+use crate::cli::error::CommandError;
 use crate::cli::output::{bytes, count, table};
 use crate::prune::{self, Pruned, SAFE_GRACE};
 
@@ -13,23 +13,24 @@ use crate::prune::{self, Pruned, SAFE_GRACE};
 #[derive(Debug, Serialize)]
 struct Report {
     store: String,
-    /// False: nothing was removed, this is what would be.
+    /// Whether the objects were removed. False without `--delete`.
     deleted: bool,
     grace_seconds: u64,
     removed_objects: usize,
     removed_bytes: u64,
     kept_objects: usize,
     kept_bytes: u64,
-    /// Unfinished uploads and temporary files that were removed.
+    /// The number of removed unfinished uploads and temporary files.
     swept: usize,
     removed: Vec<String>,
 }
 
-/// Removes what nothing names, or shows it.
-pub(super) fn prune(context: &Context, arguments: &Prune) -> Result<(), CommandError> {
+pub(in crate::cli) fn prune(context: &Context, arguments: &Prune) -> Result<(), CommandError> {
     if arguments.grace < SAFE_GRACE {
         let days = SAFE_GRACE.as_secs() / 86_400;
-        context.voice.warn(format!("with a grace period under {days} days nobody may publish to this store meanwhile"));
+        context.voice.warn(format!(
+            "with a grace period under {days} days, no client may publish to this store while prune runs"
+        ));
     }
     let store = context.store()?;
     let pruned = prune::prune(store.as_ref(), arguments.grace, arguments.delete)?;
@@ -67,7 +68,7 @@ fn report(pruned: &Pruned, arguments: &Prune, store: String) -> Report {
     }
 }
 
-/// Number and bytes for each directory of the layout.
+/// The number and the size of removed objects in each directory of the store.
 fn summary(removed: &[Listed]) -> String {
     let directory = |listed: &Listed| listed.key.as_str().split('/').next().unwrap_or_default().to_owned();
     let mut rows: Vec<(String, usize, u64)> = Vec::new();

@@ -3,22 +3,17 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::CommandError;
-use super::context::Context;
 use crate::cli::arguments::Run;
+use crate::cli::context::Context;
+use crate::cli::error::CommandError;
 use crate::cli::output::{seconds, table};
 use crate::launcher::{self, Launcher};
 
-/// Runs the launcher as a child, so that the time of each phase can be told afterwards.
-pub(super) fn run(context: &Context, arguments: &Run) -> Result<u8, CommandError> {
-    let failed = |verb, path: &Path| {
-        let path = path.to_owned();
-        move |source| CommandError::Io { verb, path, source }
-    };
+/// Runs the launcher as a child process, to show the time of each phase after it ended.
+pub(in crate::cli) fn run(context: &Context, arguments: &Run) -> Result<u8, CommandError> {
     let start = Instant::now();
     let store = context.store()?;
     let boot = context.boot(store.as_ref())?;
@@ -33,14 +28,15 @@ pub(super) fn run(context: &Context, arguments: &Run) -> Result<u8, CommandError
         submission = context.submit(&environment, context.own_store()?.as_ref(), &job, false)?;
     }
     let packed = start.elapsed();
-    let directory = tempfile::tempdir().map_err(failed("write", &std::env::temp_dir()))?;
+    let directory = tempfile::tempdir().map_err(CommandError::io("write", std::env::temp_dir()))?;
     let path = directory.path().join("env-python");
     let metrics = directory.path().join("metrics.json");
-    launcher::write(&path, &Launcher::new(boot, submission.job, &submission.manifest).whole())?;
+    let made = Launcher::new(boot, submission.job, &submission.manifest);
+    launcher::write(&path, &made.whole(), made.access())?;
     let booting = start.elapsed();
     let mut command = Command::new(&path);
     command.args(&arguments.arguments).env("CPACK_METRICS", &metrics);
-    let status = command.status().map_err(failed("run", &path))?;
+    let status = command.status().map_err(CommandError::io("run", &path))?;
     let finished = start.elapsed();
     if !arguments.no_timings {
         let boot = boot_phases(&fs::read_to_string(&metrics).unwrap_or_default());
@@ -53,26 +49,28 @@ pub(super) fn run(context: &Context, arguments: &Run) -> Result<u8, CommandError
         rows.push(vec!["total".into(), seconds(finished)]);
         context.voice.say(table(&rows, &[1]));
     }
-    // As a shell reports a child that a signal ended.
+    // A child that a signal ended has the exit code that shells report.
     Ok(status.code().or_else(|| Some(128 + status.signal()?)).and_then(|c| u8::try_from(c).ok()).unwrap_or(1))
 }
 
-/// Whether an executable without Kerberos, which `cpack-boot` is, needs delegation tokens to read the store and has none.
+/// Whether `cpack-boot`, which has no Kerberos, needs delegation tokens to read the store and there are none.
 fn wants_tokens(cluster: &BTreeMap<String, String>) -> bool {
     let is_secure = cluster.get("hadoop.security.authentication").is_some_and(|value| value == "kerberos");
     is_secure && std::env::var_os("HADOOP_TOKEN_FILE_LOCATION").is_none()
 }
 
-/// The phases of a boot in its order, from the last line of its metrics: `phases_ms`, milliseconds by name.
+/// The phases of a start, in their order, as `CPACK_METRICS` names them.
+pub const PHASES: [&str; 8] = ["find", "look", "plan", "extract", "wait", "link", "commit", "clean"];
+
+/// The phases of a start in their order, read from `phases_ms` in the last line of `CPACK_METRICS`.
 fn boot_phases(text: &str) -> Vec<(String, Duration)> {
-    const ORDER: [&str; 9] = ["find", "look", "plan", "extract", "wait", "check", "link", "commit", "clean"];
     let parsed: Option<serde_json::Value> = text.lines().last().and_then(|line| serde_json::from_str(line).ok());
     let phases = parsed.as_ref().and_then(|v| v.get("phases_ms")?.as_object().cloned()).unwrap_or_default();
     let mut named: Vec<(String, Duration)> = phases
         .iter()
         .filter_map(|(name, ms)| Some((name.clone(), Duration::try_from_secs_f64(ms.as_f64()? / 1000.0).ok()?)))
         .collect();
-    named.sort_by_key(|(name, _)| ORDER.iter().position(|known| known == name).unwrap_or(ORDER.len()));
+    named.sort_by_key(|(name, _)| PHASES.iter().position(|known| known == name).unwrap_or(PHASES.len()));
     named
 }
 
@@ -81,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn phases_come_in_the_order_of_a_boot() {
+    fn boot_phases_come_in_the_order_of_a_start() {
         let text = "{\"phases_ms\":{\"commit\":2.5,\"extract\":10,\"find\":1,\"later\":3}}\n";
         let names: Vec<String> = boot_phases(text).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["find", "extract", "commit", "later"]);

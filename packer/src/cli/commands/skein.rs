@@ -1,32 +1,33 @@
 //! `cluster-pack skein spec`: an application as `skein application submit` reads it.
 //!
-//! JSON, which is YAML too. Files of a store never change and are visible to the user: a node fetches the executable once
-//! for all applications, and YARN never finds that its source changed.
+//! The answer is JSON, which is YAML too. The files that it names are in the store and never change, so that a node fetches
+//! the executable once for all applications and YARN never finds a changed source.
 
 use serde_json::json;
 
-use super::context::Context;
-use super::made::NAME;
-use super::{CommandError, quoted};
+use super::prepare::NAME;
 use crate::cli::arguments::SkeinSpec;
+use crate::cli::context::Context;
+use crate::cli::error::CommandError;
+use crate::cli::shell::quoted;
 use crate::launcher::BOOT;
 
-/// Prints the application.
-pub(super) fn spec(context: &Context, arguments: &SkeinSpec) -> Result<(), CommandError> {
-    let mut made = context.made(&arguments.job)?;
-    // Values never go into a store.
-    let environ = std::mem::take(&mut made.launcher.job.environ);
-    let shipped = context.shipped(&made)?;
+pub(in crate::cli) fn spec(context: &Context, arguments: &SkeinSpec) -> Result<(), CommandError> {
+    let mut prepared = context.prepare(&arguments.job)?;
+    // Values of variables never go into a store: they are in the application.
+    let environ = std::mem::take(&mut prepared.launcher.job.environ);
+    let shipped = context.ship(&prepared)?;
     let file = |source: &str, visibility: &str| json!({ "source": source, "type": "file", "visibility": visibility });
     let files = match &shipped.remote {
         Some(remote) => json!({ NAME: file(&remote.launcher, "private"), BOOT: file(&remote.boot, "private") }),
         None => json!({ NAME: file(&shipped.local_uri(), "application") }),
     };
-    let words = std::iter::once(format!("./{NAME}")).chain(arguments.arguments.iter().map(|word| quoted(word)));
-    // The container's own process, so that a kill reaches Python.
+    let words =
+        std::iter::once(format!("./{NAME}")).chain(arguments.arguments.iter().map(|word| quoted(word).into_owned()));
+    // `exec` makes Python the container's own process, so that a kill reaches it.
     let script = format!("exec {}\n", words.collect::<Vec<_>>().join(" "));
     let application = json!({
-        "name": made.launcher.job.name,
+        "name": prepared.launcher.job.name,
         "queue": arguments.queue,
         "file_systems": arguments.file_system,
         "services": { "main": {

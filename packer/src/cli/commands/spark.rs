@@ -8,15 +8,14 @@ use std::process::Command;
 
 use serde::Serialize;
 
-use super::CommandError;
-use super::context::Context;
-use super::made::{Made, NAME, Shipped, link_into};
-use super::upload::LayerReport;
+use super::prepare::{NAME, Prepared, Shipped, link_into};
 use crate::cli::arguments::{DeployMode, JobArguments, SparkConf, SparkSubmit};
+use crate::cli::context::{Context, variable};
+use crate::cli::error::CommandError;
+use crate::cli::report::LayerReport;
 use crate::launcher::BOOT;
 use crate::spark::{Launcher, arguments, properties};
 
-/// The program that is executed.
 const SUBMIT: &str = "spark-submit";
 
 /// What `spark conf --json` prints.
@@ -24,41 +23,41 @@ const SUBMIT: &str = "spark-submit";
 struct Report {
     properties: BTreeMap<String, String>,
     environment: String,
-    /// Where the cluster finds the launcher.
+    /// The launcher's URI for the cluster.
     launcher: String,
-    /// Where it finds the executable, where that is apart.
+    /// The executable's URI for the cluster, if the launcher does not contain it.
     #[serde(skip_serializing_if = "Option::is_none")]
     boot: Option<String>,
-    /// Its file on this machine.
+    /// The launcher's path on this machine.
     local: String,
     layers: Vec<LayerReport>,
 }
 
-/// Prints the properties.
-pub(super) fn conf(context: &Context, given: &SparkConf) -> Result<(), CommandError> {
-    let (made, shipped) = make(context, given.no_editable)?;
-    let driver = made.python.display().to_string();
+/// Prints the properties that Spark needs.
+pub(in crate::cli) fn conf(context: &Context, given: &SparkConf) -> Result<(), CommandError> {
+    let (prepared, shipped) = make(context, given.no_editable)?;
+    let driver = prepared.python.display().to_string();
     let local = shipped.local_uri();
     let launcher = described(&shipped, &local, &driver);
     let properties = properties(&launcher, &given.master, given.deploy_mode == DeployMode::Cluster);
     let lines: Vec<String> = properties.iter().map(|(name, value)| format!("{name} {value}")).collect();
     let report = Report {
         properties,
-        environment: made.launcher.job.environment.to_hex(),
+        environment: prepared.launcher.job.environment.to_hex(),
         local: shipped.local.display().to_string(),
         launcher: shipped.remote.as_ref().map_or_else(|| shipped.local_uri(), |remote| remote.launcher.clone()),
         boot: shipped.remote.as_ref().map(|remote| remote.boot.clone()),
-        layers: made.layers,
+        layers: prepared.layers,
     };
     context.voice.answer(lines.join("\n"), &report);
     Ok(())
 }
 
-/// Becomes the real `spark-submit`.
-pub(super) fn submit(context: &Context, given: &SparkSubmit) -> Result<Infallible, CommandError> {
-    let (made, shipped) = make(context, false)?;
-    let program = find(&made.python)?;
-    let driver = made.python.display().to_string();
+/// Replaces this process with the real `spark-submit`. Returns only if that fails.
+pub(in crate::cli) fn submit(context: &Context, given: &SparkSubmit) -> Result<Infallible, CommandError> {
+    let (prepared, shipped) = make(context, false)?;
+    let program = find(&prepared.python)?;
+    let driver = prepared.python.display().to_string();
     let uri = shipped.local_uri();
     if let Ok(directory) = std::env::current_dir()
         && !link_into(&directory, &shipped).unwrap_or(false)
@@ -70,18 +69,17 @@ pub(super) fn submit(context: &Context, given: &SparkSubmit) -> Result<Infallibl
     }
     let mut command = Command::new(&program);
     command.args(arguments(&described(&shipped, &uri, &driver), &given.arguments));
-    // By this pip's spark-submit finds its own home; the driver's interpreter is told by a property.
-    if !is_set("SPARK_HOME") && !is_set("PYSPARK_DRIVER_PYTHON") {
-        command.env("PYSPARK_DRIVER_PYTHON", &made.python);
+    // pip's spark-submit finds its own home by this variable; the driver's interpreter is set by a property.
+    if variable("SPARK_HOME").or_else(|| variable("PYSPARK_DRIVER_PYTHON")).is_none() {
+        command.env("PYSPARK_DRIVER_PYTHON", &prepared.python);
     }
-    let source = command.exec();
-    Err(CommandError::Io { verb: "run", path: program, source })
+    Err(CommandError::io("run", program)(command.exec()))
 }
 
-fn make(context: &Context, no_editable: bool) -> Result<(Made, Shipped), CommandError> {
-    let made = context.made(&JobArguments { no_editable, ..JobArguments::default() })?;
-    let shipped = context.shipped(&made)?;
-    Ok((made, shipped))
+fn make(context: &Context, no_editable: bool) -> Result<(Prepared, Shipped), CommandError> {
+    let prepared = context.prepare(&JobArguments { no_editable, ..JobArguments::default() })?;
+    let shipped = context.ship(&prepared)?;
+    Ok((prepared, shipped))
 }
 
 fn described<'a>(shipped: &'a Shipped, local: &'a str, driver: &'a str) -> Launcher<'a> {
@@ -89,14 +87,9 @@ fn described<'a>(shipped: &'a Shipped, local: &'a str, driver: &'a str) -> Launc
     Launcher { name: NAME, local, remote, driver }
 }
 
-fn is_set(name: &str) -> bool {
-    std::env::var_os(name).is_some_and(|value| !value.is_empty())
-}
-
-/// The real `spark-submit`: of `SPARK_HOME`, else on `PATH`, else of the environment itself (pip's pyspark has one).
+/// The real `spark-submit`: in `SPARK_HOME`, on `PATH`, or in the environment (pip's pyspark has one), in this order.
 fn find(python: &Path) -> Result<PathBuf, CommandError> {
-    let home =
-        std::env::var_os("SPARK_HOME").filter(|home| !home.is_empty()).map(|home| PathBuf::from(home).join("bin"));
+    let home = variable("SPARK_HOME").map(|home| PathBuf::from(home).join("bin"));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let beside = python.parent().map(Path::to_owned);
     let places = home.into_iter().chain(std::env::split_paths(&path)).chain(beside);

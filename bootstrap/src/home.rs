@@ -1,0 +1,57 @@
+//! Gives programs a directory for their caches if they would find none.
+//!
+//! Many libraries keep files for their next run below `XDG_CACHE_HOME`, or else `~/.cache`. They cannot keep them beside their
+//! modules, because environments are read-only. In many containers the home cannot be written to either: YARN sets
+//! `HOME=/home/`, others `/` or a missing directory. Then numba's `cache=True` fails at import, and other libraries warn and
+//! compute again. In such a container, and only there, a start sets the variable to `user/` in the node cache.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use cpack_node::cache::Cache;
+use nix::unistd::{AccessFlags, User, access, geteuid};
+
+/// The variable that libraries read (XDG Base Directory Specification).
+const VARIABLE: &str = "XDG_CACHE_HOME";
+
+/// Sets the variable in `environ` unless it is set or the home can be written to: to a directory in `cache`, or else in the
+/// first of `others` that can be written to.
+pub(crate) fn give_cache(
+    environ: &mut BTreeMap<OsString, OsString>,
+    cache: &Cache,
+    mut others: impl Iterator<Item = Cache>,
+) {
+    let value = |name: &str| environ.get(OsStr::new(name)).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if value(VARIABLE).is_some() {
+        return;
+    }
+    let home = value("HOME").or_else(|| Some(User::from_uid(geteuid()).ok()??.dir));
+    if home.is_some_and(|home| can_be_made(&home.join(".cache"))) {
+        return;
+    }
+    let directory = cache.user_directory().ok();
+    if let Some(directory) = directory.or_else(|| others.find_map(|other| other.user_directory().ok())) {
+        environ.insert(VARIABLE.into(), directory.into());
+    }
+}
+
+/// Whether this user may write to a directory, or make it if it is missing.
+fn can_be_made(path: &Path) -> bool {
+    let existing = path.ancestors().find(|path| path.exists());
+    existing.is_some_and(|path| path.is_dir() && access(path, AccessFlags::W_OK | AccessFlags::X_OK).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_home_counts_where_its_cache_is_there_or_can_be_made() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("file");
+        std::fs::write(&file, "").expect("writes");
+        assert!(can_be_made(directory.path()) && can_be_made(&directory.path().join("not/yet")));
+        assert!(!can_be_made(&file) && !can_be_made(&file.join("below")));
+    }
+}

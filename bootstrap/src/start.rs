@@ -1,0 +1,72 @@
+//! A start, from the arguments of the process to the Python that takes its place.
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use cpack_format::exit::Exit;
+use cpack_format::message::one_line;
+use cpack_node::timing::{Phase, Timing};
+
+use crate::boot::{Boot, run};
+use crate::error::BootError;
+use crate::message::{record, say};
+use crate::settings::Settings;
+use crate::{command, job, pex, sys};
+
+/// The packer searches the file for this text ([`cpack_format::launcher::STORES_MARK`]).
+#[used]
+static STORES: &str = match (cfg!(feature = "hdfs"), cfg!(feature = "s3")) {
+    (true, true) => "cpack-boot opens: file hdfs viewfs s3\n",
+    (true, false) => "cpack-boot opens: file hdfs viewfs\n",
+    (false, true) => "cpack-boot opens: file s3\n",
+    (false, false) => "cpack-boot opens: file\n",
+};
+
+/// The whole program. Returns only if Python does not run.
+pub fn main() -> ExitCode {
+    sys::plain_name_service();
+    std::panic::set_hook(Box::new(|panic| {
+        say(&one_line(&format!("cpack-boot: internal fault: {panic}; please report it")));
+    }));
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let result = std::panic::catch_unwind(|| match arguments.split_first() {
+        Some((first, rest)) if first == "--cpack" => command::run(rest),
+        _ => start(&arguments).map(|never| match never {}),
+    });
+    match result {
+        Ok(Ok(code)) => ExitCode::from(code),
+        Ok(Err(error)) => fail(&error),
+        Err(_) => ExitCode::from(Exit::Internal.code()),
+    }
+}
+
+/// Says why the start failed. Ends by the signal that stopped it, or else with the error's exit code.
+fn fail(error: &BootError) -> ExitCode {
+    say(&error.line());
+    if let (Exit::Stopped, Some(signal)) = (error.exit(), sys::stop_signal()) {
+        sys::die_by(signal);
+    }
+    ExitCode::from(error.exit().code())
+}
+
+/// Replaces this process with the Python of its job or PEX.
+fn start(arguments: &[OsString]) -> Result<Infallible, BootError> {
+    let mut timing = Timing::start();
+    let settings = Settings::from_process()?;
+    record(&settings);
+    if let Some(artifact) = &settings.artifact
+        && settings.job.is_none()
+        && job::own()?.is_none()
+    {
+        let path = pex::local(artifact.as_ref(), &settings)?;
+        return if pex::is_pex(&path) {
+            pex::start(&path, &settings, arguments, timing)
+        } else {
+            run(&Boot::new(&job::from_path(&path)?, &settings, arguments), &settings, timing)
+        };
+    }
+    let found = job::find(&settings)?;
+    timing.mark(Phase::Find);
+    run(&Boot::new(&found, &settings, arguments), &settings, timing)
+}

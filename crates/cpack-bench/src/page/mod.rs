@@ -1,0 +1,35 @@
+//! Shows a report as one HTML file without scripts or network.
+//!
+//! All widths are parts of the screen's width, so that the page is readable on narrow screens; the treemap is drawn twice,
+//! once for each shape. Colours are variables that follow the reader's preference for light or dark.
+
+mod html;
+mod sections;
+mod treemap;
+mod waterfall;
+
+use crate::report::Report;
+pub(crate) use html::seconds;
+
+const STYLE: &str = include_str!("style.css");
+
+pub(crate) fn page(report: &Report) -> String {
+    let title = html::escape(&format!("First run of {}", report.environment.name));
+    let sections = [
+        sections::heading(report),
+        sections::figures(report),
+        sections::modes(report),
+        waterfall::section(report),
+        sections::phases(report),
+        treemap::section(report),
+        sections::layers(report),
+        sections::method(report),
+    ];
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n\
+         <body>\n<main>\n{}</main>\n</body>\n</html>\n",
+        sections.concat()
+    )
+}

@@ -1,0 +1,74 @@
+//! Decoding to memory: one set of contexts per worker, used again for every entry.
+
+use std::fmt;
+use std::io;
+
+use cpack_format::zip::Method;
+
+/// A last, empty deflate block. A segment that ends in a full flush ends at a byte, so this makes it a whole stream.
+const LAST_BLOCK: [u8; 2] = [0x03, 0x00];
+
+/// Bytes behind the compressed bytes that [`Codec::decode`] may overwrite for its time.
+pub(crate) const SPARE: usize = LAST_BLOCK.len();
+
+pub(crate) struct Codec {
+    zstd: zstd::bulk::Decompressor<'static>,
+    deflate: libdeflater::Decompressor,
+}
+
+impl fmt::Debug for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Codec").finish_non_exhaustive()
+    }
+}
+
+impl Codec {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self { zstd: zstd::bulk::Decompressor::new()?, deflate: libdeflater::Decompressor::new() })
+    }
+
+    /// Decodes the first `len` bytes of `packed` to exactly `content`, or says what is wrong with them. The bytes behind
+    /// them end as they were. `ends` is false for a deflate segment that another follows.
+    pub(crate) fn decode(
+        &mut self,
+        method: Method,
+        packed: &mut [u8],
+        len: usize,
+        ends: bool,
+        content: &mut [u8],
+    ) -> Result<(), String> {
+        let found = match method {
+            Method::Store => {
+                content.copy_from_slice(packed.get(..len).filter(|p| p.len() == content.len()).ok_or("is cut short")?);
+                content.len()
+            }
+            Method::Zstd => {
+                let packed = packed.get(..len).ok_or("is cut short")?;
+                self.zstd.decompress_to_buffer(packed, content).map_err(|e| format!("cannot be decoded: {e}"))?
+            }
+            Method::Deflate if ends => self.inflate(packed.get(..len).ok_or("is cut short")?, content)?,
+            Method::Deflate => self.inflate_segment(packed, len, content)?,
+        };
+        if found != content.len() {
+            return Err(format!("decodes to {found} bytes, expected {}", content.len()));
+        }
+        Ok(())
+    }
+
+    fn inflate(&mut self, packed: &[u8], content: &mut [u8]) -> Result<usize, String> {
+        use libdeflater::DecompressionError::{BadData, InsufficientSpace};
+        self.deflate.deflate_decompress(packed, content).map_err(|e| match e {
+            BadData => "cannot be decoded: damaged deflate data".to_owned(),
+            InsufficientSpace => format!("decodes to more than {} bytes", content.len()),
+        })
+    }
+
+    fn inflate_segment(&mut self, packed: &mut [u8], len: usize, content: &mut [u8]) -> Result<usize, String> {
+        let packed = packed.get_mut(..len + SPARE).ok_or("is cut short")?;
+        let mut kept = LAST_BLOCK;
+        packed[len..].swap_with_slice(&mut kept);
+        let result = self.inflate(packed, content);
+        packed[len..].swap_with_slice(&mut kept);
+        result
+    }
+}

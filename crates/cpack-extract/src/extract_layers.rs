@@ -1,0 +1,137 @@
+//! Extracts layers: archives that a manifest describes, verified piece by piece and as a whole.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicBool;
+
+use cpack_format::Digest;
+use cpack_format::manifest::{Archive, MAX_PIECE};
+use cpack_format::zip::{read_directory, read_end};
+
+use crate::error::{CallerError, ExtractError, Failure, refused, zip_error};
+use crate::limits::{Limits, Stats, check_directory_size};
+use crate::plan::{Layout, PlanError, WHOLE, plan_layer};
+use crate::pool::{Crew, Jobs, work};
+use crate::run::{Check, Run};
+use crate::source::{BytesSource, PieceSource, verify};
+
+/// Layers up to this size are fetched by one request, directory and all: most of an environment's layers are small, and
+/// each request has its latency.
+const SMALL: u64 = 512 << 10;
+
+/// Most bytes that may be fetched and not yet decoded: more than eight reads have in flight. More of them makes nothing
+/// faster, and memory that was not used before is slow to touch.
+const AHEAD: u64 = 64 << 20;
+
+/// A layer that [`extract_layers`] extracts.
+#[derive(Debug)]
+pub struct LayerTask<'a> {
+    /// The caller's number for it.
+    pub id: usize,
+    /// What it is called in messages, e.g. `layer numpy 2.2.1`.
+    pub name: String,
+    /// Its archive, as the manifest describes it.
+    pub archive: &'a Archive,
+    /// What its content must be.
+    pub content: Digest,
+    /// Where the archive's bytes come from.
+    pub source: Box<dyn PieceSource + 'a>,
+    /// An empty directory that no other process uses.
+    pub into: OwnedFd,
+}
+
+/// Hands out layers one after the other, and takes them back when they are complete.
+///
+/// Several threads call all methods at once.
+pub trait Layers<'a>: Sync {
+    /// The next layer, in the order of need; `None` if there is none left. A worker calls this when it has nothing else to
+    /// do, so that the implementation may claim, lock and make directories at the last moment. Other workers call it again
+    /// after `None`.
+    fn next(&self) -> Option<Result<LayerTask<'a>, CallerError>>;
+
+    /// The layer `id` is complete: its content of `unpacked` bytes is written and verified.
+    fn done(&self, id: usize, unpacked: u64) -> Result<(), CallerError>;
+
+    /// `bytes` more of the layer `id` were written: a sign of life for processes that wait for it.
+    fn progress(&self, _id: usize, _bytes: u64) {}
+}
+
+/// Extracts the layers that `layers` hands out. Returns when all are complete, or after the first error.
+///
+/// `cancel` is read between spans, that is every few dozen milliseconds.
+pub fn extract_layers<'a>(layers: &dyn Layers<'a>, limits: &Limits, cancel: &AtomicBool) -> Result<Stats, Failure> {
+    let crew = if limits.fetches == 0 {
+        Crew { threads: limits.workers(MAX_PIECE + WHOLE), fetchers: 0, fetched: 0, large: 0 }
+    } else {
+        let threads = limits.workers(2 * WHOLE);
+        let fetched = limits.memory.saturating_sub(2 * WHOLE * threads as u64).min(AHEAD);
+        Crew { threads, fetchers: limits.fetches, fetched, large: 0 }
+    };
+    work(&LayerJobs { layers, limits }, crew, cancel)
+}
+
+struct LayerJobs<'l, 'a> {
+    layers: &'l dyn Layers<'a>,
+    limits: &'l Limits,
+}
+
+impl<'a> Jobs<'a> for LayerJobs<'_, 'a> {
+    fn start(&self) -> Option<Result<Run<'a>, ExtractError>> {
+        let task = self.layers.next()?;
+        let task = task.map_err(|source| ExtractError::Caller { archive: "the next layer".into(), source });
+        Some(task.and_then(|task| start_layer(task, self.limits)))
+    }
+
+    fn progress(&self, run: &Run<'a>, bytes: u64) {
+        self.layers.progress(run.id, bytes);
+    }
+
+    fn done(&self, run: &Run<'a>) -> Result<(), ExtractError> {
+        let failed = |source| ExtractError::Caller { archive: run.name.clone(), source };
+        self.layers.done(run.id, run.plan.unpacked).map_err(failed)
+    }
+}
+
+/// Reads and verifies the directory of a layer, and plans its extraction.
+fn start_layer<'a>(task: LayerTask<'a>, limits: &Limits) -> Result<Run<'a>, ExtractError> {
+    let LayerTask { id, name, archive, content, mut source, into } = task;
+    let refuse = |error| refused(&name, error);
+    let layout = Layout::new(archive).map_err(refuse)?;
+    if limits.fetches > 0 && archive.size <= SMALL {
+        source = Box::new(BytesSource(read_pieces(&*source, &name, archive, &layout, 0)?));
+    }
+    check_directory_size(archive.size.saturating_sub(archive.directory)).map_err(refuse)?;
+    let tail = read_pieces(&*source, &name, archive, &layout, archive.directory)?;
+    let end = read_end(&tail, archive.size).map_err(|e| zip_error(&name, e))?;
+    if end.directory_offset != archive.directory {
+        let (expected, found) = (archive.directory, end.directory_offset);
+        return Err(refuse(PlanError::Manifest { what: "as the offset of the directory", expected, found }));
+    }
+    let records = tail.get(..usize::try_from(end.directory_size).unwrap_or(usize::MAX)).unwrap_or_default();
+    let entries = read_directory(records, &end).map_err(|e| zip_error(&name, e))?;
+    drop(tail);
+    let plan = plan_layer(entries, &layout, limits).map_err(refuse)?;
+    Ok(Run::new(id, name, plan, source, into, Check::Layer { archive, layout, content }))
+}
+
+/// Reads the archive from `start` on, where a piece starts, by one request, and verifies it.
+fn read_pieces(
+    source: &dyn PieceSource,
+    name: &str,
+    archive: &Archive,
+    layout: &Layout<'_>,
+    start: u64,
+) -> Result<Vec<u8>, ExtractError> {
+    let mut bytes = vec![0; usize::try_from(archive.size.saturating_sub(start)).unwrap_or(usize::MAX)];
+    let event = cpack_events::span("fetch", || format!("{name} at {start}")).of(bytes.len() as u64);
+    source.read(start, &mut bytes).map_err(|source| ExtractError::Read { archive: name.to_owned(), source })?;
+    drop(event);
+    let _event = cpack_events::span("verify", || format!("{name} at {start}")).of(bytes.len() as u64);
+    let (mut rest, mut offset) = (bytes.as_mut_slice(), start);
+    for piece in archive.pieces.iter().skip(layout.piece_at(start).unwrap_or(archive.pieces.len())) {
+        let (bytes, others) = rest.split_at_mut(rest.len().min(piece.size as usize));
+        verify(source, name, offset, &piece.digest, bytes)?;
+        rest = others;
+        offset += u64::from(piece.size);
+    }
+    Ok(bytes)
+}

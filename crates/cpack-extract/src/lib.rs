@@ -1,0 +1,54 @@
+//! Extraction: archives to directories, on all cores, in bounded memory.
+//!
+//! | module | does |
+//! | --- | --- |
+//! | `extract_layers`, `extract_zip` | read an archive's directory and hand its plan to the pool: the two ways in |
+//! | `plan` | decides, from the central directory alone, what will be done; every check that needs no data is here |
+//! | `pool` | workers that take spans of archive bytes and start archives |
+//! | `run` | one archive in work: reads, verifies, decodes, writes a span; completes the archive after the last |
+//! | `worker` | the buffers and contexts of one thread |
+//! | `cut`, `sum` | a file whose frames several threads decode, and what a file is checked by |
+//! | `codec`, `large` | decode to memory as one, or in pieces |
+//! | `destination` | files, directories and links below one descriptor |
+//! | `source` | where an archive's bytes come from |
+//!
+//! **What is written where.** Everything is written below one directory per archive, which the caller made, empty and
+//! private, and passes as a descriptor. Files are 0444 or 0555 and directories 0755, less the process's umask. An error,
+//! or a kill at any instruction, leaves an incomplete tree there and nothing elsewhere; the caller removes it.
+//! Nothing is synced. A layer is complete when its content has the digest that the manifest names; only then
+//! [`Layers::done`] hands it over, while other layers are still in work.
+//!
+//! **Concurrency.** A *span* is a run of archive bytes that is read as one: a piece of a layer, or neighbouring entries
+//! of a zip. Any worker takes the next span in the order of the plan. Two workers meet only at a large file whose
+//! frames they decode (its descriptor, opened by the first and closed by the last) and at short locks.
+//!
+//! **Bytes are read, not mapped.** A mapped file that is cut short while it is read kills the process with SIGBUS, and
+//! the pages touched count as resident memory, which YARN sums up. Reading into a buffer that stays in the core's cache
+//! costs a tenth of a millisecond per MiB, decoding at least one.
+//!
+//! **Memory.** A worker holds one span, at most [`MAX_PIECE`](cpack_format::manifest::MAX_PIECE) long, and one frame;
+//! there are only as many workers as fit [`Limits::memory`]. An entry of a zip that is larger than a worker's own buffer
+//! (1 MiB) and cannot be cut is decoded to memory as one while that fits what is left of the limit, else in small pieces,
+//! which is slower by a third.
+
+mod codec;
+mod cut;
+mod destination;
+mod error;
+mod extract_layers;
+mod extract_zip;
+mod large;
+mod limits;
+mod lock;
+mod plan;
+mod pool;
+mod run;
+mod source;
+mod sum;
+mod worker;
+
+pub use error::{CallerError, ExtractError, Failure};
+pub use extract_layers::{LayerTask, Layers, extract_layers};
+pub use extract_zip::{Select, ZipTask, everything, extract_zip};
+pub use limits::{Limits, Stats};
+pub use source::{BytesSource, FileSource, PieceSource, StoreSource};

@@ -1,0 +1,390 @@
+//! One archive while it is extracted: any thread decodes a span, in any order, and the thread that decodes the last one
+//! completes the archive.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use cpack_format::Digest;
+use cpack_format::content::{Item, Kind, content_digest};
+use cpack_format::manifest::Archive;
+
+use crate::codec::SPARE;
+use crate::cut::CutFile;
+use crate::destination::{Cursor, Destination};
+use crate::error::{ExtractError, zip_error};
+use crate::large::{self, CHUNK, Reader, Stop, StreamError};
+use crate::lock::lock;
+use crate::plan::{Layout, Plan, PlannedFile, Span, Unit, WHOLE};
+use crate::source::{PieceSource, verify};
+use crate::sum::{FileSum, PartSum};
+use crate::worker::{Worker, memory, room};
+
+/// How the decoded bytes are checked.
+#[derive(Debug)]
+pub(crate) enum Check<'a> {
+    /// Each span against the digest of its piece, all files together against the digest `content`.
+    Layer { archive: &'a Archive, layout: Layout<'a>, content: Digest },
+    /// Each entry against its CRC-32.
+    Crc,
+}
+
+/// One archive being extracted.
+#[derive(Debug)]
+pub(crate) struct Run<'a> {
+    /// The caller's number for it.
+    pub(crate) id: usize,
+    /// What it is called in messages.
+    pub(crate) name: String,
+    pub(crate) plan: Plan,
+    serial: u64,
+    source: Box<dyn PieceSource + 'a>,
+    into: OwnedFd,
+    check: Check<'a>,
+    cut: Vec<CutFile>,
+    decoded: Mutex<Decoded>,
+    /// Spans that are not decoded yet.
+    undecoded: AtomicUsize,
+}
+
+/// What the data of an archive held that [`Run::complete`] needs.
+#[derive(Debug, Default)]
+struct Decoded {
+    /// Digest of each file's content, by index; for layers only.
+    digests: Vec<Option<Digest>>,
+    /// Targets of links.
+    links: Vec<(u32, Box<[u8]>)>,
+}
+
+impl<'a> Run<'a> {
+    pub(crate) fn new(
+        id: usize,
+        name: String,
+        plan: Plan,
+        source: Box<dyn PieceSource + 'a>,
+        into: OwnedFd,
+        check: Check<'a>,
+    ) -> Self {
+        static SERIAL: AtomicUsize = AtomicUsize::new(0);
+        let parts = plan.files.iter().filter_map(|file| file.parts);
+        let cut = parts.map(|parts| CutFile::new(parts.count));
+        let digests = if matches!(check, Check::Crc) { Vec::new() } else { vec![None; plan.files.len()] };
+        Self {
+            id,
+            name,
+            cut: cut.collect(),
+            undecoded: AtomicUsize::new(plan.spans.len()),
+            decoded: Mutex::new(Decoded { digests, links: Vec::new() }),
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed) as u64,
+            plan,
+            source,
+            into,
+            check,
+        }
+    }
+
+    fn destination(&self) -> Destination<'_> {
+        Destination { root: self.into.as_fd(), serial: self.serial, directories: &self.plan.directories }
+    }
+
+    /// Length of the span with this index.
+    pub(crate) fn span_len(&self, index: usize) -> u64 {
+        self.plan.spans.get(index).map_or(0, |span| span.len.into())
+    }
+
+    /// Reads the span with this index to the start of `buffer`, not verified yet.
+    pub(crate) fn read(&self, index: usize, buffer: &mut Vec<u8>) -> Result<(), ExtractError> {
+        let Some(span) = self.plan.spans.get(index) else { return Ok(()) };
+        let len = span.len as usize;
+        let buffer = room(buffer, len + SPARE);
+        let _event = cpack_events::span("fetch", || format!("{} at {}", self.name, span.offset)).of(span.len.into());
+        self.source.read(span.offset, &mut buffer[..len]).map_err(|e| self.unreadable(e))
+    }
+
+    /// Verifies, decodes and writes the span with this index, whose bytes `buffer` starts with. Returns whether it was the
+    /// last span of the archive.
+    pub(crate) fn decode(
+        &self,
+        worker: &mut Worker,
+        index: usize,
+        buffer: &mut [u8],
+        stop: Stop<'_>,
+    ) -> Result<bool, ExtractError> {
+        if let Some(span) = self.plan.spans.get(index) {
+            let len = span.len as usize;
+            let _event =
+                cpack_events::span("decode", || format!("{} at {}", self.name, span.offset)).of(span.len.into());
+            self.verify(span, &mut buffer[..len])?;
+            self.units(worker, span, &mut buffer[..len + SPARE], stop)?;
+        }
+        // The thread that completes the archive sees what this one wrote.
+        Ok(self.undecoded.fetch_sub(1, Ordering::AcqRel) == 1)
+    }
+
+    /// Bytes of a layer that were read before its spans: its directory.
+    pub(crate) fn read_before(&self) -> u64 {
+        match &self.check {
+            Check::Layer { archive, .. } => archive.size.saturating_sub(archive.directory),
+            Check::Crc => 0,
+        }
+    }
+
+    /// Archive bytes and content bytes of a span, and whether it is a large entry.
+    pub(crate) fn weight(&self, index: usize) -> (u64, u64, bool) {
+        let Some(span) = self.plan.spans.get(index) else { return (0, 0, false) };
+        let units = self.plan.units_of(span);
+        let file = |index: u32| self.plan.files.get(index as usize);
+        let mut weight = (u64::from(span.len), 0, false);
+        for unit in units {
+            match *unit {
+                Unit::Entry { file: index, .. } => weight.1 += file(index).map_or(0, |file| file.size),
+                Unit::Header { .. } => {}
+                Unit::Part { file: index, part, .. } => weight.1 += file(index).map_or(0, |file| file.part(part).1),
+                Unit::Stream { file: index, len } => {
+                    weight = (weight.0 + len, weight.1 + file(index).map_or(0, |file| file.size), true);
+                }
+            }
+        }
+        weight
+    }
+
+    /// Whether `worker` has what it needs for the fastest way to decode the span with this index.
+    pub(crate) fn suits(&self, worker: &Worker, index: usize) -> bool {
+        let (packed, unpacked, large) = self.weight(index);
+        !large || worker.large.fits(packed.saturating_add(unpacked))
+    }
+
+    /// Compares a layer's span with the digest of its piece.
+    fn verify(&self, span: &Span, buffer: &mut [u8]) -> Result<(), ExtractError> {
+        let Check::Layer { archive, layout, .. } = &self.check else { return Ok(()) };
+        let piece = layout.piece_at(span.offset).and_then(|piece| archive.pieces.get(piece));
+        let piece = piece.ok_or_else(|| self.damaged("a piece", "is not in the manifest"))?;
+        let _event = cpack_events::span("verify", || format!("{} at {}", self.name, span.offset)).of(span.len.into());
+        verify(&*self.source, &self.name, span.offset, &piece.digest, buffer)
+    }
+
+    fn units(&self, worker: &mut Worker, span: &Span, input: &mut [u8], stop: Stop<'_>) -> Result<(), ExtractError> {
+        for unit in self.plan.units_of(span) {
+            match *unit {
+                Unit::Entry { file, at, len } => {
+                    let bytes = &mut input[at as usize..][..len as usize + SPARE];
+                    self.entry(worker, file, bytes, stop)?;
+                }
+                Unit::Header { file, at, len } => {
+                    let file = self.file(file)?;
+                    let found = self.header(file, &input[at as usize..][..len as usize])?;
+                    if found != len as usize {
+                        return Err(self.damaged_file(file, "has a local header of another length"));
+                    }
+                }
+                Unit::Part { file, part, at, len } => {
+                    let bytes = &mut input[at as usize..][..len as usize + SPARE];
+                    self.part(worker, file, part, bytes)?;
+                }
+                Unit::Stream { file, len } => self.large(worker, file, len, stop)?,
+            }
+        }
+        if !worker.digests.is_empty() {
+            let mut decoded = lock(&self.decoded);
+            for (file, digest) in worker.digests.drain(..) {
+                if let Some(slot) = decoded.digests.get_mut(file as usize) {
+                    *slot = Some(digest);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A whole entry: `bytes` are its local header and data, with room behind them.
+    fn entry(&self, worker: &mut Worker, index: u32, bytes: &mut [u8], stop: Stop<'_>) -> Result<(), ExtractError> {
+        let file = self.file(index)?;
+        let end = bytes.len() - SPARE;
+        let header = self.header(file, &bytes[..end])?;
+        let len = memory(file.compressed_size);
+        if header + len > end {
+            return Err(self.damaged_file(file, "reaches into what follows it"));
+        }
+        let packed = &mut bytes[header..];
+        if file.size > WHOLE {
+            return self.stream(worker, index, file, &mut &packed[..len], stop);
+        }
+        let mut output = std::mem::take(&mut worker.output);
+        let content = room(&mut output, memory(file.size));
+        if file.size > 0 {
+            worker.codec.decode(file.method, packed, len, true, content).map_err(|e| self.damaged_file(file, &e))?;
+        }
+        let event = cpack_events::span("verify", || file.path.to_string()).of(file.size);
+        let sum = FileSum::of(content, self.is_hashed());
+        drop(event);
+        self.check_sum(worker, index, file, sum)?;
+        self.put(worker, index, file, content)?;
+        worker.output = output;
+        Ok(())
+    }
+
+    /// A large entry of a zip, of which nothing was read yet.
+    fn large(&self, worker: &mut Worker, index: u32, len: u64, stop: Stop<'_>) -> Result<(), ExtractError> {
+        let file = self.file(index)?;
+        let header_len = memory(len).min(cpack_format::zip::LOCAL_HEADER_SIZE + file.expected().name.len());
+        let mut header = vec![0; header_len];
+        self.source.read(file.header_offset, &mut header).map_err(|e| self.unreadable(e))?;
+        let header = self.header(file, &header)? as u64;
+        if header.saturating_add(file.compressed_size) > len {
+            return Err(self.damaged_file(file, "reaches into what follows it"));
+        }
+        let data = file.header_offset + header;
+        let (packed, size) = (memory(file.compressed_size), memory(file.size));
+        if let Some((input, content)) = worker.large.buffers(packed + SPARE, size) {
+            self.source.read(data, &mut input[..packed]).map_err(|e| self.unreadable(e))?;
+            worker.codec.decode(file.method, input, packed, true, content).map_err(|e| self.damaged_file(file, &e))?;
+            let created = self.destination().create(&mut worker.cursor, file);
+            let found = created.and_then(|out| write_summed(&out, content)).map_err(|e| self.unwritable(file, e))?;
+            return self.check_sum(worker, index, file, FileSum::Crc32(found));
+        }
+        let mut reader = Reader::new(&*self.source, data, file.compressed_size);
+        self.stream(worker, index, file, &mut reader, stop)
+    }
+
+    /// Decodes a large entry piece by piece.
+    fn stream(
+        &self,
+        worker: &mut Worker,
+        index: u32,
+        file: &PlannedFile,
+        packed: &mut dyn io::Read,
+        stop: Stop<'_>,
+    ) -> Result<(), ExtractError> {
+        let created = self.destination().create(&mut worker.cursor, file);
+        let out = created.map_err(|e| self.unwritable(file, e))?;
+        let sum = large::copy(file, packed, &out, self.is_hashed(), &worker.budget, stop).map_err(|e| match e {
+            StreamError::Stopped => ExtractError::Stopped,
+            StreamError::Read(source) => self.unreadable(source),
+            StreamError::Content(reason) => self.damaged_file(file, &reason),
+            StreamError::Write(source) => self.unwritable(file, source),
+        })?;
+        self.check_sum(worker, index, file, sum)
+    }
+
+    /// One part of a cut file.
+    fn part(&self, worker: &mut Worker, index: u32, part: u32, bytes: &mut [u8]) -> Result<(), ExtractError> {
+        let file = self.file(index)?;
+        let no_parts = || self.damaged_file(file, "has no parts");
+        let parts = file.parts.ok_or_else(no_parts)?;
+        let cut = self.cut.get(parts.index as usize).ok_or_else(no_parts)?;
+        let (offset, size) = file.part(part);
+        let len = bytes.len() - SPARE;
+        let content = room(&mut worker.output, memory(size));
+        let ends = part + 1 == parts.count;
+        worker.codec.decode(file.method, bytes, len, ends, content).map_err(|e| self.damaged_file(file, &e))?;
+        let event = cpack_events::span("verify", || file.path.to_string()).of(size);
+        cut.decoded(part, PartSum::of(offset, content, self.is_hashed()));
+        drop(event);
+        let _event = cpack_events::span("write", || file.path.to_string()).of(size);
+        let out = cut.file(|| self.destination().create(&mut worker.cursor, file));
+        out.and_then(|out| out.write_all_at(content, offset)).map_err(|e| self.unwritable(file, e))?;
+        if let Some(sums) = cut.written() {
+            let sum = FileSum::merge(file, &sums).ok_or_else(|| self.damaged_file(file, "has a single part"))?;
+            self.check_sum(worker, index, file, sum)?;
+        }
+        Ok(())
+    }
+
+    /// Whether files are checked by their digests, all together, instead of by their CRC-32s.
+    fn is_hashed(&self) -> bool {
+        matches!(self.check, Check::Layer { .. })
+    }
+
+    /// Notes the digest of a decoded file for [`Self::complete`], or compares its CRC-32.
+    fn check_sum(&self, worker: &mut Worker, index: u32, file: &PlannedFile, sum: FileSum) -> Result<(), ExtractError> {
+        match sum {
+            FileSum::Digest(digest) => worker.digests.push((index, digest)),
+            FileSum::Crc32(found) if found == file.crc32 => {}
+            FileSum::Crc32(found) => {
+                let reason = format!("has CRC-32 {found:08x}, expected {:08x}", file.crc32);
+                return Err(self.damaged_file(file, &reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a whole entry. Links are kept for [`Self::complete`].
+    fn put(&self, worker: &mut Worker, index: u32, file: &PlannedFile, content: &[u8]) -> Result<(), ExtractError> {
+        match file.kind {
+            Kind::Directory => return Ok(()),
+            Kind::Link if !file.path.link_stays_inside(content) => {
+                let target = String::from_utf8_lossy(content);
+                let reason = format!("is a link that leads out of its directory, to {target:?}");
+                return Err(self.damaged_file(file, &reason));
+            }
+            Kind::Link => {
+                lock(&self.decoded).links.push((index, content.into()));
+                return Ok(());
+            }
+            Kind::File | Kind::Executable => {}
+        }
+        let _event = cpack_events::span("write", || file.path.to_string()).of(content.len() as u64);
+        let created = self.destination().create(&mut worker.cursor, file);
+        let written = created.and_then(|out| if content.is_empty() { Ok(()) } else { out.write_all_at(content, 0) });
+        written.map_err(|e| self.unwritable(file, e))
+    }
+
+    /// Makes empty directories and links, and compares the content of a layer with its digest. Called after the last span.
+    pub(crate) fn complete(&self) -> Result<(), ExtractError> {
+        let decoded = std::mem::take(&mut *lock(&self.decoded));
+        let mut cursor = Cursor::default();
+        for directory in self.plan.files.iter().filter(|file| file.kind == Kind::Directory) {
+            self.destination().make(&directory.path).map_err(|e| self.unwritable(directory, e))?;
+        }
+        for (index, target) in &decoded.links {
+            let file = self.file(*index)?;
+            self.destination().link(&mut cursor, file, target).map_err(|e| self.unwritable(file, e))?;
+        }
+        let Check::Layer { content, .. } = &self.check else { return Ok(()) };
+        let items = self.plan.files.iter().zip(decoded.digests).map(|(file, digest)| {
+            let digest = digest.ok_or_else(|| self.damaged_file(file, "was not decoded"))?;
+            Ok(Item { path: file.path.clone(), kind: file.kind, size: file.size, digest })
+        });
+        let digest = content_digest(&mut items.collect::<Result<Vec<_>, ExtractError>>()?);
+        if digest == *content {
+            return Ok(());
+        }
+        Err(ExtractError::Digest { archive: self.name.clone(), found: digest, expected: *content })
+    }
+
+    fn file(&self, index: u32) -> Result<&PlannedFile, ExtractError> {
+        self.plan.files.get(index as usize).ok_or_else(|| self.damaged("an entry", "is not in the plan"))
+    }
+
+    fn header(&self, file: &PlannedFile, bytes: &[u8]) -> Result<usize, ExtractError> {
+        file.expected().local_header_len(bytes).map_err(|e| zip_error(&self.name, e))
+    }
+
+    fn damaged(&self, entry: &str, reason: &str) -> ExtractError {
+        ExtractError::Entry { archive: self.name.clone(), entry: entry.to_owned(), reason: reason.to_owned() }
+    }
+
+    fn damaged_file(&self, file: &PlannedFile, reason: &str) -> ExtractError {
+        self.damaged(&file.path.to_string(), reason)
+    }
+
+    fn unreadable(&self, source: cpack_store::StoreError) -> ExtractError {
+        ExtractError::Read { archive: self.name.clone(), source }
+    }
+
+    fn unwritable(&self, file: &PlannedFile, source: io::Error) -> ExtractError {
+        ExtractError::Write { archive: self.name.clone(), path: file.path.to_string(), source }
+    }
+}
+
+/// Writes `content` and returns its CRC-32. In steps, so that each is written while the core's cache still holds it.
+fn write_summed(out: &File, content: &[u8]) -> io::Result<u32> {
+    let mut crc = libdeflater::Crc::new();
+    for (i, chunk) in content.chunks(CHUNK).enumerate() {
+        crc.update(chunk);
+        out.write_all_at(chunk, (i * CHUNK) as u64)?;
+    }
+    Ok(crc.sum())
+}

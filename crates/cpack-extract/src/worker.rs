@@ -1,0 +1,48 @@
+//! What one thread uses again and again: contexts, buffers, and an open directory.
+
+use std::io;
+use std::sync::Arc;
+
+use cpack_format::Digest;
+
+use crate::codec::Codec;
+use crate::destination::Cursor;
+use crate::large::{Budget, Large};
+
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) codec: Codec,
+    pub(crate) cursor: Cursor,
+    pub(crate) output: Vec<u8>,
+    /// Digests of files that this thread decoded and did not note in their archive yet.
+    pub(crate) digests: Vec<(u32, Digest)>,
+    pub(crate) large: Large,
+    pub(crate) budget: Arc<Budget>,
+}
+
+impl Worker {
+    pub(crate) fn new(budget: Arc<Budget>) -> io::Result<Self> {
+        Ok(Self {
+            codec: Codec::new()?,
+            cursor: Cursor::default(),
+            output: Vec::new(),
+            digests: Vec::new(),
+            large: Large::new(Arc::clone(&budget)),
+            budget,
+        })
+    }
+}
+
+/// `len` bytes of `buffer`, which grows where it must and keeps what it has.
+pub(crate) fn room(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
+    if buffer.len() < len {
+        // Not `resize`: the old bytes need not be copied.
+        *buffer = vec![0; len];
+    }
+    &mut buffer[..len]
+}
+
+/// The length of a buffer for `len` bytes.
+pub(crate) fn memory(len: u64) -> usize {
+    usize::try_from(len).unwrap_or(usize::MAX)
+}

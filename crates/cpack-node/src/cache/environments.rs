@@ -1,0 +1,223 @@
+//! Environments in the node cache: read-only trees, named by environment id and interpreter.
+//!
+//! ```text
+//! environments/<key>/bin/python …      what Python sees
+//! environments/<key>/.cpack/lease      locked by the processes that use it; under which boot it was written
+//! environments/<key>/.cpack/environment.json
+//! environments/<key>/.cpack/manifest.json
+//! environments/<key>/.cpack/layers     content digests of its layers, one a line
+//! ```
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use cpack_fault::point;
+use cpack_format::Digest;
+use serde::{Deserialize, Serialize};
+
+use super::boot_id::Mark;
+use super::commit::{self, Committed};
+use super::image;
+use super::lease::{self, Lease};
+use super::own_directory::{Cache, ENVIRONMENTS};
+
+/// The directory of an environment's own records.
+pub const RECORDS: &str = ".cpack";
+pub(crate) const LEASE: &str = "lease";
+const DESCRIPTION: &str = "environment.json";
+const MANIFEST: &str = "manifest.json";
+const LAYERS: &str = "layers";
+
+/// An environment that may be used.
+#[derive(Debug)]
+pub struct Environment {
+    /// Python's prefix.
+    pub path: PathBuf,
+    /// Keeps clean-up from removing it.
+    pub lease: Lease,
+}
+
+/// The result of [`Cache::find_environment`].
+#[derive(Debug)]
+pub enum Lookup {
+    /// It may be used.
+    Ready(Environment),
+    /// There is a tree that was written under another boot of the node, or that is damaged: it must be built again.
+    Stale,
+    /// There is none.
+    Missing,
+}
+
+/// Notes in the cache what an environment was made from, so that it can be checked and made again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// Version of this record.
+    pub format: u32,
+    /// The name under which it was uploaded.
+    #[serde(default)]
+    pub name: String,
+    /// The environment id.
+    pub environment: Digest,
+    /// The store it came from.
+    pub store: String,
+    /// The interpreter, empty if a layer ships it.
+    #[serde(default)]
+    pub python: String,
+    /// The interpreter's full version.
+    #[serde(default)]
+    pub version: String,
+}
+
+impl Cache {
+    /// Where the environment called `key` is, or would be.
+    pub fn environment_path(&self, key: &str) -> PathBuf {
+        self.directory(ENVIRONMENTS).join(key)
+    }
+
+    /// Looks for an environment, in a fixed number of system calls.
+    pub fn find_environment(&self, key: &str) -> Lookup {
+        self.find_prefix(self.environment_path(key))
+    }
+
+    /// Looks for a prefix of Python: an environment's tree, or what a job starts from.
+    pub(super) fn find_prefix(&self, path: PathBuf) -> Lookup {
+        let Some((lease, mark)) = Lease::take(&lease_path(&path)) else {
+            return if path.exists() { Lookup::Stale } else { Lookup::Missing };
+        };
+        let trusted = mark.is_ok_and(|mark| mark.is_trusted_by(self.boot()));
+        // A link to an interpreter that is gone counts as damage.
+        if trusted && path.join("bin/python").exists() {
+            return Lookup::Ready(Environment { path, lease });
+        }
+        Lookup::Stale
+    }
+
+    /// Renames a staged tree into its place, unless there is one.
+    pub(crate) fn commit_environment(&self, staged: &Path, key: &str) -> io::Result<Committed> {
+        let place = self.environment_path(key);
+        let committed = commit::commit(staged, &place)?;
+        point("tree.renamed")?;
+        if committed == Committed::Ours {
+            close(&place)?;
+        }
+        Ok(committed)
+    }
+
+    /// Puts a staged tree in the place of a stale one, which is at `staged` afterwards.
+    pub(crate) fn replace_environment(&self, staged: &Path, key: &str) -> io::Result<()> {
+        let place = self.environment_path(key);
+        // Only a directory that may be written to can be moved to another parent.
+        match fs::set_permissions(&place, Permissions::from_mode(0o755)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => commit::exchange(staged, &place)
+                .or_else(|e| if image::is_immovable(&e) { image::replace_tree(staged, &place) } else { Err(e) })?,
+        }
+        point("tree.exchanged")?;
+        close(&place)
+    }
+
+    /// Notes in the lease of an environment that it was whole under this boot.
+    pub fn trust_environment(&self, key: &str) -> io::Result<()> {
+        Mark::Boot(self.boot().clone()).overwrite(&lease_path(&self.environment_path(key)))
+    }
+
+    /// Takes a lease on an environment without reading its boot id. The caller knows that it is whole.
+    pub fn lease_environment(&self, key: &str) -> Option<Environment> {
+        let path = self.environment_path(key);
+        let (lease, _) = Lease::take(&lease_path(&path))?;
+        path.join("bin/python").exists().then_some(Environment { path, lease })
+    }
+
+    /// Marks an environment that was synced to disk.
+    pub fn mark_environment_durable(&self, key: &str) -> io::Result<()> {
+        Mark::Durable.overwrite(&lease_path(&self.environment_path(key)))
+    }
+
+    /// The keys of all environments in the cache.
+    pub fn environments(&self) -> io::Result<Vec<String>> {
+        let entries = self.list(ENVIRONMENTS)?;
+        Ok(entries.into_iter().filter_map(|e| e.file_name().into_string().ok()).collect())
+    }
+
+    /// When an environment was last started.
+    pub fn last_used(&self, key: &str) -> Option<SystemTime> {
+        lease::last_used(&lease_path(&self.environment_path(key)))
+    }
+
+    /// Whether a live process holds a lease on it.
+    pub fn is_leased(&self, key: &str) -> bool {
+        let path = lease_path(&self.environment_path(key));
+        path.exists() && lease::exclusive(&path).is_none()
+    }
+}
+
+/// Writes the records of a tree that is being staged.
+pub(crate) fn write_records(
+    tree: &Path,
+    cache: &Cache,
+    description: &Description,
+    manifest: &[u8],
+    layers: &[Digest],
+) -> io::Result<()> {
+    let records = tree.join(RECORDS);
+    fs::create_dir(&records)?;
+    let names: String = layers.iter().map(|digest| format!("{digest}\n")).collect();
+    fs::write(records.join(LAYERS), names)?;
+    fs::write(records.join(MANIFEST), manifest)?;
+    fs::write(records.join(DESCRIPTION), serde_json::to_vec_pretty(description)?)?;
+    write_lease(tree, cache)
+}
+
+/// Writes the file by which a prefix that is being staged is leased: under which boot it was written.
+pub(super) fn write_lease(prefix: &Path, cache: &Cache) -> io::Result<()> {
+    fs::write(lease_path(prefix), Mark::Boot(cache.boot().clone()).to_bytes())
+}
+
+/// Takes a lease on a tree outside `environments/`.
+pub(crate) fn lease_tree(tree: &Path) -> Option<Lease> {
+    Lease::take(&lease_path(tree)).map(|(lease, _)| lease)
+}
+
+/// Reads what an environment was made from.
+pub fn read_description(tree: &Path) -> io::Result<Description> {
+    Ok(serde_json::from_slice(&fs::read(tree.join(RECORDS).join(DESCRIPTION))?)?)
+}
+
+/// Reads the bytes of an environment's manifest.
+pub fn read_manifest(tree: &Path) -> io::Result<Vec<u8>> {
+    fs::read(manifest_path(tree))
+}
+
+pub(super) fn manifest_path(tree: &Path) -> PathBuf {
+    tree.join(RECORDS).join(MANIFEST)
+}
+
+/// Reads the content digests of an environment's layers.
+pub(super) fn layers_of(tree: &Path) -> io::Result<Vec<Digest>> {
+    let text = fs::read_to_string(tree.join(RECORDS).join(LAYERS))?;
+    Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+}
+
+pub(super) fn lease_path(tree: &Path) -> PathBuf {
+    tree.join(RECORDS).join(LEASE)
+}
+
+/// Makes the top directory of a tree writable and renames it to `aside`. On an error the tree stays as it was.
+pub(super) fn move_tree(place: &Path, aside: &Path) -> io::Result<()> {
+    // Only a directory that may be written to can be moved to another parent.
+    fs::set_permissions(place, Permissions::from_mode(0o755))?;
+    let moved = point("move").and_then(|()| fs::rename(place, aside));
+    if moved.is_err() {
+        let _ = fs::set_permissions(place, Permissions::from_mode(0o555));
+    }
+    moved
+}
+
+/// Takes the permission to write from a tree's top directory, which had to be writable to be renamed.
+fn close(place: &Path) -> io::Result<()> {
+    fs::set_permissions(place, Permissions::from_mode(0o555))?;
+    point("tree.closed")
+}

@@ -1,0 +1,268 @@
+//! Layers in the node cache.
+
+use std::fs::{self, File, FileTimes, Permissions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use cpack_fault::point;
+use cpack_format::Digest;
+use cpack_store::unique_name;
+
+use super::boot_id::{Mark, TEXT_LEN};
+use super::commit::{self, Committed};
+use super::content::content_of;
+use super::image;
+use super::lease::Lease;
+use super::own_directory::{Cache, LAYERS};
+use super::staging::Staging;
+
+const FILES: &str = "files";
+const STATE: &str = "state";
+
+/// The result of [`Cache::layer_state`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayerState {
+    /// It is there, and was written or checked under this boot.
+    Ready,
+    /// It is there, written under another boot of the node: it must be checked before it is used.
+    Unchecked,
+    /// It is not there.
+    Missing,
+}
+
+impl Cache {
+    /// Where the files of a layer are.
+    pub fn layer_files(&self, content: &Digest) -> PathBuf {
+        self.layer(content).join(FILES)
+    }
+
+    pub(super) fn layer(&self, content: &Digest) -> PathBuf {
+        self.directory(LAYERS).join(content.to_hex())
+    }
+
+    pub(super) fn layer_state_file(&self, content: &Digest) -> PathBuf {
+        Self::state_file(&self.layer(content))
+    }
+
+    /// Where the state of the layer at `layer` is.
+    pub(super) fn state_file(layer: &Path) -> PathBuf {
+        layer.join(STATE)
+    }
+
+    /// Looks at a layer: two system calls.
+    pub(crate) fn layer_state(&self, content: &Digest) -> LayerState {
+        match File::open(self.layer_state_file(content)) {
+            Ok(file) if Mark::read(&file).is_ok_and(|mark| mark.is_trusted_by(self.boot())) => LayerState::Ready,
+            Ok(_) => LayerState::Unchecked,
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !self.layer(content).exists() => LayerState::Missing,
+            Err(_) => LayerState::Unchecked,
+        }
+    }
+
+    /// Takes a lease on a layer that is ready.
+    pub fn lease_layer(&self, content: &Digest) -> Option<Lease> {
+        let (lease, mark) = Lease::take(&self.layer_state_file(content))?;
+        mark.is_ok_and(|mark| mark.is_trusted_by(self.boot())).then_some(lease)
+    }
+
+    /// Tells clean-up that a layer was just used.
+    pub(crate) fn touch_layer(&self, content: &Digest) {
+        if let Ok(file) = File::open(self.layer_state_file(content)) {
+            let _ = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
+        }
+    }
+
+    /// Makes a directory in `staging` for the files of a layer, which [`Cache::commit_layer`] takes.
+    pub fn stage_layer(staging: &Staging, content: &Digest) -> io::Result<StagedLayer> {
+        let path = staging.subdirectory(&format!("{content}-{}", unique_name()))?;
+        let files = path.join(FILES);
+        fs::create_dir(&files)?;
+        point("layer.staged")?;
+        Ok(StagedLayer { path, files, content: *content })
+    }
+
+    /// Renames a staged layer into its place, unless there is one. Its content must have been verified, and its directories
+    /// must be read-only. `size` is what its files take on disk.
+    pub fn commit_layer(&self, staged: &StagedLayer, size: u64) -> io::Result<Committed> {
+        let mark = Mark::Boot(self.boot().clone()).to_bytes();
+        point("layer.sealed")?;
+        fs::write(staged.path.join(STATE), [mark, format!("\n{size}\n").into_bytes()].concat())?;
+        point("layer.state")?;
+        let committed = commit::commit(&staged.path, &self.layer(&staged.content))?;
+        point("layer.published")?;
+        Ok(committed)
+    }
+
+    /// Compares a layer's content with its name. A good layer is trusted from then on, a bad one is moved into `staging`.
+    /// Returns whether it is good. The caller should hold the layer's claim.
+    pub fn check_layer(
+        &self,
+        content: &Digest,
+        threads: usize,
+        progress: &(dyn Fn() + Sync),
+        staging: &Staging,
+    ) -> io::Result<bool> {
+        let good = match content_of(&self.layer_files(content), threads, progress) {
+            Ok(found) => found == *content,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => false,
+            Err(e) => return Err(e),
+        };
+        point("layer.checked")?;
+        if good && self.trust_layer(content).is_ok() {
+            point("layer.trusted")?;
+            return Ok(true);
+        }
+        self.discard_layer(content, staging)?;
+        Ok(false)
+    }
+
+    /// Notes that a layer was found good under this boot, and its size again if a power loss took it.
+    fn trust_layer(&self, content: &Digest) -> io::Result<()> {
+        let state = self.layer_state_file(content);
+        if self.layer_size(content) == 0 {
+            let size = size_of(&self.layer_files(content))?;
+            let file = File::options().write(true).open(&state)?;
+            file.write_all_at(format!("\n{size}\n").as_bytes(), TEXT_LEN as u64)?;
+        }
+        Mark::Boot(self.boot().clone()).overwrite(&state)
+    }
+
+    /// Removes a layer from its place, so that it can be built again. Trees that link its files keep them.
+    pub fn discard_layer(&self, content: &Digest, staging: &Staging) -> io::Result<()> {
+        match self.move_layer(content, staging) {
+            Err(e) if image::is_immovable(&e) => image::remove_layer(&self.layer(content)),
+            result => result.map(drop),
+        }
+    }
+
+    /// Moves a layer into `staging` and returns where to; `None` if it was gone.
+    pub(super) fn move_layer(&self, content: &Digest, staging: &Staging) -> io::Result<Option<PathBuf>> {
+        let aside = staging.path().join(format!("layer-{}", unique_name()));
+        match point("move").and_then(|()| fs::rename(self.layer(content), &aside)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            result => result?,
+        }
+        point("layer.discarded")?;
+        Ok(Some(aside))
+    }
+
+    /// Marks a layer that was synced to disk.
+    pub fn mark_layer_durable(&self, content: &Digest) -> io::Result<()> {
+        Mark::Durable.overwrite(&self.layer_state_file(content))
+    }
+
+    /// The content digests of all layers in the cache.
+    pub fn layers(&self) -> io::Result<Vec<Digest>> {
+        let entries = self.list(LAYERS)?;
+        Ok(entries.into_iter().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect())
+    }
+
+    /// What a layer's files take on disk.
+    pub fn layer_size(&self, content: &Digest) -> u64 {
+        let text = fs::read_to_string(self.layer_state_file(content)).unwrap_or_default();
+        text.lines().nth(1).and_then(|size| size.parse().ok()).unwrap_or(0)
+    }
+}
+
+/// A layer that this process is building.
+#[derive(Debug)]
+pub struct StagedLayer {
+    path: PathBuf,
+    files: PathBuf,
+    content: Digest,
+}
+
+impl StagedLayer {
+    /// The directory for its files.
+    pub fn files(&self) -> &Path {
+        &self.files
+    }
+}
+
+/// The length of all files below `path`.
+pub fn size_of(path: &Path) -> io::Result<u64> {
+    fs::read_dir(path)?.try_fold(0, |sum, entry| {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        Ok(sum + if metadata.is_dir() { size_of(&entry.path())? } else { metadata.len() })
+    })
+}
+
+/// Takes the permission to write from all directories of a tree, the deepest first.
+pub fn seal_directories(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            seal_directories(&entry.path())?;
+        }
+    }
+    fs::set_permissions(path, Permissions::from_mode(0o555))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::own_directory::STAGING;
+    use super::super::{BootId, Kind, Place};
+    use super::*;
+
+    fn cache(directory: &Path, boot: &str) -> Cache {
+        let place = Place { path: directory.into(), kind: Kind::Temporary };
+        Cache::create(&place, &BootId::new(boot)).expect("a cache")
+    }
+
+    /// Commits a layer with one file and returns its content digest.
+    fn layer(cache: &Cache, text: &str) -> Digest {
+        let staging = cache.staging().expect("staging");
+        let scratch = tempfile::tempdir().expect("a directory");
+        fs::write(scratch.path().join("file"), text).expect("writes");
+        let content = content_of(scratch.path(), 1, &|| {}).expect("reads");
+        let staged = Cache::stage_layer(&staging, &content).expect("stages");
+        fs::write(staged.files().join("file"), text).expect("writes");
+        seal_directories(staged.files()).expect("seals");
+        cache.commit_layer(&staged, 17).expect("commits");
+        content
+    }
+
+    #[test]
+    fn a_committed_layer_is_ready_and_the_second_of_its_kind_is_discarded() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let cache = cache(directory.path(), "b");
+        assert_eq!(cache.layer_state(&Digest::of(b"")), LayerState::Missing);
+        let content = layer(&cache, "text");
+        assert_eq!(layer(&cache, "text"), content);
+        assert_eq!(cache.layer_state(&content), LayerState::Ready);
+        assert_eq!(cache.layers().expect("lists"), [content]);
+        assert_eq!(cache.layer_size(&content), 17);
+        assert_eq!(fs::read_dir(cache.directory(STAGING)).expect("lists").count(), 0);
+    }
+
+    #[test]
+    fn after_a_reboot_a_layer_is_checked_once() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (content, torn) = {
+            let before = cache(directory.path(), "before");
+            (layer(&before, "text"), layer(&before, "other"))
+        };
+        let cache = cache(directory.path(), "after");
+        assert_eq!(cache.layer_state(&content), LayerState::Unchecked);
+        assert!(cache.lease_layer(&content).is_none());
+        let staging = cache.staging().expect("staging");
+        assert!(cache.check_layer(&content, 1, &|| {}, &staging).expect("checks"));
+        assert_eq!(cache.layer_state(&content), LayerState::Ready);
+        assert!(cache.lease_layer(&content).is_some());
+        fs::write(cache.layer_files(&torn).join("file"), "").expect("tears");
+        assert!(!cache.check_layer(&torn, 1, &|| {}, &staging).expect("checks"));
+        assert_eq!(cache.layer_state(&torn), LayerState::Missing);
+    }
+
+    #[test]
+    fn what_was_synced_needs_no_check() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let before = cache(directory.path(), "before");
+        let content = layer(&before, "text");
+        before.mark_layer_durable(&content).expect("marks");
+        assert_eq!(cache(directory.path(), "after").layer_state(&content), LayerState::Ready);
+    }
+}

@@ -1,0 +1,29 @@
+//! PEX files: what is in them, and what an environment made from them has.
+//!
+//! | module | does |
+//! | --- | --- |
+//! | [`mod@file`] | reads `PEX-INFO`, and lists the files of a zipapp, packed or loose PEX |
+//! | [`tags`] | ranks the wheels that an interpreter can use |
+//! | [`resolve`] | finds the distributions that are active for an interpreter, in the order of `sys.path` |
+//! | [`places`] | decides which entry of the PEX becomes which file of which layer |
+//! | [`finish`] | does what an installer does to the files of a layer after they were unpacked |
+//!
+//! The rules are those of upstream's runtime (pex 2.1.50 to 2.105): `environment.py` for the selection, `pex.py` for the
+//! order, `pep_427.py` for the files.
+
+mod error;
+pub mod file;
+pub mod finish;
+pub mod info;
+mod kept;
+pub mod places;
+mod requirement;
+pub mod resolve;
+pub mod tags;
+
+pub use error::PexError;
+pub use file::{Files, Pex, is_pex, open};
+pub use kept::keep_youngest;
+
+#[cfg(test)]
+mod tests;

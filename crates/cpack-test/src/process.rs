@@ -1,0 +1,37 @@
+//! Child processes that do not outlive the test.
+
+#![expect(unsafe_code, reason = "pre_exec is unsafe")]
+
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command};
+
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+
+/// A server. It is killed when the value is dropped, and by the kernel when the thread that started it ends.
+#[derive(Debug)]
+pub struct Server(pub Child);
+
+impl Server {
+    /// Starts `command`. Panics with `install` if it is missing.
+    pub fn start(command: &mut Command, install: &str) -> Self {
+        // SAFETY: prctl is a single system call, which is allowed between fork and exec.
+        unsafe { command.pre_exec(|| set_pdeathsig(Signal::SIGKILL).map_err(Into::into)) };
+        let name = command.get_program().to_string_lossy().into_owned();
+        match command.spawn() {
+            Ok(child) => Self(child),
+            Err(error) => panic!("{name} cannot be started ({error}): install {install}"),
+        }
+    }
+
+    pub fn is_alive(&mut self) -> bool {
+        matches!(self.0.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

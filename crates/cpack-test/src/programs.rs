@@ -1,0 +1,224 @@
+//! The programs, freshly built; interpreters of this machine; environments.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+/// The checkout.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the checkout")
+}
+
+/// Where builds and cached environments go.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
+}
+
+/// Removes the variables that cargo sets for these tests from a command that starts cargo. Otherwise build scripts that watch
+/// them would run again, here and with the next build, and everything that depends on them would be compiled again.
+pub fn as_from_a_shell(command: &mut Command) -> &mut Command {
+    for (name, _) in std::env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+fn build(arguments: &[&str]) {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["build", "--quiet"]).args(arguments).current_dir(root());
+    let status = as_from_a_shell(&mut command).status();
+    assert!(status.expect("cargo runs").success(), "cargo build {arguments:?}");
+}
+
+/// `cluster-pack`, built once for all tests; or the one that `CPACK_TEST_PACKER` names.
+pub fn cluster_pack() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        if let Some(path) = std::env::var_os("CPACK_TEST_PACKER") {
+            return root().join(path);
+        }
+        build(&["-p", "cluster-pack", "-p", "cpack-bench"]);
+        target().join("debug/cluster-pack")
+    })
+}
+
+/// Builds `cpack-bench` beside `cluster-pack`, once for all tests, and returns the path of `cluster-pack`.
+pub fn cluster_pack_with_bench() -> &'static Path {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| build(&["-p", "cpack-bench"]));
+    cluster_pack()
+}
+
+/// The static `cpack-boot`, built once for all tests; or the one that `CPACK_TEST_BOOT` names.
+pub fn boot() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        if let Some(path) = std::env::var_os("CPACK_TEST_BOOT") {
+            return root().join(path);
+        }
+        let shipped = ["--config", "bootstrap/static.toml", "--profile", "boot", "-p", "cpack-boot"];
+        build(&[&shipped[..], &["--features", "hdfs,s3"]].concat());
+        target().join("x86_64-unknown-linux-gnu/boot/cpack-boot")
+    })
+}
+
+/// One client and one node, apart from everything else on this machine.
+#[derive(Debug)]
+pub struct World {
+    pub directory: TempDir,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        for place in ["home", "node"] {
+            fs::create_dir(directory.path().join(place)).expect("creates");
+        }
+        Self { directory }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A command with no variable of this process except `PATH` and `JAVA_TOOL_OPTIONS`.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .envs(std::env::var_os("JAVA_TOOL_OPTIONS").map(|options| ("JAVA_TOOL_OPTIONS", options)))
+            .env("HOME", self.path("home"))
+            .env("CPACK_CACHE_DIR", self.path("node"))
+            // Clean-up must not depend on how full this machine's disk is.
+            .env("CPACK_CACHE_RESERVE", "0")
+            .env("CPACK_BOOT", boot())
+            .current_dir(self.directory.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// `cluster-pack` with these arguments, on the store of this world.
+    pub fn pack(&self, arguments: &[&str]) -> Output {
+        self.command(cluster_pack()).arg("--store").arg(self.path("store")).args(arguments).output().expect("runs")
+    }
+
+    /// The JSON that `cluster-pack --json` answers.
+    pub fn pack_json(&self, arguments: &[&str]) -> serde_json::Value {
+        let output = self.pack(&[&["--json"], arguments].concat());
+        serde_json::from_str(&succeeded(&output, &format!("{arguments:?}"))).expect("JSON")
+    }
+
+    /// A launcher for the environment at `venv`.
+    pub fn launcher(&self, venv: &Path, more: &[&str]) -> PathBuf {
+        let path = self.path("env-python");
+        let arguments = ["launcher", "--venv", utf8(venv), "-o", utf8(&path)];
+        succeeded(&self.pack(&[&arguments, more].concat()), "cluster-pack launcher");
+        path
+    }
+
+    /// Runs a program to its end and returns its standard output.
+    pub fn run(&self, program: &Path, arguments: &[&str]) -> String {
+        let output = self.command(program).args(arguments).output().expect("starts");
+        succeeded(&output, &format!("{} {arguments:?}", program.display()))
+    }
+}
+
+impl Drop for World {
+    /// Makes the read-only trees of the node cache writable, so that the directory can be removed.
+    fn drop(&mut self) {
+        fn open(directory: &Path) {
+            let _ = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
+            for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+                if entry.file_type().is_ok_and(|t| t.is_dir()) {
+                    open(&entry.path());
+                }
+            }
+        }
+        open(self.directory.path());
+    }
+}
+
+/// The standard output of a command that must have succeeded. `what` names the command.
+pub fn succeeded(output: &Output, what: &str) -> String {
+    assert!(output.status.success(), "{what} ({}): {}", output.status, text(&output.stderr));
+    text(&output.stdout)
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+pub fn utf8(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+/// Every CPython from 3.9 on that this machine has, by version; at least one.
+pub fn interpreters() -> Vec<PathBuf> {
+    crate::interpreters::interpreters().iter().map(|(_, program)| program.clone()).collect()
+}
+
+/// The interpreter of most tests: 3.11 or 3.12, for which most packages have wheels.
+pub fn usual_interpreter() -> PathBuf {
+    let mut all = interpreters();
+    let newest = all.pop().expect("at least one");
+    all.into_iter().find(|p| p.ends_with("python3.11") || p.ends_with("python3.12")).unwrap_or(newest)
+}
+
+/// A new environment at `path`, with pip.
+pub fn venv(python: &Path, path: &Path) {
+    let output = Command::new(python).args(["-m", "venv"]).arg(path).output().expect("starts");
+    succeeded(&output, "python -m venv");
+}
+
+/// Writes a module and its metadata as an installer does. Returns the site-packages directory.
+pub fn install_by_hand(venv: &Path, name: &str, version: &str, body: &str) -> PathBuf {
+    let lib = fs::read_dir(venv.join("lib")).expect("lib").flatten().next().expect("a version").path();
+    let site = lib.join("site-packages");
+    let info = site.join(format!("{name}-{version}.dist-info"));
+    fs::create_dir_all(&info).expect("creates");
+    fs::write(site.join(format!("{name}.py")), body).expect("writes");
+    fs::write(info.join("METADATA"), format!("Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"))
+        .expect("writes");
+    fs::write(info.join("WHEEL"), "Wheel-Version: 1.0\nTag: py3-none-any\n").expect("writes");
+    let record = format!(
+        "{name}.py,,\n{name}-{version}.dist-info/METADATA,,\n{name}-{version}.dist-info/WHEEL,,\n{name}-{version}.dist-info/RECORD,,\n"
+    );
+    fs::write(info.join("RECORD"), record).expect("writes");
+    site
+}
+
+/// Locks a cached environment against other tests until the file is dropped.
+pub fn alone(name: &str) -> File {
+    let directory = target().join("test-environments");
+    fs::create_dir_all(&directory).expect("creates");
+    let file = File::create(directory.join(format!("{name}.lock"))).expect("a lock file");
+    file.lock().expect("a lock");
+    file
+}
+
+/// An environment with these packages from the index, kept under `target/` for the next run. Tests that need it at the same
+/// time wait until one of them has made it.
+pub fn installed(name: &str, packages: &[&str]) -> PathBuf {
+    let _making = alone(&format!("{name}.making"));
+    let path = target().join("test-environments").join(name);
+    let done = path.join(".complete");
+    let wanted = packages.join("\n");
+    if fs::read_to_string(&done).is_ok_and(|found| found == wanted) {
+        return path;
+    }
+    let _ = fs::remove_dir_all(&path);
+    venv(&usual_interpreter(), &path);
+    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+    let output = Command::new(path.join("bin/python")).args(pip).args(packages).output().expect("starts");
+    succeeded(&output, &format!("pip install {packages:?}"));
+    fs::write(done, wanted).expect("writes");
+    path
+}
