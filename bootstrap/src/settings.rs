@@ -45,7 +45,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
 
 /// Variables that a start exports to Python.
 pub(crate) mod exported {
-    /// The entries of `PYTHONPATH` that a launcher added. A launcher that is started inside removes them.
+    /// The entries of `PYTHONPATH` that a launcher of an older release added. A launcher that is started inside removes them.
     pub(crate) const ADDED_PATH: &str = "CPACK_ADDED_PATH";
     /// The absolute path of the launcher. Code inside can start another job with it.
     pub(crate) const LAUNCHER: &str = "CPACK_LAUNCHER";

@@ -97,7 +97,7 @@ pub(crate) fn submit(
     let compilers = Compilers::of(&environment.python);
     let packer = Packer::new(environment, &compilers, options.level);
     let submitter = Submitter { environment, packer, publisher };
-    let (layers, manifest, id) = submitter.publish(&plan.layers, &request.entry, progress)?;
+    let (layers, manifest, id) = submitter.publish(&plan.layers, request, progress)?;
     let overlays = submitter.pack_and_send(&plan.overlays, &|_| {})?;
     let job = make_job(environment, publisher.store, &id, &overlays, request, options);
     Ok(Submission { manifest, id, layers, overlays, job, elapsed: start.elapsed() })
@@ -114,14 +114,14 @@ impl Submitter<'_> {
     fn publish(
         &self,
         plans: &[LayerPlan<'_>],
-        entry: &EntryRequest,
+        request: &JobRequest,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(Vec<PublishedLayer>, Manifest, Digest), SubmitError> {
         let mut layers = self.pack_and_send(plans, progress)?;
         let mut again = 0;
         loop {
             let manifest = manifest::build(self.environment, &layers);
-            check_entry(entry, &manifest)?;
+            check_entry(request, self.environment, &manifest)?;
             match publish_manifest(self.publisher.store, &manifest, self.publisher.repair) {
                 Err(PublishError::Vanished { .. }) if again < PUBLISHED_AGAIN => again += 1,
                 result => return Ok((layers, manifest, result?)),
@@ -158,13 +158,17 @@ pub(crate) fn total_size(environment: &Environment) -> u64 {
     files.map(|f| f.size).sum()
 }
 
-fn check_entry(entry: &EntryRequest, manifest: &Manifest) -> Result<(), SubmitError> {
-    let EntryRequest::Script(name) = entry else { return Ok(()) };
-    if manifest.entry_points.iter().any(|e| e.name == *name) {
+fn check_entry(request: &JobRequest, environment: &Environment, manifest: &Manifest) -> Result<(), SubmitError> {
+    let EntryRequest::Script(name) = &request.entry else { return Ok(()) };
+    let editables = environment.editables.iter().filter(|_| !request.no_editable);
+    let scripts = editables.flat_map(|e| &e.scripts).filter_map(|file| file.path.as_bytes().strip_prefix(b"bin/"));
+    let scripts = scripts.filter_map(|script| std::str::from_utf8(script).ok());
+    let known: Vec<&str> = manifest.entry_points.iter().map(|e| e.name.as_str()).chain(scripts).collect();
+    if known.contains(&name.as_str()) {
         return Ok(());
     }
-    let closest = manifest.entry_points.iter().min_by_key(|e| strsim::levenshtein(&e.name, name));
-    let hint = closest.map(|e| format!("; did you mean {:?}?", e.name)).unwrap_or_default();
+    let closest = known.into_iter().min_by_key(|known| strsim::levenshtein(known, name));
+    let hint = closest.map(|known| format!("; did you mean {known:?}?")).unwrap_or_default();
     Err(SubmitError::Script { name: name.clone(), hint })
 }
 

@@ -38,7 +38,28 @@ pub(crate) fn check(root: &Path) -> Seen {
         check_tree(root, &tree);
         seen.environments += 1;
     }
+    for job in entries(&root.join("jobs")) {
+        check_job(&job);
+    }
     seen
+}
+
+/// A job prefix is whole: its records say what its name says, and what it has of the environment are links to it.
+fn check_job(job: &Path) {
+    let shown = job.display();
+    let name = job.file_name().and_then(|n| n.to_str()).expect("a name");
+    let (key, _) = name.rsplit_once('-').expect("a key and a digest");
+    let list = fs::read_to_string(job.join(".cpack/overlays")).expect("a list");
+    assert!(list.lines().count() > 0 && list.lines().all(|line| line.starts_with("layers/")), "{shown}: {list}");
+    assert!(fs::metadata(job.join(".cpack/lease")).expect("a lease").len() > 0, "{shown}");
+    assert!(fs::metadata(job.join("pyvenv.cfg")).expect("a configuration").len() > 0, "{shown}");
+    let lib = fs::read_link(job.join("lib")).expect("a link");
+    assert_eq!(lib, Path::new("../../environments").join(key).join("lib"), "{shown}");
+    let names: Vec<_> = entries(&job.join("bin")).iter().map(|p| p.file_name().expect("a name").to_owned()).collect();
+    let whole = ["alpha-tool", "over-tool", "python", "python3"];
+    assert!(whole.iter().all(|name| names.iter().any(|found| found == name)), "{shown}: {names:?}");
+    closed(job, false);
+    closed_to_others(job, &job.join("bin"));
 }
 
 /// Nobody may write to what is below, and no file has a special bit.
@@ -80,7 +101,10 @@ fn check_tree(root: &Path, tree: &Path) {
     let own = |path: &Path| {
         let bin =
             path.starts_with("bin") && path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("python"));
-        bin || path.starts_with(".cpack") || path == Path::new("pyvenv.cfg") || path == Path::new("lib64")
+        bin || path.starts_with(".cpack")
+            || path == Path::new("pyvenv.cfg")
+            || path == Path::new("lib64")
+            || path.ends_with("site-packages/_cpack_overlays.pth")
     };
     if whole {
         let strange = found.keys().find(|path| !expected.contains_key(*path) && !own(path));
@@ -141,7 +165,10 @@ pub(crate) fn left_over(root: &Path) -> Vec<PathBuf> {
 
 /// Everything but the directories of the cache themselves.
 pub(crate) fn everything(root: &Path) -> Vec<PathBuf> {
-    ["staging", "private", "layers", "environments", "locks"].iter().flat_map(|n| entries(&root.join(n))).collect()
+    ["staging", "private", "jobs", "layers", "environments", "locks"]
+        .iter()
+        .flat_map(|n| entries(&root.join(n)))
+        .collect()
 }
 
 /// Makes what dead processes left old enough to be cleaned up, as if a day had passed.

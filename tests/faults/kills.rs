@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant, SystemTime};
 
+use cpack_format::manifest::LayerKind;
 use cpack_store::{FileStore, Store as _};
 use cpack_test::archives::{Node, Nodes};
 use cpack_test::small_world::{World, entries, file, nodes, noise, spawn, succeed, write_executable};
@@ -15,6 +16,21 @@ use cpack_test::small_world::{World, entries, file, nodes, noise, spawn, succeed
 use crate::inspect::{check, everything, left_over, let_time_pass, remove};
 use crate::random::{Part, Random, USUAL_KILLS};
 use crate::site::Site;
+
+/// A world whose job has an overlay, too: `over`, with a script.
+pub(crate) fn world_with_overlay() -> World {
+    let mut world = World::with(crate::boot(), &packages(), |_| {});
+    let over = nodes(&[
+        ("over.py", file("NAME = 'over'\n")),
+        ("over-1.0.data/scripts/over-tool", Node::Executable(b"#!/bin/sh\necho over\n".to_vec())),
+    ]);
+    world.job.overlays = vec![world.put(LayerKind::Overlay, "over", &over)];
+    world.write_launcher("env-python", &world.job.clone());
+    world
+}
+
+/// What is run with the overlay.
+const OVER_CODE: &str = "import alpha, beta, data, over; print(alpha.NAME, beta.NAME)";
 
 pub(crate) const CODE: &str = "import alpha, beta, data; print(alpha.NAME, beta.NAME)";
 pub(crate) const SEEN: &str = "alpha beta\n";
@@ -69,7 +85,7 @@ struct Bed<'a> {
 impl Bed<'_> {
     fn command(&self, deed: Deed) -> Command {
         let arguments: &[&str] = match deed {
-            Deed::Start | Deed::Writable => &["-c", CODE],
+            Deed::Start | Deed::Writable => &["-c", OVER_CODE],
             Deed::Verify => &["--cpack", "verify"],
             Deed::Prefetch => &["--cpack", "prefetch"],
             Deed::CleanAll => &["--cpack", "gc", "--all"],
@@ -132,7 +148,7 @@ fn judge(deed: Deed, output: &std::process::Output, killed: bool) {
 
 #[test]
 fn nothing_that_is_killed_leaves_anything_torn() {
-    let world = World::with(crate::boot(), &packages(), |_| {});
+    let world = world_with_overlay();
     let mut node = Bed { world: &world, boot: 0 };
     let cold = Instant::now();
     let log = world.path("tmp/steps");
@@ -244,7 +260,7 @@ impl Bed<'_> {
 
 #[test]
 fn every_named_step_is_passed_and_survived() {
-    let world = World::with(crate::boot(), &packages(), |_| {});
+    let world = world_with_overlay();
     let mut bed = Bed { world: &world, boot: 0 };
     let _part = Part::once("a kill at every named step");
     let log = world.path("tmp/steps");

@@ -24,7 +24,7 @@ for base, dirs, files in os.walk(prefix):
     for name in files:
         path = os.path.join(base, name)
         short = os.path.relpath(path, prefix)
-        own = short in venv_own or short.startswith(("bin/python", "bin/activate", "bin/Activate"))
+        own = short in venv_own or name == "_cpack_overlays.pth" or short.startswith(("bin/python", "bin/activate", "bin/Activate"))
         if own or name in skip:
             continue
         out["files"][short] = "script" if relocated(short) else digest(path)

@@ -16,21 +16,39 @@ fn an_environment_brings_its_interpreter() {
     let env = world.path("venv");
     venv(&python, &env);
     install_by_hand(&env, "handmade", "1.0", "def value():\n    return 42\n");
+    edit(&world, &env);
     let launcher = world.launcher(&env, &["--with-python"]);
     // Nothing of the interpreter, nor of the environment, is left.
-    for gone in [&world.path("uv"), &env] {
+    for gone in [&world.path("uv"), &env, &world.path("edited")] {
         fs::remove_dir_all(gone).expect("removes");
     }
-    let code = "import handmade, json, os, ssl, sqlite3, sys, ctypes, multiprocessing\n\
+    let code = "import edited, handmade, json, os, subprocess, ssl, sqlite3, sys, ctypes, multiprocessing\n\
         where = [sys.prefix, sys.base_prefix, os.path.realpath(sys.executable), os.path.realpath(os.__file__)]\n\
         where += [line.split()[-1] for line in open('/proc/self/maps') if 'libpython' in line]\n\
-        print(handmade.value(), all(place.startswith(os.environ['CPACK_CACHE_DIR']) for place in where), where)";
+        child = subprocess.check_output([sys.executable, '-I', '-c', 'import edited; print(edited.WORD)'], env={})\n\
+        print(child.decode().strip(), handmade.value(), all(place.startswith(os.environ['CPACK_CACHE_DIR']) for place in where), where)";
     for _ in ["cold", "warm"] {
         let mut command = world.command(&launcher);
         let output = command.env("PATH", "/nowhere").args(["-c", code]).output().expect("starts");
         let said = text(&output.stdout);
-        assert!(output.status.success() && said.starts_with("42 True "), "{said}{}", text(&output.stderr));
+        assert!(output.status.success() && said.starts_with("edited 42 True "), "{said}{}", text(&output.stderr));
     }
+}
+
+/// Installs a project with one module as editable.
+fn edit(world: &World, env: &Path) {
+    let project = world.path("edited");
+    fs::create_dir_all(project.join("src")).expect("creates");
+    fs::write(project.join("pyproject.toml"), "").expect("writes");
+    fs::write(project.join("src/edited.py"), "WORD = 'edited'\n").expect("writes");
+    let site = install_by_hand(env, "edited", "1.0", "");
+    fs::remove_file(site.join("edited.py")).expect("removes");
+    fs::write(site.join("edited.pth"), utf8(&project.join("src"))).expect("writes");
+    let info = site.join("edited-1.0.dist-info");
+    let rows = fs::read_to_string(info.join("RECORD")).expect("reads").replace("edited.py", "edited.pth");
+    fs::write(info.join("RECORD"), rows + "edited-1.0.dist-info/direct_url.json,,\n").expect("writes");
+    let url = format!(r#"{{"url": "file://{}", "dir_info": {{"editable": true}}}}"#, project.display());
+    fs::write(info.join("direct_url.json"), url).expect("writes");
 }
 
 /// A relocatable interpreter below the world's directory.

@@ -42,8 +42,8 @@ pub(crate) struct Ready {
     pub(crate) cache: Cache,
     /// Its name there; `None` for a private copy.
     pub(crate) key: Option<String>,
-    /// Directories of the job's overlays, in the order of the path.
-    pub(crate) overlays: Vec<PathBuf>,
+    /// The name of the job prefix in the same cache; `None` without overlays.
+    pub(crate) job: Option<String>,
     /// Directory of the job's payload.
     pub(crate) payload: Option<PathBuf>,
     /// Keep clean-up from removing the environment and its overlays.
@@ -105,14 +105,12 @@ impl<'a> Boot<'a> {
             environ.insert(name.into(), value.into());
         }
         let current = |name: &str| environ.get(OsStr::new(name)).cloned();
-        let merged =
-            path::merge(&ready.overlays, current("PYTHONPATH").as_deref(), current(exported::ADDED_PATH).as_deref());
-        for (name, value) in [("PYTHONPATH", merged.path), (exported::ADDED_PATH, merged.added)] {
-            match value {
-                Some(value) => environ.insert(name.into(), value),
-                None => environ.remove(OsStr::new(name)),
-            };
-        }
+        let kept = path::without(current("PYTHONPATH").as_deref(), current(exported::ADDED_PATH).as_deref());
+        environ.remove(OsStr::new(exported::ADDED_PATH));
+        match kept {
+            Some(value) => environ.insert("PYTHONPATH".into(), value),
+            None => environ.remove(OsStr::new("PYTHONPATH")),
+        };
         environ.insert(exported::ENVIRONMENT.into(), ready.prefix.clone().into());
         home::give_cache(&mut environ, &ready.cache, self.node.usable_caches());
         // It concerns this start, not a launcher that is started inside.

@@ -1,11 +1,14 @@
 //! What a job adds to an environment: overlays and payloads. Python uses them from their layers' directories.
+//!
+//! With overlays Python starts from a job prefix, a small directory of links (`tree/job.rs` of cpack-node says why); without, from
+//! the environment's tree. Leases are taken in this order: the environment, the overlays, the job prefix that leads to them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cpack_format::job::Program;
 use cpack_format::manifest::{Layer, LayerKind};
-use cpack_node::building::{BuildError, Means, ensure_layers, in_order};
-use cpack_node::cache::{Cache, Environment, Lease};
+use cpack_node::building::{BuildError, Means, add_to_private, ensure_job, ensure_layers, in_order};
+use cpack_node::cache::{Cache, Environment, Lease, Lookup};
 use cpack_node::timing::Timing;
 
 use super::{Boot, Ready};
@@ -24,18 +27,13 @@ impl Boot<'_> {
         environment: Environment,
         timing: &mut Timing,
     ) -> Result<Ready, BootError> {
-        let mut ready = Ready {
-            prefix: environment.path,
-            cache,
-            key,
-            overlays: Vec::new(),
-            payload: None,
-            leases: vec![environment.lease],
-        };
+        let mut ready =
+            Ready { prefix: environment.path, cache, key, job: None, payload: None, leases: vec![environment.lease] };
         for _ in 0..ATTEMPTS {
-            let missing = self.lease_overlays(&mut ready);
+            let mut overlays = Vec::new();
+            let missing = self.lease_overlays(&mut ready, &mut overlays);
             if missing.is_empty() {
-                return Ok(ready);
+                return if overlays.is_empty() { Ok(ready) } else { self.enter(ready, &overlays, timing) };
             }
             let (materials, missing) = (self.materials()?, in_order(missing));
             let means = materials.means(self.settings);
@@ -73,10 +71,55 @@ impl Boot<'_> {
             .or_else(|| if cache.is_read_only() { self.node.caches().find_map(|other| lease(&other)) } else { None })
     }
 
-    /// Takes leases on the overlays, and returns those that no cache has.
-    fn lease_overlays(&self, ready: &mut Ready) -> Vec<&Layer> {
+    /// Starts from a prefix that has the overlays in these directories.
+    fn enter(&self, mut ready: Ready, overlays: &[PathBuf], timing: &mut Timing) -> Result<Ready, BootError> {
+        if ready.key.is_none() {
+            // A private copy has them itself.
+            add_to_private(&ready.cache, &ready.prefix, overlays)?;
+            return Ok(ready);
+        }
+        let (environment, name) = if ready.cache.is_read_only() {
+            let name = ready.cache.job_name(&ready.prefix, overlays);
+            match ready.cache.find_job(&name) {
+                Lookup::Ready(environment) => (environment, Some(name)),
+                Lookup::Stale | Lookup::Missing => (self.enter_elsewhere(&ready.prefix, overlays, timing)?, None),
+            }
+        } else {
+            let (environment, name) = ensure_job(&ready.cache, &ready.prefix, overlays)?;
+            (environment, Some(name))
+        };
+        ready.prefix = environment.path;
+        ready.leases.push(environment.lease);
+        ready.job = name;
+        Ok(ready)
+    }
+
+    /// The job prefix in another cache, because the one of the environment in `tree` is on a read-only file system.
+    fn enter_elsewhere(
+        &self,
+        tree: &Path,
+        overlays: &[PathBuf],
+        timing: &mut Timing,
+    ) -> Result<Environment, BootError> {
+        for cache in self.node.caches() {
+            if let Lookup::Ready(environment) = cache.find_job(&cache.job_name(tree, overlays)) {
+                return Ok(environment);
+            }
+        }
+        let mut attempts = self.node.attempts(&[]);
+        loop {
+            let cache = attempts.next_cache(timing)?;
+            let outcome = ensure_job(&cache, tree, overlays).map_err(BootError::from);
+            if let Some((environment, _)) = settle(&mut attempts, outcome)? {
+                return Ok(environment);
+            }
+        }
+    }
+
+    /// Takes leases on the overlays, and returns those that no cache has. `overlays` gets the directories of those of the path,
+    /// in their order.
+    fn lease_overlays(&self, ready: &mut Ready, overlays: &mut Vec<PathBuf>) -> Vec<&Layer> {
         ready.leases.truncate(1);
-        ready.overlays.clear();
         let mut missing = Vec::new();
         for layer in &self.job().overlays {
             let Some((lease, files)) = self.lease_overlay(&ready.cache, layer) else {
@@ -87,7 +130,7 @@ impl Boot<'_> {
             match &self.job().entry {
                 Program::Payload(content) if *content == layer.content => ready.payload = Some(files),
                 _ if layer.kind == LayerKind::Payload => {}
-                _ => ready.overlays.push(files),
+                _ => overlays.push(files),
             }
         }
         missing

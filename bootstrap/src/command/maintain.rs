@@ -35,11 +35,15 @@ pub(super) fn prefetch(settings: &Settings, mut timing: Timing) -> Result<Report
         if let Some(key) = &ready.key {
             ready.cache.mark_environment_durable(key).map_err(failed)?;
         }
+        if let Some(name) = &ready.job {
+            ready.cache.mark_job_durable(name).map_err(failed)?;
+        }
     }
     let milliseconds = timing.total().as_secs_f64() * 1e3;
     let json = json!({ "environment": ready.prefix, "counts": timing.counts, "total_ms": milliseconds });
     Ok(Report { text: format!("{}\n", ready.prefix.display()), json })
 }
+
 pub(super) fn gc(settings: &Settings, arguments: &[OsString]) -> Result<Report, BootError> {
     let limit = limit(settings, arguments)?;
     // `--all` removes layers that were just used, too. A process that builds from them begins again.
@@ -50,6 +54,7 @@ pub(super) fn gc(settings: &Settings, arguments: &[OsString]) -> Result<Report, 
         let cleaned = clean(&cache, &Cleaning { limit, recent, time: NO_HURRY, keep: None, reserve })
             .map_err(|source| BootError::Io { path: cache.root().into(), source })?;
         total.environments += cleaned.environments;
+        total.jobs += cleaned.jobs;
         total.layers += cleaned.layers;
         total.abandoned += cleaned.abandoned;
         total.bytes += cleaned.bytes;
@@ -57,10 +62,11 @@ pub(super) fn gc(settings: &Settings, arguments: &[OsString]) -> Result<Report, 
         total.fixed += cleaned.fixed;
     }
     let mut text = format!(
-        "removed {} environments, {} layers ({}) and {} left-over directories; {} environments are in use\n",
+        "removed {} environments, {} layers ({}), {} job prefixes and {} left-over directories; {} environments are in use\n",
         total.environments,
         total.layers,
         bytes(total.bytes),
+        total.jobs,
         total.abandoned,
         total.in_use
     );
@@ -71,7 +77,7 @@ pub(super) fn gc(settings: &Settings, arguments: &[OsString]) -> Result<Report, 
             total.fixed
         );
     }
-    let json = json!({ "environments": total.environments, "layers": total.layers, "bytes": total.bytes,
+    let json = json!({ "environments": total.environments, "jobs": total.jobs, "layers": total.layers, "bytes": total.bytes,
         "abandoned": total.abandoned, "in_use": total.in_use, "fixed": total.fixed });
     Ok(Report { text, json })
 }

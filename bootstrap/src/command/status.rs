@@ -74,14 +74,17 @@ fn contents(cache: &Cache) -> (String, Value) {
         let short: String = key.chars().take(12).collect();
         rows.push(vec![format!("  {short}"), name.to_owned(), format!("Python {version}"), state]);
     }
+    let jobs = cache.jobs().map_or(0, |jobs| jobs.len());
     let head = format!(
-        "\n{}: {} environments, {} layers, {}\n",
+        "\n{}: {} environments, {} layers, {} job prefixes, {}\n",
         cache.root().display(),
         rows.len(),
         layers.len(),
+        jobs,
         human::bytes(bytes)
     );
-    let json = json!({ "path": cache.root(), "layers": layers.len(), "bytes": bytes, "environments": environments });
+    let json = json!({ "path": cache.root(), "layers": layers.len(), "bytes": bytes, "environments": environments,
+        "jobs": jobs });
     (head + &table(&rows, &[]), json)
 }
 

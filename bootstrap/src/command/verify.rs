@@ -1,7 +1,8 @@
 //! `verify`: compares every file in the node caches with what it should be, and repairs what is damaged.
 //!
 //! It removes a damaged layer and fetches it again for the environments that link it. It builds an environment again that
-//! misses a file, or has one that is not its layer's. What it cannot repair it removes, so that the next start builds it.
+//! misses a file, or has one that is not its layer's. It makes a job prefix again that is not what its environment and overlays
+//! give. What it cannot repair it removes, so that the next start builds it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -9,7 +10,7 @@ use std::path::Path;
 
 use cpack_format::Digest;
 use cpack_format::manifest::Manifest;
-use cpack_node::building::{TreeInputs, repair_tree};
+use cpack_node::building::{TreeInputs, check_job, repair_tree};
 use cpack_node::cache::{
     Cache, Claim, Description, Staging, Verdict, content_of, read_description, read_manifest, remove_tree,
 };
@@ -42,6 +43,7 @@ pub(super) fn run(settings: &Settings) -> Result<Report, BootError> {
         let verifier = Verifier { cache: &cache, node: &node, settings, staging: staging.as_ref() };
         let bad = verifier.layers(&mut findings).map_err(failed)?;
         verifier.environments(&bad, &mut findings).map_err(failed)?;
+        verifier.jobs(&mut findings).map_err(failed)?;
     }
     let Findings { layers, environments, repairs } = findings;
     let rows: Vec<_> = repairs.iter().map(|(what, done)| vec![what.clone(), done.clone()]).collect();
@@ -101,7 +103,7 @@ impl Verifier<'_> {
             let fault = if manifest.layers.iter().any(|layer| bad.contains(&layer.content)) {
                 Some("a layer of it was damaged".to_owned())
             } else {
-                tree_fault(self.cache, &path, &manifest, &Python::of(&description, &manifest))
+                tree_fault(self.cache, &path, &manifest, &Python::of(&description, manifest.sees_system()))
             };
             let Some(fault) = fault else { continue };
             if self.staging.is_none() {
@@ -116,6 +118,26 @@ impl Verifier<'_> {
                 }
             };
             findings.repairs.push((format!("environment {key}"), done));
+        }
+        Ok(())
+    }
+
+    /// Checks all job prefixes, and makes those again that are damaged; those that lead to what is gone are removed.
+    fn jobs(&self, findings: &mut Findings) -> io::Result<()> {
+        if self.staging.is_none() {
+            // Nothing can be made here to compare with, and nothing repaired.
+            return Ok(());
+        }
+        for name in self.cache.jobs()? {
+            let done = match check_job(self.cache, &name) {
+                Ok(true) => continue,
+                Ok(false) => "was damaged: repaired",
+                Err(_) => {
+                    remove_tree(&self.cache.job_path(&name), None)?;
+                    "leads to what is gone: removed"
+                }
+            };
+            findings.repairs.push((format!("job prefix {name}"), done.into()));
         }
         Ok(())
     }
@@ -135,7 +157,7 @@ impl Verifier<'_> {
         let uri: StoreUri = description.store.parse()?;
         let cluster = job::find(self.settings).map_or_else(|_| BTreeMap::new(), |found| found.job.cluster);
         let store = open(&uri, &StoreOptions::of_process(cluster))?;
-        let python = Python::of(description, manifest);
+        let python = Python::of(description, manifest.sees_system());
         let (stop, _watching) = watch(&[]);
         let means = self.settings.means(&*store, &stop);
         let inputs = TreeInputs { key, manifest, manifest_bytes: bytes, python: &python, description, overlays: &[] };

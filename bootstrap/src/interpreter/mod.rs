@@ -149,10 +149,11 @@ fn identify(path: &Path) -> Option<Identity> {
 
 /// The name of an environment in the node cache: the environment id, and a digest for its interpreter.
 ///
-/// A shipped interpreter is part of the environment, so its version and ABI are enough.
+/// A shipped interpreter is part of the environment, so its version and ABI are enough. The number changes with what each
+/// tree has beside its layers: trees of older releases are not used then.
 pub(crate) fn environment_key(environment: &Digest, minor: &str, soabi: &str, identity: Option<&Identity>) -> String {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(format!("cluster-pack interpreter 1\n{minor}\n{soabi}\n").as_bytes());
+    hasher.update(format!("cluster-pack interpreter 2\n{minor}\n{soabi}\n").as_bytes());
     if let Some(identity) = identity {
         hasher.update(identity.digest.as_bytes());
     }

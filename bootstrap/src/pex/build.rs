@@ -57,14 +57,7 @@ pub(super) fn job(setup: &Setup) -> FoundJob {
 }
 
 pub(super) fn ready(cache: Cache, key: String, environment: Environment) -> Ready {
-    Ready {
-        prefix: environment.path,
-        cache,
-        key: Some(key),
-        overlays: Vec::new(),
-        payload: None,
-        leases: vec![environment.lease],
-    }
+    Ready { prefix: environment.path, cache, key: Some(key), job: None, payload: None, leases: vec![environment.lease] }
 }
 
 /// The name of the environment for one interpreter.

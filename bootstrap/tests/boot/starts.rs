@@ -149,11 +149,11 @@ fn a_payload_runs_inside_the_environment() {
 }
 
 #[test]
-fn overlays_come_before_the_framework_and_the_environment_and_leave_with_their_launcher() {
+fn overlays_belong_to_the_prefix_and_leave_with_their_launcher() {
     let world = World::new(crate::boot());
     world.run(&["-c", ""]);
     let overlay =
-        |text: &str| world.put(LayerKind::Overlay, text, &nodes(&[("alpha.py", file(&format!("NAME = '{text}'")))]));
+        |text: &str| world.put(LayerKind::Overlay, text, &nodes(&[("over.py", file(&format!("NAME = '{text}'")))]));
     let mut job = world.job.clone();
     job.overlays = vec![overlay("edited")];
     let outer = world.write_launcher("outer", &job);
@@ -161,17 +161,18 @@ fn overlays_come_before_the_framework_and_the_environment_and_leave_with_their_l
     let inner = world.write_launcher("inner", &job);
     let framework = world.user_directory("framework");
     std::fs::write(framework.join("beta.py"), "NAME = 'framework'").expect("writes");
-    let code = "import alpha, beta, os; print(alpha.NAME, beta.NAME, len(os.environ['PYTHONPATH'].split(':')))";
+    let code = "import beta, os, importlib.util as u\nover = u.find_spec('over') and __import__('over').NAME\n\
+                print(over, beta.NAME, os.environ['PYTHONPATH'].split('/')[-1])";
     let run = |program: &std::path::Path, arguments: &[&str]| {
         succeed(world.command_of(program, arguments).env("PYTHONPATH", &framework))
     };
-    assert_eq!(run(&outer, &["-c", code]), "edited framework 2\n");
+    assert_eq!(run(&outer, &["-c", code]), "edited framework framework\n");
     assert_eq!(world.metrics().last().expect("a start")["layers"]["built"], 1);
     let nested = format!("import subprocess; subprocess.run([{:?}, '-c', {code:?}], check=True)", inner);
-    assert_eq!(run(&outer, &["-c", &nested]), "again framework 2\n");
+    assert_eq!(run(&outer, &["-c", &nested]), "again framework framework\n");
     let plain =
         format!("import subprocess; subprocess.run([{:?}, '-c', {code:?}], check=True)", world.path("env-python"));
-    assert_eq!(run(&outer, &["-c", &plain]), "alpha framework 1\n");
+    assert_eq!(run(&outer, &["-c", &plain]), "None framework framework\n");
 }
 
 #[test]

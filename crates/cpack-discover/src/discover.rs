@@ -143,6 +143,11 @@ fn prefix_findings(layout: &Layout, python: &PythonInfo, files: &[FileStat]) -> 
     let mut findings = Vec::new();
     let prefix = layout.prefix.display();
     let mut say = |kind, message: String| findings.push(Finding::new(kind, message));
+    if layout.is_job {
+        let message =
+            format!("{prefix} is the environment of a booted job: it is packed without the job's editable projects");
+        say(FindingKind::Editable, message);
+    }
     match python.kind {
         PythonKind::System | PythonKind::Standalone => say(
             FindingKind::SystemPython,

@@ -241,7 +241,9 @@ fn list(
     at: &[u8],
     file: &dyn Fn(&str) -> Option<Vec<u8>>,
 ) -> (Option<Vec<Claim>>, Option<Finding>) {
-    let rows = file("RECORD").and_then(|bytes| record::parse(&bytes).ok());
+    // That of an egg is of the wheel that it was made of, whose metadata was elsewhere; all that is in the egg is its own.
+    let is_egg = info.path.ends_with(b"/EGG-INFO");
+    let rows = file("RECORD").filter(|_| !is_egg).and_then(|bytes| record::parse(&bytes).ok());
     let (base, lines) = if let Some(rows) = rows {
         (&b""[..], rows)
     } else if let Some(bytes) = file("installed-files.txt") {

@@ -43,6 +43,38 @@ impl Environment {
         distributions.chain(self.editables.iter().map(|e| e.name.as_str()))
     }
 
+    /// The editable projects in the order in which their modules are found: `.pth` files are processed in the order of their
+    /// names, and what they put on the path comes before what finders find.
+    pub fn editables_in_turn(&self) -> Vec<&Editable> {
+        let site = self.site_packages.as_bytes();
+        let turn = |editable: &&Editable| {
+            let in_site = |file: &FileStat| {
+                let name = file.path.as_bytes().strip_prefix(site)?.strip_prefix(b"/")?;
+                (name.ends_with(b".pth") && !name.contains(&b'/')).then(|| name.to_vec())
+            };
+            let on_path = matches!(editable.form, EditableForm::PthPath | EditableForm::EggLink | EditableForm::Link);
+            (!on_path, editable.own_files.iter().filter_map(in_site).min())
+        };
+        let mut editables: Vec<&Editable> = self.editables.iter().collect();
+        editables.sort_by_cached_key(turn);
+        editables
+    }
+
+    /// Files that a distribution lists and another one, or nobody, has.
+    pub fn shared_files(&self, distribution: &Distribution) -> Vec<FileStat> {
+        let contested = self.contested.iter();
+        let paths = contested
+            .filter(|contested| contested.claimants.contains(&distribution.name))
+            .map(|contested| &contested.path)
+            .filter(|path| distribution.files.binary_search_by(|file| file.path.cmp(path)).is_err());
+        let all = || self.distributions.iter().map(|d| &d.files).chain([&self.unowned]);
+        let find = |files: &Vec<FileStat>, path: &SafePath| {
+            let at = files.binary_search_by(|file| file.path.cmp(path)).ok()?;
+            files.get(at).cloned()
+        };
+        paths.filter_map(|path| all().find_map(|files| find(files, path))).collect()
+    }
+
     /// Finds a distribution by its normalised name.
     pub fn distribution(&self, name: &str) -> Option<&Distribution> {
         let at = self.distributions.binary_search_by(|d| d.name.as_str().cmp(name)).ok()?;
@@ -233,12 +265,21 @@ pub struct Editable {
     pub extensions: Vec<SafePath>,
     /// Its files in the environment, which are not packed with the environment: `.pth`, finder, metadata.
     pub own_files: Vec<FileStat>,
+    /// Its files in the environment outside site-packages and `bin/`, until they are handed to the unowned ones.
+    pub(crate) data: Vec<FileStat>,
     /// Its scripts in `bin/`.
     pub scripts: Vec<FileStat>,
     /// `Requires-Dist`, as written.
     pub requires: Vec<String>,
     /// Its console and GUI scripts.
     pub entry_points: Vec<EntryPoint>,
+}
+
+impl Editable {
+    /// Whether `folder`, which a `.pth` file puts on the path, is where it is: its modules are in the overlay.
+    pub fn is_at(&self, folder: &Path) -> bool {
+        self.project_dir == folder || self.sources.iter().any(|source| source.path.parent() == Some(folder))
+    }
 }
 
 /// A package or module of an editable project.

@@ -60,7 +60,7 @@ impl OwnFiles {
 
     fn is_library_own(&self, path: &[u8]) -> bool {
         if let Some(name) = below(path, &self.site) {
-            return matches!(name, b"_virtualenv.py" | b"_virtualenv.pth");
+            return matches!(name, b"_virtualenv.py" | b"_virtualenv.pth" | b"_cpack_overlays.pth");
         }
         // The standard library, and files of another version of Python.
         below(path, &self.library).is_some() || is_other_version(path)

@@ -154,6 +154,15 @@ pub(super) struct Layout {
     /// Absolute, links not followed. It exists.
     pub(super) executable: PathBuf,
     pub(super) config: VenvConfig,
+    /// Whether what was named is what a booted job with overlays runs in: a directory of links to `prefix`.
+    pub(super) is_job: bool,
+}
+
+/// The environment that a booted job with overlays runs in, if `prefix` is the directory of links that it started from.
+fn tree_of_job(prefix: &Path) -> Option<PathBuf> {
+    let is_job = prefix.join(".cpack/overlays").is_file() && prefix.join("lib").is_symlink();
+    let lib = if is_job { fs::canonicalize(prefix.join("lib")).ok()? } else { return None };
+    lib.parent().map(Path::to_owned)
 }
 
 impl Layout {
@@ -169,6 +178,9 @@ impl Layout {
             }
             Ok(_) => {}
         }
+        let tree = tree_of_job(&prefix);
+        let is_job = tree.is_some();
+        let prefix = tree.unwrap_or(prefix);
         let config = match fs::read_to_string(prefix.join("pyvenv.cfg")) {
             Ok(text) => Some(VenvConfig::parse(&text)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
@@ -180,7 +192,7 @@ impl Layout {
             None => PythonKind::System,
         };
         let executable = executable(&prefix)?;
-        Ok(Self { prefix, kind, executable, config: config.unwrap_or_default() })
+        Ok(Self { prefix, kind, executable, config: config.unwrap_or_default(), is_job })
     }
 }
 

@@ -84,23 +84,27 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Row>, RecordError> {
 
 /// The path of a row relative to the environment. `None` if it is outside.
 ///
-/// `base` is the directory that holds the `dist-info`, relative to the environment. `prefixes` are the spellings of the
-/// environment's own path in absolute rows.
-pub fn locate(path: &[u8], base: &SafePath, prefixes: &[Vec<u8>]) -> Option<SafePath> {
+/// `base` is the directory that holds the `dist-info`, relative to the environment; `None` if that is the root itself, as in an
+/// overlay. `prefixes` are the spellings of the environment's own path in absolute rows.
+pub fn locate(path: &[u8], base: Option<&SafePath>, prefixes: &[Vec<u8>]) -> Option<SafePath> {
     let (base, rest) = if path.starts_with(b"/") {
         let inside = |prefix: &Vec<u8>| path.strip_prefix(prefix.as_slice())?.strip_prefix(b"/");
         (&b""[..], prefixes.iter().find_map(inside)?)
     } else {
-        (base.as_bytes(), path)
+        (base.map_or(&b""[..], SafePath::as_bytes), path)
     };
     SafePath::new(&join_normalised(base, rest)?).ok()
 }
 
 /// The path of a row for the file at `path`: the inverse of [`locate`].
-pub fn relative(path: &SafePath, base: &SafePath) -> Vec<u8> {
-    let common = path.components().zip(base.components()).take_while(|(a, b)| a == b).count();
-    let up = std::iter::repeat_n(&b".."[..], base.components().count() - common);
+pub fn relative(path: &SafePath, base: Option<&SafePath>) -> Vec<u8> {
+    let common = path.components().zip(components(base)).take_while(|(a, b)| a == b).count();
+    let up = std::iter::repeat_n(&b".."[..], components(base).count() - common);
     up.chain(path.components().skip(common)).collect::<Vec<_>>().join(&b'/')
+}
+
+fn components(base: Option<&SafePath>) -> impl Iterator<Item = &[u8]> {
+    base.into_iter().flat_map(SafePath::components)
 }
 
 /// `sha256=` and the digest of `bytes`, for a new row.
@@ -124,7 +128,12 @@ pub fn matches(hash: &str, bytes: &[u8]) -> Option<bool> {
 ///
 /// `rows` are the installed ones, `base` and `prefixes` those of [`locate`]. `shipped` has the distribution's files by their
 /// path relative to the environment, `RECORD` itself included as [`Shipped::Unhashed`].
-pub fn rewrite(rows: &[Row], base: &SafePath, prefixes: &[Vec<u8>], shipped: &BTreeMap<SafePath, Shipped>) -> Vec<u8> {
+pub fn rewrite(
+    rows: &[Row],
+    base: Option<&SafePath>,
+    prefixes: &[Vec<u8>],
+    shipped: &BTreeMap<SafePath, Shipped>,
+) -> Vec<u8> {
     let mut installed: HashMap<SafePath, &Row> = HashMap::with_capacity(rows.len());
     for row in rows {
         let Some(path) = locate(&row.path, base, prefixes) else { continue };
@@ -218,10 +227,10 @@ mod tests {
             ("../../../../x", None),
             ("../../..", None),
         ] {
-            assert_eq!(locate(written.as_bytes(), &safe(BASE), &prefixes), found.map(safe), "{written}");
+            assert_eq!(locate(written.as_bytes(), Some(&safe(BASE)), &prefixes), found.map(safe), "{written}");
         }
-        assert_eq!(relative(&safe("bin/f2py"), &safe(BASE)), b"../../../bin/f2py");
-        assert_eq!(relative(&safe("lib/python3.11/x"), &safe(BASE)), b"../x");
+        assert_eq!(relative(&safe("bin/f2py"), Some(&safe(BASE))), b"../../../bin/f2py");
+        assert_eq!(relative(&safe("lib/python3.11/x"), Some(&safe(BASE))), b"../x");
     }
 
     #[test]
@@ -243,7 +252,7 @@ mod tests {
             (in_site("p-1.dist-info/RECORD"), Shipped::Unhashed),
             (safe("bin/tool"), Shipped::changed(b"")),
         ]);
-        let text = String::from_utf8(rewrite(&rows, &safe(BASE), &[], &shipped)).expect("utf-8");
+        let text = String::from_utf8(rewrite(&rows, Some(&safe(BASE)), &[], &shipped)).expect("utf-8");
         assert_eq!(
             text,
             "../../../bin/tool,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0\n\
@@ -253,7 +262,7 @@ mod tests {
              p/b.py,sha256=bb,2\n"
         );
         let again = parse(text.as_bytes()).expect("parses");
-        assert_eq!(rewrite(&again, &safe(BASE), &[], &shipped), text.as_bytes());
+        assert_eq!(rewrite(&again, Some(&safe(BASE)), &[], &shipped), text.as_bytes());
     }
 
     #[test]
@@ -279,7 +288,7 @@ mod tests {
 
         #[test]
         fn relative_and_locate_are_inverse(a in "[a-c]{1,2}(/[a-c]{1,2}){0,4}", b in "[a-c]{1,2}(/[a-c]{1,2}){0,4}") {
-            prop_assert_eq!(locate(&relative(&safe(&a), &safe(&b)), &safe(&b), &[]), Some(safe(&a)));
+            prop_assert_eq!(locate(&relative(&safe(&a), Some(&safe(&b))), Some(&safe(&b)), &[]), Some(safe(&a)));
         }
 
         #[test]

@@ -187,6 +187,8 @@ fn discover_finds_eggs_by_lists_and_names() {
     fixture.module("top_c.py", "");
     fixture.module("zoo-4-py3.11.egg/EGG-INFO/PKG-INFO", "Name: zoo\nVersion: 4\n");
     fixture.module("zoo-4-py3.11.egg/zoo.py", "");
+    // Of the wheel that the egg was made of.
+    fixture.module("zoo-4-py3.11.egg/EGG-INFO/RECORD", "zoo.py,,\nzoo-4.dist-info/METADATA,,\n");
     let environment = fixture.discover();
     let names: Vec<_> = environment.distributions.iter().map(|d| (d.name.as_str(), d.version.as_str())).collect();
     assert_eq!(names, [("apt", "2"), ("old", "1.0"), ("top", "3"), ("zoo", "4")]);
@@ -195,7 +197,8 @@ fn discover_finds_eggs_by_lists_and_names() {
     assert_eq!(environment.distribution("old").expect("there").requires, ["six", "numpy; extra == 'x'"]);
     assert_eq!(environment.distribution("top").expect("there").import_names, ["top_a", "top_b"]);
     assert_eq!(shortened(&environment.unowned), ["top_c.py"]);
-    assert_eq!(files(&environment, "zoo").len(), 2);
+    assert_eq!(files(&environment, "zoo").len(), 3);
+    assert_eq!(findings(&environment, FindingKind::MissingFiles), [""; 0]);
 }
 
 #[test]

@@ -34,6 +34,10 @@ pub const STEPS: &[&str] = &[
     "tree.renamed",
     "tree.closed",
     "tree.exchanged",
+    "job.filled",
+    "job.renamed",
+    "job.closed",
+    "job.exchanged",
     "private.created",
     "private.filled",
     "clean.abandoned",
@@ -41,6 +45,7 @@ pub const STEPS: &[&str] = &[
     "clean.unused",
     "clean.layer",
     "clean.environment",
+    "clean.job",
     "clean.removed",
     "boot.exec",
     // The packer and directory stores.

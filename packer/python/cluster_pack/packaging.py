@@ -271,6 +271,17 @@ def get_editable_requirements(
     return {name: path for name, path in sources if "." not in name and os.path.isdir(path)}
 
 
+def _overlays() -> List[str]:
+    """Directories of the overlays of the booted environment in which this runs."""
+    try:
+        with open(os.path.join(sys.prefix, ".cpack", "overlays"), encoding="utf-8", errors="surrogateescape") as overlays:
+            cache = os.path.dirname(os.path.dirname(sys.prefix))
+            return [os.path.join(cache, line.strip()) for line in overlays]
+    except FileNotFoundError:
+        # A launcher of an older release put them on PYTHONPATH.
+        return list(filter(None, os.environ.get("CPACK_ADDED_PATH", "").split(os.pathsep)))
+
+
 def _directory_of(package: str, beside: Path) -> Optional[str]:
     """Where a package is imported from, else where it lies unpacked beside the index."""
     try:
@@ -284,7 +295,7 @@ def _directory_of(package: str, beside: Path) -> Optional[str]:
 
 def _packages_of_overlays() -> Dict[str, str]:
     found: Dict[str, str] = {}
-    for overlay in filter(None, os.environ.get("CPACK_ADDED_PATH", "").split(os.pathsep)):
+    for overlay in _overlays():
         for entry in sorted(Path(overlay).iterdir()):
             if entry.is_dir() and entry.name.isidentifier() and entry.name != "__pycache__":
                 found.setdefault(entry.name, str(entry))

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 
-use cpack_discover::{Distribution, Editable, Environment, FileKind, FileStat};
-use cpack_format::Digest;
+use cpack_discover::{Distribution, Editable, Environment, FileKind};
 use cpack_format::manifest::LayerKind;
+use cpack_format::{Digest, SafePath};
 use cpack_layer::content::transform::LayerFiles;
 
 use super::interpreter;
@@ -72,7 +72,7 @@ pub(crate) fn plan<'a>(environment: &'a Environment, options: &Options) -> Resul
     if options.with_python {
         layers.push(planner.interpreter()?);
     }
-    let overlays = environment.editables.iter().map(|e| planner.overlay(e)).collect();
+    let overlays = environment.editables_in_turn().into_iter().map(|e| planner.overlay(e)).collect();
     Ok(EnvironmentPlan { layers, overlays })
 }
 
@@ -100,7 +100,8 @@ impl<'a> Planner<'a> {
         let Distribution { name, version, import_names, .. } = distribution;
         let files = LayerFiles {
             files: Cow::Borrowed(&distribution.files),
-            info: Some(&distribution.info),
+            info: Some(Cow::Borrowed(&distribution.info)),
+            shared: self.environment.shared_files(distribution),
             suspects: &distribution.suspects,
             is_overlay: false,
         };
@@ -120,7 +121,14 @@ impl<'a> Planner<'a> {
 
     fn overlay(&self, editable: &'a Editable) -> LayerPlan<'a> {
         let imports = editable.sources.iter().map(|source| source.name.clone()).collect();
-        let files = LayerFiles { files: Cow::Borrowed(&editable.files), is_overlay: true, ..LayerFiles::default() };
+        let tops = editable.files.iter().filter_map(|file| file.path.components().next());
+        let info = tops.filter(|top| top.ends_with(b".dist-info")).find_map(|top| SafePath::new(top).ok());
+        let files = LayerFiles {
+            files: Cow::Borrowed(&editable.files),
+            info: info.map(Cow::Owned),
+            is_overlay: true,
+            ..LayerFiles::default()
+        };
         self.layer(LayerKind::Overlay, &editable.name, &editable.version, imports, files)
     }
 
@@ -132,20 +140,25 @@ impl<'a> Planner<'a> {
         imports: Vec<String>,
         files: LayerFiles<'a>,
     ) -> LayerPlan<'a> {
-        let fingerprint = Some(self.fingerprint(kind, name, version, &files.files));
+        let fingerprint = Some(self.fingerprint(kind, name, version, &files));
         let size = files.files.iter().map(|file| file.size).sum();
         LayerPlan { kind, name, version, imports, fingerprint, size, content: LayerContent::Files(files) }
     }
 
     /// Covers the stat data of the files and all else that the layer depends on: the byte-code of the interpreter, and where
     /// the environment is, since scripts and `RECORD` may name it.
-    fn fingerprint(&self, kind: LayerKind, name: &str, version: &str, files: &[FileStat]) -> Digest {
+    fn fingerprint(&self, kind: LayerKind, name: &str, version: &str, layer: &LayerFiles<'_>) -> Digest {
         let python = &self.environment.python;
         let mut fingerprint = Fingerprint::new(self.level);
         fingerprint.text(python.magic).text(&python.cache_tag).text(&python.lib_name);
         fingerprint.text(self.environment.prefix.as_os_str().as_encoded_bytes());
         fingerprint.numbers(&[kind as u64]).text(name).text(version);
-        for file in files {
+        if layer.is_overlay {
+            // Changes with what an overlay is made of besides its files.
+            fingerprint.text("overlay 2");
+        }
+        fingerprint.numbers(&[layer.files.len() as u64]);
+        for file in layer.files.iter().chain(&layer.shared) {
             let (kind, target) = match &file.kind {
                 FileKind::File => (0, None),
                 FileKind::Executable => (1, None),

@@ -366,7 +366,7 @@ impl Making<'_> {
         let site = &self.files.environment.site_packages;
         let base = safe(self.distribution, BASE)?;
         let rows = info.record.iter().flatten().filter_map(|row| {
-            let path = record::locate(&row.path, site, &self.files.prefixes)?;
+            let path = record::locate(&row.path, Some(site), &self.files.prefixes)?;
             let path = match self.files.in_site(&path) {
                 Some(path) => path.to_vec(),
                 None => format!("{STASH}/data/{path}").into_bytes(),
@@ -376,7 +376,7 @@ impl Making<'_> {
         let rows: Vec<Row> = rows.collect();
         let path = safe(self.distribution, &format!("{}/RECORD", info.directory))?;
         self.ship(&path, Shipped::Unhashed);
-        let text = record::rewrite(&rows, &base, &[], &self.shipped);
+        let text = record::rewrite(&rows, Some(&base), &[], &self.shipped);
         self.entries.push(bytes_entry(path, text));
         Ok(())
     }

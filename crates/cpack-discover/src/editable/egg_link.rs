@@ -8,12 +8,15 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
+use cpack_format::SafePath;
+
 use super::super::metadata::{self, Headers, normalise};
-use super::super::model::{Editable, EditableForm, Environment, FileStat, Finding, FindingKind};
+use super::super::model::{Editable, EditableForm, EntryPoint, Environment, FileStat, Finding, FindingKind};
 use super::forms::Places;
+use super::literal;
 use super::overlay::Overlay;
 use super::pth::PthFile;
-use super::{Project, top_name};
+use super::{Project, modules_of, top_name};
 
 /// Moves such projects out of the unowned files of `environment`.
 pub(super) fn egg_links(environment: &mut Environment, findings: &mut Vec<Finding>) -> Vec<Editable> {
@@ -67,15 +70,18 @@ fn read_egg_link(environment: &Environment, link: &FileStat, findings: &mut Vec<
     let mut overlay = Overlay::new(&environment.python.soabi);
     overlay.add(info.file_name().unwrap_or_default().as_bytes(), &info);
     let top_level = text("top_level.txt");
-    let project = Project { name: &wanted, dir: &project_dir, top_level: top_level.as_deref() };
+    let modules = modules_of(&entry_points);
+    let project = Project { name: &wanted, dir: &project_dir, top_level: top_level.as_deref(), entry_points: &modules };
     let places = Places { roots: vec![root], ..Places::default() };
     let sources = project.fill(&places, &mut overlay, findings);
+    let (scripts, sources_of_scripts) = scripts(environment, &wanted, &entry_points);
+    if let Ok(info) = SafePath::new(info.file_name().unwrap_or_default().as_bytes()) {
+        for (script, source) in scripts.iter().zip(&sources_of_scripts) {
+            overlay.add_script(&info, script, source);
+        }
+    }
     let (files, extensions, left_out) = overlay.finish();
     findings.extend(left_out);
-    let is_script = |file: &&FileStat| {
-        let name = file.path.as_bytes().strip_prefix(b"bin/");
-        entry_points.iter().any(|point| name == Some(point.name.as_bytes()))
-    };
     Some(Editable {
         name: wanted,
         form: EditableForm::EggLink,
@@ -83,11 +89,60 @@ fn read_egg_link(environment: &Environment, link: &FileStat, findings: &mut Vec<
         files,
         extensions,
         own_files: vec![link.clone()],
-        scripts: environment.unowned.iter().filter(is_script).cloned().collect(),
+        data: Vec::new(),
+        scripts,
         requires: text("requires.txt").map(|t| metadata::egg_requires(&t)).unwrap_or(headers.requires),
         display_name: headers.name,
         version: headers.version,
         entry_points,
         project_dir,
     })
+}
+
+/// The scripts that `setup.py develop` wrote for a project, and where what they should run is: a script of the project is
+/// replaced by one that runs it from its folder, and is told by its third line.
+fn scripts(environment: &Environment, name: &str, points: &[EntryPoint]) -> (Vec<FileStat>, Vec<PathBuf>) {
+    let mut found = (Vec::new(), Vec::new());
+    for file in &environment.unowned {
+        let Some(script) = file.path.as_bytes().strip_prefix(b"bin/") else { continue };
+        let place = environment.source(file);
+        let source = if points.iter().any(|point| script == point.name.as_bytes()) {
+            Some(place)
+        } else if file.size < MAX_WRAPPER {
+            developed(&fs::read(&place).unwrap_or_default(), name)
+        } else {
+            None
+        };
+        if let Some(source) = source {
+            found.0.push(file.clone());
+            found.1.push(source);
+        }
+    }
+    found
+}
+
+/// Wrappers of scripts have some hundred bytes.
+const MAX_WRAPPER: u64 = 4096;
+
+/// The script that a wrapper written for the project `name` runs.
+fn developed(wrapper: &[u8], name: &str) -> Option<PathBuf> {
+    let text = std::str::from_utf8(wrapper).ok()?;
+    let (_, rest) = text.split_once("# EASY-INSTALL-DEV-SCRIPT: '")?;
+    let of = rest.split("==").next().unwrap_or_default();
+    let file = literal::assigned(text, "__file__")?;
+    (normalise(of) == name).then(|| PathBuf::from(file.text().unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrappers_of_scripts_lead_to_them() {
+        let text = b"#!/v/bin/python\n# EASY-INSTALL-DEV-SCRIPT: 'My.Proj==1.2','tool'\n__requires__ = 'My.Proj==1.2'\n\
+            __import__('pkg_resources').require('My.Proj==1.2')\n__file__ = '/src/bin/tool'\nwith open(__file__) as f:\n";
+        assert_eq!(developed(text, "my-proj"), Some("/src/bin/tool".into()));
+        assert_eq!(developed(text, "other"), None);
+        assert_eq!(developed(b"#!/v/bin/python\nprint()\n", "my-proj"), None);
+    }
 }

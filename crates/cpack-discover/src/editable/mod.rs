@@ -10,31 +10,38 @@
 //! | [`EditableForm::Link`] | links (flit) | their targets |
 //! | [`EditableForm::EggLink`] | `.egg-link` (`setup.py develop`) | the names of the `.egg-info` beside the sources |
 //!
-//! Each overlay also has the project's metadata, so that Python finds versions and entry points. A `.pth` file may name only a
-//! folder, which may be a whole working copy: `top_level.txt`, then `pyproject.toml`, then the rules in [`project`] decide
-//! which names in it belong to the project. A project that is declared editable but has its modules in site-packages
+//! Each overlay also has the project's metadata, so that Python finds versions and entry points, and its scripts in
+//! `NAME-VERSION.data/scripts`, as a wheel: the boot puts them beside the Python of the job. A `.pth` file may name only a folder,
+//! which may be a whole working copy: all that can be imported from it belongs to the overlay, but what the rules in [`project`]
+//! leave out, and what is left out is said. A project that is declared editable but has its modules in site-packages
 //! (`maturin develop` without Python sources) is an ordinary distribution.
 
+mod backend;
 mod egg_link;
 mod forms;
+mod imports;
 mod literal;
 mod overlay;
 mod project;
 mod pth;
 mod shadow;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use cpack_format::SafePath;
 
-use super::model::{Distribution, Editable, EditableForm, Environment, FileStat, Finding, FindingKind, ImportSource};
+use super::model::{
+    Distribution, Editable, EditableForm, EntryPoint, Environment, FileStat, Finding, FindingKind, ImportSource,
+};
 use super::prefix_files::below;
 use super::{names, walk};
-
+use backend::Declared;
 use forms::Places;
 use overlay::Overlay;
+use project::{Known, Provided};
 use pth::PthFile;
 
 /// Moves editable projects out of the distributions and the unowned files of `environment`. `links` are links to folders
@@ -52,6 +59,10 @@ pub(super) fn separate(environment: &mut Environment, links: &mut Vec<(FileStat,
     let linked = egg_link::egg_links(environment, &mut findings);
     environment.editables.extend(linked);
     environment.editables.sort_by(|a, b| a.name.cmp(&b.name));
+    environment
+        .unowned
+        .extend(environment.editables.iter_mut().flat_map(|editable| std::mem::take(&mut editable.data)));
+    environment.unowned.sort_by(|a, b| a.path.cmp(&b.path));
     links.retain(|(link, _)| !environment.editables.iter().any(|e| e.own_files.iter().any(|f| f.path == link.path)));
 
     let inside: Vec<Vec<u8>> =
@@ -81,7 +92,7 @@ struct Installation {
     places: Places,
     /// The folder of the project, if it is known.
     project_dir: Option<PathBuf>,
-    /// Modules in site-packages that a build backend generated. They are not part of the project.
+    /// Modules and `.pth` files in site-packages that a build backend generated. They are not part of the project.
     generated: Vec<SafePath>,
     /// Links in site-packages to its folders.
     links: Vec<FileStat>,
@@ -114,6 +125,9 @@ fn examine(
     let (scripts, mut own_files): (Vec<FileStat>, Vec<FileStat>) =
         distribution.files.iter().cloned().partition(|file| file.path.as_bytes().starts_with(b"bin/"));
     let mut overlay = Overlay::new(&environment.python.soabi);
+    for script in &scripts {
+        overlay.add_script(&distribution.info, script, &environment.source(script));
+    }
     for file in &own_files {
         if let Some(path) = place_in_overlay(environment, &installation, file) {
             overlay.insert(FileStat { path, source: Some(environment.source(file).into()), ..file.clone() });
@@ -121,10 +135,17 @@ fn examine(
     }
     let top_level = SafePath::new(&walk::join(distribution.info.as_bytes(), b"top_level.txt")).ok();
     let top_level = top_level.and_then(|path| fs::read_to_string(environment.prefix.join(path)).ok());
-    let project =
-        Project { name: &distribution.name, dir: &installation.project_dir(), top_level: top_level.as_deref() };
+    let project = Project {
+        name: &distribution.name,
+        dir: &installation.project_dir(),
+        top_level: top_level.as_deref(),
+        entry_points: &modules_of(&distribution.entry_points),
+    };
     let sources = project.fill(&installation.places, &mut overlay, findings);
     own_files.extend(installation.links.iter().cloned());
+    // Data that was copied to `share` or `etc` is not in a folder on the path: it stays in the environment.
+    let site = environment.site_packages.as_bytes();
+    let (own_files, data) = own_files.into_iter().partition(|file| below(file.path.as_bytes(), site).is_some());
     let (files, extensions, left_out) = overlay.finish();
     findings.extend(left_out);
     Some(Editable {
@@ -137,17 +158,23 @@ fn examine(
         files,
         extensions,
         own_files,
+        data,
         scripts,
         requires: distribution.requires.clone(),
         entry_points: distribution.entry_points.clone(),
     })
 }
 
-/// The path in the overlay of a project's file in site-packages. `None` for `.pth` files, the modules that they load, and
-/// byte-code.
+/// The modules that entry points name.
+fn modules_of(entry_points: &[EntryPoint]) -> Vec<String> {
+    entry_points.iter().map(|point| point.value.split(':').next().unwrap_or_default().trim().to_owned()).collect()
+}
+
+/// The path in the overlay of a project's file in site-packages. `None` for `.pth` files that only lead to its sources, the
+/// modules that they load, and byte-code.
 fn place_in_overlay(environment: &Environment, installation: &Installation, file: &FileStat) -> Option<SafePath> {
     let place = below(file.path.as_bytes(), environment.site_packages.as_bytes())?;
-    let is_code = place.ends_with(b".pyc") || place.ends_with(b".pth") || installation.generated.contains(&file.path);
+    let is_code = place.ends_with(b".pyc") || installation.generated.contains(&file.path);
     let is_hidden = place.first() == Some(&b'.');
     if is_code || is_hidden { None } else { SafePath::new(place).ok() }
 }
@@ -165,6 +192,9 @@ fn installed_by_pth(
     for file in distribution.files.iter().filter(is_pth) {
         let Ok(bytes) = fs::read(environment.source(file)) else { continue };
         let pth = PthFile::parse(&bytes, &site);
+        if pth.folders.iter().any(|folder| !folder.starts_with(&site)) {
+            generated.push(file.path.clone());
+        }
         let is_root = |folder: &PathBuf| {
             let known = project_dir.is_some() || overlay::project_above(folder).is_some();
             known && folder.is_dir() && !folder.starts_with(&site)
@@ -176,6 +206,7 @@ fn installed_by_pth(
             let Some(module) = distribution.files.iter().find(module) else { continue };
             let source = fs::read_to_string(environment.source(module)).unwrap_or_default();
             if let Some((found, more)) = forms::generated_module(&source) {
+                generated.push(file.path.clone());
                 form = Some(found);
                 places.modules.extend(more.modules);
                 places.files.extend(more.files);
@@ -183,11 +214,12 @@ fn installed_by_pth(
             }
         }
     }
-    // A generated module is exact; a folder beside it in the `.pth` file is for tools that do not run code.
-    if form.is_none() && !roots.is_empty() {
-        form = Some(EditableForm::PthPath);
-        places.roots = roots;
+    if !roots.is_empty() {
+        form = form.or(Some(EditableForm::PthPath));
     }
+    // Lines of one file that name a folder again change nothing.
+    let mut seen = BTreeSet::new();
+    places.roots = roots.into_iter().filter(|root| seen.insert(root.clone())).collect();
     Some(Installation { form: form?, places, project_dir, generated, links: Vec::new() })
 }
 
@@ -229,17 +261,24 @@ struct Project<'a> {
     name: &'a str,
     dir: &'a Path,
     top_level: Option<&'a str>,
+    /// Modules of its entry points.
+    entry_points: &'a [String],
 }
 
 impl Project<'_> {
     /// Adds the project's packages and modules to its overlay, and returns them.
     fn fill(&self, places: &Places, overlay: &mut Overlay<'_>, findings: &mut Vec<Finding>) -> Vec<ImportSource> {
-        let configuration = fs::read_to_string(self.dir.join("pyproject.toml")).ok().and_then(|text| text.parse().ok());
+        let configuration: Option<toml::Table> =
+            fs::read_to_string(self.dir.join("pyproject.toml")).ok().and_then(|text| text.parse().ok());
+        let setup_cfg = fs::read_to_string(self.dir.join("setup.cfg")).ok();
+        let declared = Declared::read(configuration.as_ref(), setup_cfg.as_deref());
+        let entry_points = self.entry_points;
+        let known = Known { dir: self.dir, top_level: self.top_level, declared: &declared, entry_points };
         let mut modules = places.modules.clone();
         for root in &places.roots {
             let is_project_folder = fs::canonicalize(root).ok() == fs::canonicalize(self.dir).ok();
-            let names =
-                project::provided_names(root, is_project_folder, self.name, self.top_level, configuration.as_ref());
+            let Provided { names, left_out } = project::provided(root, is_project_folder, known);
+            findings.extend(self.left_out(root, &left_out));
             if names.is_empty() {
                 let message = format!(
                     "{}: what the editable project provides in {} cannot be told; name its packages in pyproject.toml or install it without -e",
@@ -278,6 +317,22 @@ impl Project<'_> {
     }
 }
 
+impl Project<'_> {
+    /// What the virtual environment could import and the booted one cannot.
+    fn left_out(&self, root: &Path, names: &[String]) -> Option<Finding> {
+        let message = format!(
+            "{}: {} in {} {} not packed with the editable project; name {} in its pyproject.toml to have {}",
+            self.name,
+            names.join(", "),
+            root.display(),
+            if names.len() == 1 { "is" } else { "are" },
+            if names.len() == 1 { "it" } else { "them" },
+            if names.len() == 1 { "it" } else { "them" },
+        );
+        (!names.is_empty()).then(|| Finding::new(FindingKind::Editable, message))
+    }
+}
+
 /// Warns of folders that `.pth` files of no project add to `sys.path`, and that are not packed.
 fn pth_findings(environment: &Environment) -> Vec<Finding> {
     let site = environment.prefix.join(&environment.site_packages);
@@ -285,7 +340,9 @@ fn pth_findings(environment: &Environment) -> Vec<Finding> {
     let mut findings = Vec::new();
     for file in environment.unowned.iter().filter(is_pth) {
         let bytes = fs::read(environment.source(file)).unwrap_or_default();
-        for folder in PthFile::parse(&bytes, &site).folders.iter().filter(|f| !f.starts_with(&environment.prefix)) {
+        let folders = PthFile::parse(&bytes, &site).folders;
+        let is_packed = |folder: &Path| environment.editables.iter().any(|editable| editable.is_at(folder));
+        for folder in folders.iter().filter(|f| !f.starts_with(&environment.prefix) && !is_packed(f)) {
             let message = format!(
                 "{} puts {} on the path, which is outside the environment and not packed; install that project",
                 file.path,

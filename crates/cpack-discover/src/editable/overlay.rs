@@ -73,6 +73,15 @@ impl<'a> Overlay<'a> {
         Ok(())
     }
 
+    /// Adds a script of `bin/`, whose bytes are at `source`, where a wheel has it, as the boot expects it. `info` is the
+    /// project's metadata, whose name the folder has.
+    pub(super) fn add_script(&mut self, info: &SafePath, script: &FileStat, source: &Path) {
+        let info = info.components().next_back().unwrap_or_default();
+        let stem = [&b".dist-info"[..], b".egg-info"].iter().find_map(|end| info.strip_suffix(*end)).unwrap_or(info);
+        let name = script.path.components().next_back().unwrap_or_default();
+        self.add(&[stem, b".data/scripts/", name].concat(), source);
+    }
+
     /// Adds a file whose stat is known.
     pub(super) fn insert(&mut self, file: FileStat) {
         self.files.entry(file.path.clone()).or_insert(file);

@@ -5,9 +5,9 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use toml::{Table, Value};
-
 use super::super::names::{import_name, is_identifier, is_module};
+use super::backend::Declared;
+use super::imports::imported;
 
 /// Names at the top of a project's own folder that are not meant to be installed: those that setuptools' automatic
 /// discovery leaves out of a flat layout, without those that are not importable anyway.
@@ -52,46 +52,81 @@ const NOT_INSTALLED: &[&str] = &[
     "utils",
 ];
 
-/// The sorted top-level names that the project `name` provides in `root`, a folder on `sys.path`.
-///
-/// `top_level` is the project's `top_level.txt`, `configuration` its `pyproject.toml`. Without either, a folder of sources
-/// provides everything that can be imported from it; the project's own folder provides the package with the project's name,
-/// otherwise what setuptools' automatic discovery would take.
-pub(super) fn provided_names(
-    root: &Path,
-    is_project_folder: bool,
-    name: &str,
-    top_level: Option<&str>,
-    configuration: Option<&Table>,
-) -> Vec<String> {
-    let there = importable(root);
-    let only = |names: Vec<String>| -> Vec<String> { names.into_iter().filter(|n| there.contains(n)).collect() };
-    if let Some(text) = top_level {
-        let names =
-            only(text.lines().map(|line| line.trim().split(['/', '.']).next().unwrap_or("").to_owned()).collect());
-        if !names.is_empty() {
-            return sorted(names);
-        }
-    }
-    let configured = only(configuration.map(configured_names).unwrap_or_default());
-    if !configured.is_empty() {
-        return sorted(configured);
-    }
-    if !is_project_folder {
-        return there.into_iter().collect();
-    }
-    let own = name.replace('-', "_");
-    let own: Vec<String> = there.iter().filter(|n| n.to_lowercase() == own).cloned().collect();
-    if !own.is_empty() {
-        return own;
-    }
-    there.into_iter().filter(|n| !n.starts_with('_') && !NOT_INSTALLED.contains(&n.as_str())).collect()
+/// Names that nothing declares and whose folder is larger than this are data with some code in them.
+const LARGE: u64 = 64 << 20;
+
+/// What a folder on the path provides.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Provided {
+    /// Top-level names that belong to the overlay, sorted.
+    pub(super) names: Vec<String>,
+    /// Top-level names that can be imported in the virtual environment and are left out, sorted.
+    pub(super) left_out: Vec<String>,
 }
 
-fn sorted(mut names: Vec<String>) -> Vec<String> {
-    names.sort_unstable();
-    names.dedup();
+/// What is known about a project whose folder is on the path.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known<'a> {
+    /// The project's folder.
+    pub(super) dir: &'a Path,
+    /// `top_level.txt`, if it has one.
+    pub(super) top_level: Option<&'a str>,
+    /// What its build backend is told.
+    pub(super) declared: &'a Declared,
+    /// Modules of its entry points.
+    pub(super) entry_points: &'a [String],
+}
+
+/// What `root`, a folder on the path, provides.
+///
+/// All that can be imported there, as in the virtual environment: a project runs with what its folder happens to have, too.
+/// From the project's own folder what is not code of the project is left out: names that automatic discovery of setuptools
+/// leaves out, and large folders; unless the project's settings, metadata or entry points name them, or what is taken imports
+/// them.
+pub(super) fn provided(root: &Path, is_project_folder: bool, known: Known<'_>) -> Provided {
+    let there = importable(root);
+    if !is_project_folder {
+        return Provided { names: there.into_iter().collect(), left_out: Vec::new() };
+    }
+    let tops = |text: &str| text.trim().split(['/', '.', ':']).next().unwrap_or("").to_owned();
+    let mut named: BTreeSet<String> = known.top_level.unwrap_or_default().lines().map(tops).collect();
+    named.extend(known.entry_points.iter().map(|module| tops(module)));
+    let [real, dir] = [root, known.dir].map(|path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()));
+    let is_named = |name: &str| named.contains(name) || known.declared.has(name, &real, &dir);
+    let is_taken = |name: &String| {
+        is_named(name) || (!NOT_INSTALLED.contains(&name.as_str()) && !is_larger(&root.join(name), &mut { LARGE }))
+    };
+    let (mut names, mut left_out): (BTreeSet<String>, BTreeSet<String>) = there.into_iter().partition(is_taken);
+    let mut new: Vec<String> = names.iter().cloned().collect();
+    while !left_out.is_empty() && !new.is_empty() {
+        let wanted: BTreeSet<String> = new.iter().flat_map(|name| imported_by(root, name)).collect();
+        new = left_out.intersection(&wanted).cloned().collect();
+        left_out.retain(|name| !new.contains(name));
+        names.extend(new.iter().cloned());
+    }
+    Provided { names: names.into_iter().collect(), left_out: left_out.into_iter().collect() }
+}
+
+/// What the module or package `name` in `root` imports.
+fn imported_by(root: &Path, name: &str) -> BTreeSet<String> {
+    let mut names = imported(&root.join(format!("{name}.py")));
+    names.extend(imported(&root.join(name)));
     names
+}
+
+/// Whether the files in a folder take more than `rest` bytes, which is what is left of them otherwise.
+fn is_larger(folder: &Path, rest: &mut u64) -> bool {
+    fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => return is_larger(&entry.path(), rest),
+            Ok(kind) if kind.is_file() => {}
+            _ => return false,
+        }
+        let size = entry.metadata().map_or(0, |m| m.len());
+        let more = size > *rest;
+        *rest = rest.saturating_sub(size);
+        more
+    })
 }
 
 /// The names at the top of `root` that can be imported: modules, and folders with a module somewhere in them.
@@ -101,9 +136,10 @@ fn importable(root: &Path) -> BTreeSet<String> {
         let file = entry.file_name();
         if fs::metadata(entry.path()).ok()?.is_dir() {
             let name = file.to_str().filter(|n| is_identifier(n) && *n != "__pycache__")?;
-            return has_modules(&entry.path(), 0).then(|| name.to_owned());
+            let is_environment = entry.path().join("pyvenv.cfg").is_file();
+            return (!is_environment && has_modules(&entry.path(), 0)).then(|| name.to_owned());
         }
-        import_name(file.as_bytes()).map(str::to_owned)
+        import_name(file.as_bytes()).filter(|name| !matches!(*name, "__init__" | "__main__")).map(str::to_owned)
     };
     entries.filter_map(name).collect()
 }
@@ -121,76 +157,78 @@ fn has_modules(folder: &Path, depth: usize) -> bool {
             })
 }
 
-/// The names in the settings of build backends in `pyproject.toml`.
-fn configured_names(configuration: &Table) -> Vec<String> {
-    let tool = |path: &[&str]| -> Option<&Value> {
-        let (last, tables) = path.split_last()?;
-        let tool = configuration.get("tool")?.as_table()?;
-        tables.iter().try_fold(tool, |table, key| table.get(*key)?.as_table())?.get(*last)
-    };
-    let texts = |value: Option<&Value>| -> Vec<String> {
-        let one = |value: &Value| value.as_str().map(str::to_owned);
-        match value {
-            Some(Value::Array(values)) => values.iter().filter_map(one).collect(),
-            value => value.and_then(one).into_iter().collect(),
-        }
-    };
-    let last_component = |path: String| path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
-    let first_component = |name: String| name.split(['.', '/']).next().unwrap_or_default().to_owned();
-
-    let hatch = texts(tool(&["hatch", "build", "targets", "wheel", "packages"]));
-    let mut names: Vec<String> = hatch.into_iter().map(last_component).collect();
-    let poetry = tool(&["poetry", "packages"]).and_then(Value::as_array).into_iter().flatten();
-    let poetry = poetry.filter_map(|package| package.as_table()?.get("include")?.as_str());
-    let dotted = [
-        texts(tool(&["flit", "module", "name"])),
-        texts(tool(&["maturin", "module-name"])),
-        texts(tool(&["maturin", "python-packages"])),
-        texts(tool(&["uv", "build-backend", "module-name"])),
-    ];
-    names.extend(poetry.map(|include| first_component(include.trim_end_matches(".py").to_owned())));
-    names.extend(dotted.into_iter().flatten().map(first_component));
-    names
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn write(root: &Path, files: &[(&str, &str)]) {
+        for (file, text) in files {
+            let path = root.join(file);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("makes");
+            fs::write(path, text).expect("writes");
+        }
+    }
 
     #[test]
     fn project_names_by_configuration_and_layout() {
         let directory = tempfile::tempdir().expect("a directory");
         let root = directory.path();
-        for file in [
-            "my_app/__init__.py",
-            "ns/deep/mod.py",
-            "tests/test_a.py",
-            "docs/index.md",
-            "setup.py",
-            "single.py",
-            "data/x.csv",
+        write(
+            root,
+            &[
+                ("my_app/__init__.py", "import single"),
+                ("ns/deep/mod.py", ""),
+                ("tests/test_a.py", ""),
+                ("tools/__init__.py", "from scripts.x import y"),
+                ("scripts/x.py", ""),
+                ("docs/index.md", ""),
+                ("__init__.py", ""),
+                ("_version.py", ""),
+                ("setup.py", ""),
+                ("single.py", ""),
+                ("data/x.csv", ""),
+                ("env/pyvenv.cfg", ""),
+                ("env/x.py", ""),
+            ],
+        );
+        let code = ["_version", "my_app", "ns", "single"];
+        let hatch = "[tool.hatch.build.targets.wheel]\npackages = [\"tools\"]";
+        for (flat, top_level, entry, configuration, more, left_out) in [
+            (true, None, "", "", &[][..], &["scripts", "setup", "tests", "tools"][..]),
+            (false, None, "", "", &["scripts", "setup", "tests", "tools"], &[]),
+            (true, Some("tests\nns\n\n"), "", "", &["tests"], &["scripts", "setup", "tools"]),
+            (true, None, "setup:main", "", &["setup"], &["scripts", "tests", "tools"]),
+            (true, None, "", hatch, &["scripts", "tools"], &["setup", "tests"]),
         ] {
-            let path = root.join(file);
-            fs::create_dir_all(path.parent().expect("a parent")).expect("makes");
-            fs::write(path, "").expect("writes");
+            let table: toml::Table = configuration.parse().expect("valid");
+            let declared = Declared::read(Some(&table), None);
+            let known = Known { dir: root, top_level, declared: &declared, entry_points: &[entry.to_owned()] };
+            let found = provided(root, flat, known);
+            let mut expected: Vec<&str> = code.iter().chain(more).copied().collect();
+            expected.sort_unstable();
+            assert_eq!(
+                (found.names, found.left_out),
+                (owned(&expected), owned(left_out)),
+                "{flat} {top_level:?} {entry}"
+            );
         }
-        let poetry = "[tool.poetry]\npackages = [{include = \"ns\"}, {include = \"single.py\"}, {include = \"gone\"}]";
-        let hatch = "[tool.hatch.build.targets.wheel]\npackages = [\"src/my_app\", \"ns/\"]";
-        let maturin = "[tool.maturin]\nmodule-name = \"my_app._native\"";
-        for (flat, name, top_level, configuration, expected) in [
-            (true, "my-app", None, "", &["my_app"][..]),
-            (true, "other", None, "", &["my_app", "ns", "single"]),
-            (false, "my-app", None, "", &["my_app", "ns", "setup", "single", "tests"]),
-            (true, "my-app", Some("single\nns\n\n"), hatch, &["ns", "single"]),
-            (true, "my-app", Some("gone\n"), hatch, &["my_app", "ns"]),
-            (true, "my-app", None, poetry, &["ns", "single"]),
-            (true, "x", None, maturin, &["my_app"]),
-            (true, "x", None, "[tool.flit.module]\nname = \"ns.deep\"", &["ns"]),
-            (true, "x", None, "[tool.uv.build-backend]\nmodule-name = [\"single\", \"ns.a\"]", &["ns", "single"]),
-        ] {
-            let table: Table = configuration.parse().expect("valid");
-            let found = provided_names(root, flat, name, top_level, Some(&table));
-            assert_eq!(found, expected, "{flat} {name} {top_level:?} {configuration}");
-        }
+    }
+
+    fn owned(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn large_folders_are_data_unless_they_are_imported() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = directory.path();
+        write(root, &[("a.py", ""), ("big/code.py", ""), ("big/deep/x", "")]);
+        let big = fs::File::create(root.join("big/deep/x")).expect("opens");
+        big.set_len(LARGE + 1).expect("is sparse");
+        let declared = Declared::default();
+        let known = Known { dir: root, top_level: None, declared: &declared, entry_points: &[] };
+        assert_eq!(provided(root, true, known), Provided { names: owned(&["a"]), left_out: owned(&["big"]) });
+        write(root, &[("a.py", "import big.code")]);
+        assert_eq!(provided(root, true, known), Provided { names: owned(&["a", "big"]), left_out: Vec::new() });
     }
 }

@@ -1,7 +1,8 @@
 //! Finds names that an editable project and another part of the environment provide.
 //!
-//! Overlays come before the environment on `sys.path`. A module or package of an overlay hides modules with its name elsewhere. A
-//! part of a namespace package, which has no `__init__`, is hidden by any package of its name with an `__init__`.
+//! Overlays come after the standard library and the environment on `sys.path`, as editable projects do in a virtual
+//! environment. A module or package of these hides the overlays' modules with its name. A part of a namespace package, which has
+//! no `__init__`, is hidden by any package of its name with an `__init__`.
 
 use std::collections::BTreeSet;
 
@@ -12,20 +13,28 @@ use super::super::prefix_files::below;
 /// Warns of names of a project that the standard library, a distribution or another project has too.
 pub(super) fn shadows(environment: &Environment, editable: &Editable) -> Vec<Finding> {
     let names: BTreeSet<&str> = editable.files.iter().filter_map(|f| names::import_name(f.path.as_bytes())).collect();
+    let in_turn = environment.editables_in_turn();
     let mut findings = Vec::new();
     let mut say = |message: String| findings.push(Finding::new(FindingKind::Shadow, message));
     let site = environment.site_packages.as_bytes();
     for name in names {
         let whole = is_whole(name, editable.files.iter().map(|f| f.path.as_bytes()));
         if environment.python.stdlib.iter().any(|s| s == name) {
-            say(format!("{}: {name} hides the module of that name in the standard library; rename it", editable.name));
+            say(format!(
+                "{}: {name} is hidden by the module of that name in the standard library; rename it",
+                editable.name
+            ));
         }
         for other in environment.distributions.iter().filter(|d| d.import_names.iter().any(|n| n == name)) {
             let others = other.files.iter().filter_map(|f| below(f.path.as_bytes(), site));
             match (whole, is_whole(name, others)) {
-                (true, _) => {
+                (true, false) => {
                     say(format!("{}: {name} hides that of {} {}", editable.name, other.display_name, other.version))
                 }
+                (true, true) => say(format!(
+                    "{}: {name} is hidden by that of {} {}",
+                    editable.name, other.display_name, other.version
+                )),
                 (false, true) => say(format!(
                     "{}: {name} is hidden by that of {} {}, which has an __init__.py",
                     editable.name, other.display_name, other.version
@@ -33,7 +42,7 @@ pub(super) fn shadows(environment: &Environment, editable: &Editable) -> Vec<Fin
                 (false, false) => {}
             }
         }
-        let earlier = environment.editables.iter().take_while(|e| e.name != editable.name);
+        let earlier = in_turn.iter().take_while(|e| e.name != editable.name);
         for other in earlier.filter(|e| is_whole(name, e.files.iter().map(|f| f.path.as_bytes()))) {
             say(format!("{}: {name} is hidden by that of the editable project {}", editable.name, other.name));
         }

@@ -86,7 +86,7 @@ fn install_as(form: EditableForm, fixture: &Fixture, project: &Path) {
 #[test]
 fn every_form_leads_to_the_project() {
     for (form, expected) in [
-        (EditableForm::PthPath, &["proj/__init__.py", "proj/_c.cpython-311-x86_64-linux-gnu.so"][..]),
+        (EditableForm::PthPath, &["proj/__init__.py", "proj/_c.cpython-311-x86_64-linux-gnu.so", "top.py"][..]),
         (EditableForm::Finder, &["proj/__init__.py", "proj/_c.cpython-311-x86_64-linux-gnu.so", "top.py"]),
         (EditableForm::Proxy, &["proj/__init__.py", "proj/_c.cpython-311-x86_64-linux-gnu.so"]),
         (EditableForm::Redirect, &["proj/__init__.py", "proj/_b.so", "proj/_c.cpython-311-x86_64-linux-gnu.so"]),
@@ -105,14 +105,58 @@ fn every_form_leads_to_the_project() {
         let environment = fixture.discover();
         let editable = single(&environment);
         assert_eq!((editable.form, editable.project_dir.as_path()), (form, project.as_path()));
-        assert_eq!(modules(editable), expected, "{form:?}");
+        let script = "proj-1.data/scripts/proj";
+        assert_eq!(modules(editable), [&[script], expected].concat(), "{form:?}");
         assert!(editable.files.iter().all(|f| f.source.as_deref().is_some_and(Path::is_file)), "{form:?}");
         assert_eq!(shortened(&editable.scripts), ["bin/proj"]);
         assert_eq!(editable.entry_points.len(), 1);
         assert!(editable.sources.iter().any(|s| s.name == "proj"), "{form:?}: {:?}", editable.sources);
         assert!(expected.iter().filter(|p| p.ends_with(".so")).count() == editable.extensions.len(), "{form:?}");
-        assert_eq!(environment.warnings, [], "{form:?}");
+        let said = findings(&environment, FindingKind::Editable);
+        let left_out =
+            format!("proj: build, tests in {} are not packed with the editable project; ", project.display());
+        let expected: &[&str] = if form == EditableForm::PthPath { &[&left_out] } else { &[] };
+        assert_eq!((environment.warnings.len(), said.len()), (expected.len(), expected.len()), "{form:?}: {said:?}");
+        assert!(said.iter().zip(expected).all(|(said, expected)| said.starts_with(expected)), "{said:?}");
     }
+}
+
+#[test]
+fn what_a_project_installs_beside_its_modules_is_not_lost() {
+    let fixture = Fixture::new();
+    let project = fixture.beside("work");
+    fixture.write(project.join("pyproject.toml"), "");
+    fixture.write(project.join("proj.py"), "");
+    let path = project.display().to_string();
+    install(&fixture, "proj", &project, &[("_proj.pth", &path), ("proj_hook.pth", "import os\n")]);
+    fixture.write("bin/plain.sh", "#!/bin/sh\n");
+    fixture.write("share/proj/data.txt", "data");
+    let record = fixture.prefix().join(SITE).join("proj-1.dist-info/RECORD");
+    let rows = "../../../bin/plain.sh,,\n../../../share/proj/data.txt,,\n";
+    fs::write(&record, fs::read_to_string(&record).expect("reads") + rows).expect("writes");
+    let environment = fixture.discover();
+    let editable = &environment.editables[0];
+    assert_eq!(modules(editable), ["proj-1.data/scripts/plain.sh", "proj.py", "proj_hook.pth"]);
+    assert_eq!(shortened(&environment.unowned), ["share/proj/data.txt"], "data stays in the environment");
+}
+
+#[test]
+fn projects_are_on_the_path_in_the_order_of_their_pth_files() {
+    let fixture = Fixture::new();
+    for (name, pth) in [("a", "z.pth"), ("b", "_b.pth"), ("c", "load.pth")] {
+        let project = fixture.beside(name);
+        fixture.write(project.join("pyproject.toml"), "");
+        fixture.write(project.join(format!("src/{name}.py")), "");
+        let at = project.join("src").display().to_string();
+        let finder = format!("MAPPING: dict[str, str] = {{'c': '{at}/c'}}\nX = '__editable__'\n");
+        match name {
+            "c" => install(&fixture, name, &project, &[(pth, "import load"), ("load.py", &finder)]),
+            _ => install(&fixture, name, &project, &[(pth, &at)]),
+        }
+    }
+    let environment = fixture.discover();
+    let names: Vec<_> = environment.editables_in_turn().iter().map(|e| e.name.clone()).collect();
+    assert_eq!(names, ["b", "a", "c"]);
 }
 
 #[test]
@@ -126,9 +170,8 @@ fn src_layouts_and_configured_names() {
     install(&fixture, "proj", &project, &[("proj.pth", &path)]);
     assert_eq!(modules(single(&fixture.discover())), ["one/__init__.py", "two.py"]);
     fixture.write(project.join("pyproject.toml"), "[tool.hatch.build.targets.wheel]\npackages = [\"src/one\"]\n");
-    assert_eq!(modules(single(&fixture.discover())), ["one/__init__.py"]);
     fixture.module("proj-1.dist-info/top_level.txt", "two\n");
-    assert_eq!(modules(single(&fixture.discover())), ["two.py"]);
+    assert_eq!(modules(single(&fixture.discover())), ["one/__init__.py", "two.py"], "the folder is on the path");
 }
 
 #[test]
@@ -185,8 +228,8 @@ fn names_that_hide_others_are_said() {
         findings(&environment, FindingKind::Shadow),
         [
             "proj: google is hidden by that of google-old 1, which has an __init__.py",
-            "proj: requests hides that of Requests 2",
-            "proj: types hides the module of that name in the standard library; rename it",
+            "proj: requests is hidden by that of Requests 2",
+            "proj: types is hidden by the module of that name in the standard library; rename it",
         ]
     );
 }

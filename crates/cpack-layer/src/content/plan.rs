@@ -75,10 +75,16 @@ fn action(file: &FileStat, info: Option<&SafePath>) -> Option<Action<'static>> {
         // uv's own notes: when and with which settings it built the wheel.
         Some(b"uv_cache.json" | b"uv_build.json") => None,
         _ if is_cached(&file.path) => None,
-        _ if is_file && path.starts_with(b"bin/") => Some(Action::Script),
+        _ if is_file && (path.starts_with(b"bin/") || is_script_of_overlay(path)) => Some(Action::Script),
         _ if is_file && is_candidate(&file.path) => Some(Action::Text),
         _ => Some(Action::Copy),
     }
+}
+
+/// Whether a file of an overlay is a script: `NAME-VERSION.data/scripts/x`.
+fn is_script_of_overlay(path: &[u8]) -> bool {
+    let mut parts = path.split(|byte| *byte == b'/');
+    parts.next().is_some_and(|top| top.ends_with(b".data")) && parts.next() == Some(b"scripts")
 }
 
 /// Whether a file is byte-code in a `__pycache__`, or machine code that numba keeps there.

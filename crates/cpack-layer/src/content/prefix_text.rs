@@ -94,7 +94,7 @@ fn mend_pth(text: &[u8], base: &SafePath, prefixes: &[Vec<u8>]) -> Vec<u8> {
         let rest = below(path, prefixes)?.strip_suffix(b"/").unwrap_or(below(path, prefixes)?);
         let relative = match rest {
             b"" => base.components().map(|_| &b".."[..]).collect::<Vec<_>>().join(&b'/'),
-            rest => record::relative(&SafePath::new(rest).ok()?, base),
+            rest => record::relative(&SafePath::new(rest).ok()?, Some(base)),
         };
         let relative = if relative.is_empty() { b".".to_vec() } else { relative };
         Some([&relative, line.get(path.len()..).unwrap_or_default()].concat())

@@ -30,8 +30,10 @@ const MAX_SCRIPT: u64 = 1 << 20;
 pub struct LayerFiles<'a> {
     /// In the order of their paths.
     pub files: Cow<'a, [FileStat]>,
-    /// The `.dist-info` directory, if the files are those of a distribution.
-    pub info: Option<&'a SafePath>,
+    /// The `.dist-info` directory, if the files are those of a distribution or of an editable project.
+    pub info: Option<Cow<'a, SafePath>>,
+    /// Files in other layers that `RECORD` lists, too: its rows of them say what is there.
+    pub shared: Vec<FileStat>,
     /// Files that may differ from what RECORD says, so that they must be read.
     pub suspects: &'a [Suspect],
     /// Whether the root of the files is on the path, as an overlay's is. Else only sources below the interpreter's library get
@@ -98,11 +100,12 @@ impl<'a> Transformer<'a> {
     pub fn transform(&self, layer: &LayerFiles<'_>) -> Result<(Vec<Entry>, Facts), PackError> {
         let modules = self.modules.as_ref().filter(|_| !layer.is_overlay);
         let cache_tag = &self.environment.python.cache_tag;
-        let plans = plan(&layer.files, Rules { info: layer.info, modules, cache_tag });
+        let plans = plan(&layer.files, Rules { info: layer.info.as_deref(), modules, cache_tag });
         let record = plans.iter().find(|plan| plan.action == Action::Record);
-        let base = layer.info.and_then(SafePath::parent);
+        // `None` inside: that of an overlay is its root.
+        let base = layer.info.as_deref().map(SafePath::parent);
         let rows = record.map(|record| self.parse_record(record.from)).transpose()?.unwrap_or_default();
-        let listed = self.listed(&rows, base.as_ref(), layer.suspects);
+        let listed = self.listed(&rows, base.as_ref().map(Option::as_ref), layer);
         let products: Result<Vec<Product>, PackError> =
             plans.par_iter().with_max_len(1).map(|plan| self.produce(plan, &listed)).collect();
 
@@ -125,8 +128,13 @@ impl<'a> Transformer<'a> {
             }
         }
         if let (Some(record), Some(base)) = (record, base) {
+            for plan in plan(&layer.shared, Rules { info: None, modules, cache_tag }) {
+                if !matches!(plan.action, Action::ByteCode { .. }) {
+                    shipped.extend(self.produce(&plan, &listed)?.0.map(|(entry, what)| (entry.path, what)));
+                }
+            }
             shipped.insert(record.path.clone(), Shipped::Unhashed);
-            let text = record::rewrite(&rows, &base, &self.prefixes, &shipped);
+            let text = record::rewrite(&rows, base.as_ref(), &self.prefixes, &shipped);
             entries.push(made(record, text));
         }
         entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
@@ -145,10 +153,11 @@ impl<'a> Transformer<'a> {
         Facts { run_paths: needs.run_paths, glibc: needs.glibc, ..Facts::default() }
     }
 
-    fn listed<'r>(&self, rows: &'r [Row], base: Option<&SafePath>, suspects: &'r [Suspect]) -> Listed<'r> {
+    fn listed<'r>(&self, rows: &'r [Row], base: Option<Option<&SafePath>>, layer: &'r LayerFiles<'_>) -> Listed<'r> {
         let described = rows.iter().filter(|row| row.hash.is_some());
         let located = |row: &'r Row| Some((record::locate(&row.path, base?, &self.prefixes)?, row));
-        let suspects = suspects.iter().map(|suspect| &suspect.path).collect();
+        let shared = layer.shared.iter().map(|file| &file.path);
+        let suspects = layer.suspects.iter().map(|suspect| &suspect.path).chain(shared).collect();
         Listed { rows: described.filter_map(located).collect(), suspects }
     }
 

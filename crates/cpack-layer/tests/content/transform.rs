@@ -1,5 +1,6 @@
 //! Environments with the same content give the same files, which tell the truth and work.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Cursor, Write as _};
@@ -7,7 +8,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cpack_discover::{DiscoverOptions, Distribution, Environment, Suspect, discover, record};
+use cpack_discover::{DiscoverOptions, Distribution, Environment, FileKind, FileStat, Suspect, discover, record};
 use cpack_format::SafePath;
 use cpack_format::content::Kind;
 use cpack_layer::PackError;
@@ -90,7 +91,8 @@ fn transform(environment: &Environment, compilers: &Compilers) -> Result<(Vec<En
     let demo = demo(environment);
     // The order of files does not matter.
     let files = demo.files.iter().rev().cloned().collect::<Vec<_>>().into();
-    let layer = LayerFiles { files, info: Some(&demo.info), suspects: &demo.suspects, is_overlay: false };
+    let layer =
+        LayerFiles { files, info: Some(Cow::Borrowed(&demo.info)), suspects: &demo.suspects, ..LayerFiles::default() };
     Transformer::new(environment, compilers).transform(&layer)
 }
 
@@ -237,4 +239,53 @@ fn changed_and_damaged_files_are_told() {
         "{list}"
     );
     assert!(!list.contains("direct_url.json"), "{list}");
+}
+
+#[test]
+fn record_lists_what_another_distribution_has_too() {
+    let python = pythons().remove(0);
+    let directory = tempfile::tempdir().expect("a directory");
+    let prefix = directory.path().canonicalize().expect("exists").join("env");
+    let modules = make_prefix(&python, &prefix);
+    let site = format!("lib/python3.{}/site-packages", python.minor);
+    let file = |name: &str, text: &str| {
+        let place = modules.join(name);
+        fs::create_dir_all(place.parent().expect("a parent")).expect("creates");
+        fs::write(&place, text).expect("writes");
+        let path = SafePath::new(format!("{site}/{name}").as_bytes()).expect("safe");
+        let (source, size) = (Some(place.into()), text.len() as u64);
+        FileStat { path, source, size, mtime_ns: 0, ctime_ns: 0, ino: 0, kind: FileKind::File }
+    };
+    let same = record::hash(b"same");
+    let rows = format!("ns/a.txt,{same},4\nns/other.txt,{same},4\nns/own.txt,,\nd-1.dist-info/RECORD,,\n");
+    let mut files = vec![file("ns/own.txt", "own"), file("d-1.dist-info/RECORD", &rows)];
+    let shared = vec![file("ns/a.txt", "same"), file("ns/other.txt", "changed")];
+    let environment = discovered(&prefix);
+    let compilers = no_compilers(&python);
+    let transformer = Transformer::new(&environment, &compilers);
+    let info = |path: &str| Some(Cow::Owned(SafePath::new(path.as_bytes()).expect("safe")));
+    let layer = LayerFiles {
+        files: files.clone().into(),
+        info: info(&format!("{site}/d-1.dist-info")),
+        shared,
+        ..LayerFiles::default()
+    };
+    let made = contents(&transformer.transform(&layer).expect("transforms").0);
+    let expected = format!(
+        "d-1.dist-info/RECORD,,\nns/a.txt,{same},4\nns/other.txt,{},7\nns/own.txt,,\n",
+        record::hash(b"changed")
+    );
+    assert_eq!(made.len(), 2, "what others have is not packed twice");
+    let (_, record) = &made[&format!("{site}/d-1.dist-info/RECORD")];
+    assert_eq!(String::from_utf8_lossy(record), expected);
+
+    // In an overlay metadata is at the top.
+    for file in &mut files {
+        let short = file.path.to_string().replace(&format!("{site}/"), "");
+        file.path = SafePath::new(short.as_bytes()).expect("safe");
+    }
+    let layer =
+        LayerFiles { files: files.into(), info: info("d-1.dist-info"), is_overlay: true, ..LayerFiles::default() };
+    let made = contents(&transformer.transform(&layer).expect("transforms").0);
+    assert_eq!(String::from_utf8_lossy(&made["d-1.dist-info/RECORD"].1), "d-1.dist-info/RECORD,,\nns/own.txt,,\n");
 }

@@ -12,7 +12,7 @@ use super::waiting::{Waited, wait_for_environment};
 use super::{BuildError, Means};
 use crate::cache::{Cache, Committed, Description, Environment, Lookup, lease_tree, write_records};
 use crate::timing::{Phase, Timing};
-use crate::tree::{How, LinkError, Linked, Merged, Python, link_tree, seal_tree};
+use crate::tree::{How, LinkError, Linked, Merged, Python, link_tree, seal_tree, write_hook};
 
 /// How often layers may vanish under a tree that is built.
 const ATTEMPTS: usize = 5;
@@ -127,6 +127,8 @@ fn fill(
     let layers: Vec<PathBuf> = contents.iter().map(|content| cache.layer_files(content)).collect();
     let Merged { linked, open } = link_tree(place, &layers, inputs.python, how, means.threads, progress)?;
     let own = |source| LinkError::Write { path: place.into(), source };
+    let wanted = &inputs.manifest.python;
+    write_hook(place, &wanted.version, &wanted.soabi).map_err(own)?;
     write_records(place, cache, inputs.description, inputs.manifest_bytes, &contents).map_err(own)?;
     point("tree.records").map_err(own)?;
     seal_tree(place, how, &open).map_err(own)?;

@@ -6,12 +6,14 @@
 
 mod environment_tree;
 mod error;
+mod job;
 mod means;
 mod missing_layers;
 mod waiting;
 
 pub use environment_tree::{TreeInputs, ensure_tree, private_tree, repair_tree};
 pub use error::BuildError;
+pub use job::{add_to_private, check_job, ensure_job};
 pub use means::{FETCHES, Means};
 pub use missing_layers::{ensure_layers, in_order};
 pub use waiting::{Waited, wait_for_environment};

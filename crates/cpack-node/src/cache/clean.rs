@@ -4,7 +4,8 @@
 //! files while inodes were freed a short while ago. What goes: directories of builders and private copies whose owner
 //! is dead; and, while the cache is over its limit or the disk nearly full, layers that no environment links and the
 //! environments that were started the longest ago. What never goes: what somebody has a lease on, what a live process
-//! of this user maps or names, what was used in the last hour.
+//! of this user maps or names, what was used in the last hour. A job prefix goes when its environment or an overlay of it is
+//! gone: alone it takes next to nothing.
 //!
 //! Environments and layers are renamed into a staging directory first and unlinked there until the time is up: what is
 //! left then has no owner, and goes the next time.
@@ -21,7 +22,6 @@
 use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -32,6 +32,7 @@ use cpack_store::unique_name;
 use nix::sys::statvfs::{Statvfs, statvfs};
 
 use super::environments::{layers_of, lease_path, move_tree};
+use super::named::named_by_processes;
 use super::own_directory::{Cache, ENVIRONMENTS, LAYERS, LOCKS, PRIVATE, STAGING};
 use super::staging::disown;
 use super::{Staging, commit, flock, image, lease, remove_tree};
@@ -69,6 +70,8 @@ pub struct Cleaning<'a> {
 pub struct Cleaned {
     /// Environments.
     pub environments: u64,
+    /// Job prefixes.
+    pub jobs: u64,
     /// Layers.
     pub layers: u64,
     /// Directories of dead processes.
@@ -110,10 +113,24 @@ pub fn clean(cache: &Cache, cleaning: &Cleaning<'_>) -> io::Result<Cleaned> {
             }
         }
     }
+    cleaner.jobs()?;
     cleaner.locks()?;
     remove_tree(cleaner.staging.path(), deadline)?;
     point("clean.removed")?;
     Ok(cleaner.cleaned)
+}
+
+/// What became of a prefix that was to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Removed {
+    /// It is in the staging directory of the clean-up.
+    Gone,
+    /// Somebody uses it: it stayed.
+    InUse,
+    /// Another one was in its place: it is there again.
+    PutBack,
+    /// It came with a container's image and stayed.
+    Fixed,
 }
 
 struct Cleaner<'a> {
@@ -240,35 +257,58 @@ impl Cleaner<'_> {
     /// Removes an environment unless it is used. Whether it did.
     fn remove_environment(&mut self, key: &str) -> io::Result<bool> {
         let place = self.cache.environment_path(key);
-        // A tree without a lease file is none that anybody could have started from.
-        let locked = lease::exclusive(&lease_path(&place));
-        if (locked.is_none() && lease_path(&place).exists()) || self.is_in_use(key.as_bytes()) {
-            self.cleaned.in_use += 1;
-            return Ok(false);
-        }
-        let aside = self.staging.path().join(format!("environment-{}", unique_name()));
-        match move_tree(&place, &aside) {
-            Err(e) if image::is_immovable(&e) => {
-                self.cleaned.fixed += 1;
-                return Ok(false);
+        let removed = self.remove_prefix(&place, key)?;
+        match removed {
+            Removed::Gone => {
+                point("clean.environment")?;
+                let _ = fs::remove_file(self.cache.lock_path(key));
+                self.cleaned.environments += 1;
             }
+            Removed::InUse => self.cleaned.in_use += 1,
+            Removed::Fixed => self.cleaned.fixed += 1,
+            Removed::PutBack => {}
+        }
+        Ok(removed == Removed::Gone)
+    }
+
+    /// Removes job prefixes that lead to what is gone.
+    fn jobs(&mut self) -> io::Result<()> {
+        for name in self.cache.jobs()? {
+            let parts = self.cache.job_parts(&name);
+            let is_whole = parts.is_some_and(|(tree, overlays)| tree.exists() && overlays.iter().all(|o| o.exists()));
+            if !is_whole && !self.is_late() && self.remove_prefix(&self.cache.job_path(&name), &name)? == Removed::Gone
+            {
+                point("clean.job")?;
+                self.cleaned.jobs += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves a prefix of Python, called `name`, out of its place unless it is used.
+    fn remove_prefix(&mut self, place: &Path, name: &str) -> io::Result<Removed> {
+        // One without a lease file is none that anybody could have started from.
+        let locked = lease::exclusive(&lease_path(place));
+        if (locked.is_none() && lease_path(place).exists()) || self.is_in_use(name.as_bytes()) {
+            return Ok(Removed::InUse);
+        }
+        let aside = self.staging.path().join(format!("prefix-{}", unique_name()));
+        match move_tree(place, &aside) {
+            Err(e) if image::is_immovable(&e) => return Ok(Removed::Fixed),
             result => result?,
         }
-        point("clean.environment")?;
         if !is_same(locked.as_ref(), &lease_path(&aside)) {
-            // This process stood still for long, and another put up a new tree meanwhile.
-            let _ = commit::commit(&aside, &place);
-            return Ok(false);
+            // This process stood still for long, and another put up a new one meanwhile.
+            let _ = commit::commit(&aside, place);
+            return Ok(Removed::PutBack);
         }
-        let _ = fs::remove_file(self.cache.lock_path(key));
-        self.cleaned.environments += 1;
-        Ok(true)
+        Ok(Removed::Gone)
     }
 
     /// Whether a live process of this user maps or names what is called so.
     fn is_in_use(&mut self, name: &[u8]) -> bool {
-        let root = self.cache.root();
-        self.in_use.get_or_insert_with(|| named_by_processes(root)).contains(name)
+        let cache = self.cache;
+        self.in_use.get_or_insert_with(|| named_by_processes(cache)).contains(name)
     }
 }
 
@@ -304,55 +344,6 @@ fn is_same(locked: Option<&File>, path: &Path) -> bool {
 fn is_nearly_full(path: &Path, reserve: Option<u64>) -> bool {
     let reserved = |s: &Statvfs| reserve.unwrap_or(s.blocks().saturating_mul(s.fragment_size()) / NEARLY_FULL);
     statvfs(path).is_ok_and(|s| s.blocks_available().saturating_mul(s.fragment_size()) < reserved(&s))
-}
-
-/// The names of environments and layers below `root` that this user's processes map, were started with, or have in
-/// their environment variables: what leases do not show where locks are refused, or a program closed all descriptors.
-fn named_by_processes(root: &Path) -> HashSet<Vec<u8>> {
-    let mut names = HashSet::new();
-    let own = std::process::id().to_string();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        if !name.as_bytes().iter().all(u8::is_ascii_digit) || name.as_bytes() == own.as_bytes() {
-            continue;
-        }
-        for file in ["maps", "cmdline", "environ"] {
-            if let Ok(text) = fs::read(entry.path().join(file)) {
-                collect_names(root, &text, &mut names);
-            }
-        }
-    }
-    names
-}
-
-/// Adds to `names` what follows `<root>/environments/` or `<root>/layers/` in `text`.
-fn collect_names(root: &Path, text: &[u8], names: &mut HashSet<Vec<u8>>) {
-    let root = root.as_os_str().as_bytes();
-    let mut rest = text;
-    while let Some(at) = find(rest, root) {
-        rest = rest.get(at + root.len()..).unwrap_or_default();
-        for directory in [ENVIRONMENTS, LAYERS] {
-            let prefix = format!("/{directory}/");
-            if let Some(name) = rest.strip_prefix(prefix.as_bytes()) {
-                let ends = |b: &u8| !b.is_ascii_alphanumeric() && *b != b'-';
-                names.insert(name.iter().take_while(|b| !ends(b)).copied().collect());
-            }
-        }
-    }
-}
-
-fn find(text: &[u8], what: &[u8]) -> Option<usize> {
-    let first = *what.first()?;
-    let mut at = 0;
-    // Few bytes are a slash: comparing everywhere would be quadratic only in theory.
-    while let Some(next) = text.get(at..)?.iter().position(|b| *b == first) {
-        at += next;
-        if text.get(at..)?.starts_with(what) {
-            return Some(at);
-        }
-        at += 1;
-    }
-    None
 }
 
 #[cfg(test)]
@@ -488,14 +479,5 @@ mod tests {
         set_age(living.path(), HOUR);
         assert_eq!(run(&cache, u64::MAX, None).abandoned, 1);
         assert!(living.path().exists() && young.exists() && !dead.exists());
-    }
-
-    #[test]
-    fn names_are_found_in_what_processes_show() {
-        let mut names = HashSet::new();
-        let text =
-            b"7f00 r-xp /c/cpack-0/environments/abc-1/lib/x.so\nPATH=/c/cpack-0/layers/def/files:/c/cpack-0/other\0";
-        collect_names(Path::new("/c/cpack-0"), text, &mut names);
-        assert_eq!(names, HashSet::from([b"abc-1".to_vec(), b"def".to_vec()]));
     }
 }

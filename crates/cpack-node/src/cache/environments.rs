@@ -26,7 +26,7 @@ use super::own_directory::{Cache, ENVIRONMENTS};
 
 /// The directory of an environment's own records.
 pub const RECORDS: &str = ".cpack";
-const LEASE: &str = "lease";
+pub(crate) const LEASE: &str = "lease";
 const DESCRIPTION: &str = "environment.json";
 const MANIFEST: &str = "manifest.json";
 const LAYERS: &str = "layers";
@@ -79,7 +79,11 @@ impl Cache {
 
     /// Looks for an environment, in a fixed number of system calls.
     pub fn find_environment(&self, key: &str) -> Lookup {
-        let path = self.environment_path(key);
+        self.find_prefix(self.environment_path(key))
+    }
+
+    /// Looks for a prefix of Python: an environment's tree, or what a job starts from.
+    pub(super) fn find_prefix(&self, path: PathBuf) -> Lookup {
         let Some((lease, mark)) = Lease::take(&lease_path(&path)) else {
             return if path.exists() { Lookup::Stale } else { Lookup::Missing };
         };
@@ -164,7 +168,12 @@ pub(crate) fn write_records(
     fs::write(records.join(LAYERS), names)?;
     fs::write(records.join(MANIFEST), manifest)?;
     fs::write(records.join(DESCRIPTION), serde_json::to_vec_pretty(description)?)?;
-    fs::write(records.join(LEASE), Mark::Boot(cache.boot().clone()).to_bytes())
+    write_lease(tree, cache)
+}
+
+/// Writes the file by which a prefix that is being staged is leased: under which boot it was written.
+pub(super) fn write_lease(prefix: &Path, cache: &Cache) -> io::Result<()> {
+    fs::write(lease_path(prefix), Mark::Boot(cache.boot().clone()).to_bytes())
 }
 
 /// Takes a lease on a tree outside `environments/`.

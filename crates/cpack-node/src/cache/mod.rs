@@ -6,6 +6,7 @@
 //!     layers/<content digest>/state    under which boot of the node it was written, and its size
 //!     environments/<key>/              a tree of hard links, named by environment id and interpreter
 //!     environments/<key>/.cpack/       its lease (also: under which boot it was written), manifest and store
+//!     jobs/<key>-<digest>/             what a job with overlays starts from: links to a tree, and where its overlays are
 //!     private/<unique>/                copies for CPACK_WRITABLE, removed after their process ended
 //!     staging/<unique>/                what a process is building, and its trash; locked by it
 //!     user/                            XDG_CACHE_HOME of programs that have no other; never cleaned up
@@ -34,8 +35,10 @@ mod content;
 mod environments;
 mod flock;
 mod image;
+mod jobs;
 mod layers;
 mod lease;
+mod named;
 mod own_directory;
 mod places;
 mod remove;
@@ -47,7 +50,7 @@ pub use clean::{Cleaned, Cleaning, RECENT, clean};
 pub use commit::Committed;
 pub use content::{content_of, file_digest};
 pub use environments::{Description, Environment, Lookup, RECORDS, read_description, read_manifest};
-pub(crate) use environments::{lease_tree, write_records};
+pub(crate) use environments::{LEASE, lease_tree, write_records};
 pub use image::Verdict;
 pub use layers::{LayerState, StagedLayer, seal_directories, size_of};
 pub use lease::Lease;

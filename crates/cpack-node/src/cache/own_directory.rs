@@ -15,6 +15,7 @@ use super::{BootId, Place, places};
 
 pub(super) const LAYERS: &str = "layers";
 pub(super) const ENVIRONMENTS: &str = "environments";
+pub(super) const JOBS: &str = "jobs";
 pub(super) const PRIVATE: &str = "private";
 pub(super) const STAGING: &str = "staging";
 pub(super) const LOCKS: &str = "locks";
@@ -67,7 +68,7 @@ impl Cache {
         }
         let cache = Self::open(place, boot)?;
         point("cache.created").map_err(|e| io(&cache.root, e))?;
-        for directory in [LAYERS, ENVIRONMENTS, PRIVATE, STAGING, LOCKS] {
+        for directory in [LAYERS, ENVIRONMENTS, JOBS, PRIVATE, STAGING, LOCKS] {
             match fs::create_dir(cache.root.join(directory)) {
                 Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(io(&cache.root, e)),
                 _ => {}

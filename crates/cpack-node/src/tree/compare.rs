@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use cpack_format::manifest::Manifest;
 
-use super::{Python, is_own};
+use super::{Python, is_own, job};
 use crate::cache::{Cache, file_digest};
 
 /// Returns the first fault of a tree in `cache`. Its layers must be whole.
@@ -16,6 +16,10 @@ pub fn tree_fault(cache: &Cache, tree: &Path, manifest: &Manifest, python: &Pyth
         if let Some(path) = first_difference(&files, tree, Path::new(""), python) {
             return Some(format!("{} was missing or changed", path.display()));
         }
+    }
+    let hook = job::hook_path(&manifest.python.version, &manifest.python.soabi);
+    if fs::read(tree.join(&hook)).ok().as_deref() != Some(job::HOOK_TEXT.as_bytes()) {
+        return Some(format!("{} was missing or changed", hook.display()));
     }
     let linked = fs::read_link(tree.join("bin/python")).ok();
     match python {

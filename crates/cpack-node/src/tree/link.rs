@@ -252,7 +252,7 @@ fn copy_small(source: &Path, target: &Path) -> io::Result<bool> {
 }
 
 /// Fails where a test refuses links.
-fn refuse_link() -> Result<(), Errno> {
+pub(super) fn refuse_link() -> Result<(), Errno> {
     point("linkat").map_err(|e| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
 }
 

@@ -9,10 +9,12 @@
 //!
 //! The tree is a real virtual environment (`pyvenv.cfg`, `bin/python` linked to the interpreter), so `sys.prefix`,
 //! `.pth` files, console scripts and `multiprocessing` work as in the one that was packed. Where a layer ships the
-//! interpreter the tree is a full prefix instead, which needs no `pyvenv.cfg`.
+//! interpreter the tree is a full prefix instead, which needs no `pyvenv.cfg`. A job with overlays runs in a directory of links
+//! to the tree ([`mod@job`]).
 
 mod compare;
 mod copies;
+mod job;
 mod link;
 
 use std::collections::HashSet;
@@ -23,9 +25,9 @@ use std::path::{Path, PathBuf};
 
 use cpack_fault::point;
 use cpack_format::job::Job;
-use cpack_format::manifest::Manifest;
 
 use crate::cache::Description;
+pub(crate) use job::{add_scripts, fill_job, write_hook};
 
 pub use compare::tree_fault;
 pub use link::LinkError;
@@ -52,12 +54,12 @@ pub enum Python {
 }
 
 impl Python {
-    /// The interpreter of the environment of `manifest` that `description` notes.
-    pub fn of(description: &Description, manifest: &Manifest) -> Self {
+    /// The interpreter of an environment as `description` notes it; `sees_system` is said by its manifest.
+    pub fn of(description: &Description, sees_system: bool) -> Self {
         let version = description.version.clone();
         match description.python.as_str() {
             "" => Self::Shipped { version },
-            path => Self::Node { path: path.into(), version, sees_system: manifest.sees_system() },
+            path => Self::Node { path: path.into(), version, sees_system },
         }
     }
 
@@ -86,14 +88,18 @@ impl Python {
 
 /// Whether a tree has a file of its own at `path`, so that the layer's is left out.
 pub fn is_own(python: &Python, path: &Path) -> bool {
-    if path.starts_with(crate::cache::RECORDS) || path == Path::new("pyvenv.cfg") {
+    if path.starts_with(crate::cache::RECORDS) || path == Path::new("pyvenv.cfg") || job::is_hook(path) {
         return true;
     }
     let in_bin = path.parent() == Some(Path::new("bin"));
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let minor = cpack_format::job::minor(python.version());
-    let interpreter = in_bin && (name == "python" || name == "python3" || name == format!("python{minor}"));
+    let interpreter = in_bin && interpreter_names(python.version()).iter().any(|own| own == name);
     interpreter && matches!(python, Python::Node { .. })
+}
+
+/// What an interpreter is called in `bin/`.
+fn interpreter_names(version: &str) -> [String; 3] {
+    ["python".into(), "python3".into(), format!("python{}", cpack_format::job::minor(version))]
 }
 
 /// Fills the empty directory `tree` with the files of `layers` and what makes them an environment of `python`. Records may
