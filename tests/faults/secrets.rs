@@ -265,7 +265,7 @@ fn no_job_makes_the_boot_write_outside_its_cache() {
         assert_eq!(before, after, "{what}");
         for root in entries(&world.path("cache")) {
             assert_eq!(root, world.cache(), "{what}");
-            let known = ["environments", "layers", "locks", "private", "staging"];
+            let known = ["environments", "jobs", "layers", "locks", "private", "staging"];
             let names = entries(&root);
             assert!(names.iter().all(|p| known.iter().any(|name| p.ends_with(name))), "{what}: {names:?}");
             if what != "shipped" {

@@ -19,7 +19,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use super::link::refuse_link;
-use super::{Python, interpreter_names, pyvenv_cfg};
+use super::{Python, interpreter_names, minor_in_names, pyvenv_cfg};
 use crate::cache::RECORDS;
 
 /// The name of the hook. Sorts before those that begin with a lower-case letter, which may import what is in an overlay.
@@ -34,7 +34,7 @@ pub(crate) const HOOK_TEXT: &str = r#"import os, sys; os.path.exists(os.path.joi
 pub(crate) fn hook_path(version: &str, soabi: &str) -> PathBuf {
     // `cpython-313t-x86_64-linux-gnu` is the one without the global lock.
     let free = soabi.split('-').nth(1).is_some_and(|tag| tag.ends_with('t'));
-    let (minor, free) = (cpack_format::job::minor(version), if free { "t" } else { "" });
+    let (minor, free) = (minor_in_names(version), if free { "t" } else { "" });
     Path::new("lib").join(format!("python{minor}{free}")).join("site-packages").join(HOOK)
 }
 
@@ -165,5 +165,30 @@ fn unless_there(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hook_is_in_site_packages_of_the_interpreter_and_nowhere_else() {
+        for (version, soabi, site) in [
+            ("3.11.7", "cpython-311-x86_64-linux-gnu", "lib/python3.11/site-packages"),
+            ("3.13.0", "cpython-313t-x86_64-linux-gnu", "lib/python3.13t/site-packages"),
+            ("3.14.0rc1", "", "lib/python3.14/site-packages"),
+            ("3.../../../../evil/x.1", "a-../t", ""),
+            ("/evil.1.2", "", ""),
+        ] {
+            let path = hook_path(version, soabi);
+            assert!(path.components().all(|c| matches!(c, std::path::Component::Normal(_))), "{version}: {path:?}");
+            assert_eq!(path.components().count(), 4, "{version}: {path:?}");
+            if !site.is_empty() {
+                assert_eq!(path, Path::new(site).join(HOOK));
+            }
+            assert!(is_hook(&path));
+        }
+        assert!(!is_hook(Path::new("lib/python3.11/site-packages/sub/_cpack_overlays.pth")));
     }
 }

@@ -99,7 +99,12 @@ pub fn is_own(python: &Python, path: &Path) -> bool {
 
 /// What an interpreter is called in `bin/`.
 fn interpreter_names(version: &str) -> [String; 3] {
-    ["python".into(), "python3".into(), format!("python{}", cpack_format::job::minor(version))]
+    ["python".into(), "python3".into(), format!("python{}", minor_in_names(version))]
+}
+
+/// `X.Y` of a version as a part of names: one that a job or manifest makes up cannot lead out of a directory.
+fn minor_in_names(version: &str) -> String {
+    cpack_format::job::minor(version).replace('/', "")
 }
 
 /// Fills the empty directory `tree` with the files of `layers` and what makes them an environment of `python`. Records may
@@ -145,7 +150,7 @@ fn seal_below(tree: &Path, directory: &Path, open: &HashSet<PathBuf>) -> io::Res
 fn interpreter_files(tree: &Path, python: &Python) -> io::Result<()> {
     let bin = tree.join("bin");
     fs::create_dir_all(&bin)?;
-    let versioned = format!("python{}", cpack_format::job::minor(python.version()));
+    let versioned = format!("python{}", minor_in_names(python.version()));
     match python {
         Python::Node { path, version, sees_system } => {
             symlink(path, bin.join("python"))?;
