@@ -43,7 +43,7 @@ fn make(cache: &Cache, tree: &Path, name: &str, overlays: &[PathBuf], stale: boo
 fn stage(cache: &Cache, staging: &Staging, tree: &Path, overlays: &[PathBuf]) -> io::Result<PathBuf> {
     let python = Python::of(&read_description(tree)?);
     let staged = staging.subdirectory("job")?;
-    fill_job(&staged, tree, &cache.from_job(tree), &python, overlays)?;
+    fill_job(&staged, tree, &cache.path_from_job(tree), &python, overlays)?;
     cache.write_job_records(&staged, tree, overlays)?;
     point("job.filled")?;
     Ok(staged)
