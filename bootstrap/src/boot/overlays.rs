@@ -106,6 +106,11 @@ impl Boot<'_> {
                 return Ok(environment);
             }
         }
+        // Mostly the one that just got the overlays: nothing is said of it again.
+        let known = self.node.usable_caches().filter(|cache| !cache.is_read_only());
+        if let Some((environment, _)) = known.filter_map(|cache| ensure_job(&cache, tree, overlays).ok()).next() {
+            return Ok(environment);
+        }
         let mut attempts = self.node.attempts(&[]);
         loop {
             let cache = attempts.next_cache(timing)?;

@@ -44,7 +44,7 @@ fn stage(cache: &Cache, staging: &Staging, tree: &Path, overlays: &[PathBuf]) ->
     // `pyvenv.cfg`, which says whether system packages are seen, is the tree's.
     let python = Python::of(&read_description(tree)?, false);
     let staged = staging.subdirectory("job")?;
-    fill_job(&staged, tree, &cache.from_job(tree), &python, overlays)?;
+    fill_job(&staged, tree, &cache.path_from_job(tree), &python, overlays)?;
     cache.write_job_records(&staged, tree, overlays)?;
     point("job.filled")?;
     Ok(staged)

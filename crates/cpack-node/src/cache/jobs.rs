@@ -59,7 +59,7 @@ impl Cache {
     }
 
     /// What leads from a job prefix of this cache to the environment in `tree`.
-    pub(crate) fn from_job(&self, tree: &Path) -> PathBuf {
+    pub(crate) fn path_from_job(&self, tree: &Path) -> PathBuf {
         match tree.strip_prefix(self.root()) {
             Ok(inside) => Path::new("../..").join(inside),
             Err(_) => tree.into(),
@@ -213,8 +213,8 @@ mod tests {
         assert_ne!(name, cache.job_name(&cache.environment_path("e1-0a"), &overlays));
         cache.write_job_records(&cache.job_path(&name), &tree, &overlays).expect("writes");
         assert_eq!(cache.job_parts(&name), Some((tree.clone(), overlays)));
-        assert_eq!(cache.from_job(&tree), tree);
-        assert_eq!(cache.from_job(&cache.environment_path("e")), Path::new("../../environments/e"));
+        assert_eq!(cache.path_from_job(&tree), tree);
+        assert_eq!(cache.path_from_job(&cache.environment_path("e")), Path::new("../../environments/e"));
     }
 
     #[test]
