@@ -5,25 +5,15 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use cpack_test::programs::{World, cluster_pack, install_by_hand, installed, text, usual_interpreter, utf8, venv};
+use cpack_test::programs::{World, cluster_pack, install_by_hand, text, usual_interpreter, utf8, venv};
 
 /// Python that runs a script of its environment, and prints what that says.
-const RUN: &str = "import subprocess, sys\nraise SystemExit(subprocess.run([sys.prefix + '/bin/' + sys.argv[1]] + sys.argv[2:]).returncode)";
+pub(crate) const RUN: &str = "import subprocess, sys\nraise SystemExit(subprocess.run([sys.prefix + '/bin/' + sys.argv[1]] + sys.argv[2:]).returncode)";
 
 fn write(path: &Path, text: &str, mode: u32) {
     fs::create_dir_all(path.parent().expect("a parent")).expect("creates");
     fs::write(path, text).expect("writes");
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
-}
-
-#[test]
-fn scripts_keep_docstring_and_future_imports() {
-    let world = World::new();
-    let env = installed("num2words", &["num2words==0.5.14", "docopt==0.6.2"]);
-    let launcher = world.launcher(&env, &[]);
-    let help = world.run(&launcher, &["-c", RUN, "num2words", "--help"]);
-    assert!(help.starts_with("num2words: convert numbers into words.\n"), "{help}");
-    assert_eq!(world.run(&launcher, &["-c", RUN, "num2words", "42"]), "forty-two\n");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use cpack_test::programs::{World, installed, text, usual_interpreter, utf8, venv};
 
+use crate::environments::RUN;
 use crate::equality::{assert_same, describe};
 
 #[test]
@@ -79,4 +80,14 @@ fn an_editable_project_with_an_extension_travels_as_an_overlay() {
     assert!(sent.len() == 1 && sent[0]["kind"] == "overlay" && sent[0]["name"] == "edited", "{sent:?}");
     let launcher = world.launcher(&env, &[]);
     assert!(world.run(&launcher, &["-c", code]).starts_with("second 7 1.0 "));
+}
+
+#[test]
+fn scripts_keep_docstring_and_future_imports() {
+    let world = World::new();
+    let env = installed("num2words", &["num2words==0.5.14", "docopt==0.6.2"]);
+    let launcher = world.launcher(&env, &[]);
+    let help = world.run(&launcher, &["-c", RUN, "num2words", "--help"]);
+    assert!(help.starts_with("num2words: convert numbers into words.\n"), "{help}");
+    assert_eq!(world.run(&launcher, &["-c", RUN, "num2words", "42"]), "forty-two\n");
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "tests report by panicking")]
 
 mod bench;
+#[cfg(feature = "index")]
 mod editables;
 mod environments;
 mod equality;
