@@ -128,7 +128,7 @@ fn is_no_broken_shim(tool: &Tool) -> bool {
     !is_for_shell || works()
 }
 
-/// Installs pex into the cache with uv, else with the environment's pip.
+/// Installs pex into the cache with uv, else with the environment's pip, else with that of its base interpreter.
 fn fetched(environment: &Environment, cache: &ClientCache) -> Result<Tool, PexError> {
     let python = &environment.python.executable;
     let root = cache.root().join("pex-tool");
@@ -145,7 +145,18 @@ fn fetched(environment: &Environment, cache: &ClientCache) -> Result<Tool, PexEr
         let done = match uv {
             Ok(output) if output.status.success() => Ok(output),
             _ => {
-                Command::new(python).args(["-m", "pip", "install", "-q", "--target"]).arg(&staging).arg("pex").output()
+                let by_pip = |python: &Path| {
+                    Command::new(python)
+                        .args(["-m", "pip", "install", "-q", "--target"])
+                        .arg(&staging)
+                        .arg("pex")
+                        .output()
+                };
+                // An environment made of requirements has no pip.
+                match by_pip(python) {
+                    Ok(output) if output.status.success() => Ok(output),
+                    _ => by_pip(&environment.python.base_executable),
+                }
             }
         };
         let reason = match done {
