@@ -60,7 +60,7 @@ impl Environment {
         editables
     }
 
-    /// Files that a distribution lists and another one, or nobody, has.
+    /// Files that a distribution lists and another distribution, or none, owns.
     pub fn shared_files(&self, distribution: &Distribution) -> Vec<FileStat> {
         let contested = self.contested.iter();
         let paths = contested

@@ -10,7 +10,7 @@ use super::model::{Environment, FileStat};
 use super::walk::walk;
 
 /// Adds the files below `directory` to those of `environment` that no distribution owns, as if they were in its
-/// site-packages. They replace what nobody owns at their paths. Byte-code is left out.
+/// site-packages. They replace unowned files at their paths. Byte-code is left out.
 pub fn add_sources(environment: &mut Environment, directory: &Path) -> io::Result<()> {
     let site = environment.site_packages.as_bytes().to_vec();
     let mut walked = walk(directory, &site, &|path| path.ends_with(b"/__pycache__"))?;

@@ -2,7 +2,7 @@
 //!
 //! An editable installation puts folders on the path, and all that is in them can be imported. The settings are read for the
 //! names that would be taken for something else than code of the project, such as a package `tools` in the project's own
-//! folder: what a backend is told to pack belongs to the overlay, whatever it is called.
+//! folder: what a backend is told to pack belongs to the overlay under any name.
 //!
 //! | backend | settings |
 //! | --- | --- |

@@ -17,7 +17,7 @@ const ATTEMPTS: usize = 5;
 /// Makes sure that the job prefix of the environment in `tree` with the overlays in the directories `overlays` is in `cache`.
 /// They may be in another cache, on a read-only file system. The caller holds leases on all of them.
 ///
-/// It is a few dozen links, so nobody waits for another who makes it: all do, and one publishes.
+/// It is a few dozen links, so starts do not wait for each other: each makes it, and one publishes.
 pub fn ensure_job(cache: &Cache, tree: &Path, overlays: &[PathBuf]) -> Result<(Environment, String), BuildError> {
     let name = cache.job_name(tree, overlays);
     for _ in 0..ATTEMPTS {
@@ -84,7 +84,7 @@ fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Adds overlays to a private copy of an environment, which nobody else uses.
+/// Adds overlays to a private copy of an environment, which no other start uses.
 pub fn add_to_private(cache: &Cache, tree: &Path, overlays: &[PathBuf]) -> Result<(), BuildError> {
     let add = || {
         cache.write_overlays(tree, overlays)?;

@@ -125,7 +125,7 @@ pub fn clean(cache: &Cache, cleaning: &Cleaning<'_>) -> io::Result<Cleaned> {
 enum Removed {
     /// It is in the staging directory of the clean-up.
     Gone,
-    /// Somebody uses it: it stayed.
+    /// A process uses it, so it stayed.
     InUse,
     /// Another one was in its place: it is there again.
     PutBack,
