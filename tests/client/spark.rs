@@ -8,7 +8,7 @@ use std::process::Command;
 use cpack_test::process::Server;
 use cpack_test::programs::{World, cluster_pack, installed, text, utf8};
 use cpack_test::seaweed::{BUCKET, Seaweed, credentials};
-use cpack_test::{cached, free_port, jvm};
+use cpack_test::{free_port, jvm};
 
 use super::library::unittest;
 use super::wheel::{Environment, PYTHON, with_client};
@@ -167,7 +167,7 @@ fn sessions_of_the_client_run_on_a_standalone_cluster() {
     let s3 = Seaweed::start();
     let credentials = credentials();
     let cluster = Standalone::start(&world, &environment);
-    let (endpoint, jars, node) = (format!("http://127.0.0.1:{}", s3.port), jars(), world.path("node"));
+    let (endpoint, jars, node) = (format!("http://127.0.0.1:{}", s3.port), jvm::spark_jars(), world.path("node"));
     let mut variables = vec![
         // The workers'.
         ("CPACK_CACHE_DIR", utf8(&node)),
@@ -180,10 +180,4 @@ fn sessions_of_the_client_run_on_a_standalone_cluster() {
     ];
     variables.extend(credentials.iter().map(|(name, value)| (*name, value.as_str())));
     unittest(&environment, "test_spark_session.py", &variables);
-}
-
-/// What Spark reads S3 with.
-fn jars() -> PathBuf {
-    const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/spark/pom.xml");
-    cached("spark-s3-jars-1", |place| jvm::copy_jars(Path::new(SOURCE), place))
 }

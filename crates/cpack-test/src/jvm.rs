@@ -12,6 +12,7 @@ use crate::{cached, run};
 const JARS: &str = "hadoop-3.4.1-jars-1";
 
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/hadoop");
+const SPARK_POM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/spark/pom.xml");
 const INSTALL_JAVA: &str = "a JDK of 17 or later (Debian: default-jdk-headless)";
 const INSTALL_MAVEN: &str = "Maven (Debian: maven), with access to Maven Central";
 
@@ -91,8 +92,13 @@ pub(crate) fn jars() -> PathBuf {
     cached(JARS, |place| copy_jars(&Path::new(SOURCES).join("pom.xml"), place))
 }
 
+/// What Spark reads S3 with, from `spark/pom.xml`.
+pub fn spark_jars() -> PathBuf {
+    cached("spark-s3-jars-1", |place| copy_jars(Path::new(SPARK_POM), place))
+}
+
 /// Copies the dependencies of a Maven project into `place`.
-pub fn copy_jars(project: &Path, place: &Path) {
+fn copy_jars(project: &Path, place: &Path) {
     let mut command = Command::new("mvn");
     command.args(["-q", "-B", "-f"]).arg(project).arg("dependency:copy-dependencies");
     run(command.arg(format!("-DoutputDirectory={}", place.display())), INSTALL_MAVEN);
