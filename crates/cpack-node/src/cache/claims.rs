@@ -114,11 +114,11 @@ fn modified(path: &Path) -> io::Result<SystemTime> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BootId, Kind, Place};
+    use super::super::{BootId, Place, PlaceKind};
     use super::*;
 
     fn cache(directory: &Path) -> Cache {
-        let place = Place { path: directory.into(), kind: Kind::Temporary };
+        let place = Place { path: directory.into(), kind: PlaceKind::Temporary };
         Cache::create(&place, &BootId::new("b")).expect("a cache")
     }
 
@@ -138,7 +138,7 @@ mod tests {
     fn progress_resets_the_patience_of_those_who_wait() {
         let directory = tempfile::tempdir().expect("a directory");
         let cache = cache(directory.path());
-        let Claim::Ours(claimed) = cache.claim("x") else { panic!("nobody else") };
+        let Claim::Ours(claimed) = cache.claim("x") else { panic!("no other claim") };
         let mut watched = cache.watch("x");
         assert!(!watched.is_stalled(Duration::from_secs(60)));
         assert!(watched.is_stalled(Duration::ZERO));

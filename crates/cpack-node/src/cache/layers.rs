@@ -204,11 +204,11 @@ pub fn seal_directories(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::super::own_directory::STAGING;
-    use super::super::{BootId, Kind, Place};
+    use super::super::{BootId, Place, PlaceKind};
     use super::*;
 
     fn cache(directory: &Path, boot: &str) -> Cache {
-        let place = Place { path: directory.into(), kind: Kind::Temporary };
+        let place = Place { path: directory.into(), kind: PlaceKind::Temporary };
         Cache::create(&place, &BootId::new(boot)).expect("a cache")
     }
 

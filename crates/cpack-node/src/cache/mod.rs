@@ -55,6 +55,6 @@ pub use image::Verdict;
 pub use layers::{LayerState, StagedLayer, seal_directories, size_of};
 pub use lease::Lease;
 pub use own_directory::{Cache, PlaceError, free_at};
-pub use places::{Kind, Place, Places, places, unusable};
+pub use places::{Place, PlaceKind, Places, places, unusable};
 pub use remove::remove_tree;
 pub use staging::{Staging, remove_own_staging};
