@@ -7,7 +7,7 @@ use cpack_format::exit::Exit;
 use cpack_format::manifest::DocumentError;
 use cpack_format::message::{one_line, with_causes};
 use cpack_node::building::BuildError;
-use cpack_pex::PexError;
+use cpack_pex::PexFileError;
 use cpack_store::{ObjectUriError, StoreError, UriError, redact};
 
 use crate::entry::EntryError;
@@ -24,7 +24,7 @@ pub(crate) enum BootError {
     #[error(transparent)]
     Interpreter(#[from] InterpreterError),
     #[error(transparent)]
-    Pex(#[from] PexError),
+    Pex(#[from] PexFileError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(

@@ -107,15 +107,13 @@ impl Settings {
         let path = |name: &str| value(name).map(PathBuf::from);
         let places = |name: &str| value(name).map(|v| split_commas(&v)).unwrap_or_default();
         let flag = |name| value(name).map_or(Ok(false), |v| parse(name, &v, "1 or 0", parse_flag));
+        let size =
+            |name| value(name).map(|v| parse(name, &v, "a size such as 500M, 20G or 1T", parse_size)).transpose();
         Ok(Self {
             job: value("CPACK_JOB"),
             artifact: value("CPACK_ARTIFACT"),
-            cache_limit: value("CPACK_CACHE_LIMIT").map_or(Ok(CACHE_LIMIT), |v| {
-                parse("CPACK_CACHE_LIMIT", &v, "a size such as 500M, 20G or 1T", parse_size)
-            })?,
-            cache_reserve: value("CPACK_CACHE_RESERVE")
-                .map(|v| parse("CPACK_CACHE_RESERVE", &v, "a size such as 500M, 20G or 1T", parse_size))
-                .transpose()?,
+            cache_limit: size("CPACK_CACHE_LIMIT")?.unwrap_or(CACHE_LIMIT),
+            cache_reserve: size("CPACK_CACHE_RESERVE")?,
             threads: value("CPACK_THREADS")
                 .map(|v| parse("CPACK_THREADS", &v, "a number from 1 to 256", parse_threads))
                 .transpose()?,

@@ -8,7 +8,7 @@ use cpack_format::exit::Exit;
 use cpack_format::message::one_line;
 use cpack_node::timing::{Phase, Timing};
 
-use crate::boot::{Boot, run};
+use crate::boot::{JobStart, run};
 use crate::error::BootError;
 use crate::message::{record, say};
 use crate::settings::Settings;
@@ -63,10 +63,10 @@ fn start(arguments: &[OsString]) -> Result<Infallible, BootError> {
         return if pex::is_pex(&path) {
             pex::start(&path, &settings, arguments, timing)
         } else {
-            run(&Boot::new(&job::from_path(&path)?, &settings, arguments), &settings, timing)
+            run(&JobStart::new(&job::from_path(&path)?, &settings, arguments), &settings, timing)
         };
     }
     let found = job::find(&settings)?;
     timing.mark(Phase::Find);
-    run(&Boot::new(&found, &settings, arguments), &settings, timing)
+    run(&JobStart::new(&found, &settings, arguments), &settings, timing)
 }

@@ -18,7 +18,7 @@ use cpack_format::manifest::Manifest;
 use cpack_node::timing::{Phase, Timing};
 use serde_json::Value;
 
-use crate::boot::Boot;
+use crate::boot::JobStart;
 use crate::error::BootError;
 use crate::job::{self, FoundJob};
 use crate::pex;
@@ -96,12 +96,12 @@ fn exec(arguments: &[OsString], settings: &Settings, mut timing: Timing) -> Resu
     }
     let found = job::from_path(&path)?;
     timing.mark(Phase::Find);
-    crate::boot::run(&Boot::new(&found, settings, rest), settings, timing).map(|never| match never {})
+    crate::boot::run(&JobStart::new(&found, settings, rest), settings, timing).map(|never| match never {})
 }
 
 /// The manifest of a job, from its launcher or its store.
 fn manifest_of(found: &FoundJob, settings: &Settings) -> Result<Manifest, BootError> {
-    let boot = Boot::new(found, settings, &[]);
+    let boot = JobStart::new(found, settings, &[]);
     let materials = boot.materials()?;
     let (bytes, location) = boot.manifest_bytes(materials.means(settings).store)?;
     Manifest::parse(&bytes).map_err(|source| BootError::Manifest { location, source })

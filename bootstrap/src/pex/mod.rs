@@ -38,7 +38,7 @@ use cpack_format::job::minor;
 use cpack_node::timing::{Phase, Timing};
 use cpack_pex::Pex;
 
-use crate::boot::Boot;
+use crate::boot::JobStart;
 use crate::error::BootError;
 use crate::exec::Exec;
 use crate::interpreter::inspect;
@@ -84,7 +84,7 @@ pub(crate) fn start(
         },
     };
     let prepared = ready.and_then(|ready| {
-        let exec = Boot::new(&job, settings, arguments).exec(&ready)?;
+        let exec = JobStart::new(&job, settings, arguments).exec(&ready)?;
         let start = entry::Start { setup: &setup, variables: &variables, arguments, prefix: &ready.prefix };
         Ok((start.adapt(exec)?, ready))
     });

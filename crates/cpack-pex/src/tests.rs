@@ -29,6 +29,6 @@ fn what_is_no_pex_is_refused() {
     let mut zip = zip::ZipWriter::new(fs::File::create(&path).expect("creates"));
     zip.start_file("x.py", zip::write::SimpleFileOptions::default()).expect("starts");
     zip.finish().expect("finishes");
-    assert!(matches!(file::open(&path), Err(PexError::Missing { .. })));
+    assert!(matches!(file::open(&path), Err(PexFileError::Missing { .. })));
     assert_eq!(file::open(&directory.path().join("none")).expect_err("none").exit(), Exit::NotFound);
 }
