@@ -5,10 +5,11 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 
+use cluster_pack::cli::CommandError;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 
-use crate::error::{BenchError, io_error};
+use crate::error::BenchError;
 
 /// Prefixes of variables that change what the measured programs, or Python, do. [`command`] removes these variables.
 const STEERING: &[&str] =
@@ -35,7 +36,7 @@ pub(crate) fn command(program: &Path) -> Command {
 /// Runs a command to its end.
 pub(crate) fn run(command: &mut Command) -> Result<Cost, BenchError> {
     let (before, start) = (children_cpu(), Instant::now());
-    let output = command.output().map_err(io_error("run", command.get_program()))?;
+    let output = command.output().map_err(CommandError::io("run", command.get_program()))?;
     let seconds = start.elapsed().as_secs_f64();
     let stderr = checked(command.get_program(), &output)?;
     Ok(Cost { seconds, cpu: children_cpu() - before, stderr })
@@ -47,7 +48,7 @@ pub(crate) fn together(commands: Vec<Command>) -> Result<(Vec<f64>, f64), BenchE
     let results: Vec<Result<f64, BenchError>> = std::thread::scope(|scope| {
         let run = |mut command: Command| {
             let start = Instant::now();
-            let output = command.output().map_err(io_error("run", command.get_program()))?;
+            let output = command.output().map_err(CommandError::io("run", command.get_program()))?;
             let seconds = start.elapsed().as_secs_f64();
             checked(command.get_program(), &output).map(|_| seconds)
         };

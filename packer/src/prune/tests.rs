@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::launcher::Launcher;
-use crate::publish::{publish_launcher, publish_manifest, publish_name};
+use crate::publish::{NameRecord, publish_launcher, publish_manifest, publish_name};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
