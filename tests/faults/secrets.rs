@@ -199,7 +199,7 @@ fn a_payload_runs_only_if_it_is_the_one_that_the_job_names() {
     let place =
         |layer: &cpack_format::manifest::Layer| world.path("store").join(Key::overlay(&layer.archive.digest).as_str());
     let whole = fs::read(place(&wanted)).expect("reads");
-    // Whoever can write to the store puts another payload in its place.
+    // A user that can write to the store puts another payload in its place.
     fs::copy(place(&other), place(&wanted)).expect("replaces");
     assert_fails(&start(&|_| {}), 83, "payload");
     // And in the job's list, but not in what it says is to run.

@@ -131,7 +131,7 @@ fn a_data_node_that_is_dead_or_stands_still_is_passed_over() {
     server.command("expect-stalled 2");
     server.command("stop-datanode 1");
     assert_eq!(site.run("dead", &launcher, PROBE), whole());
-    // Another user, who may not read it.
+    // Another user, which may not read it.
     server.command(&format!("forbid /user/{USER}/store"));
     let mut command = site.on_node("other", &launcher);
     let said = complaint(&command.env("HADOOP_USER_NAME", "bob").output().expect("starts"), 85);
