@@ -42,6 +42,7 @@ use crate::boot::JobStart;
 use crate::error::BootError;
 use crate::exec::Exec;
 use crate::interpreter::inspect;
+use crate::message::say;
 use crate::settings::Settings;
 use crate::sys;
 
@@ -97,10 +98,7 @@ fn is_executable(path: &Path) -> bool {
 
 /// Runs the PEX by plain Python, saying why: by one of the version that it names, else by any.
 fn hand_over(pex: &Pex, reason: &Reason, arguments: &[OsString]) -> Result<Infallible, BootError> {
-    crate::message::say(&cpack_format::message::one_line(&format!(
-        "cpack-boot: {} runs by plain Python: {reason}",
-        pex.path.display()
-    )));
+    say(&format!("{} runs by plain Python: {reason}", pex.path.display()));
     let names = pex.minor.iter().map(|minor| format!("python{minor}")).chain(["python3".into(), "python".into()]);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let candidates: Vec<PathBuf> =

@@ -103,7 +103,7 @@ impl Timing {
         let kind = if self.is_warm() { "warm" } else { "cold" };
         let Counts { built, waited, reused, .. } = self.counts;
         format!(
-            "cpack-boot: {kind} start in {:.1} ms ({}), layers: {built} built, {waited} waited for, {reused} there",
+            "{kind} start in {:.1} ms ({}), layers: {built} built, {waited} waited for, {reused} there",
             self.total().as_secs_f64() * 1e3,
             phases.join(", "),
         )
