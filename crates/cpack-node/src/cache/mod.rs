@@ -45,7 +45,7 @@ mod remove;
 mod staging;
 
 pub use boot_id::BootId;
-pub use claims::{Claim, Claimed, Watched};
+pub use claims::{Claimed, Watched};
 pub use clean::{Cleaned, Cleaning, RECENT, clean};
 pub use commit::Committed;
 pub use content::{content_of, file_digest};
