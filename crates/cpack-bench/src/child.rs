@@ -1,6 +1,6 @@
 //! Runs and measures processes: wall time from before the start to after the end, CPU time as the kernel counts it.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Instant;
@@ -74,12 +74,8 @@ fn checked(program: &OsStr, output: &Output) -> Result<String, BenchError> {
     }
     let lines: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
     let said = lines.get(lines.len().saturating_sub(3)..).unwrap_or_default().join(" / ");
-    Err(BenchError::Failed { program: name_of(program), status: output.status.to_string(), said })
-}
-
-fn name_of(program: &OsStr) -> String {
-    let name = Path::new(program).file_name().map(OsString::from).unwrap_or_default();
-    name.to_string_lossy().into_owned()
+    let program = Path::new(program).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Err(BenchError::Failed { program, status: output.status.to_string(), said })
 }
 
 #[cfg(test)]
