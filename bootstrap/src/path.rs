@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_an_older_launcher_added_goes_and_the_rest_stays() {
+    fn python_path_loses_entries_of_an_older_launcher_alone() {
         for (current, added, expected) in [
             (None, None, None),
             (None, Some("/o1"), None),

@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_writer_of_the_same_number_left_is_no_obstacle() {
+    fn launcher_is_written_although_a_killed_writer_left_a_file() {
         let directory = tempfile::tempdir().expect("a directory");
         let left = directory.path().join(format!(".{BOOT}-{}", std::process::id()));
         let old = directory.path().join(format!(".{BOOT}-0"));
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_boot_opens_is_read_from_its_bytes() {
+    fn stores_that_a_boot_opens_are_read_from_its_bytes() {
         let boot = b"\x7fELF...cpack-boot opens: file hdfs viewfs\n...s3";
         for (scheme, expected) in [("file", true), ("viewfs", true), ("s3", false), ("hdf", false)] {
             assert_eq!(opens(boot, scheme), expected, "{scheme}");

@@ -147,7 +147,7 @@ fn judge(deed: Deed, output: &std::process::Output, killed: bool) {
 }
 
 #[test]
-fn nothing_that_is_killed_leaves_anything_torn() {
+fn killed_processes_leave_nothing_torn() {
     let world = world_with_overlay();
     let mut node = Bed { world: &world, boot: 0 };
     let cold = Instant::now();

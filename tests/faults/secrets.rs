@@ -66,7 +66,7 @@ fn assert_not_kept(directory: &Path, what: &str) {
 }
 
 #[test]
-fn nothing_that_is_said_or_kept_has_a_planted_secret() {
+fn planted_secrets_are_neither_said_nor_kept() {
     let world = World::with(crate::boot(), &packages(), |job| {
         job.environ = BTreeMap::from([("GIVEN".into(), format!("{MARK}-given"))]);
     });

@@ -37,7 +37,7 @@ fn layer_key(report: &Value, name: &str) -> Key {
 }
 
 #[test]
-fn what_passes_is_waited_out() {
+fn transient_errors_are_waited_out() {
     let server = Seaweed::start();
     let mut site = Site::s3(&server, server.port);
     let env = environment(&site);
@@ -70,8 +70,8 @@ fn what_passes_is_waited_out() {
 }
 
 #[test]
-fn what_does_not_pass_ends_it_at_once() {
-    if !inside("faults::what_does_not_pass_ends_it_at_once", &seaweed::credentials()) {
+fn permanent_errors_end_a_start_at_once() {
+    if !inside("faults::permanent_errors_end_a_start_at_once", &seaweed::credentials()) {
         return;
     }
     let server = Seaweed::start();

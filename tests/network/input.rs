@@ -98,11 +98,11 @@ fn stores_that_cannot_be_used_are_told_in_one_line() {
 }
 
 #[test]
-fn what_is_not_there_or_too_new_is_told_in_one_line() {
+fn missing_and_newer_artifacts_are_told_in_one_line() {
     use cpack_format::Digest;
     use cpack_store::{Key, Put, Source};
 
-    if !inside("input::what_is_not_there_or_too_new_is_told_in_one_line", &seaweed::credentials()) {
+    if !inside("input::missing_and_newer_artifacts_are_told_in_one_line", &seaweed::credentials()) {
         return;
     }
     let server = Seaweed::start();

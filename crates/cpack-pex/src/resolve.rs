@@ -333,7 +333,7 @@ mod tests {
     const C: &str = "c-1-py3-none-any.whl";
 
     #[test]
-    fn what_is_required_follows_depth_first() {
+    fn requirements_are_followed_depth_first() {
         let a = "Requires-Dist: b (>=1)\nRequires-Dist: C ; extra == 'more'\nRequires-Dist: d; python_version<'3'\n\nRequires-Dist: x";
         let metadata = [(A, a), (B, "Requires-Dist: a\n")];
         for (requirements, expected) in

@@ -18,7 +18,7 @@ fn the_first_lines_name_the_python() {
 }
 
 #[test]
-fn what_is_no_pex_is_refused() {
+fn open_refuses_files_that_are_no_pex() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("my.pex");
     for bytes in [&b""[..], b"#!/bin/sh\necho no zip\n", &[b'#'; 70_000]] {

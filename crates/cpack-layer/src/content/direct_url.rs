@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_address_is_refused() {
+    fn direct_url_without_address_is_refused() {
         for bad in [&b""[..], b"{", b"[]", b"{}", b"{\"url\": 1}", b"\"file:///home/a\""] {
             assert!(reduce(bad).is_err(), "{}", String::from_utf8_lossy(bad));
         }

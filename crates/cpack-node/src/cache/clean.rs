@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn what_there_was_no_time_for_goes_the_next_time() {
+    fn clean_up_removes_the_next_time_what_it_had_no_time_for() {
         let directory = tempfile::tempdir().expect("a directory");
         let cache = cache(directory.path());
         let dead = cache.directory(STAGING).join("dead");
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_used_stays() {
+    fn clean_up_keeps_what_is_used() {
         let directory = tempfile::tempdir().expect("a directory");
         let cache = cache(directory.path());
         let used = layer(&cache, "u", 100);

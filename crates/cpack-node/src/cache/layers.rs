@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_synced_needs_no_check() {
+    fn layer_that_was_marked_durable_needs_no_check_after_reboot() {
         let directory = tempfile::tempdir().expect("a directory");
         let before = cache(directory.path(), "before");
         let content = layer(&before, "text");

@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn who_starts_from_a_job_prefix_uses_what_it_leads_to() {
+    fn names_of_a_used_job_prefix_include_its_environment_and_overlays() {
         let directory = tempfile::tempdir().expect("a directory");
         let place = Place { path: directory.path().into(), kind: PlaceKind::Temporary };
         let cache = Cache::create(&place, &BootId::new("b")).expect("a cache");

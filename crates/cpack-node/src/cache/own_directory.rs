@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_may_write_to_is_refused() {
+    fn cache_that_other_users_may_write_to_is_refused() {
         let directory = tempfile::tempdir().expect("a directory");
         let root = directory.path().join(directory_name());
         let boot = BootId::new("b");

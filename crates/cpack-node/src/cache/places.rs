@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_outlives_the_container_comes_first() {
+    fn places_that_outlive_the_container_come_first() {
         let from = Places {
             cache_dir: Some("relative".into()),
             local_user_dirs: vec!["/d1/usercache/u".into()],
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_may_rename_a_cache_away_is_noticed() {
+    fn places_below_directories_that_others_may_write_to_are_refused() {
         use std::os::unix::fs::PermissionsExt as _;
         let directory = tempfile::tempdir().expect("a directory");
         let parent = directory.path().join("parent");

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn many_may_find_that_there_is_no_place_to_stage_at_once() {
+    fn staging_directory_may_be_missing_for_several_threads_at_once() {
         let (_directory, cache) = cache();
         let together = std::sync::Barrier::new(8);
         for round in 0..200 {

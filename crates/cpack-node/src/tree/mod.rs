@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn two_layers_with_one_path_are_refused() {
+    fn link_refuses_two_layers_with_one_path() {
         let directory = tempfile::tempdir().expect("a directory");
         let layers = [layer(directory.path(), "a", &["lib/x.py"]), layer(directory.path(), "b", &["lib/x.py"])];
         let error = build(&directory.path().join("tree"), &layers, &node()).expect_err("refuses");
