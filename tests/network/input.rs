@@ -49,7 +49,7 @@ fn stores_that_cannot_be_used_are_told_in_one_line() {
     let forbidden = format!("{}/forbidden/store", hdfs.property("fs.defaultFS"));
     let page = http::always("HTTP/1.1 400 Bad\nContent-Type: text/html\n\n<html>Hi</html>");
     let wrong_key = [("AWS_SECRET_ACCESS_KEY", SECRET.to_owned())];
-    let nobody: Vec<(&'static str, String)> = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
+    let no_keys: Vec<(&'static str, String)> = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
         .map(|name| (name, String::new()))
         .into_iter()
         .chain([("AWS_EC2_METADATA_DISABLED", "true".to_owned())])
@@ -64,7 +64,7 @@ fn stores_that_cannot_be_used_are_told_in_one_line() {
         case("viewfs://none/x", &[], 80, &["viewfs://none/x", "mount"]),
         case("s3://no-such-bucket/x", &[], 80, &["s3://no-such-bucket/x", "create it"]),
         case("s3://tests/x", &wrong_key, 85, &["s3://tests/x", "credentials"]),
-        case("s3://tests/x", &nobody, 85, &["s3://tests/x", "AWS_ACCESS_KEY_ID"]),
+        case("s3://tests/x", &no_keys, 85, &["s3://tests/x", "AWS_ACCESS_KEY_ID"]),
         case("s3://tests/x", &[("AWS_ENDPOINT_URL", refused)], 86, &["s3://tests/x", "endpoint"]),
         case(
             "s3://tests/x",
@@ -98,11 +98,11 @@ fn stores_that_cannot_be_used_are_told_in_one_line() {
 }
 
 #[test]
-fn what_is_not_there_or_too_new_is_told_in_one_line() {
+fn missing_and_newer_artifacts_are_told_in_one_line() {
     use cpack_format::Digest;
     use cpack_store::{Key, Put, Source};
 
-    if !inside("input::what_is_not_there_or_too_new_is_told_in_one_line", &seaweed::credentials()) {
+    if !inside("input::missing_and_newer_artifacts_are_told_in_one_line", &seaweed::credentials()) {
         return;
     }
     let server = Seaweed::start();

@@ -127,7 +127,7 @@ fn token_file(service: &str) -> Vec<u8> {
 #[test]
 fn a_client_of_hdfs_tells_nothing_of_its_tokens() {
     let world = World::new();
-    // Nobody listens there. What answers like a name node that fails is asked again for minutes.
+    // No server listens there. A name node that answers with errors would be asked again for minutes.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
     let service = listener.local_addr().expect("an address").to_string();
     drop(listener);

@@ -24,7 +24,7 @@ pub(crate) struct Site {
     pub(crate) uri: String,
     /// What the client's shell has set.
     pub(crate) client: Variables,
-    /// What a cluster gives to its containers: who they are, never where things are.
+    /// What a cluster gives to its containers: their identity, never where things are.
     pub(crate) node: Variables,
 }
 

@@ -12,7 +12,7 @@ use cpack_format::Digest;
 use cpack_format::manifest::Manifest;
 use cpack_node::building::{TreeInputs, check_job, repair_tree};
 use cpack_node::cache::{
-    Cache, Claim, Description, Staging, Verdict, content_of, read_description, read_manifest, remove_tree,
+    Cache, Description, Staging, Verdict, content_of, read_description, read_manifest, remove_tree,
 };
 use cpack_node::node::Node;
 use cpack_node::timing::Timing;
@@ -66,7 +66,7 @@ impl Verifier<'_> {
         let mut bad = HashSet::new();
         for content in self.cache.layers()? {
             // Another process builds or checks this one.
-            let Claim::Ours(claimed) = self.cache.claim(&content.to_hex()) else { continue };
+            let Some(claimed) = self.cache.claim(&content.to_hex()) else { continue };
             findings.layers += 1;
             let files = self.cache.layer_files(&content);
             if content_of(&files, self.settings.threads(), &|| claimed.progress()).ok() == Some(content) {

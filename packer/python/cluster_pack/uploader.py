@@ -48,7 +48,7 @@ _access: Dict[str, Dict[str, str]] = {}
 
 def access(package_path: str) -> Optional[Dict[str, str]]:
     """How an environment is reached, as variables: as it was uploaded, by this process. None, where that is unknown and a
-    guess would send the user's keys to an endpoint that may be somebody else's."""
+    guess would send the user's keys to an endpoint that may be another user's."""
     known = _access.get(package_path)
     return {} if known is None and not package_path.startswith(("s3:", "s3a:")) else known
 

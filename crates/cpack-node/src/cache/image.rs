@@ -23,7 +23,7 @@ use nix::sys::statfs::statfs;
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::environments::{lease_path, manifest_path};
-use super::own_directory::Cache;
+use super::own_directory::{Cache, make_directory};
 use super::{commit, remove_tree};
 
 /// `OVERLAYFS_SUPER_MAGIC` of linux/magic.h.
@@ -59,10 +59,7 @@ impl Cache {
     /// Notes in this cache the outcome of checking the environment `key` of `other`.
     pub fn note_checked(&self, key: &str, other: &Self, verdict: Verdict) -> io::Result<()> {
         let directory = self.directory(CHECKED);
-        match fs::create_dir(&directory) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-            _ => {}
-        }
+        make_directory(&directory)?;
         let note = other.note(key, verdict).ok_or(io::ErrorKind::NotFound)?;
         // A note that was torn or mixed by two writers matches nothing: the environment is checked again.
         fs::write(directory.join(key), note)

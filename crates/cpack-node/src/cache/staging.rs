@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use cpack_fault::point;
 use cpack_store::unique_name;
 
-use super::own_directory::{Cache, PRIVATE, STAGING};
+use super::own_directory::{Cache, PRIVATE, STAGING, make_directory};
 use super::{flock, remove_tree};
 use crate::sys;
 
@@ -51,10 +51,7 @@ impl Cache {
         let create = || DirBuilder::new().mode(0o700).create(&path);
         create().or_else(|e| match e.kind() {
             // `Cache::create` of another process may have been killed before it made this directory, or be about to make it.
-            io::ErrorKind::NotFound => match fs::create_dir(self.directory(parent)) {
-                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
-                _ => create(),
-            },
+            io::ErrorKind::NotFound => make_directory(&self.directory(parent)).and_then(|()| create()),
             _ => Err(e),
         })?;
         point(if parent == STAGING { "staging.created" } else { "private.created" })?;
@@ -130,20 +127,20 @@ pub(super) fn disown(path: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BootId, Kind, LayerState, Place, content_of};
+    use super::super::{BootId, LayerState, Place, PlaceKind, content_of};
     use super::*;
 
     use nix::sys::statfs::{EXT4_SUPER_MAGIC, statfs};
 
     fn cache() -> (tempfile::TempDir, Cache) {
         let directory = tempfile::tempdir().expect("a directory");
-        let place = Place { path: directory.path().into(), kind: Kind::Temporary };
+        let place = Place { path: directory.path().into(), kind: PlaceKind::Temporary };
         let cache = Cache::create(&place, &BootId::new("b")).expect("a cache");
         (directory, cache)
     }
 
     #[test]
-    fn many_may_find_that_there_is_no_place_to_stage_at_once() {
+    fn staging_directory_may_be_missing_for_several_threads_at_once() {
         let (_directory, cache) = cache();
         let together = std::sync::Barrier::new(8);
         for round in 0..200 {
