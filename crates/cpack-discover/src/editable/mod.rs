@@ -259,8 +259,11 @@ fn unknown_form(environment: &Environment, distribution: &Distribution, project_
         "{} {} is installed as editable in a way that is not known, and none of its modules are packed; install it again, or without -e",
         distribution.display_name, distribution.version
     );
-    let is_unknown =
-        distribution.import_names.is_empty() || distribution.files.iter().any(|file| names_sources(file) == Some(true));
+    // A program without modules is all of a project in another language (maturin's `bin`).
+    let is_program = distribution.entry_points.is_empty()
+        && distribution.files.iter().any(|file| file.path.as_bytes().starts_with(b"bin/"));
+    let is_unknown = distribution.import_names.is_empty() && !is_program
+        || distribution.files.iter().any(|file| names_sources(file) == Some(true));
     is_unknown.then(|| Finding::new(FindingKind::Editable, message))
 }
 

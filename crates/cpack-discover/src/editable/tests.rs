@@ -203,9 +203,10 @@ fn what_is_not_understood_is_said() {
     fixture.module("mine.pth", "/somewhere/else\n");
     let loader = format!("install('loaded', {{'loaded'}}, '{}/build')\n", gone.display());
     install(&fixture, "loaded", &gone, &[("loaded.pth", "import _load\n"), ("_load.py", &loader)]);
+    install(&fixture, "program", &gone, &[("../../../bin/program", "\x7fELF")]);
     let environment = fixture.discover();
     let names: Vec<_> = environment.distributions.iter().map(|d| d.name.as_str()).collect();
-    assert_eq!(names, ["compiled", "loaded", "unknown"]);
+    assert_eq!(names, ["compiled", "loaded", "program", "unknown"]);
     let said = findings(&environment, FindingKind::Editable);
     assert_eq!(said.len(), 3, "{said:?}");
     assert!(said.iter().any(|s| s.starts_with("loaded 1 is installed as editable in a way that is not known")));
