@@ -31,6 +31,7 @@ pub(crate) struct CommandLine {
     /// `argv`, the program's own name first.
     pub(crate) arguments: Vec<OsString>,
 }
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum EntryError {
     #[error("the environment has no script {0:?}: see cpack-boot --cpack info for what it has")]

@@ -30,6 +30,7 @@ pub(crate) struct FoundJob {
     /// The absolute path of this executable, if the launcher is a script that starts it.
     pub(crate) boot: Option<PathBuf>,
 }
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// Appended to this executable, to another, or to a script that starts one.
@@ -50,6 +51,7 @@ impl fmt::Display for Origin {
         }
     }
 }
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FindError {
     #[error(
@@ -124,6 +126,7 @@ pub(crate) fn from_path(path: &Path) -> Result<FoundJob, FindError> {
     let size = file.metadata().map_err(failed)?.len();
     from_json(size, || fs::read(path).map_err(failed), Origin::File(path.into()))
 }
+
 fn from_json(
     size: u64,
     read: impl FnOnce() -> Result<Vec<u8>, FindError>,

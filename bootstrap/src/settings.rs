@@ -97,6 +97,7 @@ impl Settings {
     pub(crate) fn means<'a>(&self, store: &'a dyn Store, stop: &'a Stop) -> Means<'a> {
         Means { store, threads: self.threads(), stall_timeout: self.stall_timeout, stop }
     }
+
     pub(crate) fn from_process() -> Result<Self, SettingError> {
         Self::read(|name| std::env::var_os(name))
     }

@@ -57,6 +57,7 @@ impl<'a> Packer<'a> {
         let WrittenArchive { content, archive } = write_layer(plan.name, entries, path, self.level, progress)?;
         Ok(PackedLayer { content, archive, facts })
     }
+
     /// Removes the folders of projects that are overlays from `easy-install.pth`, which lists eggs, too.
     fn remove_projects(&self, entry: &mut Entry) {
         let site = self.environment.site_packages.as_bytes();

@@ -49,7 +49,8 @@ fn run_on_a_secure_yarn() {
     some_jobs_run_on_yarn("4", &variables, "hdfs:///user/alice/spark");
 }
 
-/// `wheel`: what setuptools older than 70.1, as some interpreters bring it, installs projects with.
+/// `wheel`: what setuptools older than 70.1, as some interpreters bring it, installs projects with. `colorama`: a layer that
+/// no application of Spark has left on the nodes, so that the first service has something to extract.
 fn with_skein() -> Environment {
-    with_client("skein", &["skein==0.8.2", "setuptools", "wheel"])
+    with_client("skein", &["skein==0.8.2", "setuptools", "wheel", "colorama"])
 }

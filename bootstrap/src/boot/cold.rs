@@ -93,6 +93,7 @@ impl Boot<'_> {
         }
         self.add_overlays(cache, Some(plan.key.clone()), environment, timing)
     }
+
     fn plan(&self, store: &dyn Store) -> Result<Plan, BootError> {
         let job = self.job();
         let (bytes, location) = self.manifest_bytes(store)?;

@@ -86,6 +86,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<u8, BootError> {
 fn usage(what: &str) -> BootError {
     BootError::Usage(what.into())
 }
+
 fn exec(arguments: &[OsString], settings: &Settings, mut timing: Timing) -> Result<u8, BootError> {
     let Some((artifact, rest)) = arguments.split_first() else {
         return Err(usage("exec needs a launcher, job file or PEX"));

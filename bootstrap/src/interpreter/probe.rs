@@ -47,6 +47,7 @@ pub(crate) struct Choice {
     /// The version of the node's glibc that it uses; empty for another C library.
     pub(crate) glibc: String,
 }
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InterpreterError {
     #[error(

@@ -133,6 +133,7 @@ impl Start<'_> {
         let text = fs::read(self.prefix.join(SCRIPTS)).ok()?;
         serde_json::from_slice::<BTreeMap<String, String>>(&text).ok()?.remove(name)
     }
+
     fn environ(&self, environ: &mut BTreeMap<OsString, OsString>) -> Result<(), BootError> {
         let (setup, info) = (self.setup, &self.setup.pex().info);
         if let Some(extra) = self.variables.get("PEX_EXTRA_SYS_PATH") {

@@ -61,6 +61,7 @@ pub(super) struct Built {
     pub(super) content: Digest,
     pub(super) files: u64,
 }
+
 pub(super) struct Work<'a> {
     pub(super) setup: &'a Setup,
     pub(super) source: &'a Source,

@@ -73,6 +73,7 @@ impl Variables {
     pub(super) fn is_true(&self, name: &str) -> bool {
         is_true(self.get(name))
     }
+
     pub(super) fn paths(&self, name: &str) -> Vec<PathBuf> {
         let all = self.get(name).unwrap_or_default().split(':');
         all.filter(|path| !path.is_empty()).map(PathBuf::from).collect()
@@ -106,6 +107,7 @@ pub(super) enum Inherit {
     /// The interpreter's modules, after the PEX: a virtual environment with system site-packages.
     System,
 }
+
 #[derive(Debug)]
 pub(super) struct Setup {
     /// The PEX, and those that are merged into it.
@@ -141,11 +143,13 @@ impl Setup {
         let identity = hasher.finalize().into();
         Ok(Ok(Self { pexes, venv, inherit, extra, identity }))
     }
+
     pub(super) fn pex(&self) -> &Pex {
         // There is always one: merged ones come after it.
         #[expect(clippy::indexing_slicing, reason = "made with one")]
         &self.pexes[0]
     }
+
     pub(super) fn order(&self) -> Order {
         match self.inherit {
             _ if self.venv => Order::Venv,

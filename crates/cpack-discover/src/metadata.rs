@@ -122,6 +122,7 @@ pub(super) fn direct_url(bytes: &[u8]) -> Option<DirectUrl> {
         #[serde(default)]
         dir_info: Option<Dir>,
     }
+
     #[derive(Deserialize)]
     struct Dir {
         #[serde(default)]

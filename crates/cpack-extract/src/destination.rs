@@ -43,6 +43,7 @@ impl Destination<'_> {
         point("layer.file")?;
         Ok(created.into())
     }
+
     pub(crate) fn link(&self, cursor: &mut Cursor, file: &PlannedFile, target: &[u8]) -> io::Result<()> {
         let directory = self.enter(cursor, file.directory)?;
         Ok(symlinkat(target, directory, file.file_name())?)

@@ -138,8 +138,9 @@ class Services(unittest.TestCase):
         before = len(self.client.get_applications(states=["finished", "failed", "killed", "running", "accepted"]))
         with self.assertRaisesRegex(cluster_pack.ClusterPackError, "cannot be pickled"):
             yarn_launcher.submit_func(self.client, describe, [threading.Lock()])
+        # The client requires cloudpickle: without it alone, it would be packed.
         path, _ = cluster_pack.upload_env(
-            f"{cluster_pack.get_default_fs()}/tmp/without/none.pex", ignored_packages=["cloudpickle"]
+            f"{cluster_pack.get_default_fs()}/tmp/without/none.pex", ignored_packages=["cloudpickle", "cluster-pack"]
         )
         with self.assertRaisesRegex(cluster_pack.ClusterPackError, "no cloudpickle"):
             yarn_launcher.submit_func(self.client, describe, [""], package_path=path)

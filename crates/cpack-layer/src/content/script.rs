@@ -323,6 +323,7 @@ mod tests {
             assert_eq!(relocated(other), None, "{other}");
         }
     }
+
     #[test]
     fn script_paths_are_compared_as_files() {
         let root = tempfile::tempdir().expect("a directory");
