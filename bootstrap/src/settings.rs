@@ -38,6 +38,8 @@ pub(crate) const VARIABLES: &[Variable] = &[
         name: "CPACK_STALL_TIMEOUT",
         help: "seconds without progress of another process before its work is done here too (default 10)",
     },
+    Variable { name: "CPACK_HTTP_HEADER_FILE", help: "a file of headers for the web server of an https: store" },
+    Variable { name: "CPACK_HTTP_PLAIN", help: "1: http: stores on other machines are read, too" },
     Variable { name: "CPACK_METRICS", help: "a file that gets one line of JSON per start" },
     Variable { name: "CPACK_TRACE", help: "a file that gets every fetch, decode, write and wait, for Perfetto" },
     Variable { name: "CPACK_LOG", help: "1: say on standard error where the time went" },
