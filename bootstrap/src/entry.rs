@@ -6,6 +6,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use cpack_format::job::{PAYLOAD_NAME, Program};
+use cpack_format::script::is_for_python;
 
 /// Runs a payload. Its digest was verified when it was extracted. cloudpickle reads what plain pickle reads, so it is used
 /// if the environment has it.
@@ -20,6 +21,9 @@ with open(path, 'rb') as file:
     payload = pickle.load(file)
 payload['func'](*payload.get('args', ()), **payload.get('kwargs', {}))
 ";
+
+/// Bytes in which what a script says of its interpreter ends: a line of the kernel and, after a comment, one for `sh`.
+const HEAD: u64 = 4096;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CommandLine {
@@ -59,7 +63,7 @@ pub(crate) fn command_line(
             if name.is_empty() || name.contains('/') || name.contains('\0') || !script.is_file() {
                 return Err(EntryError::Script(name.clone()));
             }
-            if !is_binary(&script) {
+            if !is_program(&script) {
                 return Ok(run(&[script.as_os_str()]));
             }
             let arguments = std::iter::once(script.clone().into_os_string()).chain(given.iter().cloned()).collect();
@@ -72,10 +76,11 @@ pub(crate) fn command_line(
     }
 }
 
-/// Whether a script is an ELF executable: some distributions put one into `bin/`.
-fn is_binary(path: &Path) -> bool {
-    let mut magic = [0; 4];
-    File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"\x7fELF"
+/// Whether a script runs by itself, not by Python: an ELF executable, or one whose first line names another interpreter.
+fn is_program(path: &Path) -> bool {
+    let mut head = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(HEAD).read_to_end(&mut head));
+    read.is_ok() && (head.starts_with(b"\x7fELF") || head.starts_with(b"#!") && !is_for_python(&head))
 }
 
 #[cfg(test)]
@@ -98,6 +103,9 @@ mod tests {
         fs::create_dir(prefix.join("bin")).expect("creates");
         fs::write(prefix.join("bin/tool"), "#!python").expect("writes");
         fs::write(prefix.join("bin/native"), b"\x7fELF....").expect("writes");
+        fs::write(prefix.join("bin/shell"), "#!/bin/sh\necho x\n").expect("writes");
+        let relocatable = cpack_format::script::relocatable(b"-E", &[], b"import sys\n");
+        fs::write(prefix.join("bin/moved"), relocatable).expect("writes");
         let python = prefix.join("bin/python").display().to_string();
         let bin = |name: &str| prefix.join("bin").join(name).display().to_string();
         let payload = Program::Payload(Digest::of(b""));
@@ -106,6 +114,8 @@ mod tests {
             (Program::Module("m".into()), vec![&python, "-m", "m", "-x", "y"]),
             (Program::Script("tool".into()), vec![&python, &bin("tool"), "-x", "y"]),
             (Program::Script("native".into()), vec![&bin("native"), "-x", "y"]),
+            (Program::Script("shell".into()), vec![&bin("shell"), "-x", "y"]),
+            (Program::Script("moved".into()), vec![&python, &bin("moved"), "-x", "y"]),
             (payload.clone(), vec![&python, "-c", PAYLOAD_LOADER, "/p/payload.pkl", "-x", "y"]),
         ] {
             assert_eq!(line(&entry, prefix, Some(Path::new("/p"))).expect("runs"), expected);

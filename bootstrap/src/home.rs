@@ -1,9 +1,10 @@
-//! Gives programs a directory for their caches if they would find none.
+//! Gives programs a directory for their caches and settings if they would find none.
 //!
-//! Many libraries keep files for their next run below `XDG_CACHE_HOME`, or else `~/.cache`. They cannot keep them beside their
-//! modules, because environments are read-only. In many containers the home cannot be written to either: YARN sets
-//! `HOME=/home/`, others `/` or a missing directory. Then numba's `cache=True` fails at import, and other libraries warn and
-//! compute again. In such a container, and only there, a start sets the variable to `user/` in the node cache.
+//! Many libraries keep files for their next run below `XDG_CACHE_HOME`, or else `~/.cache`, and settings below `XDG_CONFIG_HOME`,
+//! or else `~/.config`. They cannot keep them beside their modules, because environments are read-only. In many containers the
+//! home cannot be written to either: YARN sets `HOME=/home/`, others `/` or a missing directory. Then numba's `cache=True` fails at
+//! import, matplotlib warns and looks for all fonts again, and other libraries compute again. In such a container, and only
+//! there, a start sets the variables to `user/` and `user/config` in the node cache.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -12,27 +13,29 @@ use std::path::{Path, PathBuf};
 use cpack_node::cache::Cache;
 use nix::unistd::{AccessFlags, User, access, geteuid};
 
-/// The variable that libraries read (XDG Base Directory Specification).
-const VARIABLE: &str = "XDG_CACHE_HOME";
+/// The variables that libraries read (XDG Base Directory Specification), what each stands for in the home, and the place below
+/// `user/`.
+const VARIABLES: [(&str, &str, &str); 2] = [("XDG_CACHE_HOME", ".cache", ""), ("XDG_CONFIG_HOME", ".config", "config")];
 
-/// Sets the variable in `environ` unless it is set or the home can be written to: to a directory in `cache`, or else in the
-/// first of `others` that can be written to.
+/// Sets each of the variables in `environ` unless it is set or its directory in the home can be written to: to a directory in
+/// `cache`, or else in the first of `others` that can be written to.
 pub(crate) fn give_cache(
     environ: &mut BTreeMap<OsString, OsString>,
     cache: &Cache,
-    mut others: impl Iterator<Item = Cache>,
+    others: impl Iterator<Item = Cache>,
 ) {
     let value = |name: &str| environ.get(OsStr::new(name)).filter(|value| !value.is_empty()).map(PathBuf::from);
-    if value(VARIABLE).is_some() {
-        return;
-    }
     let home = value("HOME").or_else(|| Some(User::from_uid(geteuid()).ok()??.dir));
-    if home.is_some_and(|home| can_be_made(&home.join(".cache"))) {
+    let is_missing = |(variable, place, _): &(&str, &str, &str)| {
+        value(variable).is_none() && !home.as_ref().is_some_and(|home| can_be_made(&home.join(place)))
+    };
+    let missing: Vec<_> = VARIABLES.into_iter().filter(is_missing).collect();
+    if missing.is_empty() {
         return;
     }
     let directory = cache.user_directory().ok();
-    if let Some(directory) = directory.or_else(|| others.find_map(|other| other.user_directory().ok())) {
-        environ.insert(VARIABLE.into(), directory.into());
+    if let Some(directory) = directory.or_else(|| others.filter_map(|other| other.user_directory().ok()).next()) {
+        environ.extend(missing.into_iter().map(|(name, _, below)| (name.into(), directory.join(below).into())));
     }
 }
 

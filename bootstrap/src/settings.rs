@@ -29,6 +29,8 @@ pub(crate) const VARIABLES: &[(&str, &str)] = &[
         "CPACK_STALL_TIMEOUT",
         "seconds without progress of another process before its work is done here too (default 10)",
     ),
+    ("CPACK_HTTP_HEADER_FILE", "a file of headers for the web server of an https: store"),
+    ("CPACK_HTTP_PLAIN", "1: http: stores on other machines are read, too"),
     ("CPACK_METRICS", "a file that gets one line of JSON per start"),
     ("CPACK_TRACE", "a file that gets every fetch, decode, write and wait, for Perfetto"),
     ("CPACK_LOG", "1: say on standard error where the time went"),

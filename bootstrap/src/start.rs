@@ -16,12 +16,27 @@ use crate::{command, job, pex, sys};
 
 /// The packer searches the file for this text ([`cpack_format::launcher::STORES_MARK`]).
 #[used]
-static STORES: &str = match (cfg!(feature = "hdfs"), cfg!(feature = "s3")) {
-    (true, true) => "cpack-boot opens: file hdfs viewfs s3\n",
-    (true, false) => "cpack-boot opens: file hdfs viewfs\n",
-    (false, true) => "cpack-boot opens: file s3\n",
-    (false, false) => "cpack-boot opens: file\n",
+static STORES: Stores = Stores {
+    always: *b"cpack-boot opens: file ",
+    hdfs: if cfg!(feature = "hdfs") { *b"hdfs viewfs " } else { [b' '; 12] },
+    s3: if cfg!(feature = "s3") { *b"s3 " } else { [b' '; 3] },
+    gs: if cfg!(feature = "gs") { *b"gs " } else { [b' '; 3] },
+    azure: if cfg!(feature = "azure") { *b"abfss " } else { [b' '; 6] },
+    http: if cfg!(feature = "http") { *b"http https " } else { [b' '; 11] },
+    end: *b"\n",
 };
+
+/// One line of text. A store that is left out is spaces.
+#[repr(C)]
+struct Stores {
+    always: [u8; 23],
+    hdfs: [u8; 12],
+    s3: [u8; 3],
+    gs: [u8; 3],
+    azure: [u8; 6],
+    http: [u8; 11],
+    end: [u8; 1],
+}
 
 /// The whole program. Returns only if Python does not run.
 pub fn main() -> ExitCode {

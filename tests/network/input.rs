@@ -57,7 +57,17 @@ fn stores_that_cannot_be_used_are_told_in_one_line() {
     for case in [
         case("s3://", &[], 80, &["s3://", "bucket"]),
         case("s3:///path", &[], 80, &["s3:///path", "bucket"]),
-        case("gs://bucket/x", &[], 80, &["gs://bucket/x", "unknown scheme"]),
+        case("gs://", &[], 80, &["gs://", "bucket"]),
+        case("abfss:///x", &[], 80, &["abfss:///x", "CONTAINER@ACCOUNT"]),
+        case("az://container/x", &[], 80, &["container/x", "AZURE_STORAGE_ACCOUNT"]),
+        case(
+            "gs://bucket/x",
+            &[("STORAGE_EMULATOR_HOST", "127.0.0.1:1".to_owned())],
+            80,
+            &["gs://bucket/x", "write http://"],
+        ),
+        case(&format!("https://host/x?sig={SECRET}"), &[], 80, &["https://host/x?***", "credentials"]),
+        case("http://example.org/x", &[], 80, &["http://example.org/x", "CPACK_HTTP_PLAIN"]),
         case(&format!("s3://me:{SECRET}@bucket/x"), &[], 80, &["***@bucket/x", "credentials"]),
         case(&format!("ftp://me:{SECRET}@host/x?sig={SECRET}"), &[], 80, &["***@host/x?***", "unknown scheme"]),
         case("hdfs://name-node", &[], 80, &["hdfs://name-node", "no path"]),

@@ -26,19 +26,19 @@ const PLANTED: [(&str, &str); 3] = [
 ];
 
 /// Everything that a process says about itself where it is asked to.
-fn talkative<'a>(command: &'a mut Command, world: &World) -> &'a mut Command {
+pub(crate) fn talkative<'a>(command: &'a mut Command, world: &World) -> &'a mut Command {
     let path = |name| world.path(name);
     command.env("CPACK_LOG", "1").env("CPACK_TRACE", path("told-trace")).env("CPACK_METRICS", path("told-metrics"))
 }
 
 /// All that was said by a process and by those before it.
-fn told(output: &Output, world: &World) -> String {
+pub(crate) fn told(output: &Output, world: &World) -> String {
     let kept = ["told-trace", "told-metrics"].map(|name| fs::read_to_string(world.path(name)).unwrap_or_default());
     [text(&output.stdout), text(&output.stderr), kept.concat()].concat()
 }
 
 /// No file below has `secret` in it.
-fn assert_not_kept(directory: &Path, secret: &str) {
+pub(crate) fn assert_not_kept(directory: &Path, secret: &str) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
         let kind = entry.file_type().expect("a kind");

@@ -57,6 +57,7 @@ pub(super) fn gc(settings: &Settings, arguments: &[OsString]) -> Result<Report, 
         total.jobs += cleaned.jobs;
         total.layers += cleaned.layers;
         total.abandoned += cleaned.abandoned;
+        total.cached_files += cleaned.cached_files;
         total.bytes += cleaned.bytes;
         total.in_use += cleaned.in_use;
         total.fixed += cleaned.fixed;
@@ -70,6 +71,9 @@ pub(super) fn gc(settings: &Settings, arguments: &[OsString]) -> Result<Report, 
         total.abandoned,
         total.in_use
     );
+    if total.cached_files > 0 {
+        let _ = writeln!(text, "removed {} files that programs cached and did not use for long", total.cached_files);
+    }
     if total.fixed > 0 {
         let _ = writeln!(
             text,
@@ -78,7 +82,7 @@ pub(super) fn gc(settings: &Settings, arguments: &[OsString]) -> Result<Report, 
         );
     }
     let json = json!({ "environments": total.environments, "jobs": total.jobs, "layers": total.layers, "bytes": total.bytes,
-        "abandoned": total.abandoned, "in_use": total.in_use, "fixed": total.fixed });
+        "abandoned": total.abandoned, "cached_files": total.cached_files, "in_use": total.in_use, "fixed": total.fixed });
     Ok(Report { text, json })
 }
 

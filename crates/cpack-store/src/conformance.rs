@@ -2,10 +2,12 @@
 
 #![expect(clippy::expect_used, reason = "a test suite reports by panicking")]
 
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use cpack_format::Digest;
+use cpack_format::exit::Exit;
 
 use crate::{Key, Put, Source, Store, StoreErrorKind, Written};
 
@@ -16,6 +18,7 @@ use crate::{Key, Put, Source, Store, StoreErrorKind, Written};
 pub fn check(store: &dyn Store) {
     empty(store);
     write_and_read(store);
+    unread(store);
     ranges(store);
     names(store);
     concurrent(store);
@@ -55,6 +58,17 @@ fn write_and_read(store: &dyn Store) {
     }
     let error = store.read(&key(b"small"), 3).expect_err("the limit holds");
     assert_eq!(error.kind, StoreErrorKind::Damaged, "{error}");
+}
+
+/// A file that cannot be read is no fault of the store.
+fn unread(store: &dyn Store) {
+    let missing = Path::new("/nonexistent/source");
+    for put in [Put::Replace, Put::IfAbsent, Put::Once] {
+        let error = store.put(&key(b"unread"), Source::File(missing), put).expect_err("there is none");
+        assert_eq!((error.kind, error.exit()), (StoreErrorKind::Source, Exit::Disk), "{error}");
+        let error = store.write(&key(b"unread"), Source::File(missing), put).expect_err("there is none");
+        assert_eq!(error.kind, StoreErrorKind::Source, "{error}");
+    }
 }
 
 fn ranges(store: &dyn Store) {

@@ -19,6 +19,8 @@ pub enum StoreErrorKind {
     Damaged,
     /// The endpoint, the region or the configuration is wrong.
     Misconfigured,
+    /// A local file that should be sent cannot be read.
+    Source,
     /// The same call may succeed later: time-out, connection lost, server busy.
     Transient,
     /// Anything else.
@@ -54,7 +56,7 @@ impl StoreError {
     /// The file that should be written to `location` cannot be read.
     pub(crate) fn unread(location: String, error: &io::Error) -> Self {
         let reason = format!("its source cannot be read: {error}");
-        Self { kind: StoreErrorKind::Other, operation: "cannot write", location, reason }
+        Self { kind: StoreErrorKind::Source, operation: "cannot write", location, reason }
     }
 
     /// Whether the same call may succeed later.
@@ -72,7 +74,7 @@ impl StoreError {
         match self.kind {
             StoreErrorKind::NotFound => Exit::NotFound,
             StoreErrorKind::Denied => Exit::Denied,
-            StoreErrorKind::Full => Exit::Disk,
+            StoreErrorKind::Full | StoreErrorKind::Source => Exit::Disk,
             StoreErrorKind::Damaged => Exit::Artifact,
             StoreErrorKind::Misconfigured => Exit::Usage,
             StoreErrorKind::Transient | StoreErrorKind::Other => Exit::Unavailable,

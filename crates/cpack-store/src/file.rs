@@ -6,7 +6,7 @@
 //! in the file's own directory.
 
 use std::fs::{self, File, FileTimes};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -64,15 +64,10 @@ impl FileStore {
         StoreError { kind, operation, location: self.uri.join(object), reason }
     }
 
-    /// Writes `source` to the temporary file `path` and returns its length.
-    fn fill(path: &Path, source: Source<'_>) -> io::Result<u64> {
+    /// Writes what `content` gives to the temporary file `path` and returns its length.
+    fn fill(path: &Path, mut content: impl io::Read) -> io::Result<u64> {
         let mut file = File::options().write(true).create_new(true).open(path)?;
-        match source {
-            Source::Bytes(bytes) => file.write_all(bytes)?,
-            Source::File(from) | Source::Watched(from, _) => {
-                io::copy(&mut File::open(from)?, &mut file)?;
-            }
-        }
+        io::copy(&mut content, &mut file)?;
         point("store.filled")?;
         Ok(file.metadata()?.len())
     }
@@ -145,8 +140,19 @@ impl Store for FileStore {
                 result => return result.map(|()| Written::Sent(size)).map_err(failed),
             }
         }
+        let (bytes, file) = match source {
+            Source::Bytes(bytes) => (bytes, None),
+            Source::File(from) | Source::Watched(from, _) => {
+                let unread = |error| StoreError::unread(self.uri.join(key.as_str()), &error);
+                (&[][..], Some(File::open(from).map_err(unread)?))
+            }
+        };
         let temporary = self.prepare(&key.temporary(&unique_name()))?;
-        let result = Self::fill(&temporary, source).and_then(|size| match put.has_come(self, key, size) {
+        let filled = match file {
+            None => Self::fill(&temporary, bytes),
+            Some(file) => Self::fill(&temporary, file),
+        };
+        let result = filled.and_then(|size| match put.has_come(self, key, size) {
             true => fs::remove_file(&temporary).map(|()| Written::Kept),
             false => Self::publish(&temporary, &place).map(|()| Written::Sent(size)),
         });

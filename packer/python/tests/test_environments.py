@@ -33,7 +33,13 @@ class Environments(Directory):
     def test_file_systems_name_the_extra_that_brings_their_driver(self):
         files, path = filesystem.resolve_filesystem_and_path(str(self.directory))
         self.assertTrue(files.exists(path))
-        for uri, extra in (("s3://b/k", "s3"), ("hdfs://nn/k", "hdfs")):
+        for uri, extra in (
+            ("s3://b/k", "s3"),
+            ("hdfs://nn/k", "hdfs"),
+            ("gs://b/k", "gs"),
+            ("abfss://c@a.dfs.core.windows.net/k", "azure"),
+            ("wasbs://c@a.blob.core.windows.net/k", "azure"),
+        ):
             with self.assertRaisesRegex(cluster_pack.ClusterPackError, rf"pip install 'cluster-pack\[{extra}\]'"):
                 filesystem.resolve_filesystem_and_path(uri)
 
@@ -75,6 +81,22 @@ class Environments(Directory):
         with self.assertLogs("cluster_pack", logging.WARNING):
             found = cluster_pack.uploader.filesystem.variables(given)
         self.assertEqual(found, {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_ENDPOINT_URL": "u"})
+
+    def test_file_system_arguments_mean_what_the_scheme_s_driver_means(self):
+        key = self.directory / "key.json"
+        key.write_text("{}")
+        for uri, given, expected in (
+            ("gs://b/x.pex", {"token": str(key), "project": "p"}, {"GOOGLE_APPLICATION_CREDENTIALS": str(key)}),
+            ("gs://b/x.pex", {"token": "anon", "endpoint_url": "http://h"}, {"STORAGE_EMULATOR_HOST": "http://h"}),
+            ("az://c/x.pex", {"account_name": "a", "account_key": "k"}, {"AZURE_STORAGE_ACCOUNT": "a", "AZURE_STORAGE_KEY": "k"}),
+            ("wasbs://c@a.blob.x/x", {"sas_token": "s"}, {"AZURE_STORAGE_SAS_TOKEN": "s"}),
+            ("s3://b/x.pex", {"token": "t"}, {"AWS_SESSION_TOKEN": "t"}),
+            ("memory://x.pex", {"anything": "t"}, {}),
+        ):
+            self.assertEqual(filesystem.variables(given, uri), expected, uri)
+        with self.assertLogs("cluster_pack", logging.WARNING) as logs:
+            self.assertEqual(filesystem.variables({"token": {"private_key": "s3cr3t"}}, "gs://b/x"), {})
+        self.assertNotIn("s3cr3t", "".join(logs.output))
 
     def test_a_zip_has_the_directory_or_not(self):
         package = self.directory / "pkg"

@@ -181,6 +181,35 @@ class Uploads(Directory):
             with self.assertRaisesRegex(cluster_pack.ClusterPackError, "/nowhere"):
                 cluster_pack.upload_env(self.package())
 
+    def test_other_file_systems_get_one_file_by_fsspec(self):
+        import fsspec
+
+        memory = fsspec.filesystem("memory")
+        self.addCleanup(memory.store.clear)
+        path = "memory://envs/mine.pex"
+        with self.assertLogs("cluster_pack", logging.INFO) as logs:
+            self.assertEqual(cluster_pack.upload_env(path)[0], path)
+        said = [line for line in logs.output if "fsspec" in line]
+        self.assertEqual(len(said), 1, logs.output)
+        self.assertTrue("memory:" in said[0] and path in said[0], said)
+        written = memory.cat_file("/envs/mine.pex")
+        (self.directory / "mine.pex").write_bytes(written)
+        code = "import cloudpickle; print('ran')"
+        root = str(self.directory / "root")
+        self.assertEqual(self.output(sys.executable, str(self.directory / "mine.pex"), "-c", code, PEX_ROOT=root), "ran")
+        self.assertIn("package_installed", json.loads(memory.cat_file("/envs/mine.json")))
+        self.assertEqual(uploader.files_of(path, "mine.pex"), {"mine.pex": path})
+        memory.pipe_file("/envs/mine.pex", b"kept")
+        cluster_pack.upload_env(path)
+        self.assertEqual(memory.cat_file("/envs/mine.pex"), b"kept", "unchanged: nothing is sent")
+        cluster_pack.upload_env(path, force_upload=True)
+        self.assertNotEqual(memory.cat_file("/envs/mine.pex"), b"kept")
+        requirements = self.directory / "requirements.txt"
+        requirements.write_text("")
+        with Index(self.directory, {}), self.assertLogs("cluster_pack", logging.INFO):
+            self.assertEqual(cluster_pack.upload_spec(str(requirements), "memory://envs/spec.pex"), "memory://envs/spec.pex")
+        self.assertTrue(memory.exists("/envs/spec.pex"))
+
 
 class Notebooks(unittest.TestCase):
     def test_progress_is_shown(self):

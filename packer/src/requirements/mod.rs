@@ -7,7 +7,7 @@
 //!
 //! [`prepare()`] resolves the requirements each time (`uv pip compile`, or pip's dry run): only that tells whether a requirements
 //! file, one that it includes, or the index has changed. The environment's key is the digest of the resolution (every project
-//! with its version or URL), the tool, the interpreter, the platform, and the options that say where packages come from,
+//! with its version or URL), the digests that the files name, the tool, the interpreter, the platform, and the options that say where packages come from,
 //! without credentials. An environment with the same key is used as it is, so its files keep their stat data and nothing is
 //! packed again. If the resolution has the directory of a local project, that project is installed again in the same
 //! environment: neither tool can tell whether its sources changed. The stat of a local archive is part of the key.
@@ -19,6 +19,7 @@
 //! project that was so built for this machine is refused.
 
 mod error;
+mod hashes;
 mod kept;
 mod local;
 mod platform;

@@ -8,6 +8,7 @@ use cpack_discover::{DiscoverOptions, Environment, discover, python_info, withou
 use cpack_format::Digest;
 
 use super::error::RequirementsError;
+use super::hashes::hashes;
 use super::kept::Kept;
 use super::local;
 use super::platform::Platform;
@@ -162,6 +163,10 @@ fn key(task: &Task<'_>, pins: &[String]) -> Digest {
         key.text(without_credentials(place));
     }
     key.text("");
+    // Without any, the key stays what it was.
+    for hash in hashes(task.files.iter().map(PathBuf::as_path).chain(task.extra)) {
+        key.text(&hash);
+    }
     let directory = std::env::current_dir().unwrap_or_default();
     for pin in pins {
         key.text(pin);

@@ -162,6 +162,20 @@ fn an_environment_is_reused_while_its_resolution_is_unchanged() {
 }
 
 #[test]
+fn digests_in_a_file_are_compared_whatever_was_installed_before() {
+    let index = Index::new();
+    for (tool, machine) in machines(&index) {
+        let plain = index.file("plain.txt", "cpt-lib==2.0\n");
+        let first = prepare(&index.request(&[plain], &[]), &machine, &|_| {}).expect(tool);
+        assert_eq!(installed(&first, &machine), ["cpt-lib==2.0"], "{tool}");
+        let wrong = format!("cpt-lib==2.0 \\\n    --hash=sha256:{}\n", "0".repeat(64));
+        let wrong = index.file("wrong.txt", &wrong);
+        let refused = prepare(&index.request(&[wrong], &[]), &machine, &|_| {});
+        assert!(refused.is_err_and(|e| e.to_string().to_lowercase().contains("hash")), "{tool}");
+    }
+}
+
+#[test]
 fn requirements_add_to_files_and_uv_lets_them_replace() {
     let index = Index::new();
     let file = index.file("requirements.txt", "cpt-lib==2.0\n");

@@ -27,9 +27,11 @@ pub(super) fn generated_module(source: &str) -> Option<(EditableForm, Places)> {
     let mut places = Places::default();
     let owned = |(name, path): (&str, &str)| (name.to_owned(), PathBuf::from(path));
     if source.contains("MesonpyMetaFinder(") {
-        // meson-python: the third argument of the finder is the build folder, whose install plan lists every file.
-        let calls = literal::calls(source, "MesonpyMetaFinder");
-        let build = calls.iter().filter_map(|arguments| arguments.get(2)?.text()).next_back()?;
+        // meson-python: `install('name', {'module'}, '/build/folder', …)`, without the name before 0.16. The install plan in the
+        // build folder lists every file.
+        let calls = literal::calls(source, "\ninstall");
+        let mut texts = calls.last()?.iter().filter_map(Literal::text);
+        let build = texts.find(|text| text.starts_with('/'))?;
         let plan = fs::read(Path::new(build).join("meson-info/intro-install_plan.json")).ok()?;
         places.files = install_plan(&plan);
         return Some((EditableForm::Meson, places));
@@ -152,6 +154,25 @@ mod tests {
             assert_eq!(found, (form, Places { modules, ..Places::default() }));
         }
         assert_eq!(generated_module("import os\nMAPPING = {'a': 'b'}\n"), None);
+    }
+
+    #[test]
+    fn loaders_of_meson_python_lead_to_the_build_folder() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let build = directory.path().display();
+        fs::create_dir(directory.path().join("meson-info")).expect("makes");
+        let plan = r#"{"python": {"/s/a.py": {"destination": "{py_purelib}/a.py"}}}"#;
+        fs::write(directory.path().join("meson-info/intro-install_plan.json"), plan).expect("writes");
+        let loader = "class MesonpyMetaFinder(importlib.abc.MetaPathFinder):\n    pass\n\n\
+            def install(package_name, names, path, cmd, verbose):\n    \
+                finder = MesonpyMetaFinder(package_name, names, path, cmd, verbose)\n";
+        for (release, before) in [("0.15", ""), ("0.20", "    'a-b',\n")] {
+            let call =
+                format!("\ninstall(\n{before}    {{'a'}},\n    '{build}',\n    ['/v/bin/ninja'],\n    False,\n)");
+            let (form, places) = generated_module(&format!("{loader}{call}")).expect("known");
+            let files = vec![(b"a.py".to_vec(), PathBuf::from("/s/a.py"))];
+            assert_eq!((form, places), (EditableForm::Meson, Places { files, ..Places::default() }), "{release}");
+        }
     }
 
     #[test]

@@ -117,9 +117,9 @@ fn examine(
     let declared = distribution.direct_url.as_ref().filter(|url| url.editable);
     let project_dir = declared.and_then(|url| overlay::folder_of_url(&url.url));
     let installation = installed_by_pth(environment, distribution, project_dir.clone());
-    let installation = installation.or_else(|| installed_by_links(environment, distribution, links, project_dir?));
-    let Some(installation) = installation else {
-        findings.extend(declared.and_then(|_| unknown_form(distribution)));
+    let linked = || installed_by_links(environment, distribution, links, project_dir.clone()?);
+    let Some(installation) = installation.or_else(linked) else {
+        findings.extend(declared.and_then(|_| unknown_form(environment, distribution, project_dir.as_deref())));
         return None;
     };
     let (scripts, mut own_files): (Vec<FileStat>, Vec<FileStat>) =
@@ -247,13 +247,24 @@ fn installed_by_links(
     Some(Installation { form: EditableForm::Link, places, project_dir, generated: Vec::new(), links: own })
 }
 
-/// Warns of a distribution that is declared editable and has neither modules nor a known reference to its sources.
-fn unknown_form(distribution: &Distribution) -> Option<Finding> {
+/// Warns of a distribution that is declared editable and has neither modules nor a known reference to its sources. What a
+/// build backend wrote to find them there, a file at the top of site-packages that names their folder, is no module of it.
+fn unknown_form(environment: &Environment, distribution: &Distribution, project_dir: Option<&Path>) -> Option<Finding> {
+    let names_sources = |file: &FileStat| {
+        let name = top_name(environment, file).filter(|name| name.ends_with(b".py") || name.ends_with(b".pth"));
+        let text = name.and_then(|_| fs::read_to_string(environment.source(file)).ok());
+        text.zip(project_dir?.to_str()).map(|(text, folder)| text.contains(folder))
+    };
     let message = format!(
-        "{} {} is installed as editable in a way that is not known, and none of its modules are packed; install it without -e",
+        "{} {} is installed as editable in a way that is not known, and none of its modules are packed; install it again, or without -e",
         distribution.display_name, distribution.version
     );
-    distribution.import_names.is_empty().then(|| Finding::new(FindingKind::Editable, message))
+    // A program without modules is all of a project in another language (maturin's `bin`).
+    let is_program = distribution.entry_points.is_empty()
+        && distribution.files.iter().any(|file| file.path.as_bytes().starts_with(b"bin/"));
+    let is_unknown = distribution.import_names.is_empty() && !is_program
+        || distribution.files.iter().any(|file| names_sources(file) == Some(true));
+    is_unknown.then(|| Finding::new(FindingKind::Editable, message))
 }
 
 struct Project<'a> {

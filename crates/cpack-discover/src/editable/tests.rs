@@ -60,7 +60,7 @@ fn install_as(form: EditableForm, fixture: &Fixture, project: &Path) {
     let redirect = format!(
         "class ScikitBuildRedirectingFinder: pass\n\ninstall({{'proj': '{at}/proj/__init__.py'}}, {{'proj._b': 'proj/_b.so'}})\n"
     );
-    let meson = format!("def init():\n    finder = MesonpyMetaFinder('proj', {{'proj'}}, '{at}/build', ['ninja'])\n");
+    let meson = format!("class MesonpyMetaFinder(X): pass\n\ninstall('proj', {{'proj'}}, '{at}/build', ['ninja'])\n");
     let loads = [("load.pth", "import load; load.install()")];
     let generated = |source| [loads[0], ("load.py", source)];
     match form {
@@ -201,11 +201,15 @@ fn what_is_not_understood_is_said() {
     fixture.write(empty.join("pyproject.toml"), "");
     install(&fixture, "empty", &empty, &[("empty.pth", &empty.display().to_string())]);
     fixture.module("mine.pth", "/somewhere/else\n");
+    let loader = format!("install('loaded', {{'loaded'}}, '{}/build')\n", gone.display());
+    install(&fixture, "loaded", &gone, &[("loaded.pth", "import _load\n"), ("_load.py", &loader)]);
+    install(&fixture, "program", &gone, &[("../../../bin/program", "\x7fELF")]);
     let environment = fixture.discover();
     let names: Vec<_> = environment.distributions.iter().map(|d| d.name.as_str()).collect();
-    assert_eq!(names, ["compiled", "unknown"]);
+    assert_eq!(names, ["compiled", "loaded", "program", "unknown"]);
     let said = findings(&environment, FindingKind::Editable);
-    assert_eq!(said.len(), 2, "{said:?}");
+    assert_eq!(said.len(), 3, "{said:?}");
+    assert!(said.iter().any(|s| s.starts_with("loaded 1 is installed as editable in a way that is not known")));
     assert!(said.iter().any(|s| s.starts_with("unknown 1 is installed as editable in a way that is not known")));
     assert!(said.iter().any(|s| s.starts_with("empty: what the editable project provides")), "{said:?}");
     let outside = findings(&environment, FindingKind::Outside);

@@ -4,7 +4,8 @@
 //! files while inodes were freed a short while ago. What goes: directories of builders and private copies whose owner
 //! is dead; and, while the cache is over its limit or the disk nearly full, layers that no environment links and the
 //! environments that were started the longest ago. What never goes: what a process has a lease on, what a live process
-//! of this user maps or names, what was used in the last hour. A job prefix goes when its environment or an overlay of it is
+//! of this user maps or names, what was used in the last hour. What programs keep in `user/` goes 30 days after its last use. A
+//! job prefix goes when its environment or an overlay of it is
 //! gone: alone it takes next to nothing.
 //!
 //! Environments and layers are renamed into a staging directory first and unlinked there until the time is up: what is
@@ -33,9 +34,9 @@ use nix::sys::statvfs::{Statvfs, statvfs};
 
 use super::environments::{layers_of, lease_path, move_tree};
 use super::named::named_by_processes;
-use super::own_directory::{Cache, ENVIRONMENTS, LAYERS, LOCKS, PRIVATE, STAGING};
+use super::own_directory::{Cache, ENVIRONMENTS, LAYERS, LOCKS, PRIVATE, STAGING, USER};
 use super::staging::disown;
-use super::{Staging, commit, flock, image, lease, remove_tree};
+use super::{Staging, commit, flock, image, lease, remove_tree, user};
 
 /// A directory without a living owner is left alone this long: its owner may not have locked it yet.
 const YOUNG: Duration = Duration::from_secs(60);
@@ -76,6 +77,8 @@ pub struct Cleaned {
     pub layers: u64,
     /// Directories of dead processes.
     pub abandoned: u64,
+    /// Files that programs cached in `user/`.
+    pub cached_files: u64,
     /// Bytes of the layers.
     pub bytes: u64,
     /// Environments that would have gone but are used.
@@ -115,6 +118,8 @@ pub fn clean(cache: &Cache, cleaning: &Cleaning<'_>) -> io::Result<Cleaned> {
     }
     cleaner.jobs()?;
     cleaner.locks()?;
+    let unused = if is_over(size) { user::UNUSED_IN_NEED } else { user::UNUSED };
+    cleaner.cleaned.cached_files = user::remove_unused(&cache.directory(USER), unused, deadline);
     remove_tree(cleaner.staging.path(), deadline)?;
     point("clean.removed")?;
     Ok(cleaner.cleaned)

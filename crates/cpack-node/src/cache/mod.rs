@@ -9,7 +9,7 @@
 //!     jobs/<key>-<digest>/             what a job with overlays starts from: links to a tree, and where its overlays are
 //!     private/<unique>/                copies for CPACK_WRITABLE, removed after their process ended
 //!     staging/<unique>/                what a process is building, and its trash; locked by it
-//!     user/                            XDG_CACHE_HOME of programs that have no other; never cleaned up
+//!     user/                            XDG_CACHE_HOME of programs that have no other; its files go by the age of their last use
 //!     locks/                           empty files that save work
 //!     checked/<key>                    the outcome of checking an environment in another cache, of an image
 //! ```
@@ -43,6 +43,7 @@ mod own_directory;
 mod places;
 mod remove;
 mod staging;
+mod user;
 
 pub use boot_id::BootId;
 pub use claims::{Claimed, Watched};

@@ -88,15 +88,24 @@ fn own() -> MutexGuard<'static, Vec<PathBuf>> {
 /// Removes what this process is building, from a thread that ends it while others hang.
 pub fn remove_own_staging() {
     let paths = own().clone();
-    for path in paths {
-        // Threads that still write there may get in the way a few times; then a later clean-up removes it.
-        for _ in 0..5 {
-            if remove_tree(&path, None).is_ok() {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+    paths.iter().for_each(|path| remove_in_use(path));
+}
+
+/// Removes a staging directory in which threads may still build. Renames it first: what a thread is about to commit is not
+/// found from then on, so nothing is committed of which a part was removed.
+fn remove_in_use(path: &Path) {
+    let aside = path.with_file_name(unique_name());
+    if fs::rename(path, &aside).is_err() {
+        return;
     }
+    // Threads that still write there may get in the way a few times; then a later clean-up removes it.
+    for _ in 0..5 {
+        if remove_tree(&aside, None).is_ok() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    disown(&aside);
 }
 
 impl Drop for Staging {
@@ -118,7 +127,7 @@ pub(super) fn disown(path: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BootId, Place, PlaceKind};
+    use super::super::{BootId, LayerState, Place, PlaceKind, content_of};
     use super::*;
 
     use nix::sys::statfs::{EXT4_SUPER_MAGIC, statfs};
@@ -146,6 +155,39 @@ mod tests {
                     });
                 }
             });
+        }
+    }
+
+    #[test]
+    fn a_layer_that_is_committed_while_its_staging_is_removed_is_whole_or_not_there() {
+        let (_directory, cache) = cache();
+        let together = std::sync::Barrier::new(2);
+        let scratch = tempfile::tempdir().expect("a directory");
+        let fill = |place: &Path| {
+            for file in 0..200 {
+                fs::write(place.join(file.to_string()), "text").expect("writes");
+            }
+        };
+        fill(scratch.path());
+        let content = content_of(scratch.path(), 1, &|| {}).expect("reads");
+        for round in 0..100 {
+            let staging = cache.staging().expect("staging");
+            let staged = Cache::stage_layer(&staging, &content).expect("stages");
+            fill(staged.files());
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    together.wait();
+                    // The removal is anywhere in the middle.
+                    std::thread::sleep(Duration::from_micros(20 * round));
+                    let _ = cache.commit_layer(&staged, 1);
+                });
+                together.wait();
+                remove_in_use(staging.path());
+            });
+            if cache.layer_state(&content) != LayerState::Missing {
+                assert_eq!(content_of(&cache.layer_files(&content), 1, &|| {}).expect("reads"), content, "{round}");
+                cache.discard_layer(&content, &cache.staging().expect("staging")).expect("removes");
+            }
         }
     }
 
