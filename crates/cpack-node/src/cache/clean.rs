@@ -167,13 +167,20 @@ impl Cleaner<'_> {
                     continue;
                 }
                 // The locks keep other clean-ups out meanwhile.
-                if let Some(_locks) = abandoned(&path, lease) {
-                    point("clean.abandoned")?;
-                    if remove_tree(&path, self.deadline)? {
-                        self.cleaned.abandoned += 1;
-                    } else {
-                        disown(&path);
-                    }
+                let Some(_locks) = abandoned(&path, lease) else { continue };
+                point("clean.abandoned")?;
+                // Out of its place first: where locks do not work its owner may live, and must not commit half of it.
+                let aside = self.staging.path().join(unique_name());
+                let place = match move_tree(&path, &aside) {
+                    Ok(()) => aside,
+                    Err(e) if image::is_immovable(&e) => path,
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                    Err(e) => return Err(e),
+                };
+                if remove_tree(&place, self.deadline)? {
+                    self.cleaned.abandoned += 1;
+                } else {
+                    disown(&place);
                 }
             }
         }

@@ -16,6 +16,7 @@ use std::time::SystemTime;
 
 use cpack_fault::point;
 use cpack_format::Digest;
+use cpack_store::unique_name;
 use serde::{Deserialize, Serialize};
 
 use super::boot_id::Mark;
@@ -23,6 +24,7 @@ use super::commit::{self, Committed};
 use super::image;
 use super::lease::{self, Lease};
 use super::own_directory::{Cache, ENVIRONMENTS};
+use super::staging::Staging;
 
 /// The directory of an environment's own records.
 pub const RECORDS: &str = ".cpack";
@@ -120,6 +122,15 @@ impl Cache {
     /// Marks an environment that was synced to disk.
     pub fn mark_environment_durable(&self, key: &str) -> io::Result<()> {
         Mark::Durable.overwrite(&lease_path(&self.environment_path(key)))
+    }
+
+    /// Removes a damaged prefix of Python, whole: no start finds half of it.
+    pub fn discard_prefix(&self, place: &Path, staging: &Staging) -> io::Result<()> {
+        match move_tree(place, &staging.path().join(unique_name())) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) if image::is_immovable(&e) => image::remove_prefix(place),
+            result => result,
+        }
     }
 
     /// The keys of all environments in the cache.
