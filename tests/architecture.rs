@@ -34,12 +34,17 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
 
 #[test]
 fn cpack_boot_has_no_network_store_unless_asked() {
-    let clients = ["aws-sdk-s3", "hdfs-native"];
+    let clients = ["aws-sdk-s3", "hdfs-native", "object_store"];
     let plain = tree("cpack-boot", &[]);
     assert!(plain.iter().any(|name| name == "cpack-node"), "the tree has the packages: {plain:?}");
     assert!(!plain.iter().any(|name| clients.contains(&name.as_str()) || name == "tokio"), "{plain:?}");
-    let shipped = tree("cpack-boot", &["--features", "hdfs,s3"]);
+    let shipped = tree("cpack-boot", &["--features", "network"]);
     assert!(clients.iter().all(|client| shipped.iter().any(|name| name == client)), "{shipped:?}");
+    // One TLS stack, and one client for HTTP.
+    assert!(
+        !shipped.iter().any(|name| ["aws-lc-rs", "native-tls", "openssl", "reqwest"].contains(&name.as_str())),
+        "{shipped:?}"
+    );
     // What only packing and measuring need never travels.
     let packers = ["cluster-pack", "cpack-discover", "cpack-layer", "cpack-bench", "clap", "rayon"];
     assert!(!shipped.iter().any(|name| packers.contains(&name.as_str())), "{shipped:?}");

@@ -1,8 +1,9 @@
-//! Measures fetching from S3 and HDFS: `cargo test --release --test speed -- [PART…]`, on an idle machine.
+//! Measures fetching from S3, HDFS and other clouds: `cargo test --release --test speed -- [PART…]`, on an idle machine.
 //!
 //! | part | measures |
 //! | --- | --- |
 //! | `fetch-s3`, `fetch-hdfs` | fetching 2 GB into a file, verified, and a cold start that fetches as much, with its memory, beside `aws s3 cp` and `hdfs dfs -get` of the same object |
+//! | `fetch-gs`, `fetch-azure` | the same beside `gcsfs` and `adlfs`, from servers that stand for the clouds |
 //! | `pipeline` | a cold start through a network that takes as long as the extraction |
 //! | `warm` | a warm start beside bare python |
 //!
@@ -27,7 +28,8 @@ use std::time::{Duration, Instant};
 use cluster_pack::launcher::Launcher;
 use cpack_format::Digest;
 use cpack_node::building::FETCHES;
-use cpack_store::{Key, StoreOptions, open};
+use cpack_store::{Key, StoreOptions, StoreUri, open};
+use cpack_test::clouds::{Cloud, Kind};
 use cpack_test::hadoop::Hdfs;
 use cpack_test::programs::{install_by_hand, text, usual_interpreter, utf8, venv};
 use cpack_test::proxy::Proxy;
@@ -255,6 +257,39 @@ fn fetch_hdfs() {
     beside("hdfs dfs -get", &site, &peer, &start_up);
 }
 
+/// Beside fsspec's drivers: the vendors' own tools need an account, or do not speak to these servers.
+fn fetch_cloud(kind: Kind) {
+    let server = Cloud::start(kind);
+    let site = Site::cloud(&server, server.port);
+    let tool = cached("gcsfs-adlfs", |place| {
+        let install = "Python 3 with venv and pip, with access to PyPI";
+        run(Command::new("python3").args(["-m", "venv"]).arg(place), install);
+        run(Command::new(place.join("bin/pip")).args(["install", "--quiet", "gcsfs", "adlfs"]), install);
+    });
+    let (name, opened) = match kind {
+        Kind::Google => {
+            ("gcsfs", "gcsfs; f = gcsfs.GCSFileSystem(token='anon', endpoint_url=os.environ['STORAGE_EMULATOR_HOST'])")
+        }
+        Kind::Azure => (
+            "adlfs",
+            "adlfs; f = adlfs.AzureBlobFileSystem(connection_string=os.environ['AZURE_STORAGE_CONNECTION_STRING'])",
+        ),
+    };
+    let python = |code: &str| {
+        let mut command = site.world.command(tool.join("bin/python"));
+        command.args(["-c", &format!("import os, sys, {opened}{code}")]);
+        command.envs(site.client.iter().map(|(name, value)| (*name, value)));
+        command
+    };
+    let path = site.uri.parse::<StoreUri>().expect("a URI").path;
+    let peer = |place: &Path| {
+        let mut command = python("; f.get(sys.argv[1], sys.argv[2], recursive=True)");
+        command.arg(format!("tests/{path}/layers/")).arg(place);
+        command
+    };
+    beside(name, &site, &peer, &|| python(""));
+}
+
 /// Pins this thread, and its children, to these cores.
 fn keep_to(cores: impl IntoIterator<Item = usize>) {
     let mut set = CpuSet::new();
@@ -343,8 +378,14 @@ fn main() {
         return fetch(launcher.as_ref(), into.as_ref());
     }
     let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let parts: [(&str, fn()); 4] =
-        [("warm", warm), ("pipeline", pipeline), ("fetch-s3", fetch_s3), ("fetch-hdfs", fetch_hdfs)];
+    let parts: [(&str, fn()); 6] = [
+        ("warm", warm),
+        ("pipeline", pipeline),
+        ("fetch-s3", fetch_s3),
+        ("fetch-hdfs", fetch_hdfs),
+        ("fetch-gs", || fetch_cloud(Kind::Google)),
+        ("fetch-azure", || fetch_cloud(Kind::Azure)),
+    ];
     for (name, part) in parts {
         if asked.is_empty() || asked.iter().any(|word| word == name) {
             part();

@@ -2,7 +2,6 @@
 
 use std::sync::Once;
 
-use cpack_format::message::one_line;
 use cpack_node::node::Attempts;
 
 use crate::error::BootError;
@@ -27,6 +26,6 @@ pub(crate) fn settle<T>(attempts: &mut Attempts<'_>, outcome: Result<T, BootErro
 fn tell_if_not_as_chosen(attempts: &Attempts<'_>) {
     static TOLD: Once = Once::new();
     if let Some(why) = attempts.not_as_chosen() {
-        TOLD.call_once(|| say(&one_line(&format!("cpack-boot: {why}"))));
+        TOLD.call_once(|| say(&why));
     }
 }

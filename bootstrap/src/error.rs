@@ -5,9 +5,8 @@ use std::path::PathBuf;
 
 use cpack_format::exit::Exit;
 use cpack_format::manifest::DocumentError;
-use cpack_format::message::{one_line, with_causes};
 use cpack_node::building::BuildError;
-use cpack_pex::PexError;
+use cpack_pex::PexFileError;
 use cpack_store::{ObjectUriError, StoreError, UriError, redact};
 
 use crate::entry::EntryError;
@@ -24,7 +23,7 @@ pub(crate) enum BootError {
     #[error(transparent)]
     Interpreter(#[from] InterpreterError),
     #[error(transparent)]
-    Pex(#[from] PexError),
+    Pex(#[from] PexFileError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(
@@ -82,18 +81,15 @@ impl BootError {
             _ => self,
         }
     }
-
-    /// The line for standard error: the error and its causes, without line breaks.
-    pub(crate) fn line(&self) -> String {
-        one_line(&format!("cpack-boot: {}", with_causes(self)))
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use cpack_format::message::with_causes;
     use cpack_store::StoreErrorKind;
 
     use super::*;
+    use crate::message::line;
 
     #[test]
     fn of_store_names_the_store_that_is_gone() {
@@ -102,7 +98,7 @@ mod tests {
             BootError::Store(StoreError { kind, operation, location, reason: "no such object".into() })
         };
         let gone = error(StoreErrorKind::NotFound).of_store("file:/s");
-        let line = gone.line();
+        let line = with_causes(&gone);
         for needle in ["the store file:/s,", "upload_zip", "C_PACK_FORMAT=pex", "file:/s/layers/a.zip: no such object"]
         {
             assert!(line.contains(needle), "{line}");
@@ -114,7 +110,7 @@ mod tests {
     #[test]
     fn a_failure_is_one_short_line() {
         let error = BootError::from(BuildError::NoPlace(format!("a\nb\u{1b}[31m{}", "\u{e9}".repeat(5000))));
-        let line = error.line();
+        let line = line(&with_causes(&error));
         assert!(line.starts_with("cpack-boot: there is no place") && line.len() < 4096);
         assert!(!line.contains(char::is_control));
         assert_eq!(error.exit(), Exit::Disk);

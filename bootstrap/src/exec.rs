@@ -3,14 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
-use std::fmt;
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 
 use crate::sys::{self, AtStart};
 
-#[derive(Clone, PartialEq, Eq)]
+/// Has no `Debug`: values of variables may be secret.
 pub(crate) struct Exec {
     pub(crate) program: PathBuf,
     /// `argv`. The program takes the first for its own path.
@@ -19,18 +18,6 @@ pub(crate) struct Exec {
     pub(crate) environ: BTreeMap<OsString, OsString>,
     /// How this process was started: the program gets standard descriptors and `SIGPIPE` as they were then.
     pub(crate) at_start: AtStart,
-}
-
-impl fmt::Debug for Exec {
-    /// Names of variables only: values may be secret.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Exec")
-            .field("program", &self.program)
-            .field("arguments", &self.arguments)
-            .field("environ", &self.environ.keys())
-            .field("at_start", &self.at_start)
-            .finish()
-    }
 }
 
 impl Exec {

@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_job_is_said_in_one_line() {
+    fn files_without_a_job_are_refused_in_one_line() {
         for (value, words) in [
             ("{}", "format"),
             ("/nowhere/job.json", "/nowhere/job.json"),

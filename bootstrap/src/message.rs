@@ -2,10 +2,18 @@
 
 use std::io::Write as _;
 
+use cpack_format::message::one_line;
+
 use crate::settings::Settings;
-pub(crate) fn say(line: &str) {
+
+/// Writes one line: the name of this program and `text`, without line breaks.
+pub(crate) fn say(text: &str) {
     // The caller may have closed standard error.
-    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+    let _ = std::io::stderr().write_all(format!("{}\n", line(text)).as_bytes());
+}
+
+pub(crate) fn line(text: &str) -> String {
+    one_line(&format!("cpack-boot: {text}"))
 }
 
 /// Records the events of this process if `CPACK_TRACE` or `CPACK_METRICS` is set.

@@ -14,7 +14,7 @@ pub(crate) fn without(current: Option<&OsStr>, added: Option<&OsStr>) -> Option<
         if bytes.is_empty() { Vec::new() } else { bytes.split(|b| *b == b':').map(<[u8]>::to_vec).collect() }
     };
     let (current, outer) = (current?, added.map(split).unwrap_or_default());
-    // Empty entries stand for the working directory: they were somebody's wish and stay.
+    // Empty entries stand for the working directory: the user or the framework wants them, so they stay.
     let kept: Vec<Vec<u8>> = split(current).into_iter().filter(|entry| !outer.contains(entry)).collect();
     (!kept.is_empty()).then(|| OsString::from_vec(kept.join(&b':'))).filter(|value| !value.is_empty())
 }
@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_an_older_launcher_added_goes_and_the_rest_stays() {
+    fn python_path_loses_entries_of_an_older_launcher_alone() {
         for (current, added, expected) in [
             (None, None, None),
             (None, Some("/o1"), None),

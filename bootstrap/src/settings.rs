@@ -10,37 +10,30 @@ use cpack_node::cache::Places;
 use cpack_node::node::Node;
 use cpack_node::stop::Stop;
 use cpack_store::Store;
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Variable {
-    pub(crate) name: &'static str,
-    /// What `--cpack help` and the README say of it.
-    pub(crate) help: &'static str,
-}
 
-/// The variables that people set.
-pub(crate) const VARIABLES: &[Variable] = &[
-    Variable { name: "CPACK_JOB", help: "the job: a path or URI of a launcher or job file, or the JSON itself" },
-    Variable { name: "CPACK_ARTIFACT", help: "what to start where there is no job: a PEX, by path or URI" },
-    Variable { name: "CPACK_CACHE_DIR", help: "where to keep environments on this node, before all other places" },
-    Variable { name: "CPACK_CACHE_LIMIT", help: "size above which unused environments go, e.g. 20G (default 50G)" },
-    Variable {
-        name: "CPACK_CACHE_RESERVE",
-        help: "free space on the cache's disk below which unused environments go (default: a twentieth of the disk)",
-    },
-    Variable {
-        name: "CPACK_THREADS",
-        help: "threads that fetch and extract (default: the CPUs there are, at most 16)",
-    },
-    Variable { name: "CPACK_PYTHON", help: "the interpreter to use, instead of looking for one" },
-    Variable { name: "CPACK_INTERPRETER", help: "1: act as Python, whatever the job's entry is" },
-    Variable { name: "CPACK_WRITABLE", help: "1: a private copy of the environment that may be written to" },
-    Variable {
-        name: "CPACK_STALL_TIMEOUT",
-        help: "seconds without progress of another process before its work is done here too (default 10)",
-    },
-    Variable { name: "CPACK_METRICS", help: "a file that gets one line of JSON per start" },
-    Variable { name: "CPACK_TRACE", help: "a file that gets every fetch, decode, write and wait, for Perfetto" },
-    Variable { name: "CPACK_LOG", help: "1: say on standard error where the time went" },
+/// The variables that people set, with what `--cpack help` and the README say of each.
+pub(crate) const VARIABLES: &[(&str, &str)] = &[
+    ("CPACK_JOB", "the job: a path or URI of a launcher or job file, or the JSON itself"),
+    ("CPACK_ARTIFACT", "what to start where there is no job: a PEX, by path or URI"),
+    ("CPACK_CACHE_DIR", "where to keep environments on this node, before all other places"),
+    ("CPACK_CACHE_LIMIT", "size above which unused environments go, e.g. 20G (default 50G)"),
+    (
+        "CPACK_CACHE_RESERVE",
+        "free space on the cache's disk below which unused environments go (default: a twentieth of the disk)",
+    ),
+    ("CPACK_THREADS", "threads that fetch and extract (default: the CPUs there are, at most 16)"),
+    ("CPACK_PYTHON", "the interpreter to use, instead of looking for one"),
+    ("CPACK_INTERPRETER", "1: act as Python, whatever the job's entry is"),
+    ("CPACK_WRITABLE", "1: a private copy of the environment that may be written to"),
+    (
+        "CPACK_STALL_TIMEOUT",
+        "seconds without progress of another process before its work is done here too (default 10)",
+    ),
+    ("CPACK_HTTP_HEADER_FILE", "a file of headers for the web server of an https: store"),
+    ("CPACK_HTTP_PLAIN", "1: http: stores on other machines are read, too"),
+    ("CPACK_METRICS", "a file that gets one line of JSON per start"),
+    ("CPACK_TRACE", "a file that gets every fetch, decode, write and wait, for Perfetto"),
+    ("CPACK_LOG", "1: say on standard error where the time went"),
 ];
 
 /// Variables that a start exports to Python.
@@ -108,15 +101,13 @@ impl Settings {
         let path = |name: &str| value(name).map(PathBuf::from);
         let places = |name: &str| value(name).map(|v| split_commas(&v)).unwrap_or_default();
         let flag = |name| value(name).map_or(Ok(false), |v| parse(name, &v, "1 or 0", parse_flag));
+        let size =
+            |name| value(name).map(|v| parse(name, &v, "a size such as 500M, 20G or 1T", parse_size)).transpose();
         Ok(Self {
             job: value("CPACK_JOB"),
             artifact: value("CPACK_ARTIFACT"),
-            cache_limit: value("CPACK_CACHE_LIMIT").map_or(Ok(CACHE_LIMIT), |v| {
-                parse("CPACK_CACHE_LIMIT", &v, "a size such as 500M, 20G or 1T", parse_size)
-            })?,
-            cache_reserve: value("CPACK_CACHE_RESERVE")
-                .map(|v| parse("CPACK_CACHE_RESERVE", &v, "a size such as 500M, 20G or 1T", parse_size))
-                .transpose()?,
+            cache_limit: size("CPACK_CACHE_LIMIT")?.unwrap_or(CACHE_LIMIT),
+            cache_reserve: size("CPACK_CACHE_RESERVE")?,
             threads: value("CPACK_THREADS")
                 .map(|v| parse("CPACK_THREADS", &v, "a number from 1 to 256", parse_threads))
                 .transpose()?,
@@ -214,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_set_gives_the_defaults() {
+    fn settings_without_variables_are_the_defaults() {
         let settings = read(&[]).expect("reads");
         assert_eq!((settings.cache_limit, settings.stall_timeout), (CACHE_LIMIT, STALL_TIMEOUT));
         assert!(settings.job.is_none() && !settings.interpreter && settings.threads() >= 1);
@@ -230,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_understood_is_named() {
+    fn settings_name_the_variable_that_cannot_be_understood() {
         for (name, value) in [
             ("CPACK_CACHE_LIMIT", "much"),
             ("CPACK_CACHE_LIMIT", "-1"),

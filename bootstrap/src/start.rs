@@ -5,10 +5,10 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use cpack_format::exit::Exit;
-use cpack_format::message::one_line;
+use cpack_format::message::with_causes;
 use cpack_node::timing::{Phase, Timing};
 
-use crate::boot::{Boot, run};
+use crate::boot::{JobStart, run};
 use crate::error::BootError;
 use crate::message::{record, say};
 use crate::settings::Settings;
@@ -16,18 +16,33 @@ use crate::{command, job, pex, sys};
 
 /// The packer searches the file for this text ([`cpack_format::launcher::STORES_MARK`]).
 #[used]
-static STORES: &str = match (cfg!(feature = "hdfs"), cfg!(feature = "s3")) {
-    (true, true) => "cpack-boot opens: file hdfs viewfs s3\n",
-    (true, false) => "cpack-boot opens: file hdfs viewfs\n",
-    (false, true) => "cpack-boot opens: file s3\n",
-    (false, false) => "cpack-boot opens: file\n",
+static STORES: Stores = Stores {
+    always: *b"cpack-boot opens: file ",
+    hdfs: if cfg!(feature = "hdfs") { *b"hdfs viewfs " } else { [b' '; 12] },
+    s3: if cfg!(feature = "s3") { *b"s3 " } else { [b' '; 3] },
+    gs: if cfg!(feature = "gs") { *b"gs " } else { [b' '; 3] },
+    azure: if cfg!(feature = "azure") { *b"abfss " } else { [b' '; 6] },
+    http: if cfg!(feature = "http") { *b"http https " } else { [b' '; 11] },
+    end: *b"\n",
 };
+
+/// One line of text. A store that is left out is spaces.
+#[repr(C)]
+struct Stores {
+    always: [u8; 23],
+    hdfs: [u8; 12],
+    s3: [u8; 3],
+    gs: [u8; 3],
+    azure: [u8; 6],
+    http: [u8; 11],
+    end: [u8; 1],
+}
 
 /// The whole program. Returns only if Python does not run.
 pub fn main() -> ExitCode {
     sys::plain_name_service();
     std::panic::set_hook(Box::new(|panic| {
-        say(&one_line(&format!("cpack-boot: internal fault: {panic}; please report it")));
+        say(&format!("internal fault: {panic}; please report it"));
     }));
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let result = std::panic::catch_unwind(|| match arguments.split_first() {
@@ -43,7 +58,7 @@ pub fn main() -> ExitCode {
 
 /// Says why the start failed. Ends by the signal that stopped it, or else with the error's exit code.
 fn fail(error: &BootError) -> ExitCode {
-    say(&error.line());
+    say(&with_causes(error));
     if let (Exit::Stopped, Some(signal)) = (error.exit(), sys::stop_signal()) {
         sys::die_by(signal);
     }
@@ -63,10 +78,10 @@ fn start(arguments: &[OsString]) -> Result<Infallible, BootError> {
         return if pex::is_pex(&path) {
             pex::start(&path, &settings, arguments, timing)
         } else {
-            run(&Boot::new(&job::from_path(&path)?, &settings, arguments), &settings, timing)
+            run(&JobStart::new(&job::from_path(&path)?, &settings, arguments), &settings, timing)
         };
     }
     let found = job::find(&settings)?;
     timing.mark(Phase::Find);
-    run(&Boot::new(&found, &settings, arguments), &settings, timing)
+    run(&JobStart::new(&found, &settings, arguments), &settings, timing)
 }

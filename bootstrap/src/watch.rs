@@ -81,7 +81,7 @@ impl Watcher {
     /// Ends the process although some of its threads hang.
     fn end(&self) {
         remove_own_staging();
-        say(&format!("cpack-boot: stopped before Python ran: {}", self.stop.reason()));
+        say(&format!("stopped before Python ran: {}", self.stop.reason()));
         if let Some(signal) = sys::stop_signal() {
             sys::die_by(signal);
         }
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_pyspark_s_own_processes_have_a_caller_that_hangs_up() {
+    fn hang_up_counts_only_for_pyspark_s_own_processes() {
         for (arguments, watched) in [
             (&["-m", "pyspark.daemon"][..], true),
             (&["-m", "pyspark.worker"], true),

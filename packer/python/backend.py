@@ -21,7 +21,7 @@ CHECKOUT = HERE.parent.parent
 BOOT = "cpack-boot"
 BENCH = "cpack-bench"
 BUILD_BOOT = ["cargo", "build", "--config", "bootstrap/static.toml", "--profile", "boot", "-p", BOOT]
-STORES = ["--features", "hdfs,s3"]
+STORES = ["--features", "network"]
 
 
 def _target():

@@ -16,7 +16,7 @@ use std::time::Duration;
 use cpack_fault::point;
 use cpack_format::Digest;
 use cpack_format::job::{self, Job};
-use cpack_format::launcher::{BOOT_NAME, STORES_MARK, TRAILER_SIZE, Trailer, appendix};
+use cpack_format::launcher::{Appended, BOOT_NAME, STORES_MARK, appendix};
 use cpack_format::manifest::{DocumentError, Manifest};
 
 /// The file name of the executable.
@@ -73,8 +73,7 @@ pub fn read_boot(path: &Path) -> Result<Vec<u8>, LauncherError> {
     if !bytes.starts_with(b"\x7fELF") {
         return Err(wrong("it is no ELF executable"));
     }
-    let tail = bytes.get(bytes.len().saturating_sub(TRAILER_SIZE)..).unwrap_or_default();
-    match Trailer::read(tail, bytes.len() as u64) {
+    match Appended::of(&bytes) {
         Ok(None) => Ok(bytes),
         _ => Err(wrong("it is a launcher, which has a job already; name the plain executable")),
     }
@@ -132,18 +131,13 @@ impl Launcher {
         let mut bytes =
             fs::read(path).map_err(|source| LauncherError::Io { verb: "read", path: path.to_owned(), source })?;
         let damaged = |reason| LauncherError::Damaged { path: path.to_owned(), reason };
-        let tail = bytes.get(bytes.len().saturating_sub(TRAILER_SIZE)..).unwrap_or_default();
-        let trailer = Trailer::read(tail, bytes.len() as u64)
-            .map_err(|e| damaged(e.to_string()))?
-            .ok_or_else(|| damaged("it carries no job".into()))?;
-        let start = usize::try_from(trailer.start).unwrap_or(usize::MAX);
-        let appended = bytes.get(start..bytes.len() - TRAILER_SIZE).unwrap_or_default();
-        let files = trailer.open(appended).map_err(|e| damaged(e.to_string()))?;
+        let files = Appended::of(&bytes).map_err(|e| damaged(e.to_string()))?;
+        let files = files.ok_or_else(|| damaged("it carries no job".into()))?;
         let file = files.file(job::FILE_NAME).ok_or_else(|| damaged(format!("it has no {}", job::FILE_NAME)))?;
         let job = Job::parse(file).map_err(|e| damaged(e.to_string()))?;
         let manifest = files.file(job::MANIFEST_NAME).map(<[u8]>::to_vec);
         let has_boot = files.file(BOOT_NAME).is_none();
-        bytes.truncate(start);
+        bytes.truncate(usize::try_from(files.start()).unwrap_or(usize::MAX));
         let boot = if has_boot { bytes } else { read_boot(boot.unwrap_or(&path.with_file_name(BOOT)))? };
         Ok(Self { boot, boot_digest: OnceCell::new(), manifest, job })
     }
@@ -279,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_writer_of_the_same_number_left_is_no_obstacle() {
+    fn launcher_is_written_although_a_killed_writer_left_a_file() {
         let directory = tempfile::tempdir().expect("a directory");
         let left = directory.path().join(format!(".{BOOT}-{}", std::process::id()));
         let old = directory.path().join(format!(".{BOOT}-0"));
@@ -384,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_boot_opens_is_read_from_its_bytes() {
+    fn stores_that_a_boot_opens_are_read_from_its_bytes() {
         let boot = b"\x7fELF...cpack-boot opens: file hdfs viewfs\n...s3";
         for (scheme, expected) in [("file", true), ("viewfs", true), ("s3", false), ("hdf", false)] {
             assert_eq!(opens(boot, scheme), expected, "{scheme}");

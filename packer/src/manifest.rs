@@ -13,7 +13,7 @@ use crate::publish::PublishedLayer;
 
 /// The manifest of `environment`, made of the `published` layers.
 pub fn build(environment: &Environment, published: &[PublishedLayer]) -> Manifest {
-    let owners = Owners::new(environment);
+    let owners = owners(environment);
     let mut layers: Vec<_> = published
         .iter()
         .map(|PublishedLayer { layer, facts, .. }| {
@@ -61,23 +61,21 @@ fn version_key(version: &str) -> Vec<u32> {
 }
 
 /// The distributions that have shared libraries in each directory: the targets of `RUNPATH`.
-struct Owners<'a>(BTreeMap<&'a [u8], BTreeSet<&'a str>>);
+type Owners<'a> = BTreeMap<&'a [u8], BTreeSet<&'a str>>;
 
-impl<'a> Owners<'a> {
-    fn new(environment: &'a Environment) -> Self {
-        let mut owners: BTreeMap<&[u8], BTreeSet<&str>> = BTreeMap::new();
-        for distribution in &environment.distributions {
-            for file in &distribution.files {
-                let path = file.path.as_bytes();
-                let Some(cut) = path.iter().rposition(|b| *b == b'/') else { continue };
-                let (directory, name) = path.split_at(cut);
-                if name.windows(3).any(|w| w == b".so") {
-                    owners.entry(directory).or_default().insert(&distribution.name);
-                }
+fn owners(environment: &Environment) -> Owners<'_> {
+    let mut owners = Owners::new();
+    for distribution in &environment.distributions {
+        for file in &distribution.files {
+            let path = file.path.as_bytes();
+            let Some(cut) = path.iter().rposition(|b| *b == b'/') else { continue };
+            let (directory, name) = path.split_at(cut);
+            if name.windows(3).any(|w| w == b".so") {
+                owners.entry(directory).or_default().insert(&distribution.name);
             }
         }
-        Self(owners)
     }
+    owners
 }
 
 fn needs(
@@ -89,7 +87,7 @@ fn needs(
 ) -> Vec<String> {
     let required = requires.iter().filter(|r| !is_extra(r)).map(|r| normalise(requirement_name(r)));
     let mut needs: BTreeSet<String> = required.filter(|r| environment.distribution(r).is_some()).collect();
-    let reached = run_paths.iter().filter_map(|path| owners.0.get(path.as_bytes())).flatten();
+    let reached = run_paths.iter().filter_map(|path| owners.get(path.as_bytes())).flatten();
     needs.extend(reached.map(|name| (*name).to_owned()));
     needs.remove(name);
     needs.into_iter().collect()

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_filled_in_and_what_was_said_stays() {
+    fn spark_submit_arguments_gain_what_is_missing_and_keep_what_was_given() {
         let client = "--conf spark.pyspark.driver.python=/v/bin/python --conf spark.pyspark.python=./env-python";
         let cluster = client.replace("/v/bin/python", "./env-python");
         let (far, near) = ("hdfs://nn/l/abc#env-python,hdfs://nn/b/def#cpack-boot", "file:///c/env-python");

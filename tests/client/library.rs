@@ -27,7 +27,10 @@ fn the_client_keeps_every_name_of_the_newest_release() {
 
 #[test]
 fn the_client_uploads_and_calls() {
-    unittest(&with_client("client", &[]), "test_client.py", &[]);
+    let environment = with_client("client", &[]);
+    for part in ["uploads", "packers", "environments", "functions", "builders"] {
+        unittest(&environment, &format!("test_{part}.py"), &[]);
+    }
 }
 
 #[test]

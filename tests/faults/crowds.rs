@@ -310,11 +310,11 @@ fn a_cache_that_an_attacker_prepared_is_bypassed() {
         ("a parent that is open to all and not sticky", &|| mode(&shared, 0o777)),
     ];
     let foreign: [(&str, &dyn Fn()); 2] = [
-        ("somebody else's", &|| {
+        ("another user's", &|| {
             fs::create_dir(&place).expect("creates");
             theirs(&place);
         }),
-        ("below somebody else's", &|| theirs(&shared)),
+        ("below another user's", &|| theirs(&shared)),
     ];
     // Only root can give files away.
     let foreign = if is_root() { &foreign[..] } else { &[] };

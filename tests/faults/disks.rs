@@ -52,7 +52,7 @@ fn well_or_one_line(output: &Output, what: &str) -> bool {
         assert_eq!((&*out, &*error), (SEEN, ""), "{what}");
         return true;
     }
-    let known = |code| Exit::ALL.iter().any(|exit| i32::from(exit.code()) == code && *exit != Exit::Internal);
+    let known = |code| Exit::MEANINGS.iter().any(|(exit, _)| i32::from(exit.code()) == code && *exit != Exit::Internal);
     assert!(output.status.code().is_some_and(known), "{what}: {}: {error}", output.status);
     assert!(out.is_empty() && error.starts_with("cpack-boot: ") && error.lines().count() == 1, "{what}: {error}");
     false
@@ -194,7 +194,7 @@ fn a_directory_that_ignores_case_is_refused_in_one_line() {
     // In the layer itself, and between two layers in the tree.
     for fault in ["layer.file=E17@3", "linkat=E17@3"] {
         let output = world.command(&["-c", CODE]).env("CPACK_FAULTS", fault).output().expect("starts");
-        // The next place takes it, and who chose the first is told; or its one line names the reason.
+        // The next place takes it, and the user that chose the first is told; or its one line names the reason.
         let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         let well = output.status.success();
         assert_eq!(out, if well { SEEN } else { "" }, "{fault}: {error}");
@@ -230,7 +230,7 @@ fn few_descriptors_long_names_and_odd_homes_stop_nobody_for_good() {
         let output = command.env("CPACK_CACHE_DIR", &place).output().expect("starts");
         let (seen, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert_eq!(seen, SEEN, "{} bytes: the next place serves: {error}", place.as_os_str().len());
-        // Whoever chose a name that cannot be made is told so, once.
+        // The user that chose a name that cannot be made is told so, once.
         assert!(error.is_empty() || error.starts_with(NOT_USED), "{error}");
         assert!(error.lines().count() < 2, "{error}");
     }
@@ -268,7 +268,7 @@ fn clocks_that_jump_confuse_nobody() {
     assert_eq!(entries(&world.cache().join("environments")), [] as [std::path::PathBuf; 0]);
 }
 
-/// A kill while the cache itself is made, and then who does not start but look after it.
+/// A kill while the cache itself is made, and then the commands that look after it.
 #[test]
 fn a_cache_that_was_just_begun_can_be_looked_after() {
     let world = narrow();

@@ -69,7 +69,7 @@ fn check_job(job: &Path) {
     closed_to_others(job, &job.join("bin"));
 }
 
-/// Nobody may write to what is below, and no file has a special bit.
+/// Checks that no user may write to what is below, and no file has a special bit.
 fn closed(path: &Path, layer: bool) {
     let metadata = fs::symlink_metadata(path).expect("stat");
     if metadata.is_symlink() {

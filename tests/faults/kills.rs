@@ -1,5 +1,5 @@
 //! SIGKILL at random instants and at every named step, to 1 to 64 processes at once on one cache, then a normal start,
-//! then a check of every byte; and the same for those who pack and upload.
+//! then a check of every byte; and the same for processes that pack and upload.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -134,7 +134,7 @@ fn kill_at(children: Vec<(Deed, Child, Option<Duration>)>) -> Vec<(Deed, std::pr
     children.into_iter().map(|(deed, child)| (deed, child.wait_with_output().expect("ends"))).collect()
 }
 
-/// Whoever was not killed did what it should.
+/// Checks that a process that was not killed did what it should.
 fn judge(deed: Deed, output: &std::process::Output, killed: bool) {
     let error = String::from_utf8_lossy(&output.stderr);
     if killed && output.status.signal() == Some(9) {
@@ -147,7 +147,7 @@ fn judge(deed: Deed, output: &std::process::Output, killed: bool) {
 }
 
 #[test]
-fn nothing_that_is_killed_leaves_anything_torn() {
+fn killed_processes_leave_nothing_torn() {
     let world = world_with_overlay();
     let mut node = Bed { world: &world, boot: 0 };
     let cold = Instant::now();
@@ -251,7 +251,7 @@ impl Bed<'_> {
         assert_eq!(output.status.signal(), Some(9), "{way}: {step} was not passed again");
         self.start();
         if way == "verify" {
-            // Nobody looks at files under the same boot, but who verifies.
+            // Under the same boot only `verify` looks at files.
             succeed(&mut self.command(Deed::Verify));
         }
         check(&self.world.cache());

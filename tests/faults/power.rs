@@ -335,7 +335,7 @@ fn split(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn whatever_a_power_loss_leaves_is_used_right_or_built_again() {
+fn start_after_power_loss_uses_whole_layers_and_builds_the_rest_again() {
     let world = World::with(crate::boot(), &packages(), |_| {});
     let place = world.path("cache");
     let part = Part::new("power loss at any change, during a cold start and the start after another loss", 600);

@@ -66,7 +66,7 @@ fn assert_not_kept(directory: &Path, what: &str) {
 }
 
 #[test]
-fn nothing_that_is_said_or_kept_has_a_planted_secret() {
+fn planted_secrets_are_neither_said_nor_kept() {
     let world = World::with(crate::boot(), &packages(), |job| {
         job.environ = BTreeMap::from([("GIVEN".into(), format!("{MARK}-given"))]);
     });
@@ -199,7 +199,7 @@ fn a_payload_runs_only_if_it_is_the_one_that_the_job_names() {
     let place =
         |layer: &cpack_format::manifest::Layer| world.path("store").join(Key::overlay(&layer.archive.digest).as_str());
     let whole = fs::read(place(&wanted)).expect("reads");
-    // Whoever can write to the store puts another payload in its place.
+    // A user that can write to the store puts another payload in its place.
     fs::copy(place(&other), place(&wanted)).expect("replaces");
     assert_fails(&start(&|_| {}), 83, "payload");
     // And in the job's list, but not in what it says is to run.

@@ -37,7 +37,7 @@ fn layer_key(report: &Value, name: &str) -> Key {
 }
 
 #[test]
-fn what_passes_is_waited_out() {
+fn transient_errors_are_waited_out() {
     let server = Seaweed::start();
     let mut site = Site::s3(&server, server.port);
     let env = environment(&site);
@@ -70,8 +70,8 @@ fn what_passes_is_waited_out() {
 }
 
 #[test]
-fn what_does_not_pass_ends_it_at_once() {
-    if !inside("faults::what_does_not_pass_ends_it_at_once", &seaweed::credentials()) {
+fn permanent_errors_end_a_start_at_once() {
+    if !inside("faults::permanent_errors_end_a_start_at_once", &seaweed::credentials()) {
         return;
     }
     let server = Seaweed::start();
@@ -131,7 +131,7 @@ fn a_data_node_that_is_dead_or_stands_still_is_passed_over() {
     server.command("expect-stalled 2");
     server.command("stop-datanode 1");
     assert_eq!(site.run("dead", &launcher, PROBE), whole());
-    // Another user, who may not read it.
+    // Another user, which may not read it.
     server.command(&format!("forbid /user/{USER}/store"));
     let mut command = site.on_node("other", &launcher);
     let said = complaint(&command.env("HADOOP_USER_NAME", "bob").output().expect("starts"), 85);

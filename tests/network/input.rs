@@ -49,7 +49,7 @@ fn stores_that_cannot_be_used_are_told_in_one_line() {
     let forbidden = format!("{}/forbidden/store", hdfs.property("fs.defaultFS"));
     let page = http::always("HTTP/1.1 400 Bad\nContent-Type: text/html\n\n<html>Hi</html>");
     let wrong_key = [("AWS_SECRET_ACCESS_KEY", SECRET.to_owned())];
-    let nobody: Vec<(&'static str, String)> = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
+    let no_keys: Vec<(&'static str, String)> = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
         .map(|name| (name, String::new()))
         .into_iter()
         .chain([("AWS_EC2_METADATA_DISABLED", "true".to_owned())])
@@ -57,14 +57,24 @@ fn stores_that_cannot_be_used_are_told_in_one_line() {
     for case in [
         case("s3://", &[], 80, &["s3://", "bucket"]),
         case("s3:///path", &[], 80, &["s3:///path", "bucket"]),
-        case("gs://bucket/x", &[], 80, &["gs://bucket/x", "unknown scheme"]),
+        case("gs://", &[], 80, &["gs://", "bucket"]),
+        case("abfss:///x", &[], 80, &["abfss:///x", "CONTAINER@ACCOUNT"]),
+        case("az://container/x", &[], 80, &["container/x", "AZURE_STORAGE_ACCOUNT"]),
+        case(
+            "gs://bucket/x",
+            &[("STORAGE_EMULATOR_HOST", "127.0.0.1:1".to_owned())],
+            80,
+            &["gs://bucket/x", "write http://"],
+        ),
+        case(&format!("https://host/x?sig={SECRET}"), &[], 80, &["https://host/x?***", "credentials"]),
+        case("http://example.org/x", &[], 80, &["http://example.org/x", "CPACK_HTTP_PLAIN"]),
         case(&format!("s3://me:{SECRET}@bucket/x"), &[], 80, &["***@bucket/x", "credentials"]),
         case(&format!("ftp://me:{SECRET}@host/x?sig={SECRET}"), &[], 80, &["***@host/x?***", "unknown scheme"]),
         case("hdfs://name-node", &[], 80, &["hdfs://name-node", "no path"]),
         case("viewfs://none/x", &[], 80, &["viewfs://none/x", "mount"]),
         case("s3://no-such-bucket/x", &[], 80, &["s3://no-such-bucket/x", "create it"]),
         case("s3://tests/x", &wrong_key, 85, &["s3://tests/x", "credentials"]),
-        case("s3://tests/x", &nobody, 85, &["s3://tests/x", "AWS_ACCESS_KEY_ID"]),
+        case("s3://tests/x", &no_keys, 85, &["s3://tests/x", "AWS_ACCESS_KEY_ID"]),
         case("s3://tests/x", &[("AWS_ENDPOINT_URL", refused)], 86, &["s3://tests/x", "endpoint"]),
         case(
             "s3://tests/x",
@@ -98,11 +108,11 @@ fn stores_that_cannot_be_used_are_told_in_one_line() {
 }
 
 #[test]
-fn what_is_not_there_or_too_new_is_told_in_one_line() {
+fn missing_and_newer_artifacts_are_told_in_one_line() {
     use cpack_format::Digest;
     use cpack_store::{Key, Put, Source};
 
-    if !inside("input::what_is_not_there_or_too_new_is_told_in_one_line", &seaweed::credentials()) {
+    if !inside("input::missing_and_newer_artifacts_are_told_in_one_line", &seaweed::credentials()) {
         return;
     }
     let server = Seaweed::start();

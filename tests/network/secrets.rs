@@ -26,19 +26,19 @@ const PLANTED: [(&str, &str); 3] = [
 ];
 
 /// Everything that a process says about itself where it is asked to.
-fn talkative<'a>(command: &'a mut Command, world: &World) -> &'a mut Command {
+pub(crate) fn talkative<'a>(command: &'a mut Command, world: &World) -> &'a mut Command {
     let path = |name| world.path(name);
     command.env("CPACK_LOG", "1").env("CPACK_TRACE", path("told-trace")).env("CPACK_METRICS", path("told-metrics"))
 }
 
 /// All that was said by a process and by those before it.
-fn told(output: &Output, world: &World) -> String {
+pub(crate) fn told(output: &Output, world: &World) -> String {
     let kept = ["told-trace", "told-metrics"].map(|name| fs::read_to_string(world.path(name)).unwrap_or_default());
     [text(&output.stdout), text(&output.stderr), kept.concat()].concat()
 }
 
 /// No file below has `secret` in it.
-fn assert_not_kept(directory: &Path, secret: &str) {
+pub(crate) fn assert_not_kept(directory: &Path, secret: &str) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
         let kind = entry.file_type().expect("a kind");
@@ -127,7 +127,7 @@ fn token_file(service: &str) -> Vec<u8> {
 #[test]
 fn a_client_of_hdfs_tells_nothing_of_its_tokens() {
     let world = World::new();
-    // Nobody listens there. What answers like a name node that fails is asked again for minutes.
+    // No server listens there. A name node that answers with errors would be asked again for minutes.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
     let service = listener.local_addr().expect("an address").to_string();
     drop(listener);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use cpack_store::{Store, StoreOptions, open};
+use cpack_test::clouds::Cloud;
 use cpack_test::hadoop::{self, Hdfs};
 use cpack_test::programs::{World, cluster_pack, install_by_hand, text, usual_interpreter, utf8, venv};
 use cpack_test::seaweed::{self, Seaweed};
@@ -24,7 +25,7 @@ pub(crate) struct Site {
     pub(crate) uri: String,
     /// What the client's shell has set.
     pub(crate) client: Variables,
-    /// What a cluster gives to its containers: who they are, never where things are.
+    /// What a cluster gives to its containers: their identity, never where things are.
     pub(crate) node: Variables,
 }
 
@@ -38,6 +39,13 @@ impl Site {
         // Worlds share a bucket, not a store.
         let uri = server.uri(&world.path("").display().to_string()[1..]).to_string();
         Self { world, uri, client, node }
+    }
+
+    /// A store in the bucket of `server`, which is reached through `port`.
+    pub(crate) fn cloud(server: &Cloud, port: u16) -> Self {
+        let world = World::new();
+        let uri = server.uri(&world.path("").display().to_string()[1..]).to_string();
+        Self { world, uri, client: server.variables(port), node: server.credentials() }
     }
 
     /// A store in the home directory of the user of `server`, on its default file system.

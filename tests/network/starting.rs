@@ -17,7 +17,7 @@ const BESIDE: u64 = 200 * 1000;
 const MOST_MEMORY: usize = 256 << 20;
 
 /// `upload`, `launcher` and `run`; a cold start, a warm one, and one after a change.
-fn from_upload_to_python(site: &Site) {
+pub(crate) fn from_upload_to_python(site: &Site) {
     let env = environment(site);
     let report = site.pack(&["upload", "--venv", utf8(&env), "--name", "mine"]);
     assert!(report["sent_bytes"].as_u64().expect("bytes") > 20 << 20, "{report}");
@@ -35,7 +35,7 @@ fn from_upload_to_python(site: &Site) {
 }
 
 /// The same by what goes over the wire, requests and answers included.
-fn a_change_costs_little_on_the_wire(site: &Site, proxy: &Proxy) {
+pub(crate) fn a_change_costs_little_on_the_wire(site: &Site, proxy: &Proxy) {
     let env = site.world.path("venv");
     install_by_hand(&env, "one", "1.0", "VALUE = 2 - 1\n");
     let before = proxy.bytes();
@@ -78,7 +78,7 @@ fn a_change_costs_its_layer_alone(site: &Site, env: &Path) {
 }
 
 /// A PEX that lies at a place of the user's choice: fetched once, and not by its length alone.
-fn a_pex_starts_from_the_store(site: &Site) {
+pub(crate) fn a_pex_starts_from_the_store(site: &Site) {
     let (env, pex) = (site.world.path("venv"), site.world.path("my.pex"));
     let upstream = installed("pex", &["pex"]).join("bin");
     let mut pack = site.world.command(cluster_pack());
@@ -124,7 +124,7 @@ fn it_is_measured(site: &Site, kind: &str) {
 }
 
 /// A layer that is larger than the memory that a start may take.
-fn memory_is_bounded(site: &Site) {
+pub(crate) fn memory_is_bounded(site: &Site) {
     let env = site.world.path("venv");
     install_with_noise(&env, "larger", MOST_MEMORY + (64 << 20));
     let launcher = site.launcher(&env);

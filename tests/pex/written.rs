@@ -24,7 +24,7 @@ fn environment(workshop: &Workshop, world: &World) -> PathBuf {
 }
 
 #[test]
-fn what_is_written_runs_everywhere_and_upstreams_tools_take_it() {
+fn written_pex_runs_everywhere_and_upstreams_tools_take_it() {
     let (workshop, world) = (Workshop::new(), World::new());
     let venv = environment(&workshop, &world);
     let expected =
@@ -167,7 +167,7 @@ fn settings_reach_both_runtimes() {
 }
 
 #[test]
-fn what_no_python_can_start_is_refused_and_goes_by_another_form() {
+fn pex_that_no_python_can_start_is_refused_and_goes_by_another_form() {
     let (workshop, world) = (Workshop::new(), World::new());
     let venv_path = world.path("venv");
     venv(&workshop.python, &venv_path);

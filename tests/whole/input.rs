@@ -1,6 +1,7 @@
 //! Bad input: one line that says what is wrong, where, and what to do, and the exit code of the README.
 
 use std::fs;
+use std::path::PathBuf;
 
 use cpack_test::programs::{World, cluster_pack, install_by_hand, text, usual_interpreter, utf8, venv};
 
@@ -59,17 +60,19 @@ fn bad_stores_get_one_line_and_their_code() {
     }
 }
 
-#[test]
-fn every_way_of_feeding_python_works() {
-    let world = World::new();
+/// A virtual environment with a module `thing`, which prints its arguments.
+fn venv_with_thing(world: &World) -> PathBuf {
     let env = world.path("venv");
     venv(&usual_interpreter(), &env);
-    install_by_hand(
-        &env,
-        "thing",
-        "1.0",
-        "import sys\nif __name__ == '__main__':\n    print('module', sys.argv[1:])\n",
-    );
+    let code = "import sys\nif __name__ == '__main__':\n    print('module', sys.argv[1:])\n";
+    install_by_hand(&env, "thing", "1.0", code);
+    env
+}
+
+#[test]
+fn launcher_runs_every_form_of_program_that_python_takes() {
+    let world = World::new();
+    let env = venv_with_thing(&world);
     let launcher = world.launcher(&env, &[]);
     let shell = |script: &str| {
         let output = world.command("sh").arg("-c").arg(script).env("P", &launcher).output().expect("runs");
@@ -91,14 +94,7 @@ fn every_way_of_feeding_python_works() {
 #[test]
 fn entries_of_jobs_run_and_can_be_overridden() {
     let world = World::new();
-    let env = world.path("venv");
-    venv(&usual_interpreter(), &env);
-    install_by_hand(
-        &env,
-        "thing",
-        "1.0",
-        "import sys\nif __name__ == '__main__':\n    print('module', sys.argv[1:])\n",
-    );
+    let env = venv_with_thing(&world);
     let module = world.launcher(&env, &["-m", "thing"]);
     assert_eq!(world.run(&module, &["a", "-b"]), "module ['a', '-b']\n");
     let output =

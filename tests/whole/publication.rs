@@ -72,7 +72,7 @@ fn one_changed_distribution_costs_its_layer_alone() {
 }
 
 #[test]
-fn where_an_environment_lies_and_who_packs_it_does_not_matter() {
+fn layers_are_the_same_wherever_an_environment_lies_and_whichever_user_packs_it() {
     let world = World::new();
     let (here, there) = (environment(&world, "here"), environment(&world, "somewhere else/deeper"));
     let first = world.pack_json(&["upload", "--venv", utf8(&here)]);

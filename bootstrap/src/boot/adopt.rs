@@ -6,10 +6,10 @@ use cpack_node::timing::{Phase, Timing};
 use cpack_node::tree::tree_fault;
 
 use super::cold::Plan;
-use super::{Boot, Ready};
+use super::{JobStart, Ready};
 use crate::error::BootError;
 
-impl Boot<'_> {
+impl JobStart<'_> {
     /// Takes the environment from a cache whose directories cannot be moved, if one has it and it is whole.
     ///
     /// Takes no lock: a check changes nothing, so several processes may check the same environment at once.

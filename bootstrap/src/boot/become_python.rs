@@ -6,7 +6,7 @@ use cpack_fault::point;
 use cpack_format::job::Job;
 use cpack_node::timing::Timing;
 
-use super::{Boot, Ready};
+use super::{JobStart, Ready};
 use crate::error::BootError;
 use crate::exec::Exec;
 use crate::message::say;
@@ -14,9 +14,9 @@ use crate::settings::Settings;
 use crate::sys;
 
 /// Replaces this process with the Python of a job.
-pub(crate) fn run(boot: &Boot<'_>, settings: &Settings, mut timing: Timing) -> Result<Infallible, BootError> {
-    let prepared = boot.prepare(&mut timing).and_then(|ready| Ok((boot.exec(&ready)?, ready)));
-    become_python(prepared, boot.job(), settings, &timing)
+pub(crate) fn run(start: &JobStart<'_>, settings: &Settings, mut timing: Timing) -> Result<Infallible, BootError> {
+    let prepared = start.prepare(&mut timing).and_then(|ready| Ok((start.exec(&ready)?, ready)));
+    become_python(prepared, start.job(), settings, &timing)
 }
 
 /// Replaces this process with the prepared program, or returns the error of preparing it. Writes log, metrics and trace.

@@ -8,7 +8,7 @@ use cpack_node::stop::Stop;
 use cpack_node::tree::Python;
 use cpack_store::{Key, Store, StoreOptions, StoreUri, open};
 
-use super::{Boot, Means, Phase, Ready, Timing, TreeInputs};
+use super::{JobStart, Means, Phase, Ready, Timing, TreeInputs};
 use crate::attempts::settle;
 use crate::error::BootError;
 use crate::interpreter::{Search, choose, environment_key, node_glibc, require_glibc, require_platform};
@@ -38,7 +38,7 @@ pub(super) struct Plan {
     description: Description,
 }
 
-impl Boot<'_> {
+impl JobStart<'_> {
     /// Opens the job's store, and starts the watching thread.
     pub(crate) fn materials(&self) -> Result<Materials, BootError> {
         let uri: StoreUri = self.job().store.parse()?;

@@ -26,7 +26,7 @@ pub(crate) use become_python::{become_python, run};
 
 /// One start of one job.
 #[derive(Debug)]
-pub(crate) struct Boot<'a> {
+pub(crate) struct JobStart<'a> {
     found: &'a FoundJob,
     settings: &'a Settings,
     arguments: &'a [OsString],
@@ -50,7 +50,7 @@ pub(crate) struct Ready {
     pub(crate) leases: Vec<Lease>,
 }
 
-impl<'a> Boot<'a> {
+impl<'a> JobStart<'a> {
     /// A start of the job that was found, with the arguments of the process.
     pub(crate) fn new(found: &'a FoundJob, settings: &'a Settings, arguments: &'a [OsString]) -> Self {
         Self { found, settings, arguments, node: settings.node() }

@@ -11,14 +11,14 @@ use cpack_node::building::{BuildError, Means, add_to_private, ensure_job, ensure
 use cpack_node::cache::{Cache, Environment, Lease, Lookup};
 use cpack_node::timing::Timing;
 
-use super::{Boot, Ready};
+use super::{JobStart, Ready};
 use crate::attempts::settle;
 use crate::error::BootError;
 
 /// How often a layer may vanish between being built and being leased.
 const ATTEMPTS: usize = 5;
 
-impl Boot<'_> {
+impl JobStart<'_> {
     /// Completes an environment with the job's overlays. Mostly these alone are new.
     pub(super) fn add_overlays(
         &self,

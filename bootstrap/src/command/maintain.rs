@@ -11,7 +11,7 @@ use cpack_node::timing::Timing;
 use serde_json::json;
 
 use super::{Report, manifest_of, usage};
-use crate::boot::Boot;
+use crate::boot::JobStart;
 use crate::error::BootError;
 use crate::job;
 use crate::settings::{Settings, parse_size};
@@ -22,7 +22,7 @@ const NO_HURRY: Duration = Duration::from_secs(24 * 3600);
 /// Makes the job's environment ready and syncs it, so that a start after a reboot trusts it.
 pub(super) fn prefetch(settings: &Settings, mut timing: Timing) -> Result<Report, BootError> {
     let found = job::find(settings)?;
-    let ready = Boot::new(&found, settings, &[]).prepare(&mut timing)?;
+    let ready = JobStart::new(&found, settings, &[]).prepare(&mut timing)?;
     let failed = |source| BootError::Io { path: ready.cache.root().into(), source };
     let directory = File::open(ready.cache.root()).map_err(failed)?;
     nix::unistd::syncfs(&directory).map_err(|e| failed(e.into()))?;

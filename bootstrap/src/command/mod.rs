@@ -18,7 +18,7 @@ use cpack_format::manifest::Manifest;
 use cpack_node::timing::{Phase, Timing};
 use serde_json::Value;
 
-use crate::boot::Boot;
+use crate::boot::JobStart;
 use crate::error::BootError;
 use crate::job::{self, FoundJob};
 use crate::pex;
@@ -97,12 +97,12 @@ fn exec(arguments: &[OsString], settings: &Settings, mut timing: Timing) -> Resu
     }
     let found = job::from_path(&path)?;
     timing.mark(Phase::Find);
-    crate::boot::run(&Boot::new(&found, settings, rest), settings, timing).map(|never| match never {})
+    crate::boot::run(&JobStart::new(&found, settings, rest), settings, timing).map(|never| match never {})
 }
 
 /// The manifest of a job, from its launcher or its store.
 fn manifest_of(found: &FoundJob, settings: &Settings) -> Result<Manifest, BootError> {
-    let boot = Boot::new(found, settings, &[]);
+    let boot = JobStart::new(found, settings, &[]);
     let materials = boot.materials()?;
     let (bytes, location) = boot.manifest_bytes(materials.means(settings).store)?;
     Manifest::parse(&bytes).map_err(|source| BootError::Manifest { location, source })
@@ -116,11 +116,11 @@ fn help() -> String {
     let rows = COMMANDS.iter().map(|(name, takes, does)| vec![format!("  {name} {takes}"), (*does).to_owned()]);
     text += &table(&rows.collect::<Vec<_>>(), &[]);
     text += "\ninfo, status, verify, prefetch, gc and unzip take --json.\n\nEnvironment variables:\n\n";
-    let rows = VARIABLES.iter().map(|v| vec![format!("  {}", v.name), v.help.to_owned()]);
+    let rows = VARIABLES.iter().map(|(name, help)| vec![format!("  {name}"), (*help).to_owned()]);
     text += &table(&rows.collect::<Vec<_>>(), &[]);
     text += "\nExit codes, where Python does not run:\n\n";
-    let rows = Exit::ALL.iter().map(|exit| vec![format!("  {}", exit.code()), exit.meaning().to_owned()]);
-    text += &table(&rows.collect::<Vec<_>>(), &[]);
+    let rows = Exit::MEANINGS.map(|(exit, meaning)| vec![format!("  {}", exit.code()), meaning.to_owned()]);
+    text += &table(&rows, &[]);
     text
 }
 
@@ -141,7 +141,7 @@ mod tests {
     fn help_names_every_command_variable_and_exit_code() {
         let text = help();
         assert!(COMMANDS.iter().all(|(name, ..)| text.contains(name)));
-        assert!(VARIABLES.iter().all(|variable| text.contains(variable.name)));
-        assert!(Exit::ALL.iter().all(|exit| text.contains(exit.meaning())));
+        assert!(VARIABLES.iter().all(|(name, _)| text.contains(name)));
+        assert!(Exit::MEANINGS.iter().all(|(_, meaning)| text.contains(meaning)));
     }
 }

@@ -7,7 +7,7 @@ use cpack_node::cache::{BootId, Cache, Place, PlaceError, free_at, read_descript
 use serde_json::{Value, json};
 
 use super::{Report, table};
-use crate::boot::Boot;
+use crate::boot::JobStart;
 use crate::error::BootError;
 use crate::job;
 use crate::settings::Settings;
@@ -34,7 +34,7 @@ pub(super) fn run(settings: &Settings) -> Result<Report, BootError> {
         }
         found.push(json);
     }
-    let ready = job::find(settings).ok().map(|found| Boot::new(&found, settings, &[]).look().map(|l| l.2.path));
+    let ready = job::find(settings).ok().map(|found| JobStart::new(&found, settings, &[]).look().map(|l| l.2.path));
     let answer = match &ready {
         Some(Some(path)) => format!("\nThe environment of this job is ready in {}.\n", path.display()),
         Some(None) => "\nThe environment of this job is not on this node yet.\n".into(),

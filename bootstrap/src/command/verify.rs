@@ -11,9 +11,7 @@ use std::path::Path;
 use cpack_format::Digest;
 use cpack_format::manifest::Manifest;
 use cpack_node::building::{TreeInputs, check_job, repair_tree};
-use cpack_node::cache::{
-    Cache, Claim, Description, Staging, Verdict, content_of, read_description, read_manifest, remove_tree,
-};
+use cpack_node::cache::{Cache, Description, Staging, Verdict, content_of, read_description, read_manifest};
 use cpack_node::node::Node;
 use cpack_node::timing::Timing;
 use cpack_node::tree::{Python, tree_fault};
@@ -66,7 +64,7 @@ impl Verifier<'_> {
         let mut bad = HashSet::new();
         for content in self.cache.layers()? {
             // Another process builds or checks this one.
-            let Claim::Ours(claimed) = self.cache.claim(&content.to_hex()) else { continue };
+            let Some(claimed) = self.cache.claim(&content.to_hex()) else { continue };
             findings.layers += 1;
             let files = self.cache.layer_files(&content);
             if content_of(&files, self.settings.threads(), &|| claimed.progress()).ok() == Some(content) {
@@ -92,7 +90,7 @@ impl Verifier<'_> {
             let path = self.cache.environment_path(&key);
             let Some((description, bytes, manifest)) = records(&path) else {
                 let done = if self.staging.is_some() {
-                    self.remove(&key)?;
+                    self.remove(&path)?;
                     "its records were damaged: removed".into()
                 } else {
                     self.pass_over(&key, "its records are damaged")
@@ -113,7 +111,7 @@ impl Verifier<'_> {
             let done = match self.repair(&key, &description, &bytes, &manifest) {
                 Ok(()) => format!("{fault}: repaired"),
                 Err(error) => {
-                    self.remove(&key)?;
+                    self.remove(&path)?;
                     format!("{fault}: removed, since it cannot be repaired ({error})")
                 }
             };
@@ -133,7 +131,7 @@ impl Verifier<'_> {
                 Ok(true) => continue,
                 Ok(false) => "was damaged: repaired",
                 Err(_) => {
-                    remove_tree(&self.cache.job_path(&name), None)?;
+                    self.remove(&self.cache.job_path(&name))?;
                     "leads to what is gone: removed"
                 }
             };
@@ -164,8 +162,9 @@ impl Verifier<'_> {
         Ok(repair_tree(self.cache, &inputs, &means, &mut Timing::start())?)
     }
 
-    fn remove(&self, key: &str) -> io::Result<()> {
-        remove_tree(&self.cache.environment_path(key), None).map(|_| ())
+    /// Removes an environment or a job prefix, unless it is on a read-only file system.
+    fn remove(&self, prefix: &Path) -> io::Result<()> {
+        self.staging.map_or(Ok(()), |staging| self.cache.discard_prefix(prefix, staging))
     }
 }
 

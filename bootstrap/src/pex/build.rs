@@ -22,7 +22,7 @@ use cpack_pex::file::Metadata;
 use cpack_store::FileStore;
 
 use super::BYTE_CODE;
-use super::pex_layers::{Built, Source, Work};
+use super::pex_layers::{self, Built, Work};
 use super::python::{self, Chosen};
 use super::reason::Reason;
 use super::setup::{Setup, Variables};
@@ -106,7 +106,7 @@ fn build_in(
     choose: impl Fn(&[BTreeMap<String, Metadata>]) -> Result<Chosen, Reason>,
 ) -> Result<Result<(Ready, bool), Reason>, BootError> {
     let staging = cache.staging().map_err(|source| BuildError::Cache { path: cache.root().into(), source })?;
-    let source = Source::open(setup, &staging, means)?;
+    let source = pex_layers::open(setup, &staging, means)?;
     let chosen = match choose(&source.metadata) {
         Ok(chosen) => chosen,
         Err(reason) => return Ok(Err(reason)),

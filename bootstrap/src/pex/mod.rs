@@ -38,10 +38,11 @@ use cpack_format::job::minor;
 use cpack_node::timing::{Phase, Timing};
 use cpack_pex::Pex;
 
-use crate::boot::Boot;
+use crate::boot::JobStart;
 use crate::error::BootError;
 use crate::exec::Exec;
 use crate::interpreter::inspect;
+use crate::message::say;
 use crate::settings::Settings;
 use crate::sys;
 
@@ -84,7 +85,7 @@ pub(crate) fn start(
         },
     };
     let prepared = ready.and_then(|ready| {
-        let exec = Boot::new(&job, settings, arguments).exec(&ready)?;
+        let exec = JobStart::new(&job, settings, arguments).exec(&ready)?;
         let start = entry::Start { setup: &setup, variables: &variables, arguments, prefix: &ready.prefix };
         Ok((start.adapt(exec)?, ready))
     });
@@ -97,10 +98,7 @@ fn is_executable(path: &Path) -> bool {
 
 /// Runs the PEX by plain Python, saying why: by one of the version that it names, else by any.
 fn hand_over(pex: &Pex, reason: &Reason, arguments: &[OsString]) -> Result<Infallible, BootError> {
-    crate::message::say(&cpack_format::message::one_line(&format!(
-        "cpack-boot: {} runs by plain Python: {reason}",
-        pex.path.display()
-    )));
+    say(&format!("{} runs by plain Python: {reason}", pex.path.display()));
     let names = pex.minor.iter().map(|minor| format!("python{minor}")).chain(["python3".into(), "python".into()]);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let candidates: Vec<PathBuf> =

@@ -14,8 +14,8 @@ use cpack_format::job::minor;
 use cpack_format::zip::Entry;
 use cpack_node::building::{BuildError, Means};
 use cpack_node::cache::{Cache, Staging, content_of, seal_directories, size_of};
-use cpack_pex::PexError;
-use cpack_pex::file::{Files, Metadata, Root, ZipFile};
+use cpack_pex::PexFileError;
+use cpack_pex::file::{Files, Source, ZipFile};
 use cpack_pex::finish::finish;
 use cpack_pex::places::{self as placing, Part, Places, console_scripts};
 
@@ -30,29 +30,13 @@ const INHERIT: (&str, &str) = ("_cpack_pex.py", include_str!("inherit.py"));
 const INHERIT_PTH: (&str, &str) = ("_cpack_pex.pth", "import _cpack_pex\n");
 
 /// The files of all PEX files, nested ones unzipped.
-pub(super) struct Source {
-    files: Vec<Files>,
-    /// The metadata of the wheels of each.
-    pub(super) metadata: Vec<BTreeMap<String, Metadata>>,
-}
-
-impl Source {
-    pub(super) fn open(setup: &Setup, staging: &Staging, means: &Means<'_>) -> Result<Self, BootError> {
-        let (mut files, mut metadata) = (Vec::new(), Vec::new());
-        for (index, pex) in setup.pexes.iter().enumerate() {
-            let mut unzipped = None;
-            if let (true, Root::Zip(archive)) = (pex.is_nested(), &pex.root) {
-                let failed = |source| BuildError::Cache { path: pex.path.clone(), source };
-                let outer = staging.subdirectory(&format!("outer-{index}")).map_err(failed)?;
-                unzip(archive, &outer, means, &|name| Some(name.to_vec()))?;
-                unzipped = Some(outer);
-            }
-            let found = pex.files(unzipped.as_deref())?;
-            metadata.push(found.metadata(pex)?);
-            files.push(found);
-        }
-        Ok(Self { files, metadata })
-    }
+pub(super) fn open(setup: &Setup, staging: &Staging, means: &Means<'_>) -> Result<Source, BootError> {
+    Source::of(&setup.pexes, |index, archive| {
+        let failed = |source| BuildError::Cache { path: archive.path.clone(), source };
+        let outer = staging.subdirectory(&format!("outer-{index}")).map_err(failed)?;
+        unzip(archive, &outer, means, &|name| Some(name.to_vec()))?;
+        Ok(outer)
+    })
 }
 
 /// One layer that is in the cache: its part, its content, and the number of its files.
@@ -78,7 +62,7 @@ impl Work<'_> {
         if let Some(project) = two_versions(&parts) {
             return Ok(Err(Reason::Versions(project)));
         }
-        let named = |source| PexError::Name { path: self.setup.pex().path.clone(), source };
+        let named = |source| PexFileError::Name { path: self.setup.pex().path.clone(), source };
         let places = placing::places(pexes, &self.source.files, &parts, minor).map_err(named)?;
         if let (false, Some(name)) = (self.setup.venv, self.shadow(&parts, &places, minor)) {
             return Ok(Err(Reason::Shadows(name)));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use cpack_format::job::minor;
 use cpack_pex::file::Metadata;
 use cpack_pex::info::SelectionStrategy;
-use cpack_pex::resolve::{Interpreter, Machine, ResolveError, resolve};
+use cpack_pex::resolve::{Machine, ResolveError, ResolverPython, resolve_all};
 use cpack_pex::tags::Target;
 
 use super::reason::Reason;
@@ -96,13 +96,13 @@ pub(super) fn choose(
         let number = minor(&choice.version).strip_prefix("3.").and_then(|text| text.parse().ok());
         let interpreter = number.and_then(|number| {
             let target = Target::new(number, &soabi, &machine.machine, &choice.glibc);
-            Interpreter::new(&choice.version, target, &machine)
+            ResolverPython::new(&choice.version, target, &machine)
         });
         let Some(interpreter) = interpreter.filter(|_| soabi.starts_with("cpython-")) else {
             found.push(format!("{shown} is no CPython 3"));
             continue;
         };
-        match active(setup, metadata, &interpreter) {
+        match resolve_all(&setup.pexes, metadata, &interpreter) {
             Ok(Some(active)) => return Ok(Chosen { choice, soabi, active }),
             Ok(None) => found.push(format!("{shown} is Python {}", choice.version)),
             Err(ResolveError::Unmet(what)) => found.push(format!("for {shown} nothing in it meets {what}")),
@@ -115,22 +115,6 @@ pub(super) fn choose(
     found.truncate(3);
     let found = if found.is_empty() { "there is none".to_owned() } else { found.join("; ") };
     Err(Reason::Python(format!("no Python{wanted} can use its distributions: {found}{more}")))
-}
-
-/// The active wheels of each PEX; `None` if the interpreter does not meet the constraints.
-fn active(
-    setup: &Setup,
-    metadata: &[BTreeMap<String, Metadata>],
-    interpreter: &Interpreter,
-) -> Result<Option<Vec<Vec<String>>>, ResolveError> {
-    if !interpreter.meets(&setup.pex().info.interpreter_constraints)? {
-        return Ok(None);
-    }
-    let each = setup.pexes.iter().zip(metadata).map(|(pex, metadata)| {
-        let active = resolve(&pex.info, metadata, interpreter)?;
-        Ok(active.into_iter().map(str::to_owned).collect())
-    });
-    each.collect::<Result<_, _>>().map(Some)
 }
 
 fn machine() -> Machine {

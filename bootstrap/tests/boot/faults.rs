@@ -88,8 +88,8 @@ fn a_cache_that_others_control_is_bypassed() {
             fs::set_permissions(&place, Permissions::from_mode(0o777)).expect("chmod");
         }),
         ("a link", &|| symlink(world.path("home"), &place).expect("links")),
-        ("somebody else's", &|| {
-            // Only root can make a directory that belongs to somebody else.
+        ("another user's", &|| {
+            // Only root can make a directory that belongs to another user.
             if is_root() {
                 fs::create_dir(&place).expect("creates");
             } else {
@@ -152,7 +152,7 @@ fn a_chosen_directory_that_is_not_there_is_made_or_named() {
     for made in [chosen.clone(), world.path("home/not"), chosen.join(world.cache().file_name().expect("a name"))] {
         assert_eq!(fs::metadata(&made).expect("made").permissions().mode() & 0o7777, 0o700, "{}", made.display());
     }
-    // Where it cannot be made the next place serves, and whoever chose it is told.
+    // Where it cannot be made the next place serves, and the user that chose it is told.
     for nowhere in ["/nowhere/at/all", "/etc/not/allowed"] {
         let mut command = world.command(&["-c", CODE]);
         assert_eq!(succeed_elsewhere(command.env("CPACK_CACHE_DIR", nowhere), nowhere), SEEN);

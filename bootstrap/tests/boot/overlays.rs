@@ -7,6 +7,8 @@ use cpack_format::manifest::LayerKind;
 use cpack_test::archives::{Node, Nodes};
 use cpack_test::small_world::{World, entries, file, nodes, python, standard_packages, succeed};
 
+use crate::starts::world_with_shipped_interpreter;
+
 /// A script as the packer writes it, which looks for `python` beside what it really is.
 fn script() -> Node {
     let text = "#!/bin/sh\n'''exec' \"$(dirname -- \"$(realpath -- \"$0\")\")\"/'python' \"$0\" \"$@\"\n' '''\n\
@@ -110,13 +112,7 @@ fn a_private_copy_has_the_overlays_itself() {
 
 #[test]
 fn a_shipped_interpreter_starts_from_a_job_prefix_too() {
-    let minor = &python().minor;
-    let script = Node::Executable(b"#!/bin/sh\necho shipped \"$0\" \"$@\"\n".to_vec());
-    let packages = [("python", nodes(&[(&format!("bin/python{minor}"), script)]))];
-    let world = World::with(crate::boot(), &packages, |job| {
-        job.interpreter.shipped = true;
-        job.interpreter.path.clear();
-    });
+    let world = world_with_shipped_interpreter();
     let launcher = job(&world, &["one"], |_| {});
     let seen = succeed(world.command_of(&launcher, &["-x"]).env("PATH", "/nowhere"));
     let [prefix] = &jobs(&world)[..] else { panic!("one job") };

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 const CODE: &str = "import alpha, beta, large; print(alpha.NAME, beta.NAME)";
 const SEEN: &str = "alpha beta\n";
 
-/// An archive of the store that answers nothing: whoever opens it hangs until it is put back.
+/// An archive of the store that answers nothing: a process that opens it hangs until it is put back.
 struct Hanging {
     archive: PathBuf,
     aside: PathBuf,
@@ -33,7 +33,7 @@ impl Hanging {
     fn wait_for_victim(&self, world: &World) {
         let until = Instant::now() + Duration::from_secs(20);
         while entries(&world.cache().join("staging")).is_empty() || entries(&world.cache().join("locks")).is_empty() {
-            assert!(Instant::now() < until, "nobody came");
+            assert!(Instant::now() < until, "no process opened it");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -98,7 +98,7 @@ fn locks_that_exclude_nobody_cost_work_and_nothing_else() {
     let children: Vec<_> = (0..12).map(|_| spawn(&mut world.command(&["-c", CODE]))).collect();
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
-        // A lock whose file is gone excludes nobody who comes later.
+        // A lock whose file is gone excludes no process that comes later.
         scope.spawn(|| {
             while !done.load(std::sync::atomic::Ordering::Relaxed) {
                 for path in entries_or_none(&locks) {
@@ -155,8 +155,8 @@ fn a_holder_that_is_stopped_is_overtaken_and_harmless_when_it_goes_on() {
     hanging.put_back();
     let started = Instant::now();
     assert_eq!(succeed(world.command(&["-c", CODE]).env("CPACK_STALL_TIMEOUT", "0.5")), SEEN);
-    assert!(started.elapsed() >= Duration::from_millis(500), "nobody was waited for");
-    // The fifo has no name any more: whoever hangs in opening it is woken by a kill only.
+    assert!(started.elapsed() >= Duration::from_millis(500), "the start waited for no holder");
+    // The fifo has no name any more: a process that hangs in opening it is woken by a kill only.
     signal(&stopped, Signal::SIGTERM);
     signal(&stopped, Signal::SIGCONT);
     let output = stopped.wait_with_output().expect("ends");

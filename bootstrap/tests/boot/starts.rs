@@ -108,15 +108,20 @@ fn each_kind_of_entry_runs() {
     assert_fails(&missing.command(&[]).output().expect("starts"), 83, "no script \"none\"");
 }
 
-#[test]
-fn a_shipped_interpreter_is_the_one_that_runs() {
+/// A world whose environment ships its interpreter: a script that prints its arguments.
+pub(crate) fn world_with_shipped_interpreter() -> World {
     let minor = &python().minor;
     let script = Node::Executable(b"#!/bin/sh\necho shipped \"$0\" \"$@\"\n".to_vec());
     let packages = [("python", nodes(&[(&format!("bin/python{minor}"), script)]))];
-    let world = World::with(crate::boot(), &packages, |job| {
+    World::with(crate::boot(), &packages, |job| {
         job.interpreter.shipped = true;
         job.interpreter.path.clear();
-    });
+    })
+}
+
+#[test]
+fn a_shipped_interpreter_is_the_one_that_runs() {
+    let world = world_with_shipped_interpreter();
     for start in ["cold", "warm"] {
         // A node without any Python.
         let output = succeed(world.command(&["-x"]).env("PATH", "/nowhere"));

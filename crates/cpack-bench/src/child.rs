@@ -1,14 +1,15 @@
 //! Runs and measures processes: wall time from before the start to after the end, CPU time as the kernel counts it.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 
+use cluster_pack::cli::CommandError;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 
-use crate::error::{BenchError, io_error};
+use crate::error::BenchError;
 
 /// Prefixes of variables that change what the measured programs, or Python, do. [`command`] removes these variables.
 const STEERING: &[&str] =
@@ -35,7 +36,7 @@ pub(crate) fn command(program: &Path) -> Command {
 /// Runs a command to its end.
 pub(crate) fn run(command: &mut Command) -> Result<Cost, BenchError> {
     let (before, start) = (children_cpu(), Instant::now());
-    let output = command.output().map_err(io_error("run", command.get_program()))?;
+    let output = command.output().map_err(CommandError::io("run", command.get_program()))?;
     let seconds = start.elapsed().as_secs_f64();
     let stderr = checked(command.get_program(), &output)?;
     Ok(Cost { seconds, cpu: children_cpu() - before, stderr })
@@ -47,7 +48,7 @@ pub(crate) fn together(commands: Vec<Command>) -> Result<(Vec<f64>, f64), BenchE
     let results: Vec<Result<f64, BenchError>> = std::thread::scope(|scope| {
         let run = |mut command: Command| {
             let start = Instant::now();
-            let output = command.output().map_err(io_error("run", command.get_program()))?;
+            let output = command.output().map_err(CommandError::io("run", command.get_program()))?;
             let seconds = start.elapsed().as_secs_f64();
             checked(command.get_program(), &output).map(|_| seconds)
         };
@@ -73,12 +74,8 @@ fn checked(program: &OsStr, output: &Output) -> Result<String, BenchError> {
     }
     let lines: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
     let said = lines.get(lines.len().saturating_sub(3)..).unwrap_or_default().join(" / ");
-    Err(BenchError::Failed { program: name_of(program), status: output.status.to_string(), said })
-}
-
-fn name_of(program: &OsStr) -> String {
-    let name = Path::new(program).file_name().map(OsString::from).unwrap_or_default();
-    name.to_string_lossy().into_owned()
+    let program = Path::new(program).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Err(BenchError::Failed { program, status: output.status.to_string(), said })
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use clap::ValueEnum as _;
 use cluster_pack::cli::{Bench, CommandError, Context, Form, Instead, Measure, absolute, show_error};
 use cluster_pack::launcher;
 use cluster_pack::manifest::requirement_name;
@@ -13,7 +14,7 @@ use cpack_discover::{Distribution, Environment, normalise};
 use cpack_store::Scheme;
 
 use crate::creation::Packer;
-use crate::error::{BenchError, io_error};
+use crate::error::BenchError;
 use crate::measure::{Subject, measure};
 use crate::scratch::Scratch;
 use crate::{page, simulation, table};
@@ -62,12 +63,12 @@ fn measured(context: &Context, arguments: &Measure) -> Result<(), BenchError> {
         command: command(&environment, &arguments.arguments)?,
         runs: arguments.runs.into(),
         containers: arguments.containers.into(),
-        formats: arguments.mode.iter().copied().map(Form::name).collect(),
+        formats: arguments.mode.iter().filter_map(Form::to_possible_value).collect(),
         environment: &environment,
     };
     let report = measure(&subject, &mut scratch, &|line| context.voice.say(line))?;
     if let Some(path) = &html {
-        fs::write(path, page::page(&report)).map_err(io_error("write", path))?;
+        fs::write(path, page::page(&report)).map_err(CommandError::io("write", path))?;
         context.voice.say(format!("wrote {}", path.display()));
     }
     context.voice.answer(table::render(&report), &report);
@@ -77,7 +78,7 @@ fn measured(context: &Context, arguments: &Measure) -> Result<(), BenchError> {
 /// Creates the file, so that a wrong path is reported before the measurement, which takes minutes.
 fn writable(path: &Path) -> Result<PathBuf, BenchError> {
     let path = absolute(path)?;
-    fs::OpenOptions::new().append(true).create(true).open(&path).map_err(io_error("write", &path))?;
+    fs::OpenOptions::new().append(true).create(true).open(&path).map_err(CommandError::io("write", &path))?;
     Ok(path)
 }
 

@@ -5,8 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use cluster_pack::cli::CommandError;
+
 use crate::child::{self, Cost};
-use crate::error::{BenchError, io_error};
+use crate::error::BenchError;
 use crate::report::Creation;
 use crate::spread::Spread;
 use crate::trace;
@@ -54,7 +56,7 @@ impl Packer {
         let (cache, file) = (directory.join("client-cache"), directory.join("trace"));
         nix::unistd::sync();
         let first = child::run(self.launcher(store, &cache, launcher).env("CPACK_TRACE", &file))?;
-        let events = trace::read(&fs::read_to_string(&file).map_err(io_error("read", &file))?)?;
+        let events = trace::read(&fs::read_to_string(&file).map_err(CommandError::io("read", &file))?)?;
         let again = child::run(&mut self.launcher(store, &cache, launcher))?;
         Ok(Sample { first, again, events })
     }

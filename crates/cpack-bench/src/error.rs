@@ -1,6 +1,5 @@
 //! Errors that end `cpack-bench`.
 
-use std::io;
 use std::path::PathBuf;
 
 use cluster_pack::cli::CommandError;
@@ -10,8 +9,6 @@ use cpack_format::exit::Exit;
 pub(crate) enum BenchError {
     #[error(transparent)]
     Command(#[from] CommandError),
-    #[error("cannot {verb} {path}: {source}", path = path.display())]
-    Io { verb: &'static str, path: PathBuf, source: io::Error },
     /// A measured program failed.
     #[error("{program} ended with {status}: {said}")]
     Failed { program: String, status: String, said: String },
@@ -25,18 +22,12 @@ pub(crate) enum BenchError {
     Simulation { what: String, reason: String },
 }
 
-/// Adds the path and the verb to an error of the operating system.
-pub(crate) fn io_error(verb: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> BenchError {
-    let path = path.into();
-    move |source| BenchError::Io { verb, path, source }
-}
-
 impl BenchError {
     /// The exit code of the process.
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Command(error) => error.exit(),
-            Self::Io { .. } | Self::Room { .. } => Exit::Disk,
+            Self::Room { .. } => Exit::Disk,
             Self::Failed { .. } => Exit::Environment,
             Self::Unexpected { .. } => Exit::Internal,
             Self::Simulation { .. } => Exit::Usage,

@@ -5,11 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use clap::builder::PossibleValue;
+use cluster_pack::cli::CommandError;
 use cluster_pack::launcher::Launcher;
 use cpack_discover::Environment;
 
 use crate::creation::{self, Packer};
-use crate::error::{BenchError, io_error};
+use crate::error::BenchError;
 use crate::imports::{self, Imported};
 use crate::report::{
     Creation, EnvironmentFacts, FORMAT, Layer, Machine, Method, Mode, Report, Starts, Together, Waterfall,
@@ -46,7 +48,7 @@ pub(crate) struct Subject<'a> {
     /// Containers that start at once.
     pub(crate) containers: usize,
     /// Formats to measure beside layers, as `pack --format` names them.
-    pub(crate) formats: Vec<&'static str>,
+    pub(crate) formats: Vec<PossibleValue>,
 }
 
 struct Measurement<'a> {
@@ -68,7 +70,9 @@ pub(crate) fn measure(subject: &Subject<'_>, scratch: &mut Scratch, say: &dyn Fn
     let shipped = Shipped { launcher, arguments: subject.command.clone() };
     let removing = must_remove(subject, scratch, &layers)?;
     let mut measurement = Measurement { subject, scratch, say, shipped, layers, removing };
-    let formats = measurement.formats()?;
+    // Before the many starts of layers, so that an error comes early.
+    let formats = subject.formats.iter().map(|format| measurement.format(format.get_name()));
+    let formats = formats.collect::<Result<Vec<_>, _>>()?;
     let starts = measurement.starts()?;
     let modes = measurement.modes(&creation, &starts.cold.seconds, formats);
     Ok(Report {
@@ -189,7 +193,7 @@ impl Measurement<'_> {
         let traced = |command: &mut std::process::Command| _ = command.env("CPACK_TRACE", &file);
         let sample = self.shipped.start_with(&node, &container, &self.subject.command, traced)?;
         starts::require(&sample, "cold")?;
-        let events = trace::read(&fs::read_to_string(&file).map_err(io_error("read", &file))?)?;
+        let events = trace::read(&fs::read_to_string(&file).map_err(CommandError::io("read", &file))?)?;
         let by_layer = trace::work_by_layer(&events, WORK);
         for layer in &mut self.layers {
             // The name of the layer in the boot's trace.
@@ -212,12 +216,6 @@ impl Measurement<'_> {
         let size = self.layers.iter().map(|layer| layer.packed).sum();
         let layers = Mode { name: "layers".into(), creation: creation.seconds.clone(), first: first.clone(), size };
         std::iter::once(layers).chain(formats).collect()
-    }
-
-    /// Measures the other formats. Called before the many starts of layers, so that an error comes early.
-    fn formats(&mut self) -> Result<Vec<Mode>, BenchError> {
-        let formats = &self.subject.formats;
-        formats.iter().map(|format| self.format(format)).collect()
     }
 
     fn format(&mut self, format: &str) -> Result<Mode, BenchError> {

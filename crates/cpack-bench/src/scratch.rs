@@ -4,9 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use cluster_pack::cli::CommandError;
 use nix::sys::statvfs::statvfs;
 
-use crate::error::{BenchError, io_error};
+use crate::error::BenchError;
 
 /// Holds everything that a measurement writes. Removed when dropped, unless [`Scratch::keep`] was called.
 #[derive(Debug)]
@@ -19,9 +20,9 @@ pub(crate) struct Scratch {
 impl Scratch {
     /// Makes a new directory in `parent`, which is made if it is missing.
     pub(crate) fn new(parent: &Path) -> Result<Self, BenchError> {
-        fs::create_dir_all(parent).map_err(io_error("create", parent))?;
+        fs::create_dir_all(parent).map_err(CommandError::io("create", parent))?;
         let directory = tempfile::Builder::new().prefix("bench-").tempdir_in(parent);
-        Ok(Self { directory: directory.map_err(io_error("create", parent))?, made: 0, kept: false })
+        Ok(Self { directory: directory.map_err(CommandError::io("create", parent))?, made: 0, kept: false })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -32,7 +33,7 @@ impl Scratch {
     pub(crate) fn fresh(&mut self, what: &str) -> Result<PathBuf, BenchError> {
         self.made += 1;
         let path = self.directory.path().join(format!("{what}-{}", self.made));
-        fs::create_dir(&path).map_err(io_error("create", &path))?;
+        fs::create_dir(&path).map_err(CommandError::io("create", &path))?;
         Ok(path)
     }
 

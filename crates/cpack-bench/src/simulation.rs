@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use cluster_pack::cli::{CommandError, Context, Simulate, table};
 
-use crate::error::{BenchError, io_error};
+use crate::error::BenchError;
 use crate::page::seconds;
 use crate::report::Report;
 use crate::simulate::{Check, Cluster, Costs, Demand, Link, Outcome, Store, check, fit, simulate, stores};
@@ -69,7 +69,7 @@ pub(crate) fn run(context: &Context, arguments: &Simulate) -> Result<(), BenchEr
 }
 
 fn read(path: &Path) -> Result<Report, BenchError> {
-    let text = fs::read(path).map_err(io_error("read", path))?;
+    let text = fs::read(path).map_err(CommandError::io("read", path))?;
     serde_json::from_slice(&text)
         .map_err(|e| CommandError::Usage(format!("{} is no report of `bench --json`: {e}", path.display())).into())
 }

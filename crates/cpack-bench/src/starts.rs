@@ -5,10 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cluster_pack::cli::PHASES;
+use cluster_pack::cli::{CommandError, PHASES};
 
 use crate::child::{self, Cost};
-use crate::error::{BenchError, io_error};
+use crate::error::BenchError;
 use crate::metrics::{self, Metrics};
 use crate::report::{Starts, Together};
 use crate::spread::Spread;
@@ -38,7 +38,8 @@ impl Shipped {
     /// Copies the launcher into `container`, as a framework does.
     pub(crate) fn localize(&self, container: &Path) -> Result<(), BenchError> {
         let to = container.join("env-python");
-        fs::copy(&self.launcher, &to).map(drop).map_err(io_error("write", to))
+        fs::copy(&self.launcher, &to).map_err(CommandError::io("write", to))?;
+        Ok(())
     }
 
     /// The command of a start in `container`, with the node cache in `node`.
@@ -65,7 +66,7 @@ impl Shipped {
         let mut command = self.command(node, container, arguments);
         change(&mut command);
         let cost = child::run(&mut command)?;
-        let metrics = last(metrics_in(container)?)?;
+        let metrics = last_metrics(container)?;
         Ok(Sample { cost, metrics })
     }
 }
@@ -77,13 +78,10 @@ pub(crate) fn on_node(command: &mut Command, node: &Path, container: &Path) {
     command.current_dir(container);
 }
 
-/// The metrics of all starts in a container.
-pub(crate) fn metrics_in(container: &Path) -> Result<Vec<Metrics>, BenchError> {
+/// The metrics of the last start in a container.
+fn last_metrics(container: &Path) -> Result<Metrics, BenchError> {
     let path = container.join("metrics");
-    metrics::read(&fs::read_to_string(&path).map_err(io_error("read", path))?)
-}
-
-fn last(mut all: Vec<Metrics>) -> Result<Metrics, BenchError> {
+    let mut all = metrics::read(&fs::read_to_string(&path).map_err(CommandError::io("read", path))?)?;
     all.pop().ok_or_else(|| BenchError::Unexpected { what: "CPACK_METRICS", reason: "it has no line".into() })
 }
 
@@ -137,8 +135,7 @@ pub(crate) struct Crowd {
 pub(crate) fn crowd(shipped: &Shipped, node: &Path, containers: &[PathBuf]) -> Result<Crowd, BenchError> {
     let commands = containers.iter().map(|container| shipped.command(node, container, &shipped.arguments)).collect();
     let (seconds, cpu) = child::together(commands)?;
-    let told: Vec<Metrics> =
-        containers.iter().map(|container| last(metrics_in(container)?)).collect::<Result<_, _>>()?;
+    let told = containers.iter().map(|container| last_metrics(container)).collect::<Result<Vec<_>, _>>()?;
     Ok(Crowd {
         seconds,
         boots: told.iter().map(|m| m.total_ms / 1e3).collect(),

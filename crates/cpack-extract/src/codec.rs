@@ -1,6 +1,5 @@
 //! Decoding to memory: one set of contexts per worker, used again for every entry.
 
-use std::fmt;
 use std::io;
 
 use cpack_format::zip::Method;
@@ -14,12 +13,6 @@ pub(crate) const SPARE: usize = LAST_BLOCK.len();
 pub(crate) struct Codec {
     zstd: zstd::bulk::Decompressor<'static>,
     deflate: libdeflater::Decompressor,
-}
-
-impl fmt::Debug for Codec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Codec").finish_non_exhaustive()
-    }
 }
 
 impl Codec {

@@ -23,16 +23,6 @@ pub trait PieceSource: fmt::Debug + Send + Sync {
     fn location(&self) -> String;
 }
 
-impl<S: PieceSource + ?Sized> PieceSource for &S {
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
-        (**self).read(offset, buffer)
-    }
-
-    fn location(&self) -> String {
-        (**self).location()
-    }
-}
-
 /// A local file.
 #[derive(Debug)]
 pub struct FileSource {

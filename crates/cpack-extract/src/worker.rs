@@ -9,7 +9,6 @@ use crate::codec::Codec;
 use crate::destination::Cursor;
 use crate::large::{Budget, Large};
 
-#[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) codec: Codec,
     pub(crate) cursor: Cursor,

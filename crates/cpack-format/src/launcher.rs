@@ -108,6 +108,19 @@ pub struct Appended<'a> {
 }
 
 impl<'a> Appended<'a> {
+    /// Verifies and opens what is appended to `file`. `None` if the file is no launcher.
+    pub fn of(file: &'a [u8]) -> Result<Option<Self>, LauncherError> {
+        let (before, tail) = file.split_at(file.len().saturating_sub(TRAILER_SIZE));
+        let Some(trailer) = Trailer::read(tail, file.len() as u64)? else { return Ok(None) };
+        let appended = slice(before, trailer.start, u64::MAX).ok_or(LauncherError::Trailer)?;
+        trailer.open(appended).map(Some)
+    }
+
+    /// Offset of the appended part in the file.
+    pub const fn start(&self) -> u64 {
+        self.start
+    }
+
     /// The content of the file `name`.
     pub fn file(&self, name: &str) -> Option<&'a [u8]> {
         let entry = self.entries.iter().find(|e| *e.name == *name.as_bytes() && e.method == Method::Store)?;
@@ -188,7 +201,7 @@ mod tests {
     #[test]
     fn every_flipped_bit_of_the_job_part_is_refused() {
         let file = launcher();
-        // The first seven bytes of the trailer decide whether there is a job at all; whoever lost them has no launcher.
+        // The first seven bytes of the trailer decide whether there is a job at all; a file that lost them is no launcher.
         for at in (5000..file.len()).filter(|at| !(file.len() - TRAILER_SIZE..).take(7).any(|t| t == *at)) {
             for bit in 0..8 {
                 let mut bad = file.clone();

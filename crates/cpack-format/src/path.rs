@@ -156,7 +156,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_accepted_stays_inside(bytes in proptest::collection::vec(prop_oneof![Just(b'/'), Just(b'.'), any::<u8>()], 0..40)) {
+        fn accepted_paths_stay_inside(bytes in proptest::collection::vec(prop_oneof![Just(b'/'), Just(b'.'), any::<u8>()], 0..40)) {
             if let Ok(path) = SafePath::new(&bytes) {
                 prop_assert!(path.as_path().components().all(|c| matches!(c, Component::Normal(_))));
             }

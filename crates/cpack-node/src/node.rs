@@ -11,8 +11,8 @@ use cpack_format::message::with_causes;
 
 use crate::building::BuildError;
 use crate::cache::{
-    BootId, Cache, Cleaning, Environment, Kind, LayerState, Lookup, Place, PlaceError, Places, RECENT, Verdict, clean,
-    free_at, places, unusable,
+    BootId, Cache, Cleaning, Environment, LayerState, Lookup, Place, PlaceError, PlaceKind, Places, RECENT, Verdict,
+    clean, free_at, places, unusable,
 };
 use crate::timing::{Phase, Timing};
 
@@ -28,7 +28,7 @@ const JUST_BUILT: Duration = Duration::from_secs(120);
 /// Why this start does not build in a place.
 #[derive(Debug)]
 struct Refusal {
-    kind: Kind,
+    kind: PlaceKind,
     reason: String,
 }
 
@@ -182,8 +182,8 @@ impl<'a> Attempts<'a> {
 
     /// Tells the user why the last cache is not in the place that `CPACK_CACHE_DIR` names: a typing error, or a full disk.
     pub fn not_as_chosen(&self) -> Option<String> {
-        let used = self.current.filter(|place| place.kind != Kind::Chosen);
-        let refusal = self.refusals.iter().rev().find(|refusal| refusal.kind == Kind::Chosen);
+        let used = self.current.filter(|place| place.kind != PlaceKind::Chosen);
+        let refusal = self.refusals.iter().rev().find(|refusal| refusal.kind == PlaceKind::Chosen);
         used.and(refusal).map(|refusal| format!("CPACK_CACHE_DIR is not used: {}", refusal.reason))
     }
 
@@ -207,12 +207,12 @@ impl<'a> Attempts<'a> {
             };
             let (free, needed) = (free_at(&place.path), total.saturating_sub(there));
             let lacks_space = free < needed;
-            if lacks_space && place.kind == Kind::Chosen {
+            if lacks_space && place.kind == PlaceKind::Chosen {
                 let (path, free, needed) = (place.path.display(), free >> 20, needed.div_ceil(1 << 20));
                 let reason = format!("{path} has {free} MiB free, and the environment takes {needed} MiB");
                 self.refusals.push(Refusal::new(place, reason));
             }
-            ranked.push((lacks_space, place.kind != Kind::Chosen, Reverse(there), place));
+            ranked.push((lacks_space, place.kind != PlaceKind::Chosen, Reverse(there), place));
         }
         ranked.sort_by_key(|(lacks_space, other, there, _)| (*lacks_space, *other, *there));
         self.ranked = ranked.into_iter().map(|(.., place)| place).collect();

@@ -32,23 +32,8 @@ pub enum Phase {
     Clean,
 }
 
-impl Phase {
-    const ALL: [Self; 8] =
-        [Self::Find, Self::Look, Self::Plan, Self::Extract, Self::Wait, Self::Link, Self::Commit, Self::Clean];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Find => "find",
-            Self::Look => "look",
-            Self::Plan => "plan",
-            Self::Extract => "extract",
-            Self::Wait => "wait",
-            Self::Link => "link",
-            Self::Commit => "commit",
-            Self::Clean => "clean",
-        }
-    }
-}
+/// The names of the phases, in the order of [`Phase`].
+const NAMES: [&str; 8] = ["find", "look", "plan", "extract", "wait", "link", "commit", "clean"];
 
 /// What a start did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -77,7 +62,7 @@ pub struct Counts {
 pub struct Timing {
     started: Instant,
     last: Instant,
-    spent: [Duration; Phase::ALL.len()],
+    spent: [Duration; NAMES.len()],
     /// What the start did.
     pub counts: Counts,
 }
@@ -86,16 +71,14 @@ impl Timing {
     /// Starts the clock.
     pub fn start() -> Self {
         let now = Instant::now();
-        Self { started: now, last: now, spent: [Duration::ZERO; Phase::ALL.len()], counts: Counts::default() }
+        Self { started: now, last: now, spent: [Duration::ZERO; NAMES.len()], counts: Counts::default() }
     }
 
     /// Adds the time since the last mark to `phase`.
     pub fn mark(&mut self, phase: Phase) {
-        cpack_events::ended("boot", || phase.name().into(), self.last);
+        cpack_events::ended("boot", || NAMES[phase as usize].into(), self.last);
         let now = Instant::now();
-        if let Some(spent) = self.spent.get_mut(phase as usize) {
-            *spent += now - self.last;
-        }
+        self.spent[phase as usize] += now - self.last;
         self.last = now;
     }
 
@@ -110,7 +93,7 @@ impl Timing {
     }
 
     fn phases(&self) -> impl Iterator<Item = (&'static str, Duration)> + '_ {
-        Phase::ALL.iter().zip(self.spent).map(|(phase, spent)| (phase.name(), spent)).filter(|(_, d)| !d.is_zero())
+        NAMES.into_iter().zip(self.spent).filter(|(_, spent)| !spent.is_zero())
     }
 
     /// The line of `CPACK_LOG`.
@@ -120,7 +103,7 @@ impl Timing {
         let kind = if self.is_warm() { "warm" } else { "cold" };
         let Counts { built, waited, reused, .. } = self.counts;
         format!(
-            "cpack-boot: {kind} start in {:.1} ms ({}), layers: {built} built, {waited} waited for, {reused} there",
+            "{kind} start in {:.1} ms ({}), layers: {built} built, {waited} waited for, {reused} there",
             self.total().as_secs_f64() * 1e3,
             phases.join(", "),
         )

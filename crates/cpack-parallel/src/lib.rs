@@ -12,9 +12,10 @@
 //!   were: nothing is reported as done because a worker died.
 
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
-use std::thread::{self, Builder, Thread};
+use std::thread::{self, Builder};
 use std::time::Duration;
 
 /// Calls `work` for each of `items` on at most `threads` threads.
@@ -60,30 +61,20 @@ pub fn try_map_with<I: Sync, T: Send, E: Send, S>(
 /// Calls `beat` on another thread, at once and after each `pause`, until `work` ends, by a panic or otherwise. If the system
 /// refuses a thread, there is no beat.
 pub fn with_beat<T>(pause: Duration, beat: impl Fn() + Sync, work: impl FnOnce() -> T) -> T {
-    let done = AtomicBool::new(false);
-    let beating = || {
-        while !done.load(Ordering::Relaxed) {
+    let (working, ended) = mpsc::channel::<()>();
+    let beat = &beat;
+    let beating = move || {
+        beat();
+        while ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
             beat();
-            thread::park_timeout(pause);
         }
     };
-    thread::scope(|scope| {
-        let other = Builder::new().spawn_scoped(scope, beating).ok();
-        let _end = EndBeat(&done, other.as_ref().map(|other| other.thread()));
+    thread::scope(move |scope| {
+        // Dropped when `work` returns or unwinds, which ends the beat.
+        let _working = working;
+        let _ = Builder::new().spawn_scoped(scope, beating);
         work()
     })
-}
-
-/// Ends the beat when `work` returns or unwinds.
-struct EndBeat<'a>(&'a AtomicBool, Option<&'a Thread>);
-
-impl Drop for EndBeat<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.1 {
-            thread.unpark();
-        }
-    }
 }
 
 /// What the threads of one call share.

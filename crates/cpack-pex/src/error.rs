@@ -12,7 +12,7 @@ use crate::info::PexInfoError;
 /// Why a PEX cannot be used. `path` is the PEX, or the file in it.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say what each variant means")]
-pub enum PexError {
+pub enum PexFileError {
     #[error("cannot read {path}", path = path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{path} cannot be used", path = path.display())]
@@ -26,7 +26,7 @@ pub enum PexError {
     Missing { path: PathBuf, what: String },
 }
 
-impl PexError {
+impl PexFileError {
     /// The exit code of a program that ends with this error.
     pub const fn exit(&self) -> Exit {
         match self {

@@ -12,7 +12,7 @@ use cpack_format::Digest;
 use cpack_format::launcher::is_launcher;
 use cpack_format::zip::{Entry, LOCAL_HEADER_SIZE, MAX_TAIL, Method, local_header_len, read_directory, read_end};
 
-use crate::error::PexError;
+use crate::error::PexFileError;
 use crate::info::{BOOTSTRAP, DEPS, MAX_PEX_INFO, PEX_INFO, PexInfo};
 use crate::preamble::has_preamble;
 
@@ -95,7 +95,7 @@ fn directory_of(path: &Path) -> Option<PathBuf> {
 }
 
 /// Opens the PEX at `path`.
-pub fn open(path: &Path) -> Result<Pex, PexError> {
+pub fn open(path: &Path) -> Result<Pex, PexFileError> {
     match directory_of(path) {
         Some(directory) => open_directory(path, &directory),
         None => open_zip(path),
@@ -109,12 +109,12 @@ fn identify(hasher: &mut blake3::Hasher, stat: &fs::Metadata) {
     }
 }
 
-fn open_directory(given: &Path, directory: &Path) -> Result<Pex, PexError> {
-    let unreadable = |source| PexError::Read { path: directory.into(), source };
+fn open_directory(given: &Path, directory: &Path) -> Result<Pex, PexFileError> {
+    let unreadable = |source| PexFileError::Read { path: directory.into(), source };
     let path = directory.canonicalize().map_err(unreadable)?;
     let info_path = path.join(PEX_INFO);
     let bytes = fs::read(&info_path).map_err(unreadable)?;
-    let info = PexInfo::parse(&bytes).map_err(|source| PexError::Info { path: path.clone(), source })?;
+    let info = PexInfo::parse(&bytes).map_err(|source| PexFileError::Info { path: path.clone(), source })?;
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"cluster-pack pex 1\n").update(path.as_os_str().as_bytes()).update(&bytes);
     // A user may edit code in place, but not distributions.
@@ -141,15 +141,15 @@ fn given_directory(given: &Path, directory: &Path) -> PathBuf {
     if given.is_dir() { given.into() } else { directory.into() }
 }
 
-fn open_zip(given: &Path) -> Result<Pex, PexError> {
-    let path = given.canonicalize().map_err(|source| PexError::Read { path: given.into(), source })?;
-    let unreadable = |source| PexError::Read { path: path.clone(), source };
+fn open_zip(given: &Path) -> Result<Pex, PexFileError> {
+    let path = given.canonicalize().map_err(|source| PexFileError::Read { path: given.into(), source })?;
+    let unreadable = |source| PexFileError::Read { path: path.clone(), source };
     let (file, entries) = read_whole_zip(&path)?;
     let stat = file.metadata().map_err(unreadable)?;
-    let missing = || PexError::Missing { path: path.clone(), what: PEX_INFO.into() };
+    let missing = || PexFileError::Missing { path: path.clone(), what: PEX_INFO.into() };
     let within = Within { file: &file, path: &path, start: 0 };
     let bytes = within.read_entry(&entries, PEX_INFO)?.ok_or_else(missing)?;
-    let info = PexInfo::parse(&bytes).map_err(|source| PexError::Info { path: path.clone(), source })?;
+    let info = PexInfo::parse(&bytes).map_err(|source| PexFileError::Info { path: path.clone(), source })?;
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"cluster-pack pex 1\n").update(path.as_os_str().as_bytes()).update(&bytes);
     identify(&mut hasher, &stat);
@@ -163,10 +163,7 @@ fn open_zip(given: &Path) -> Result<Pex, PexError> {
 }
 
 impl Pex {
-    /// Whether it must be unzipped before its distributions can be read: a directory of zips that was zipped as a whole, so
-    /// that the zips in it are compressed once more.
-    pub fn is_nested(&self) -> bool {
-        let Root::Zip(zip) = &self.root else { return false };
+    fn is_nested(&self, zip: &ZipFile) -> bool {
         zip.entries.iter().any(|entry| entry.method != Method::Store && self.is_zip_of_wheel(entry))
     }
 
@@ -175,18 +172,9 @@ impl Pex {
         self.wheel_of(&entry.name).is_some_and(|(_, path)| path.is_empty())
     }
 
-    /// Its files. `unzipped` is the directory into which a nested one was unzipped.
-    pub fn files(&self, unzipped: Option<&Path>) -> Result<Files, PexError> {
-        match (&self.root, unzipped) {
-            (_, Some(directory)) => directory_files(directory, &self.info),
-            (Root::Directory, None) => directory_files(&self.path, &self.info),
-            (Root::Zip(zip), None) => self.zip_files(zip),
-        }
-    }
-
-    fn zip_files(&self, zip: &ZipFile) -> Result<Files, PexError> {
+    fn zip_files(&self, zip: &ZipFile) -> Result<Files, PexFileError> {
         let mut files = Files { zips: vec![zip.clone()], plain: Vec::new() };
-        let unreadable = |source| PexError::Read { path: self.path.clone(), source };
+        let unreadable = |source| PexFileError::Read { path: self.path.clone(), source };
         let file = File::open(&self.path).map_err(unreadable)?;
         for entry in zip.entries.iter().filter(|entry| self.is_zip_of_wheel(entry)) {
             let within = Within { file: &file, path: &self.path, start: 0 };
@@ -210,7 +198,7 @@ impl Pex {
     }
 
     /// Sizes of each distribution, by the file name of its wheel, and of all the rest.
-    pub fn sizes(&self) -> Result<BTreeMap<Option<String>, Sizes>, PexError> {
+    pub fn sizes(&self) -> Result<BTreeMap<Option<String>, Sizes>, PexFileError> {
         let mut all: BTreeMap<Option<String>, Sizes> = BTreeMap::new();
         let mut add = |name: &[u8], unpacked: u64, packed: u64| {
             let sizes = all.entry(self.wheel_of(name).map(|(wheel, _)| wheel.to_owned())).or_default();
@@ -221,7 +209,7 @@ impl Pex {
         // A zip within a zip counts as one file.
         let files = match &self.root {
             Root::Zip(zip) => Files { zips: vec![zip.clone()], plain: Vec::new() },
-            Root::Directory => self.files(None)?,
+            Root::Directory => directory_files(&self.path, &self.info)?,
         };
         for zip in &files.zips {
             for entry in &zip.entries {
@@ -229,7 +217,7 @@ impl Pex {
             }
         }
         for (name, path) in &files.plain {
-            let size = path.metadata().map_err(|source| PexError::Read { path: path.clone(), source })?.len();
+            let size = path.metadata().map_err(|source| PexFileError::Read { path: path.clone(), source })?.len();
             add(name, size, size);
         }
         Ok(all)
@@ -247,14 +235,14 @@ impl Pex {
 
 impl Files {
     /// The `METADATA` and `entry_points.txt` of each distribution of `pex`, by the file name of its wheel.
-    pub fn metadata(&self, pex: &Pex) -> Result<BTreeMap<String, Metadata>, PexError> {
+    fn metadata(&self, pex: &Pex) -> Result<BTreeMap<String, Metadata>, PexFileError> {
         let mut found: BTreeMap<String, Metadata> = BTreeMap::new();
         let mut add = |wheel: &str, kind: &[u8], bytes: Vec<u8>| {
             let metadata = found.entry(wheel.to_owned()).or_default();
             if kind == b"METADATA" { metadata.metadata = bytes } else { metadata.entry_points = bytes }
         };
         for zip in &self.zips {
-            let file = File::open(&zip.path).map_err(|source| PexError::Read { path: zip.path.clone(), source })?;
+            let file = File::open(&zip.path).map_err(|source| PexFileError::Read { path: zip.path.clone(), source })?;
             let within = Within { file: &file, path: &zip.path, start: zip.start };
             for entry in &zip.entries {
                 let name = [&zip.prefix[..], &entry.name].concat();
@@ -267,11 +255,41 @@ impl Files {
         for (name, place) in &self.plain {
             let Some((wheel, path)) = pex.wheel_of(name) else { continue };
             if let Some(kind) = of_dist_info(path) {
-                let bytes = fs::read(place).map_err(|source| PexError::Read { path: place.clone(), source })?;
+                let bytes = fs::read(place).map_err(|source| PexFileError::Read { path: place.clone(), source })?;
                 add(wheel, kind, bytes);
             }
         }
         Ok(found)
+    }
+}
+
+/// The files of several PEX files, in their order.
+#[derive(Debug, Default)]
+pub struct Source {
+    /// The files of each.
+    pub files: Vec<Files>,
+    /// The metadata of the wheels of each.
+    pub metadata: Vec<BTreeMap<String, Metadata>>,
+}
+
+impl Source {
+    /// Lists the files of `pexes`. A nested one must be unzipped before its distributions can be read: it is a directory of
+    /// zips that was zipped as a whole, so that the zips in it are compressed once more. `unzip` does that, and returns where.
+    pub fn of<E: From<PexFileError>>(
+        pexes: &[Pex],
+        unzip: impl Fn(usize, &ZipFile) -> Result<PathBuf, E>,
+    ) -> Result<Self, E> {
+        let mut source = Self::default();
+        for (index, pex) in pexes.iter().enumerate() {
+            let files = match &pex.root {
+                Root::Zip(zip) if pex.is_nested(zip) => directory_files(&unzip(index, zip)?, &pex.info)?,
+                Root::Zip(zip) => pex.zip_files(zip)?,
+                Root::Directory => directory_files(&pex.path, &pex.info)?,
+            };
+            source.metadata.push(files.metadata(pex)?);
+            source.files.push(files);
+        }
+        Ok(source)
     }
 }
 
@@ -288,8 +306,8 @@ pub struct Sizes {
 
 impl ZipFile {
     /// The bytes of an entry, verified.
-    pub fn read(&self, entry: &Entry) -> Result<Vec<u8>, PexError> {
-        let file = File::open(&self.path).map_err(|source| PexError::Read { path: self.path.clone(), source })?;
+    pub fn read(&self, entry: &Entry) -> Result<Vec<u8>, PexFileError> {
+        let file = File::open(&self.path).map_err(|source| PexFileError::Read { path: self.path.clone(), source })?;
         Within { file: &file, path: &self.path, start: self.start }.decoded(entry, self.size)
     }
 }
@@ -311,13 +329,14 @@ fn of_dist_info(path: &[u8]) -> Option<&[u8]> {
 }
 
 /// The files of the PEX directory `root`, with those of its distributions.
-fn directory_files(root: &Path, info: &PexInfo) -> Result<Files, PexError> {
-    let unreadable = |source| PexError::Read { path: root.into(), source };
+fn directory_files(root: &Path, info: &PexInfo) -> Result<Files, PexFileError> {
+    let unreadable = |source| PexFileError::Read { path: root.into(), source };
     let mut files = Files::default();
     walk(root, root, &|name| !matches!(name, b".deps" | b".bootstrap"), &mut files.plain).map_err(unreadable)?;
     for wheel in info.distributions.keys() {
         let name = format!("{DEPS}/{wheel}");
-        cpack_format::SafePath::new(name.as_bytes()).map_err(|source| PexError::Name { path: root.into(), source })?;
+        cpack_format::SafePath::new(name.as_bytes())
+            .map_err(|source| PexFileError::Name { path: root.into(), source })?;
         let path = root.join(&name);
         if path.is_file() {
             let (file, entries) = read_whole_zip(&path)?;
@@ -326,7 +345,7 @@ fn directory_files(root: &Path, info: &PexInfo) -> Result<Files, PexError> {
         } else if path.is_dir() {
             walk(root, &path, &|_| true, &mut files.plain).map_err(unreadable)?;
         } else {
-            return Err(PexError::Missing { path: root.into(), what: name });
+            return Err(PexFileError::Missing { path: root.into(), what: name });
         }
     }
     Ok(files)
@@ -356,8 +375,8 @@ fn walk(
 }
 
 /// The central directory of the zip file at `path`.
-fn read_whole_zip(path: &Path) -> Result<(File, Vec<Entry>), PexError> {
-    let unreadable = |source| PexError::Read { path: path.into(), source };
+fn read_whole_zip(path: &Path) -> Result<(File, Vec<Entry>), PexFileError> {
+    let unreadable = |source| PexFileError::Read { path: path.into(), source };
     let file = File::open(path).map_err(unreadable)?;
     let size = file.metadata().map_err(unreadable)?.len();
     let entries = read_zip(&file, path, 0, size)?;
@@ -365,13 +384,13 @@ fn read_whole_zip(path: &Path) -> Result<(File, Vec<Entry>), PexError> {
 }
 
 /// The entries, without directories, of the zip of `size` bytes at offset `start` of `file`.
-fn read_zip(file: &File, path: &Path, start: u64, size: u64) -> Result<Vec<Entry>, PexError> {
+fn read_zip(file: &File, path: &Path, start: u64, size: u64) -> Result<Vec<Entry>, PexFileError> {
     let within = Within { file, path, start };
-    let damaged = |source| PexError::Zip { path: path.into(), source };
+    let damaged = |source| PexFileError::Zip { path: path.into(), source };
     let tail = size.min(MAX_TAIL as u64);
     let end = read_end(&within.read(size - tail, tail)?, size).map_err(damaged)?;
     if end.directory_size > MAX_DIRECTORY {
-        return Err(PexError::Missing { path: path.into(), what: "directory of less than 32 MiB".into() });
+        return Err(PexFileError::Missing { path: path.into(), what: "directory of less than 32 MiB".into() });
     }
     let directory = within.read(end.directory_offset, end.directory_size)?;
     let mut entries = read_directory(&directory, &end).map_err(damaged)?;
@@ -387,36 +406,36 @@ struct Within<'a> {
 }
 
 impl Within<'_> {
-    fn read(&self, offset: u64, len: u64) -> Result<Vec<u8>, PexError> {
+    fn read(&self, offset: u64, len: u64) -> Result<Vec<u8>, PexFileError> {
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
         match self.file.read_exact_at(&mut bytes, self.start.saturating_add(offset)) {
             Ok(()) => Ok(bytes),
             Err(source) if source.kind() == io::ErrorKind::UnexpectedEof => {
-                Err(PexError::Missing { path: self.path.into(), what: "end: it is cut off".into() })
+                Err(PexFileError::Missing { path: self.path.into(), what: "end: it is cut off".into() })
             }
-            Err(source) => Err(PexError::Read { path: self.path.into(), source }),
+            Err(source) => Err(PexFileError::Read { path: self.path.into(), source }),
         }
     }
 
     /// The offset of an entry's data.
-    fn data_offset(&self, entry: &Entry) -> Result<u64, PexError> {
+    fn data_offset(&self, entry: &Entry) -> Result<u64, PexFileError> {
         let header = self.read(entry.header_offset, (LOCAL_HEADER_SIZE + entry.name.len()) as u64)?;
-        let damaged = |source| PexError::Zip { path: self.path.into(), source };
+        let damaged = |source| PexFileError::Zip { path: self.path.into(), source };
         Ok(entry.header_offset + local_header_len(&header, entry).map_err(damaged)? as u64)
     }
 
     /// The bytes of the small entry with this name, if there is one.
-    fn read_entry(&self, entries: &[Entry], name: &str) -> Result<Option<Vec<u8>>, PexError> {
+    fn read_entry(&self, entries: &[Entry], name: &str) -> Result<Option<Vec<u8>>, PexFileError> {
         entries.iter().find(|entry| *entry.name == *name.as_bytes()).map(|entry| self.decoded_small(entry)).transpose()
     }
 
     /// The bytes of an entry that should be small.
-    fn decoded_small(&self, entry: &Entry) -> Result<Vec<u8>, PexError> {
+    fn decoded_small(&self, entry: &Entry) -> Result<Vec<u8>, PexFileError> {
         if entry.size > MAX_PEX_INFO { Err(self.missing(entry)) } else { self.decoded(entry, MAX_PEX_INFO) }
     }
 
     /// The bytes of an entry of at most `limit` compressed bytes, verified.
-    fn decoded(&self, entry: &Entry, limit: u64) -> Result<Vec<u8>, PexError> {
+    fn decoded(&self, entry: &Entry, limit: u64) -> Result<Vec<u8>, PexFileError> {
         if entry.compressed_size > limit {
             return Err(self.missing(entry));
         }
@@ -424,9 +443,9 @@ impl Within<'_> {
         decode(entry, &packed).ok_or_else(|| self.missing(entry))
     }
 
-    fn missing(&self, entry: &Entry) -> PexError {
+    fn missing(&self, entry: &Entry) -> PexFileError {
         let what = format!("{} that can be read", String::from_utf8_lossy(&entry.name));
-        PexError::Missing { path: self.path.into(), what }
+        PexFileError::Missing { path: self.path.into(), what }
     }
 }
 

@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_beyond_ascii_is_escaped_as_python_does() {
+    fn pex_info_escapes_text_beyond_ascii_as_python_does() {
         let info = PexInfo { inject_args: vec!["é\u{1f600}\"\n\u{7f}".into()], ..PexInfo::default() };
         let text = String::from_utf8(info.to_bytes()).expect("ascii");
         assert!(text.contains(r#""inject_args":["\u00e9\ud83d\ude00\"\n\u007f"#), "{text}");

@@ -22,7 +22,7 @@ mod requirement;
 pub mod resolve;
 pub mod tags;
 
-pub use error::PexError;
+pub use error::PexFileError;
 pub use file::{Files, Pex, is_pex, open};
 pub use kept::keep_youngest;
 

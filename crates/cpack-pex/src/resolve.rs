@@ -10,14 +10,14 @@ use std::str::FromStr as _;
 use pep440_rs::{Version, VersionSpecifiers};
 use pep508_rs::{ExtraName, MarkerEnvironment, MarkerEnvironmentBuilder, PackageName};
 
-use crate::file::Metadata;
+use crate::file::{Metadata, Pex};
 use crate::info::PexInfo;
 use crate::requirement::Requirement;
 use crate::tags::{Rank, Target};
 
-/// An interpreter.
+/// The Python that wheels are chosen for.
 #[derive(Debug, Clone)]
-pub struct Interpreter {
+pub struct ResolverPython {
     /// For tags.
     pub target: Target,
     /// For markers.
@@ -47,7 +47,7 @@ pub enum ResolveError {
     Overrides(String),
 }
 
-impl Interpreter {
+impl ResolverPython {
     /// A CPython on Linux of this full version, `3.11.7`.
     pub fn new(version: &str, target: Target, machine: &Machine) -> Option<Self> {
         let minor = format!("3.{}", target.minor);
@@ -102,7 +102,7 @@ struct Candidate<'a> {
 }
 
 struct Resolution<'a> {
-    interpreter: &'a Interpreter,
+    interpreter: &'a ResolverPython,
     available: BTreeMap<PackageName, Vec<Candidate<'a>>>,
     excluded: Vec<Requirement>,
     overridden: BTreeMap<PackageName, Vec<Requirement>>,
@@ -115,7 +115,7 @@ struct Resolution<'a> {
 pub fn resolve<'a>(
     info: &'a PexInfo,
     metadata: &'a BTreeMap<String, Metadata>,
-    interpreter: &'a Interpreter,
+    interpreter: &'a ResolverPython,
 ) -> Result<Vec<&'a str>, ResolveError> {
     let mut resolution = Resolution {
         interpreter,
@@ -145,6 +145,22 @@ pub fn resolve<'a>(
         }
     }
     Ok(order)
+}
+
+/// The wheels of each of `pexes` that are active. `None` if the interpreter does not meet the constraints of the first.
+pub fn resolve_all(
+    pexes: &[Pex],
+    metadata: &[BTreeMap<String, Metadata>],
+    interpreter: &ResolverPython,
+) -> Result<Option<Vec<Vec<String>>>, ResolveError> {
+    if !interpreter.meets(pexes.first().map(|pex| pex.info.interpreter_constraints.as_slice()).unwrap_or_default())? {
+        return Ok(None);
+    }
+    let each = pexes.iter().zip(metadata).map(|(pex, metadata)| {
+        let active = resolve(&pex.info, metadata, interpreter)?;
+        Ok(active.into_iter().map(str::to_owned).collect())
+    });
+    each.collect::<Result<_, _>>().map(Some)
 }
 
 fn requirement(text: &str) -> Result<Requirement, ResolveError> {
@@ -292,10 +308,10 @@ impl<'a> Resolution<'a> {
 mod tests {
     use super::*;
 
-    fn interpreter() -> Interpreter {
+    fn interpreter() -> ResolverPython {
         let target = Target::new(11, "cpython-311-x86_64-linux-gnu", "x86_64", "2.36");
         let machine = Machine { machine: "x86_64".into(), release: "6.1".into(), version: "#1 SMP".into() };
-        Interpreter::new("3.11.7", target, &machine).expect("versions")
+        ResolverPython::new("3.11.7", target, &machine).expect("versions")
     }
 
     fn info(requirements: &[&str], wheels: &[&str]) -> PexInfo {
@@ -317,7 +333,7 @@ mod tests {
     const C: &str = "c-1-py3-none-any.whl";
 
     #[test]
-    fn what_is_required_follows_depth_first() {
+    fn requirements_are_followed_depth_first() {
         let a = "Requires-Dist: b (>=1)\nRequires-Dist: C ; extra == 'more'\nRequires-Dist: d; python_version<'3'\n\nRequires-Dist: x";
         let metadata = [(A, a), (B, "Requires-Dist: a\n")];
         for (requirements, expected) in

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_for_others_does_not_fit() {
+    fn wheels_for_other_interpreters_do_not_fit() {
         for wheel in [
             "a-1-cp310-cp310-manylinux_2_17_x86_64.whl",
             "a-1-cp312-abi3-manylinux_2_17_x86_64.whl",

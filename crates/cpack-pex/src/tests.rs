@@ -18,7 +18,7 @@ fn the_first_lines_name_the_python() {
 }
 
 #[test]
-fn what_is_no_pex_is_refused() {
+fn open_refuses_files_that_are_no_pex() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("my.pex");
     for bytes in [&b""[..], b"#!/bin/sh\necho no zip\n", &[b'#'; 70_000]] {
@@ -29,6 +29,6 @@ fn what_is_no_pex_is_refused() {
     let mut zip = zip::ZipWriter::new(fs::File::create(&path).expect("creates"));
     zip.start_file("x.py", zip::write::SimpleFileOptions::default()).expect("starts");
     zip.finish().expect("finishes");
-    assert!(matches!(file::open(&path), Err(PexError::Missing { .. })));
+    assert!(matches!(file::open(&path), Err(PexFileError::Missing { .. })));
     assert_eq!(file::open(&directory.path().join("none")).expect_err("none").exit(), Exit::NotFound);
 }

@@ -15,35 +15,47 @@
 //! read. Everything but `names/` is immutable: a key that exists has its final content, and writing it again changes
 //! nothing but its age.
 
-#[cfg(any(feature = "hdfs", feature = "s3"))]
+#[cfg(feature = "azure")]
+mod azure;
+#[cfg(any(feature = "hdfs", feature = "web"))]
 mod call;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
-#[cfg(any(feature = "hdfs", feature = "s3"))]
+#[cfg(any(feature = "hdfs", feature = "web"))]
 mod content;
 mod error;
 mod file;
+#[cfg(feature = "gs")]
+mod gs;
 #[cfg(any(feature = "hdfs", feature = "s3"))]
 mod hadoop;
 #[cfg(feature = "hdfs")]
 mod hdfs;
-#[cfg(any(feature = "hdfs", feature = "s3"))]
+#[cfg(any(feature = "hdfs", feature = "web"))]
 mod network;
 mod object;
 mod open;
 mod options;
-#[cfg(any(test, feature = "hdfs", feature = "s3"))]
+#[cfg(feature = "rest")]
+mod rest;
+#[cfg(any(test, feature = "hdfs", feature = "web"))]
 mod retry;
 #[cfg(feature = "s3")]
 mod s3;
 mod store;
 mod unique;
 mod uri;
+#[cfg(feature = "web")]
+mod web;
+#[cfg(feature = "http")]
+mod web_server;
 
 pub use cpack_format::key::{Key, NameError};
 pub use error::{StoreError, StoreErrorKind};
 pub use file::FileStore;
 pub use object::{FileOrObject, ObjectUri, ObjectUriError};
+#[cfg(all(feature = "conformance", feature = "gs", feature = "azure"))]
+pub use open::abandon;
 pub use open::{cluster_properties, open};
 pub use options::{Deadlines, StoreOptions};
 #[cfg(feature = "s3")]

@@ -112,7 +112,7 @@ mod tests {
         for (bad, needle) in [
             ("s3://bucket", "bucket"),
             ("s3://bucket/p/", "cannot be the name"),
-            ("gs://b/x", "unknown scheme"),
+            ("ftp://b/x", "unknown scheme"),
             ("hdfs://me:secret@nn/p/x", "credentials"),
             ("s3://bucket/a?X-Amz-Signature=secret", "has a query"),
         ] {

@@ -4,8 +4,14 @@ use std::collections::BTreeMap;
 
 #[cfg(feature = "s3")]
 use crate::S3Store;
+#[cfg(feature = "azure")]
+use crate::azure::{self, AzureStore};
+#[cfg(feature = "gs")]
+use crate::gs::{self, GsStore};
 #[cfg(feature = "hdfs")]
 use crate::hdfs::HdfsStore;
+#[cfg(feature = "http")]
+use crate::web_server::WebStore;
 use crate::{FileStore, Scheme, Store, StoreError, StoreOptions, StoreUri};
 
 /// Opens the store at `uri`.
@@ -24,11 +30,23 @@ pub fn open(uri: &StoreUri, options: &StoreOptions) -> Result<Box<dyn Store>, St
         Scheme::S3 => Ok(Box::new(S3Store::new(uri, options)?)),
         #[cfg(not(feature = "s3"))]
         Scheme::S3 => Err(left_out(uri, "s3")),
+        #[cfg(feature = "gs")]
+        Scheme::Gs => Ok(Box::new(GsStore::new(uri, options)?)),
+        #[cfg(not(feature = "gs"))]
+        Scheme::Gs => Err(left_out(uri, "gs")),
+        #[cfg(feature = "azure")]
+        Scheme::Azure => Ok(Box::new(AzureStore::new(uri, options)?)),
+        #[cfg(not(feature = "azure"))]
+        Scheme::Azure => Err(left_out(uri, "azure")),
+        #[cfg(feature = "http")]
+        Scheme::Http | Scheme::Https => Ok(Box::new(WebStore::new(uri, options)?)),
+        #[cfg(not(feature = "http"))]
+        Scheme::Http | Scheme::Https => Err(left_out(uri, "http")),
     }
 }
 
 /// The properties that an executor without client configuration needs to open the store at `uri`: name services and
-/// authentication of HDFS, endpoint and region of S3. Never credentials.
+/// authentication of HDFS, endpoints, region of S3, account of Azure. Never credentials.
 pub fn cluster_properties(uri: &StoreUri, options: &StoreOptions) -> Result<BTreeMap<String, String>, StoreError> {
     let _ = options;
     match uri.scheme {
@@ -41,10 +59,31 @@ pub fn cluster_properties(uri: &StoreUri, options: &StoreOptions) -> Result<BTre
         Scheme::S3 => S3Store::cluster_properties(uri, options),
         #[cfg(not(feature = "s3"))]
         Scheme::S3 => Err(left_out(uri, "s3")),
+        #[cfg(feature = "gs")]
+        Scheme::Gs => gs::cluster_properties(uri, options),
+        #[cfg(not(feature = "gs"))]
+        Scheme::Gs => Err(left_out(uri, "gs")),
+        #[cfg(feature = "azure")]
+        Scheme::Azure => azure::cluster_properties(uri, options),
+        #[cfg(not(feature = "azure"))]
+        Scheme::Azure => Err(left_out(uri, "azure")),
+        #[cfg(feature = "http")]
+        Scheme::Http | Scheme::Https => WebStore::cluster_properties(uri, options),
+        #[cfg(not(feature = "http"))]
+        Scheme::Http | Scheme::Https => Err(left_out(uri, "http")),
     }
 }
 
-#[cfg(not(all(feature = "hdfs", feature = "s3")))]
+/// Starts to write a large object and leaves it, as a killed writer does.
+#[cfg(all(feature = "conformance", feature = "gs", feature = "azure"))]
+pub fn abandon(uri: &StoreUri, options: &StoreOptions, key: &crate::Key) -> Result<(), StoreError> {
+    match uri.scheme {
+        Scheme::Gs => GsStore::new(uri, options)?.abandon(key),
+        _ => AzureStore::new(uri, options)?.abandon(key),
+    }
+}
+
+#[cfg(not(all(feature = "hdfs", feature = "s3", feature = "gs", feature = "azure", feature = "http")))]
 fn left_out(uri: &StoreUri, feature: &str) -> StoreError {
     let reason = format!("this program was built without {feature}: use a build with the feature {feature:?}");
     StoreError::misconfigured(uri, reason)
@@ -63,9 +102,13 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_named() {
-        for (text, feature, there) in
-            [("hdfs://nn:1/x", "hdfs", cfg!(feature = "hdfs")), ("s3://bucket/x", "s3", cfg!(feature = "s3"))]
-        {
+        for (text, feature, there) in [
+            ("hdfs://nn:1/x", "hdfs", cfg!(feature = "hdfs")),
+            ("s3://bucket/x", "s3", cfg!(feature = "s3")),
+            ("gs://bucket/x", "gs", cfg!(feature = "gs")),
+            ("abfss://c@a.dfs.core.windows.net/x", "azure", cfg!(feature = "azure")),
+            ("https://host/x", "http", cfg!(feature = "http")),
+        ] {
             match open(&text.parse().expect("a URI"), &StoreOptions::default()) {
                 Ok(store) => assert!(there, "{store:?}"),
                 Err(error) => {

@@ -18,8 +18,22 @@ const USER_VARIABLES: [&str; 2] = ["C_PACK_USER", "HADOOP_USER_NAME"];
 /// | `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL` | the endpoint of a store that is not Amazon's |
 /// | `AWS_REGION`, `AWS_DEFAULT_REGION` | the bucket's region |
 /// | `AWS_CA_BUNDLE` | a PEM file of the certificate authorities to trust instead of the system's |
+/// | `STORAGE_EMULATOR_HOST` | the endpoint of an emulator of Google Cloud Storage, with its scheme |
+/// | `GOOGLE_APPLICATION_CREDENTIALS`, `GOOGLE_SERVICE_ACCOUNT` | files of Google's credentials |
+/// | `GOOGLE_SERVICE_ACCOUNT_KEY` | the content of such a file |
+/// | `AZURE_STORAGE_CONNECTION_STRING` | account, endpoint and key, or shared access signature |
+/// | `AZURE_STORAGE_ACCOUNT`, `AZURE_STORAGE_ACCOUNT_NAME` | the account where the URI names none |
+/// | `AZURE_STORAGE_ENDPOINT` | the account's URL where it is not Azure's own |
+/// | `AZURE_STORAGE_KEY`, `AZURE_STORAGE_ACCOUNT_KEY`, `AZURE_STORAGE_ACCESS_KEY` | the account's key |
+/// | `AZURE_STORAGE_SAS_TOKEN`, `AZURE_STORAGE_SAS_KEY` | a shared access signature |
+/// | `AZURE_STORAGE_TOKEN` | a bearer token |
+/// | `AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_CLIENT_SECRET`, `AZURE_FEDERATED_TOKEN_FILE`, `AZURE_AUTHORITY_HOST` | a service principal, or workload identity |
+/// | `AZURE_USE_AZURE_CLI`, `IDENTITY_ENDPOINT`, `AZURE_SKIP_SIGNATURE` | `az`'s login; managed identity; nobody |
+/// | `CPACK_HTTP_HEADER_FILE` | a file of headers for the web server of an `https:` store |
+/// | `CPACK_HTTP_PLAIN` | `1` allows `http:` stores on other machines |
+/// | `SSL_CERT_FILE` | a PEM file of the certificate authorities to trust, for all but S3 where `AWS_CA_BUNDLE` is set |
 /// | `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY` | proxies, also in lower case |
-const VARIABLES: [&str; 20] = [
+const VARIABLES: [&str; 44] = [
     "C_PACK_USER",
     "HADOOP_USER_NAME",
     "USER",
@@ -32,6 +46,30 @@ const VARIABLES: [&str; 20] = [
     "AWS_DEFAULT_REGION",
     "AWS_CA_BUNDLE",
     "SSL_CERT_FILE",
+    "STORAGE_EMULATOR_HOST",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "GOOGLE_SERVICE_ACCOUNT",
+    "GOOGLE_SERVICE_ACCOUNT_KEY",
+    "AZURE_STORAGE_CONNECTION_STRING",
+    "AZURE_STORAGE_ACCOUNT",
+    "AZURE_STORAGE_ACCOUNT_NAME",
+    "AZURE_STORAGE_ENDPOINT",
+    "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_ACCOUNT_KEY",
+    "AZURE_STORAGE_ACCESS_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_STORAGE_SAS_KEY",
+    "AZURE_STORAGE_TOKEN",
+    "AZURE_TENANT_ID",
+    "AZURE_CLIENT_ID",
+    "AZURE_CLIENT_SECRET",
+    "AZURE_FEDERATED_TOKEN_FILE",
+    "AZURE_AUTHORITY_HOST",
+    "AZURE_USE_AZURE_CLI",
+    "AZURE_SKIP_SIGNATURE",
+    "IDENTITY_ENDPOINT",
+    "CPACK_HTTP_HEADER_FILE",
+    "CPACK_HTTP_PLAIN",
     "HTTPS_PROXY",
     "https_proxy",
     "HTTP_PROXY",

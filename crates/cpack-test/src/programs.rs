@@ -64,7 +64,7 @@ pub fn boot() -> &'static Path {
             return root().join(path);
         }
         let shipped = ["--config", "bootstrap/static.toml", "--profile", "boot", "-p", "cpack-boot"];
-        build(&[&shipped[..], &["--features", "hdfs,s3"]].concat());
+        build(&[&shipped[..], &["--features", "network"]].concat());
         target().join("x86_64-unknown-linux-gnu/boot/cpack-boot")
     })
 }

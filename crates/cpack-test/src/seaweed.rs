@@ -139,7 +139,7 @@ fn binary() -> PathBuf {
     place.join("bin/weed")
 }
 
-fn certify(key: &std::path::Path, certificate: &std::path::Path) {
+pub(crate) fn certify(key: &std::path::Path, certificate: &std::path::Path) {
     let names = "subjectAltName=DNS:localhost,IP:127.0.0.1";
     run(
         Command::new("openssl")

@@ -68,7 +68,7 @@ def call(
         variables.pop("CPACK_VENV", None)
     command += arguments
     _logger.debug("running %s", command)
-    code, answer, said = _run(command, variables) if timeout is None else _ask(command, variables, timeout)
+    code, answer, said = _run(command, variables, timeout)
     lines = [line for line in said.splitlines() if line]
     if code != 0:
         errors = [line[len("error:") :].strip() for line in lines if line.startswith("error:")]
@@ -100,24 +100,18 @@ def whole(launcher: str) -> str:
     return path
 
 
-def _run(command: List[str], environ: Mapping[str, str]) -> "tuple[int, str, str]":
-    show = _show_in_notebook() if _in_notebook() else None
-    if show is None:
-        done = subprocess.run(command, env=dict(environ), stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        for line in done.stderr.splitlines():
-            level = logging.WARNING if line.startswith("warning:") else logging.INFO
-            _logger.log(level, "%s", line[len("warning:") :].strip() if level == logging.WARNING else line)
-        return done.returncode, done.stdout, done.stderr
-    return _run_on_terminal(command, environ, show)
-
-
-def _ask(command: List[str], environ: Mapping[str, str], timeout: float) -> "tuple[int, str, str]":
+def _run(command: List[str], environ: Mapping[str, str], timeout: Optional[float]) -> "tuple[int, str, str]":
+    if timeout is None and _in_notebook():
+        return _run_on_terminal(command, environ, _show_in_notebook())
     try:
         done = subprocess.run(
             command, env=dict(environ), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout
         )
     except subprocess.TimeoutExpired:
         raise ClusterPackError(f"{PROGRAM} did not answer within {timeout:g} s") from None
+    for line in done.stderr.splitlines() if timeout is None else []:
+        level = logging.WARNING if line.startswith("warning:") else logging.INFO
+        _logger.log(level, "%s", line[len("warning:") :].strip() if level == logging.WARNING else line)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -107,7 +107,7 @@ def check_python(package_path: str, environ: Optional[Mapping[str, str]] = None)
     """Refuses an environment of another Python than this; what lies beside it.
 
     `environ` says how to reach it, as variables; by default as this process did that uploaded it. Where that is unknown,
-    nobody is asked: keys are for the endpoint that the user means.
+    no endpoint is asked: keys are for the endpoint that the user means.
     """
     environ = environ or uploader.access(package_path)
     if environ is None:
@@ -116,7 +116,7 @@ def check_python(package_path: str, environ: Optional[Mapping[str, str]] = None)
         timeout = _CHECK_SECONDS if package_path.startswith(("s3:", "s3a:")) else None
         beside = binary.call(["metadata", package_path], environ=environ, timeout=timeout)
     except ClusterPackError:
-        # Whoever starts containers may reach what this machine does not.
+        # The nodes that start containers may reach an endpoint that this machine does not.
         return {}
     version = str(beside.get(uploader.PYTHON_VERSION_KEY, ""))
     if version and tuple(version.split(".")[:2]) != platform.python_version_tuple()[:2]:

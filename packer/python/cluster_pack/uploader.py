@@ -38,6 +38,10 @@ class Parts(NamedTuple):
         return {name: self.launcher, "cpack-boot": self.boot}
 
 
+# Of file systems that are reached with keys.
+_WITH_KEYS = ("s3:", "s3a:", "gs:", "gcs:", "abfs:", "abfss:", "az:", "wasb:", "wasbs:")
+
+
 # Of what this process uploaded, by its path.
 _parts: Dict[str, Parts] = {}
 
@@ -46,11 +50,22 @@ _parts: Dict[str, Parts] = {}
 _access: Dict[str, Dict[str, str]] = {}
 
 
+# What fsspec is told of a file system that only it opens, by the path.
+_fs_args: Dict[str, Dict[str, Any]] = {}
+
+
+def _reach(path: str, fs_args: Dict[str, Any]) -> Dict[str, str]:
+    """Keeps how a path is reached, and returns it as variables."""
+    _fs_args[path] = fs_args
+    _access[path] = filesystem.variables(fs_args, path)
+    return _access[path]
+
+
 def access(package_path: str) -> Optional[Dict[str, str]]:
     """How an environment is reached, as variables: as it was uploaded, by this process. None, where that is unknown and a
-    guess would send the user's keys to an endpoint that may be somebody else's."""
+    guess would send the user's keys to an endpoint that may be another user's."""
     known = _access.get(package_path)
-    return {} if known is None and not package_path.startswith(("s3:", "s3a:")) else known
+    return {} if known is None and not package_path.startswith(_WITH_KEYS) else known
 
 
 def files_of(package_path: str, name: str) -> Dict[str, str]:
@@ -105,8 +120,7 @@ def upload_env(
     """
     packer = packer or packaging.detect_packer_from_env()
     path, name, running = packaging.detect_archive_names(packer, package_path, allow_large_pex)
-    environ = filesystem.variables(fs_args)
-    _access[path] = environ
+    environ = _reach(path, fs_args)
     if running:
         _publish_running(running, path, force_upload, environ)
         return path, name
@@ -129,7 +143,7 @@ def upload_env(
         return path, name
     changes = _changes(additional_packages, ignored_packages, only_packages)
     changes += packaging._index_arguments(additional_repo, additional_indexes)
-    if allow_large_pex or include_pex_tools or settings.wants_pex():
+    if allow_large_pex or include_pex_tools or settings.wants_pex() or not filesystem.is_own(path):
         _upload_pex(path, changes, force_upload, include_editable, allow_large_pex, environ)
     else:
         _upload_launcher(path, changes, force_upload, include_editable, environ)
@@ -151,7 +165,7 @@ def upload_zip(
     found, _, _ = packaging.detect_archive_names(packer, package_path, is_zip)
     # A path that was given is where it lies, whatever the file is called.
     package_path = package_path or found
-    _access[package_path] = filesystem.variables(fs_args)
+    _reach(package_path, fs_args)
     with tempfile.TemporaryDirectory() as directory:
         local = _local_copy(zip_file, directory)
         _publish(local, package_path, {}, force_upload, _access[package_path])
@@ -175,10 +189,10 @@ def upload_spec(
         package_path = os.path.join(package_path, unique)
     if allow_large_pex and not package_path.endswith(".zip"):
         package_path += ".zip"
-    environ = _access[package_path] = filesystem.variables(fs_args)
+    environ = _reach(package_path, fs_args)
     environ = {**environ, **packaging._tools_of_this_python()}
     spec = ["-r", os.path.abspath(spec_file), *packaging._index_arguments(None, None)]
-    if allow_large_pex or settings.wants_pex():
+    if allow_large_pex or settings.wants_pex() or not filesystem.is_own(package_path):
         _upload_pex(package_path, spec, force_upload, False, allow_large_pex, environ)
     else:
         _upload_launcher(package_path, spec, force_upload, False, environ)
@@ -217,7 +231,7 @@ def for_job(package_path: Optional[str] = None, allow_large_pex: bool = False) -
 
 def metadata(package_path: str, fs_args: Dict[str, Any] = {}) -> Dict[str, Any]:
     """What lies beside an uploaded environment; nothing, where nothing does."""
-    return binary.call(["metadata", package_path], environ=filesystem.variables(fs_args))
+    return binary.call(["metadata", package_path], environ=filesystem.variables(fs_args, package_path))
 
 
 def _changes(additional: Dict[str, str], ignored: Collection[str], only: Optional[Collection[str]]) -> List[str]:
@@ -319,8 +333,8 @@ def _pack_and_publish(
 def _is_there(path: str, beside: Dict[str, Any], environ: Dict[str, str]) -> bool:
     """Whether what lies there says the same of itself."""
     try:
-        found = binary.call(["metadata", path], environ=environ)
-    except ClusterPackError:
+        found = binary.call(["metadata", path], environ=environ) if filesystem.is_own(path) else _beside_by_fsspec(path)
+    except (ClusterPackError, OSError, ValueError):
         return False
 
     def told(of: Dict[str, Any]) -> List[Any]:
@@ -333,9 +347,38 @@ def _publish(
     local: str, path: str, beside: Dict[str, Any], force: bool, environ: Dict[str, str], keep_store: bool = False
 ) -> None:
     """Lays a file at a path. One that needs a store takes along what it needs."""
+    if not filesystem.is_own(path):
+        _write_by_fsspec(local, path, beside, force)
+        return
     command = ["publish", local, path, "--metadata", json.dumps(beside)]
     command += [*(["--force"] if force else []), *(["--keep-store"] if keep_store else [])]
     _remember(path, binary.call(command, environ=environ))
+
+
+def _metadata_path(path: str) -> str:
+    return os.path.splitext(path)[0] + ".json"
+
+
+def _beside_by_fsspec(path: str) -> Dict[str, Any]:
+    files, place = filesystem.resolve_filesystem_and_path(_metadata_path(path), **_fs_args.get(path, {}))
+    return json.loads(files.cat_file(place))
+
+
+def _write_by_fsspec(local: str, path: str, beside: Dict[str, Any], force: bool) -> None:
+    """Lays one file that needs no store at a path of a file system that only fsspec opens, and what tells of it beside."""
+    if not force and beside and _is_there(path, beside, {}):
+        _logger.info("%s is unchanged", path)
+        return
+    scheme = urlparse(path).scheme
+    _logger.info("cluster-pack does not open %s:, so one file that needs no store is written there by fsspec: %s", scheme, path)
+    for target, write in (
+        (path, lambda files, place: files.put_file(local, place)),
+        (_metadata_path(path), lambda files, place: files.pipe_file(place, json.dumps(beside).encode())),
+    ):
+        files, place = filesystem.resolve_filesystem_and_path(target, **_fs_args.get(path, {}))
+        files.makedirs(os.path.dirname(place), exist_ok=True)
+        write(files, place)
+    _parts.pop(path, None)
 
 
 def _remember(path: str, report: Dict[str, Any]) -> None:

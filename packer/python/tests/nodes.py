@@ -28,7 +28,7 @@ def parent(process):
 
 
 class Node:
-    """A node cache at a place of its own. Whoever was started with that place in its variables belongs to it."""
+    """A node cache at a place of its own. A process that was started with that place in its variables belongs to it."""
 
     def __init__(self, directory):
         self.directory = Path(directory)

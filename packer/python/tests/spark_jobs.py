@@ -1,6 +1,6 @@
 """Jobs that use what Spark has for Python. `spark_jobs.py RESULT [JOB…]` runs them and leaves their results as JSON.
 
-The same with the environment's own interpreter and with a launcher in its place: whoever compares the two files sees it.
+The same with the environment's own interpreter and with a launcher in its place: the two files must be equal.
 """
 
 import json

@@ -29,7 +29,7 @@ def look(_):
 
 
 def wait_for_executors(spark, count):
-    """A node that nobody waits for gets no task."""
+    """A node gets no task unless the job waits for it."""
     end = time.monotonic() + 600
     # The driver is one of them.
     while spark.sparkContext._jsc.sc().getExecutorMemoryStatus().size() <= count:

@@ -77,7 +77,7 @@ class Interruptions(unittest.TestCase):
                 pass
 
     def assertWhole(self):
-        """Nothing that was interrupted is broken, nobody is left, and the next start works."""
+        """Nothing that was interrupted is broken, no process is left, and the next start works."""
         until(lambda: not self.node.processes(), f"the end of {self.node.processes()}")
         self.assertEqual(self.node.verify()["repairs"], [])
         launcher = binary.call(["spark", "conf", "--master", "yarn"])["local"]
@@ -94,7 +94,7 @@ class Interruptions(unittest.TestCase):
             executor = parent(process)
             self.assertEqual(self.node.processes()[executor], "java")
             os.kill(executor, signal.SIGKILL)
-        # Nobody else tells those whose executor is gone.
+        # No other process tells the daemons whose executor is gone.
         self.resume(building)
         self.job.join(600)
         self.assertEqual(self.outcome, [2475.0])
@@ -125,7 +125,7 @@ class Interruptions(unittest.TestCase):
             urgent = client.submit(skein.ApplicationSpec(name="urgent", queue="urgent", master=place))
             self.assertTrue(yarn_launcher.wait_for_finished(client, urgent, 1))
         lost = set(building).difference(self.node.processes())
-        self.assertTrue(lost, "nobody had to go")
+        self.assertTrue(lost, "no executor had to go")
         self.resume(building)
         self.job.join(600)
         self.assertEqual(self.outcome, [2475.0])

@@ -75,7 +75,7 @@ class Sessions(unittest.TestCase):
             self, EXAMPLES / "spark_standalone_s3.py", MASTER, f"s3://{os.environ['S3_BUCKET']}/example", SPARK_CONF_DIR=conf
         )
         self.assertIn("sum of halves: 2475.0", said)
-        # What executors are told is shown to whoever may see the application, but for secrets.
+        # Spark shows the properties of executors to all users that may see the application, without secrets.
         shown = "".join(path.read_text() for path in events.rglob("*") if path.is_file())
         self.assertIn("spark.executorEnv.AWS_SECRET_ACCESS_KEY", shown)
         self.assertNotIn(os.environ["AWS_SECRET_ACCESS_KEY"], shown)

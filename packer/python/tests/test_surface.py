@@ -1,4 +1,4 @@
-"""Whoever uses the newest release on PyPI changes nothing but what they install.
+"""Users of the newest release on PyPI change nothing but what they install.
 
 REFERENCE_PYTHON is the interpreter of an environment that has it.
 """

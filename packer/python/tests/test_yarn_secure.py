@@ -1,7 +1,7 @@
 """Skein on a real YARN in secure mode: tickets come from a key, containers have delegation tokens and the ticket.
 
 HADOOP_CONF_DIR is the cluster's configuration, KRB5_CONFIG the KDC's, KRB5_CLIENT_KTNAME the user's key, and KRB5CCNAME a
-file for the tickets, which are got by the first who needs one.
+file for the tickets, which are got by the first test that needs one.
 """
 
 import json

@@ -50,7 +50,7 @@ pub struct Measure {
     pub arguments: Vec<OsString>,
 }
 
-/// Forms of an environment beside layers.
+/// Forms of an environment beside layers, as `pack --format` calls them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Form {
     /// A PEX: one file.
@@ -59,17 +59,6 @@ pub enum Form {
     PexPacked,
     /// A PEX as a directory of plain files.
     PexLoose,
-}
-
-impl Form {
-    /// The value of `pack --format`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Pex => "pex",
-            Self::PexPacked => "pex-packed",
-            Self::PexLoose => "pex-loose",
-        }
-    }
 }
 
 /// `cluster-pack bench simulate`.

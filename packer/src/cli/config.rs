@@ -75,20 +75,15 @@ fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
 }
 
 fn apply(common: &mut Common, config: Config) {
-    fn or<T>(place: &mut Option<T>, value: Option<T>) {
-        if place.is_none() {
-            *place = value;
-        }
-    }
-    or(&mut common.venv, config.venv);
-    or(&mut common.store, config.store);
-    or(&mut common.name, config.name);
-    or(&mut common.boot, config.boot);
-    or(&mut common.replication, config.replication);
-    or(&mut common.level, config.level);
-    or(&mut common.client_cache, config.client_cache);
-    or(&mut common.system_site_packages, config.system_site_packages);
-    or(&mut common.resolution.index_url, config.index_url);
+    common.venv = common.venv.take().or(config.venv);
+    common.store = common.store.take().or(config.store);
+    common.name = common.name.take().or(config.name);
+    common.boot = common.boot.take().or(config.boot);
+    common.replication = common.replication.take().or(config.replication);
+    common.level = common.level.take().or(config.level);
+    common.client_cache = common.client_cache.take().or(config.client_cache);
+    common.system_site_packages = common.system_site_packages.take().or(config.system_site_packages);
+    common.resolution.index_url = common.resolution.index_url.take().or(config.index_url);
     common.resolution.extra_index_url.extend(config.extra_index_url);
     common.resolution.find_links.extend(config.find_links);
     common.ignore.extend(config.ignore);

@@ -270,12 +270,7 @@ impl Context {
     }
 }
 
-/// The record under a submission's name; `launcher` is the digest of its job.
-pub(super) fn name_record(submission: &Submission, launcher: Option<Digest>) -> NameRecord {
-    record_of(&submission.manifest, submission.id, launcher)
-}
-
-/// The same of an environment's manifest.
+/// The record under the name of the environment with this manifest; `launcher` is the digest of its job.
 pub(super) fn record_of(manifest: &Manifest, environment: Digest, launcher: Option<Digest>) -> NameRecord {
     NameRecord {
         format: 1,

@@ -63,7 +63,7 @@ pub enum CommandError {
 
 impl CommandError {
     /// Adds the path and the verb to an error of the operating system.
-    pub(super) fn io(verb: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    pub fn io(verb: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { verb, path, source }
     }
@@ -116,7 +116,6 @@ fn prune(error: &PruneError) -> Exit {
         PruneError::Store(error) => error.exit(),
         PruneError::Name(error) => publish(error),
         PruneError::Document { .. } | PruneError::Launcher { .. } => Exit::Artifact,
-        PruneError::Threads(_) => Exit::Internal,
     }
 }
 

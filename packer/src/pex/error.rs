@@ -14,7 +14,7 @@ pub enum PexError {
     Pack(#[from] PackError),
     /// A PEX that the user gave.
     #[error(transparent)]
-    Given(#[from] cpack_pex::PexError),
+    Given(#[from] cpack_pex::PexFileError),
     #[error("no Python can use the distributions of {path}: {reason}", path = path.display())]
     NoPython { path: PathBuf, reason: String },
     #[error(

@@ -1,7 +1,7 @@
 //! `METADATA` that upstream's runtime can read.
 //!
 //! Since packaging 22 a requirement or a range of Python versions that PEP 440 does not allow (`pytz (>dev)` of celery 4.4.7,
-//! `>=3.6.*` of many) is an error, and a PEX with one does not start. In an environment nobody reads them.
+//! `>=3.6.*` of many) is an error, and a PEX with one does not start. Python itself does not read them in an environment.
 
 use std::borrow::Cow;
 use std::str::FromStr as _;

@@ -15,11 +15,11 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use cpack_pex::file::{Files, Root, ZipFile};
+use cpack_pex::file::{Files, Source, ZipFile};
 use cpack_pex::finish::finish;
 use cpack_pex::info::{InheritPath, PexInfo};
 use cpack_pex::places::{Order, Part, Places, parts, places};
-use cpack_pex::resolve::{Interpreter, Machine, resolve};
+use cpack_pex::resolve::{Machine, ResolverPython, resolve_all};
 use cpack_pex::tags::Target;
 use cpack_pex::{self, Pex, keep_youngest};
 use rayon::prelude::*;
@@ -119,18 +119,12 @@ struct Unpacking<'a> {
 impl Unpacking<'_> {
     fn run(&self, prefix: &Path) -> Result<(), PexError> {
         let failed = |source| PexError::Io { action: "write", path: prefix.to_owned(), source };
-        let (mut files, mut metadata) = (Vec::new(), Vec::new());
-        for (index, pex) in self.pexes.iter().enumerate() {
-            let mut unzipped = None;
-            if let (true, Root::Zip(archive)) = (pex.is_nested(), &pex.root) {
-                let outer = self.staging.join(format!("outer-{index}"));
-                unzip(archive, &outer, &|name| Some(PathBuf::from(String::from_utf8_lossy(name).into_owned())))?;
-                unzipped = Some(outer);
-            }
-            let found = pex.files(unzipped.as_deref())?;
-            metadata.push(found.metadata(pex)?);
-            files.push(found);
-        }
+        let unzip_whole = |index, archive: &ZipFile| {
+            let outer = self.staging.join(format!("outer-{index}"));
+            unzip(archive, &outer, &|name| Some(PathBuf::from(String::from_utf8_lossy(name).into_owned())))?;
+            Ok::<_, PexError>(outer)
+        };
+        let Source { files, metadata } = Source::of(self.pexes, unzip_whole)?;
         let (python, resolved) = self.interpreter(&metadata)?;
         let minor = format!("3.{}", python.minor);
         let order = match (self.info.venv, self.info.inherit_path) {
@@ -139,7 +133,7 @@ impl Unpacking<'_> {
             _ => Order::Usual,
         };
         let parts = parts(self.pexes, &resolved, order);
-        let named = |source| cpack_pex::PexError::Name { path: self.path(), source };
+        let named = |source| cpack_pex::PexFileError::Name { path: self.path(), source };
         let places = places(self.pexes, &files, &parts, &minor).map_err(named)?;
         let all = self.staging.join("parts");
         for (files, places) in files.iter().zip(&places) {
@@ -200,15 +194,8 @@ impl Unpacking<'_> {
             version: answer.kernel.clone(),
         };
         let target = Target::new(answer.minor, &answer.soabi, &answer.machine, &answer.glibc);
-        let interpreter = Interpreter::new(&answer.version, target, &machine).ok_or("its version is odd")?;
-        if !interpreter.meets(&self.info.interpreter_constraints).map_err(|error| error.to_string())? {
-            return Ok(None);
-        }
-        let each = self.pexes.iter().zip(metadata).map(|(pex, metadata)| {
-            let active = resolve(&pex.info, metadata, &interpreter).map_err(|error| error.to_string())?;
-            Ok(active.into_iter().map(str::to_owned).collect())
-        });
-        each.collect::<Result<_, String>>().map(Some)
+        let interpreter = ResolverPython::new(&answer.version, target, &machine).ok_or("its version is odd")?;
+        resolve_all(self.pexes, metadata, &interpreter).map_err(|error| error.to_string())
     }
 
     /// Adds what makes the files an environment, and the module that starts the PEX.

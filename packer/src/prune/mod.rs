@@ -24,10 +24,10 @@ use cpack_format::Digest;
 use cpack_format::job::{FILE_NAME, Job};
 use cpack_format::launcher::{BOOT_NAME, TRAILER_SIZE, Trailer};
 use cpack_format::manifest::{DocumentError, MAX_JSON, Manifest};
+use cpack_parallel::try_map;
 use cpack_store::{Key, Listed, Put, Source, Store, StoreError};
-use rayon::prelude::*;
 
-use crate::publish::{NameRecord, PublishError, read_name};
+use crate::publish::{PublishError, read_name};
 
 use plan::{KeptJob, Names, Stock};
 
@@ -60,15 +60,12 @@ pub enum PruneError {
     Document { location: String, source: DocumentError },
     #[error("{location} cannot be read, so what it needs is not known ({reason}): delete it or upload it again")]
     Launcher { location: String, reason: String },
-    #[error("cannot start threads: {0}")]
-    Threads(#[from] rayon::ThreadPoolBuildError),
 }
 
 /// Finds the objects in `store` that no other object names and that were not used within `grace`. Removes them if `delete` is
 /// set.
 pub(crate) fn prune(store: &dyn Store, grace: Duration, delete: bool) -> Result<Pruned, PruneError> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(REQUESTS).build()?;
-    pool.install(|| Pruning { store, grace, delete }.run())
+    Pruning { store, grace, delete }.run()
 }
 
 struct Pruning<'a> {
@@ -121,14 +118,12 @@ impl Pruning<'_> {
         let listed = self.store.list("names")?;
         let names = listed.iter().filter_map(|l| l.key.as_str().strip_prefix("names/")?.strip_suffix(".json"));
         let names: Vec<&str> = names.collect();
-        let records: Result<Vec<Option<NameRecord>>, PublishError> =
-            names.par_iter().map(|name| read_name(self.store, name)).collect();
-        Ok(Names::of(records?.into_iter().flatten()))
+        let records = try_map(REQUESTS, &names, |name| read_name(self.store, name))?;
+        Ok(Names::of(records.into_iter().flatten()))
     }
 
     fn jobs(&self, launchers: &[Listed]) -> Result<Vec<KeptJob>, PruneError> {
-        let jobs: Result<Vec<Option<KeptJob>>, PruneError> = launchers.par_iter().map(|l| self.job(l)).collect();
-        Ok(jobs?.into_iter().flatten().collect())
+        Ok(try_map(REQUESTS, launchers, |launcher| self.job(launcher))?.into_iter().flatten().collect())
     }
 
     /// Reads the job of a launcher. `None` if the launcher is gone, or carries no job.
@@ -171,8 +166,7 @@ impl Pruning<'_> {
             Err(e) if e.is_not_found() => Ok(None),
             Err(e) => Err(e.into()),
         };
-        let manifests: Result<Vec<Option<Manifest>>, PruneError> = keys.par_iter().map(read).collect();
-        Ok(manifests?.into_iter().flatten().collect())
+        Ok(try_map(REQUESTS, &keys, read)?.into_iter().flatten().collect())
     }
 
     /// Removes those of `old` that are still old. Returns what it removed, or would have without `delete`.
@@ -188,8 +182,7 @@ impl Pruning<'_> {
             let goes = !is_noted(&listed.key)? && self.store.remove_old(&listed.key, before)?;
             Ok(goes.then(|| listed.clone()))
         };
-        let removed: Result<Vec<Option<Listed>>, StoreError> = old.par_iter().map(remove).collect();
-        Ok(removed?.into_iter().flatten().collect())
+        Ok(try_map(REQUESTS, old, remove)?.into_iter().flatten().collect())
     }
 }
 

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::launcher::Launcher;
-use crate::publish::{publish_launcher, publish_manifest, publish_name};
+use crate::publish::{NameRecord, publish_launcher, publish_manifest, publish_name};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -141,7 +141,7 @@ fn overlay_key(name: &str) -> Key {
 }
 
 #[test]
-fn what_is_named_or_young_stays_and_the_rest_goes() {
+fn prune_keeps_named_and_young_objects_and_removes_the_rest() {
     let shelf = Shelf::new();
     let old = shelf.environment(&["shared", "only old"], 100);
     let named = shelf.environment(&["shared", "only named"], 100);
@@ -198,7 +198,7 @@ fn what_is_named_or_young_stays_and_the_rest_goes() {
 }
 
 #[test]
-fn nothing_goes_while_something_that_is_kept_cannot_be_understood() {
+fn prune_removes_nothing_while_a_kept_document_cannot_be_read() {
     for (name, text, needle) in [("newer", &br#"{"format":99}"#[..], "upgrade"), ("damaged", b"{", "damaged")] {
         let shelf = Shelf::new();
         shelf.environment(&["old"], 100);

@@ -65,7 +65,7 @@ fn raw(entries: &[Raw<'_>]) -> Maker {
 }
 
 #[test]
-fn what_the_directory_betrays_is_refused_before_anything_is_written() {
+fn extraction_refuses_bad_central_directories_before_it_writes() {
     let good: Raw<'_> = (b"good", FILE, b"content");
     let table: &[(&[Raw<'_>], &str)] = &[
         (&[(b"../target", FILE, b"x")], "'..'"),

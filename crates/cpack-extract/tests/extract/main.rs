@@ -103,7 +103,7 @@ struct Faulty<'a> {
     calls: AtomicUsize,
 }
 
-impl PieceSource for Faulty<'_> {
+impl PieceSource for &Faulty<'_> {
     fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
         self.bytes.read(offset, buffer)?;
         if offset == self.offset && self.calls.fetch_add(1, Ordering::Relaxed) < self.wrong {
@@ -262,7 +262,7 @@ fn stopping_stops() {
 }
 
 #[test]
-fn what_the_caller_cannot_keep_ends_the_extraction() {
+fn extraction_ends_when_the_caller_cannot_keep_a_layer() {
     let (bytes, archive, content) = maker(&nodes(), 5000, 4096, &METHODS).layer();
     let directory = tempfile::tempdir().expect("a directory");
     let (source, into) = (Box::new(BytesSource(bytes.as_slice())), open_directory(directory.path()));
@@ -308,7 +308,7 @@ impl PieceSource for Slow<'_> {
 }
 
 #[test]
-fn many_reads_are_in_flight_whatever_the_number_of_threads() {
+fn fetchers_keep_many_reads_in_flight_whatever_the_number_of_threads() {
     let nodes = nodes();
     let (bytes, archive, content) = maker(&nodes, 100_000, 1 << 16, &METHODS).layer();
     assert!(archive.size > 1 << 20, "not fetched as one");
@@ -333,7 +333,7 @@ fn many_reads_are_in_flight_whatever_the_number_of_threads() {
 }
 
 #[test]
-fn what_is_fetched_has_a_budget() {
+fn fetched_bytes_stay_within_their_budget() {
     let nodes = nodes();
     let (bytes, archive, content) = maker(&nodes, 100_000, 1 << 16, &METHODS).layer();
     let directory = tempfile::tempdir().expect("a directory");

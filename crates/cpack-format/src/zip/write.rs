@@ -24,10 +24,9 @@ const fn version_needed(entry: &Entry, zip64: bool) -> u16 {
     }
 }
 
-fn put(out: &mut Vec<u8>, fields: &[&[u8]]) {
-    for field in fields {
-        out.extend_from_slice(field);
-    }
+/// The bytes of a record with these fields.
+fn record(fields: &[&[u8]]) -> Vec<u8> {
+    fields.concat()
 }
 
 fn len16(bytes: &[u8]) -> [u8; 2] {
@@ -50,9 +49,7 @@ fn zip64_extra(wide: &[u8]) -> Vec<u8> {
     if wide.is_empty() {
         return Vec::new();
     }
-    let mut extra = Vec::with_capacity(4 + wide.len());
-    put(&mut extra, &[&1u16.to_le_bytes(), &len16(wide), wide]);
-    extra
+    record(&[&1u16.to_le_bytes(), &len16(wide), wide])
 }
 
 /// The local header of `entry`. An entry with frames has its sizes in a [`descriptor`] behind its data.
@@ -67,7 +64,7 @@ pub fn local_header(entry: &Entry) -> Vec<u8> {
     } else {
         let saturated = entry.size >= u64::from(u32::MAX) || entry.compressed_size >= u64::from(u32::MAX);
         if saturated {
-            put(&mut wide, &[&entry.size.to_le_bytes(), &entry.compressed_size.to_le_bytes()]);
+            wide = record(&[&entry.size.to_le_bytes(), &entry.compressed_size.to_le_bytes()]);
             (entry.crc32, [0xff; 4], [0xff; 4])
         } else {
             let mut none = Vec::new();
@@ -75,40 +72,30 @@ pub fn local_header(entry: &Entry) -> Vec<u8> {
         }
     };
     let extra = zip64_extra(&wide);
-    let mut out = Vec::with_capacity(30 + entry.name.len() + extra.len());
-    put(
-        &mut out,
-        &[
-            &LOCAL_SIGNATURE.to_le_bytes(),
-            &version_needed(entry, !extra.is_empty()).to_le_bytes(),
-            &flags(entry).to_le_bytes(),
-            &entry.method.number().to_le_bytes(),
-            &DOS_TIME_DATE.to_le_bytes(),
-            &crc32.to_le_bytes(),
-            &compressed,
-            &size,
-            &len16(&entry.name),
-            &len16(&extra),
-            &entry.name,
-            &extra,
-        ],
-    );
-    out
+    record(&[
+        &LOCAL_SIGNATURE.to_le_bytes(),
+        &version_needed(entry, !extra.is_empty()).to_le_bytes(),
+        &flags(entry).to_le_bytes(),
+        &entry.method.number().to_le_bytes(),
+        &DOS_TIME_DATE.to_le_bytes(),
+        &crc32.to_le_bytes(),
+        &compressed,
+        &size,
+        &len16(&entry.name),
+        &len16(&extra),
+        &entry.name,
+        &extra,
+    ])
 }
 
 /// The zip64 data descriptor behind the data of a framed entry.
 pub fn descriptor(entry: &Entry) -> Vec<u8> {
-    let mut out = Vec::with_capacity(24);
-    put(
-        &mut out,
-        &[
-            &DESCRIPTOR_SIGNATURE.to_le_bytes(),
-            &entry.crc32.to_le_bytes(),
-            &entry.compressed_size.to_le_bytes(),
-            &entry.size.to_le_bytes(),
-        ],
-    );
-    out
+    record(&[
+        &DESCRIPTOR_SIGNATURE.to_le_bytes(),
+        &entry.crc32.to_le_bytes(),
+        &entry.compressed_size.to_le_bytes(),
+        &entry.size.to_le_bytes(),
+    ])
 }
 
 /// The record of `entry` in the central directory, with `header_offset` as it is.
@@ -123,29 +110,24 @@ pub fn central_record(entry: &Entry) -> Vec<u8> {
         extra.extend_from_slice(&frames.to_extra());
     }
     let external = entry.mode << 16 | if entry.is_directory() { 0x10 } else { 0 };
-    let mut out = Vec::with_capacity(46 + entry.name.len() + extra.len());
-    put(
-        &mut out,
-        &[
-            &CENTRAL_SIGNATURE.to_le_bytes(),
-            &MADE_BY_UNIX_63.to_le_bytes(),
-            &version_needed(entry, zip64).to_le_bytes(),
-            &flags(entry).to_le_bytes(),
-            &entry.method.number().to_le_bytes(),
-            &DOS_TIME_DATE.to_le_bytes(),
-            &entry.crc32.to_le_bytes(),
-            &compressed,
-            &size,
-            &len16(&entry.name),
-            &len16(&extra),
-            &[0; 6], // comment length, disk, internal attributes
-            &external.to_le_bytes(),
-            &offset,
-            &entry.name,
-            &extra,
-        ],
-    );
-    out
+    record(&[
+        &CENTRAL_SIGNATURE.to_le_bytes(),
+        &MADE_BY_UNIX_63.to_le_bytes(),
+        &version_needed(entry, zip64).to_le_bytes(),
+        &flags(entry).to_le_bytes(),
+        &entry.method.number().to_le_bytes(),
+        &DOS_TIME_DATE.to_le_bytes(),
+        &entry.crc32.to_le_bytes(),
+        &compressed,
+        &size,
+        &len16(&entry.name),
+        &len16(&extra),
+        &[0; 6], // comment length, disk, internal attributes
+        &external.to_le_bytes(),
+        &offset,
+        &entry.name,
+        &extra,
+    ])
 }
 
 /// The records at the end of an archive with a directory of `size` bytes at `offset`.
@@ -153,39 +135,33 @@ pub fn end_records(entries: u64, size: u64, offset: u64, comment: &[u8]) -> Vec<
     let mut out = Vec::new();
     let needs64 = entries >= u64::from(u16::MAX) || size >= u64::from(u32::MAX) || offset >= u64::from(u32::MAX);
     if needs64 {
-        put(
-            &mut out,
-            &[
-                &END64_SIGNATURE.to_le_bytes(),
-                &44u64.to_le_bytes(),
-                &MADE_BY_UNIX_63.to_le_bytes(),
-                &45u16.to_le_bytes(),
-                &[0; 8],
-                &entries.to_le_bytes(),
-                &entries.to_le_bytes(),
-                &size.to_le_bytes(),
-                &offset.to_le_bytes(),
-                &LOCATOR64_SIGNATURE.to_le_bytes(),
-                &[0; 4],
-                &(offset + size).to_le_bytes(),
-                &1u32.to_le_bytes(),
-            ],
-        );
+        out = record(&[
+            &END64_SIGNATURE.to_le_bytes(),
+            &44u64.to_le_bytes(),
+            &MADE_BY_UNIX_63.to_le_bytes(),
+            &45u16.to_le_bytes(),
+            &[0; 8],
+            &entries.to_le_bytes(),
+            &entries.to_le_bytes(),
+            &size.to_le_bytes(),
+            &offset.to_le_bytes(),
+            &LOCATOR64_SIGNATURE.to_le_bytes(),
+            &[0; 4],
+            &(offset + size).to_le_bytes(),
+            &1u32.to_le_bytes(),
+        ]);
     }
     let count = u16::try_from(entries).unwrap_or(u16::MAX).to_le_bytes();
     let mut wide = Vec::new();
-    put(
-        &mut out,
-        &[
-            &END_SIGNATURE.to_le_bytes(),
-            &[0; 4],
-            &count,
-            &count,
-            &narrow(size, &mut wide),
-            &narrow(offset, &mut wide),
-            &len16(comment),
-            comment,
-        ],
-    );
+    out.extend(record(&[
+        &END_SIGNATURE.to_le_bytes(),
+        &[0; 4],
+        &count,
+        &count,
+        &narrow(size, &mut wide),
+        &narrow(offset, &mut wide),
+        &len16(comment),
+        comment,
+    ]));
     out
 }

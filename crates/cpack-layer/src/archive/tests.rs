@@ -145,7 +145,7 @@ fn the_zip_crate_reads_every_entry() {
 }
 
 #[test]
-fn what_turns_out_not_to_exist_is_left_out() {
+fn entries_whose_content_is_not_made_are_left_out() {
     let directory = tempfile::tempdir().expect("a directory");
     let nothing = Entry {
         path: SafePath::new(b"lib/refused.pyc").expect("safe"),

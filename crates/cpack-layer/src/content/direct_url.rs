@@ -6,8 +6,6 @@
 //! no user, and `${VARIABLE}`, which PEP 610 allows), and so is its query, in which stores put signatures and tokens.
 //! The result is compact JSON with sorted keys.
 
-use std::collections::BTreeMap;
-
 use serde_json::Value;
 
 /// Why a `direct_url.json` cannot be shipped.
@@ -22,27 +20,15 @@ pub enum DirectUrlError {
 
 /// The text of a `direct_url.json` as it is shipped.
 pub fn reduce(text: &[u8]) -> Result<Vec<u8>, DirectUrlError> {
-    let Value::Object(members) = serde_json::from_slice(text)? else { return Err(DirectUrlError::Url) };
-    let mut members: BTreeMap<String, Value> = members.into_iter().collect();
-    let is_archive = members.contains_key("archive_info");
-    match members.get_mut("url") {
+    let mut document: Value = serde_json::from_slice(text)?;
+    let is_archive = document.get("archive_info").is_some();
+    match document.get_mut("url") {
         Some(Value::String(url)) => *url = reduce_url(url, is_archive),
         _ => return Err(DirectUrlError::Url),
     }
-    let sorted: BTreeMap<String, Value> = members.into_iter().map(|(key, value)| (key, sort_keys(value))).collect();
-    Ok(serde_json::to_vec(&sorted)?)
-}
-
-/// The order of an object's keys is a feature flag of `serde_json`, which any other crate may set.
-fn sort_keys(value: Value) -> Value {
-    match value {
-        Value::Object(members) => {
-            let sorted: BTreeMap<String, Value> = members.into_iter().collect();
-            Value::Object(sorted.into_iter().map(|(key, value)| (key, sort_keys(value))).collect())
-        }
-        Value::Array(items) => Value::Array(items.into_iter().map(sort_keys).collect()),
-        other => other,
-    }
+    // The order of an object's keys is a feature flag of `serde_json`, which any other crate may set.
+    document.sort_all_objects();
+    Ok(serde_json::to_vec(&document)?)
 }
 
 fn reduce_url(url: &str, is_archive: bool) -> String {
@@ -131,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_address_is_refused() {
+    fn direct_url_without_address_is_refused() {
         for bad in [&b""[..], b"{", b"[]", b"{}", b"{\"url\": 1}", b"\"file:///home/a\""] {
             assert!(reduce(bad).is_err(), "{}", String::from_utf8_lossy(bad));
         }

@@ -10,7 +10,7 @@ use cpack_format::manifest::{Layer, Manifest};
 use super::missing_layers::{ensure_layers, in_order};
 use super::waiting::{Waited, wait_for_environment};
 use super::{BuildError, Means};
-use crate::cache::{Cache, Committed, Description, Environment, Lookup, lease_tree, write_records};
+use crate::cache::{Cache, Committed, Description, Environment, Lookup, lease_tree, remove_tree, write_records};
 use crate::timing::{Phase, Timing};
 use crate::tree::{How, LinkError, Linked, Merged, Python, link_tree, seal_tree, write_hook};
 
@@ -41,10 +41,21 @@ pub fn ensure_tree(
     means: &Means<'_>,
     timing: &mut Timing,
 ) -> Result<(Environment, bool), BuildError> {
+    with_layers(cache, inputs, means, timing, |timing| build_once(cache, inputs, means, timing))
+}
+
+/// Makes sure that the layers are in `cache`, then builds from them. Begins again if one vanishes meanwhile.
+fn with_layers<T>(
+    cache: &Cache,
+    inputs: &TreeInputs<'_>,
+    means: &Means<'_>,
+    timing: &mut Timing,
+    build: impl Fn(&mut Timing) -> Result<T, BuildError>,
+) -> Result<T, BuildError> {
     let layers = in_order(inputs.manifest.layers.iter().chain(inputs.overlays));
     for _ in 0..ATTEMPTS {
         ensure_layers(cache, &layers, means, timing)?;
-        match build_once(cache, inputs, means, timing) {
+        match build(timing) {
             Err(BuildError::Link(LinkError::Vanished { .. })) => {}
             result => return result,
         }
@@ -142,15 +153,9 @@ pub fn repair_tree(
     means: &Means<'_>,
     timing: &mut Timing,
 ) -> Result<(), BuildError> {
-    let layers = in_order(&inputs.manifest.layers);
-    for _ in 0..ATTEMPTS {
-        ensure_layers(cache, &layers, means, timing)?;
-        match build(cache, inputs, means, true, &|| {}, timing) {
-            Err(BuildError::Link(LinkError::Vanished { .. })) => {}
-            result => return result.map(|_| ()),
-        }
-    }
-    Err(BuildError::Vanishing(cache.root().into()))
+    with_layers(cache, inputs, means, timing, |timing| {
+        build(cache, inputs, means, true, &|| {}, timing).map(|_: Linked| ())
+    })
 }
 
 /// A copy of the environment that only this process and its children use and may write to.
@@ -161,24 +166,18 @@ pub fn private_tree(
     timing: &mut Timing,
 ) -> Result<Environment, BuildError> {
     let failed = |e| BuildError::cache(cache, e);
-    let layers = in_order(inputs.manifest.layers.iter().chain(inputs.overlays));
-    for _ in 0..ATTEMPTS {
-        ensure_layers(cache, &layers, means, timing)?;
+    with_layers(cache, inputs, means, timing, |timing| {
         // The lock protects the directory until the lease in it does.
-        let (place, _lock) = cache.private_directory().map_err(failed)?;
-        match fill(cache, inputs, &place, How::Copy, means, &|| {}) {
-            Err(BuildError::Link(LinkError::Vanished { .. })) => {}
-            Err(error) => return Err(error),
-            Ok(linked) => {
-                require_interpreter(&place)?;
-                timing.counts.files += linked.files;
-                timing.mark(Phase::Link);
-                point("private.filled").map_err(failed)?;
-                let lease = lease_tree(&place).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
-                return Ok(Environment { path: place, lease });
-            }
+        let (path, _lock) = cache.private_directory().map_err(failed)?;
+        let filled = fill(cache, inputs, &path, How::Copy, means, &|| {});
+        if matches!(filled, Err(BuildError::Link(LinkError::Vanished { .. }))) {
+            let _ = remove_tree(&path, None);
         }
-        let _ = crate::cache::remove_tree(&place, None);
-    }
-    Err(BuildError::Vanishing(cache.root().into()))
+        timing.counts.files += filled?.files;
+        require_interpreter(&path)?;
+        timing.mark(Phase::Link);
+        point("private.filled").map_err(failed)?;
+        let lease = lease_tree(&path).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        Ok(Environment { path, lease })
+    })
 }

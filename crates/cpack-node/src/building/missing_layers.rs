@@ -16,7 +16,7 @@ use cpack_store::{Store, StoreError};
 
 use super::waiting::Pauses;
 use super::{BuildError, Means};
-use crate::cache::{Cache, Claim, Claimed, LayerState, StagedLayer, Staging, Watched, seal_directories};
+use crate::cache::{Cache, Claimed, LayerState, StagedLayer, Staging, Watched, seal_directories};
 use crate::timing::{Counts, Phase, Timing};
 
 /// How many layers of other processes each look checks: other processes build in about the same order as this one.
@@ -143,7 +143,7 @@ impl<'a> Building<'a> {
             if watched.is_stalled(self.means.stall_timeout) {
                 state.taken_over.insert(index);
                 state.queue.push_back(index);
-            } else if matches!(self.cache.claim(&layer.content.to_hex()), Claim::Ours(_)) {
+            } else if self.cache.claim(&layer.content.to_hex()).is_some() {
                 state.queue.push_back(index);
             } else {
                 kept.push_back((index, watched));
@@ -162,9 +162,9 @@ impl<'a> Building<'a> {
         let failed = |e| BuildError::cache(self.cache, e);
         let name = layer.content.to_hex();
         let claimed = match self.cache.claim(&name) {
-            Claim::Ours(claimed) => claimed,
-            Claim::Theirs if self.lock().taken_over.contains(&index) => Claimed::without_lock(),
-            Claim::Theirs => return Ok(Attempt::Theirs(self.cache.watch(&name))),
+            Some(claimed) => claimed,
+            None if self.lock().taken_over.contains(&index) => Claimed::without_lock(),
+            None => return Ok(Attempt::Theirs(self.cache.watch(&name))),
         };
         point("layer.claimed").map_err(failed)?;
         match self.cache.layer_state(&layer.content) {

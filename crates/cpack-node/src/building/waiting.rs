@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{BuildError, Means};
-use crate::cache::{Cache, Claim, Claimed, Environment, Lookup};
+use crate::cache::{Cache, Claimed, Environment, Lookup};
 
 /// How long to sleep between two looks at what another process builds, at first and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(40));
@@ -44,7 +44,7 @@ pub fn wait_for_environment(cache: &Cache, key: &str, name: &str, means: &Means<
     let mut watched = cache.watch(name);
     let _event = cpack_events::span("wait", || format!("environment {key}"));
     loop {
-        if let Claim::Ours(claimed) = cache.claim(name) {
+        if let Some(claimed) = cache.claim(name) {
             return Ok(Waited::Ours(claimed));
         }
         if let Lookup::Ready(environment) = cache.find_environment(key) {

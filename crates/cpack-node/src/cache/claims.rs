@@ -14,15 +14,6 @@ use std::time::{Duration, Instant, SystemTime};
 use super::flock;
 use super::own_directory::{Cache, LOCKS};
 
-/// The result of [`Cache::claim`].
-#[derive(Debug)]
-pub enum Claim {
-    /// This process has the claim until the value is dropped.
-    Ours(Claimed),
-    /// Another process has it.
-    Theirs,
-}
-
 /// The right to build something, for as long as this value lives.
 #[derive(Debug)]
 pub struct Claimed {
@@ -37,12 +28,13 @@ pub struct Claimed {
 const TELL_EVERY: u64 = 100;
 
 impl Cache {
-    /// Asks for the right to build `name`. Never waits.
-    pub fn claim(&self, name: &str) -> Claim {
+    /// Asks for the right to build `name`, which this process has until the value is dropped. `None` if another process has
+    /// it. Never waits.
+    pub fn claim(&self, name: &str) -> Option<Claimed> {
         match try_claim(&self.lock_path(name)) {
-            Ok(claimed) => Claim::Ours(claimed),
-            Err(TryLockError::WouldBlock) => Claim::Theirs,
-            Err(TryLockError::Error(_)) => Claim::Ours(Claimed::without_lock()),
+            Ok(claimed) => Some(claimed),
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Error(_)) => Some(Claimed::without_lock()),
         }
     }
 
@@ -114,31 +106,29 @@ fn modified(path: &Path) -> io::Result<SystemTime> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BootId, Kind, Place};
+    use super::super::{BootId, Place, PlaceKind};
     use super::*;
 
     fn cache(directory: &Path) -> Cache {
-        let place = Place { path: directory.into(), kind: Kind::Temporary };
+        let place = Place { path: directory.into(), kind: PlaceKind::Temporary };
         Cache::create(&place, &BootId::new("b")).expect("a cache")
     }
 
     #[test]
-    fn one_builds_and_the_next_may_after_it() {
+    fn claim_is_free_again_after_its_holder() {
         let directory = tempfile::tempdir().expect("a directory");
         let cache = cache(directory.path());
         let first = cache.claim("x");
-        assert!(matches!(first, Claim::Ours(_)));
-        assert!(matches!(cache.claim("x"), Claim::Theirs));
-        assert!(matches!(cache.claim("y"), Claim::Ours(_)));
+        assert!(first.is_some() && cache.claim("x").is_none() && cache.claim("y").is_some());
         drop(first);
-        assert!(matches!(cache.claim("x"), Claim::Ours(_)));
+        assert!(cache.claim("x").is_some());
     }
 
     #[test]
-    fn progress_resets_the_patience_of_those_who_wait() {
+    fn progress_of_the_holder_resets_the_patience_of_waiting_processes() {
         let directory = tempfile::tempdir().expect("a directory");
         let cache = cache(directory.path());
-        let Claim::Ours(claimed) = cache.claim("x") else { panic!("nobody else") };
+        let claimed = cache.claim("x").expect("no other claim");
         let mut watched = cache.watch("x");
         assert!(!watched.is_stalled(Duration::from_secs(60)));
         assert!(watched.is_stalled(Duration::ZERO));
@@ -150,12 +140,12 @@ mod tests {
     }
 
     #[test]
-    fn without_a_place_for_locks_everybody_builds() {
+    fn claim_is_given_to_every_process_without_a_place_for_locks() {
         let directory = tempfile::tempdir().expect("a directory");
         let cache = cache(directory.path());
         std::fs::remove_dir(cache.directory(LOCKS)).expect("removes");
         for _ in 0..2 {
-            assert!(matches!(cache.claim("x"), Claim::Ours(Claimed { file: None, .. })));
+            assert!(matches!(cache.claim("x"), Some(Claimed { file: None, .. })));
         }
     }
 }

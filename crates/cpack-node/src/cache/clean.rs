@@ -1,10 +1,11 @@
-//! Clean-up: the boot's own business, since nobody else on the node knows what is still wanted.
+//! Clean-up: `cpack-boot` does it itself, since no other program on the node knows what is still wanted.
 //!
 //! It runs after a new environment was put up, never before an extraction: ext4 takes up to 15 times longer to create
 //! files while inodes were freed a short while ago. What goes: directories of builders and private copies whose owner
 //! is dead; and, while the cache is over its limit or the disk nearly full, layers that no environment links and the
-//! environments that were started the longest ago. What never goes: what somebody has a lease on, what a live process
-//! of this user maps or names, what was used in the last hour. What programs keep in `user/` goes 30 days after its last use. A job prefix goes when its environment or an overlay of it is
+//! environments that were started the longest ago. What never goes: what a process has a lease on, what a live process
+//! of this user maps or names, what was used in the last hour. What programs keep in `user/` goes 30 days after its last use. A
+//! job prefix goes when its environment or an overlay of it is
 //! gone: alone it takes next to nothing.
 //!
 //! Environments and layers are renamed into a staging directory first and unlinked there until the time is up: what is
@@ -165,14 +166,21 @@ impl Cleaner<'_> {
                 if path == self.staging.path() || self.is_late() {
                     continue;
                 }
-                // The locks keep others who clean up out meanwhile.
-                if let Some(_locks) = abandoned(&path, lease) {
-                    point("clean.abandoned")?;
-                    if remove_tree(&path, self.deadline)? {
-                        self.cleaned.abandoned += 1;
-                    } else {
-                        disown(&path);
-                    }
+                // The locks keep other clean-ups out meanwhile.
+                let Some(_locks) = abandoned(&path, lease) else { continue };
+                point("clean.abandoned")?;
+                // Out of its place first: where locks do not work its owner may live, and must not commit half of it.
+                let aside = self.staging.path().join(unique_name());
+                let place = match move_tree(&path, &aside) {
+                    Ok(()) => aside,
+                    Err(e) if image::is_immovable(&e) => path,
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                    Err(e) => return Err(e),
+                };
+                if remove_tree(&place, self.deadline)? {
+                    self.cleaned.abandoned += 1;
+                } else {
+                    disown(&place);
                 }
             }
         }
@@ -291,7 +299,7 @@ impl Cleaner<'_> {
 
     /// Moves a prefix of Python, called `name`, out of its place unless it is used.
     fn remove_prefix(&mut self, place: &Path, name: &str) -> io::Result<Removed> {
-        // One without a lease file is none that anybody could have started from.
+        // No process can have started from a prefix without a lease file.
         let locked = lease::exclusive(&lease_path(place));
         if (locked.is_none() && lease_path(place).exists()) || self.is_in_use(name.as_bytes()) {
             return Ok(Removed::InUse);
@@ -353,12 +361,12 @@ fn is_nearly_full(path: &Path, reserve: Option<u64>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::environments::{Description, write_records};
-    use super::super::{BootId, Kind, LayerState, Place, content_of, seal_directories};
+    use super::super::{BootId, LayerState, Place, PlaceKind, content_of, seal_directories};
     use super::*;
     use std::fs::FileTimes;
 
     fn cache(directory: &Path) -> Cache {
-        let place = Place { path: directory.into(), kind: Kind::Temporary };
+        let place = Place { path: directory.into(), kind: PlaceKind::Temporary };
         Cache::create(&place, &BootId::new("b")).expect("a cache")
     }
 
@@ -437,23 +445,23 @@ mod tests {
     }
 
     #[test]
-    fn what_there_was_no_time_for_goes_the_next_time() {
+    fn clean_up_removes_the_next_time_what_it_had_no_time_for() {
         let directory = tempfile::tempdir().expect("a directory");
         let cache = cache(directory.path());
         let dead = cache.directory(STAGING).join("dead");
         fs::create_dir_all(dead.join("inside")).expect("creates");
-        // As a removal that was interrupted leaves it: just changed, and nobody's.
+        // As a removal that was interrupted leaves it: just changed, and without an owner.
         disown(&dead);
         let hurried = clean(&cache, &Cleaning { time: Duration::ZERO, ..cleaning(u64::MAX, None) }).expect("cleans");
         assert_eq!((hurried.abandoned, dead.exists()), (0, true));
-        // Its own directory stays behind then, and is nobody's as well.
+        // Its own directory stays behind then, and has no owner either.
         assert_eq!(fs::read_dir(cache.directory(STAGING)).expect("lists").count(), 2);
         assert_eq!(run(&cache, u64::MAX, None).abandoned, 2);
         assert_eq!(fs::read_dir(cache.directory(STAGING)).expect("lists").count(), 0);
     }
 
     #[test]
-    fn what_is_used_stays() {
+    fn clean_up_keeps_what_is_used() {
         let directory = tempfile::tempdir().expect("a directory");
         let cache = cache(directory.path());
         let used = layer(&cache, "u", 100);

@@ -86,7 +86,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     #[test]
-    fn it_is_the_digest_that_the_packer_computes() {
+    fn content_digest_of_directory_is_that_of_the_packer() {
         let directory = tempfile::tempdir().expect("a directory");
         let root = directory.path();
         fs::create_dir_all(root.join("a/empty")).expect("creates");

@@ -16,6 +16,7 @@ use std::time::SystemTime;
 
 use cpack_fault::point;
 use cpack_format::Digest;
+use cpack_store::unique_name;
 use serde::{Deserialize, Serialize};
 
 use super::boot_id::Mark;
@@ -23,6 +24,7 @@ use super::commit::{self, Committed};
 use super::image;
 use super::lease::{self, Lease};
 use super::own_directory::{Cache, ENVIRONMENTS};
+use super::staging::Staging;
 
 /// The directory of an environment's own records.
 pub const RECORDS: &str = ".cpack";
@@ -97,26 +99,12 @@ impl Cache {
 
     /// Renames a staged tree into its place, unless there is one.
     pub(crate) fn commit_environment(&self, staged: &Path, key: &str) -> io::Result<Committed> {
-        let place = self.environment_path(key);
-        let committed = commit::commit(staged, &place)?;
-        point("tree.renamed")?;
-        if committed == Committed::Ours {
-            close(&place)?;
-        }
-        Ok(committed)
+        commit_prefix(staged, &self.environment_path(key), ["tree.renamed", "tree.closed"])
     }
 
     /// Puts a staged tree in the place of a stale one, which is at `staged` afterwards.
     pub(crate) fn replace_environment(&self, staged: &Path, key: &str) -> io::Result<()> {
-        let place = self.environment_path(key);
-        // Only a directory that may be written to can be moved to another parent.
-        match fs::set_permissions(&place, Permissions::from_mode(0o755)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => commit::exchange(staged, &place)
-                .or_else(|e| if image::is_immovable(&e) { image::replace_tree(staged, &place) } else { Err(e) })?,
-        }
-        point("tree.exchanged")?;
-        close(&place)
+        replace_prefix(staged, &self.environment_path(key), ["tree.exchanged", "tree.closed"])
     }
 
     /// Notes in the lease of an environment that it was whole under this boot.
@@ -136,10 +124,18 @@ impl Cache {
         Mark::Durable.overwrite(&lease_path(&self.environment_path(key)))
     }
 
+    /// Removes a damaged prefix of Python, whole: no start finds half of it.
+    pub fn discard_prefix(&self, place: &Path, staging: &Staging) -> io::Result<()> {
+        match move_tree(place, &staging.path().join(unique_name())) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) if image::is_immovable(&e) => image::remove_prefix(place),
+            result => result,
+        }
+    }
+
     /// The keys of all environments in the cache.
     pub fn environments(&self) -> io::Result<Vec<String>> {
-        let entries = self.list(ENVIRONMENTS)?;
-        Ok(entries.into_iter().filter_map(|e| e.file_name().into_string().ok()).collect())
+        self.names(ENVIRONMENTS)
     }
 
     /// When an environment was last started.
@@ -216,8 +212,33 @@ pub(super) fn move_tree(place: &Path, aside: &Path) -> io::Result<()> {
     moved
 }
 
-/// Takes the permission to write from a tree's top directory, which had to be writable to be renamed.
-fn close(place: &Path) -> io::Result<()> {
+/// Renames a staged prefix to `place`, unless there is one. Passes the `steps` of renaming and of closing it.
+pub(super) fn commit_prefix(staged: &Path, place: &Path, steps: [&'static str; 2]) -> io::Result<Committed> {
+    let [renamed, closed] = steps;
+    let committed = commit::commit(staged, place)?;
+    point(renamed)?;
+    if committed == Committed::Ours {
+        close(place, closed)?;
+    }
+    Ok(committed)
+}
+
+/// Puts a staged prefix in the place of one that is not to be used; that one is at `staged` afterwards. Passes the `steps` of
+/// exchanging the two and of closing the new one.
+pub(super) fn replace_prefix(staged: &Path, place: &Path, steps: [&'static str; 2]) -> io::Result<()> {
+    let [exchanged, closed] = steps;
+    // Only a directory that may be written to can be moved to another parent.
+    match fs::set_permissions(place, Permissions::from_mode(0o755)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => commit::exchange(staged, place)
+            .or_else(|e| if image::is_immovable(&e) { image::replace_tree(staged, place) } else { Err(e) })?,
+    }
+    point(exchanged)?;
+    close(place, closed)
+}
+
+/// Takes the permission to write from the top directory of a prefix, which had to be writable to be renamed.
+fn close(place: &Path, step: &'static str) -> io::Result<()> {
     fs::set_permissions(place, Permissions::from_mode(0o555))?;
-    point("tree.closed")
+    point(step)
 }

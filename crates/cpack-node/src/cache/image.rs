@@ -23,7 +23,7 @@ use nix::sys::statfs::statfs;
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::environments::{lease_path, manifest_path};
-use super::own_directory::Cache;
+use super::own_directory::{Cache, make_directory};
 use super::{commit, remove_tree};
 
 /// `OVERLAYFS_SUPER_MAGIC` of linux/magic.h.
@@ -59,10 +59,7 @@ impl Cache {
     /// Notes in this cache the outcome of checking the environment `key` of `other`.
     pub fn note_checked(&self, key: &str, other: &Self, verdict: Verdict) -> io::Result<()> {
         let directory = self.directory(CHECKED);
-        match fs::create_dir(&directory) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-            _ => {}
-        }
+        make_directory(&directory)?;
         let note = other.note(key, verdict).ok_or(io::ErrorKind::NotFound)?;
         // A note that was torn or mixed by two writers matches nothing: the environment is checked again.
         fs::write(directory.join(key), note)
@@ -96,14 +93,19 @@ pub(super) fn remove_layer(layer: &Path) -> io::Result<()> {
     remove_tree(layer, None).map(drop)
 }
 
+/// Removes a prefix of Python in place, its lease first: from then on no start takes it for one.
+pub(super) fn remove_prefix(place: &Path) -> io::Result<()> {
+    revoke(&lease_path(place))?;
+    remove_tree(place, None).map(drop)
+}
+
 /// Puts the directory `staged` in the place of a tree that cannot be moved.
 ///
 /// Moves it beside that place first: if this fails, the tree there stays as it is.
 pub(super) fn replace_tree(staged: &Path, place: &Path) -> io::Result<()> {
     let beside = place.with_extension(unique_name());
     fs::rename(staged, &beside)?;
-    let removed = revoke(&lease_path(place)).and_then(|()| remove_tree(place, None));
-    let result = removed.and_then(|_| commit::commit(&beside, place));
+    let result = remove_prefix(place).and_then(|()| commit::commit(&beside, place));
     if !matches!(result, Ok(commit::Committed::Ours)) {
         // Another process committed one meanwhile, or no process can.
         let _ = remove_tree(&beside, None);

@@ -18,20 +18,17 @@
 //! first one are absolute there.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use cpack_fault::point;
 use cpack_format::Digest;
 
 use super::boot_id::Mark;
-use super::commit::{self, Committed};
-use super::environments::{Lookup, RECORDS, lease_path, write_lease};
-use super::image;
-use super::own_directory::{Cache, JOBS};
+use super::commit::Committed;
+use super::environments::{Lookup, RECORDS, commit_prefix, lease_path, replace_prefix, write_lease};
+use super::own_directory::{Cache, JOBS, make_directory};
 
 /// The list of overlays, relative to a prefix of Python. What reads it there is the hook of [`crate::tree`].
 const OVERLAYS: &str = ".cpack/overlays";
@@ -104,46 +101,19 @@ impl Cache {
 
     /// The names of the job prefixes that are there.
     pub fn jobs(&self) -> io::Result<Vec<String>> {
-        let entries = self.list(JOBS)?;
-        Ok(entries.into_iter().filter_map(|e| e.file_name().into_string().ok()).collect())
+        self.names(JOBS)
     }
 
     /// Renames a staged job prefix into its place, unless there is one.
     pub(crate) fn commit_job(&self, staged: &Path, name: &str) -> io::Result<Committed> {
-        let place = self.job_path(name);
-        let committed = match commit::commit(staged, &place) {
-            // A cache of an older release has no directory for them.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                self.make_jobs()?;
-                commit::commit(staged, &place)
-            }
-            result => result,
-        }?;
-        point("job.renamed")?;
-        if committed == Committed::Ours {
-            close(&place)?;
-        }
-        Ok(committed)
-    }
-
-    fn make_jobs(&self) -> io::Result<()> {
-        match fs::create_dir(self.directory(JOBS)) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
-            _ => Ok(()),
-        }
+        // A cache of an older release has no directory for them.
+        make_directory(&self.directory(JOBS))?;
+        commit_prefix(staged, &self.job_path(name), ["job.renamed", "job.closed"])
     }
 
     /// Puts a staged job prefix in the place of one that is not to be used; that one is at `staged` afterwards.
     pub(crate) fn replace_job(&self, staged: &Path, name: &str) -> io::Result<()> {
-        let place = self.job_path(name);
-        // Only a directory that may be written to can be moved to another parent.
-        match fs::set_permissions(&place, Permissions::from_mode(0o755)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => commit::exchange(staged, &place)
-                .or_else(|e| if image::is_immovable(&e) { image::replace_tree(staged, &place) } else { Err(e) })?,
-        }
-        point("job.exchanged")?;
-        close(&place)
+        replace_prefix(staged, &self.job_path(name), ["job.exchanged", "job.closed"])
     }
 
     /// Marks a job prefix that was synced to disk.
@@ -170,21 +140,15 @@ pub(super) fn environment_of(name: &str) -> Option<&str> {
     name.rsplit_once('-').map(|(key, _)| key)
 }
 
-/// Takes the permission to write from the top directory, which had to be writable to be renamed.
-fn close(place: &Path) -> io::Result<()> {
-    fs::set_permissions(place, Permissions::from_mode(0o555))?;
-    point("job.closed")
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::{BootId, Kind, Place};
+    use super::super::{BootId, Place, PlaceKind};
     use super::*;
 
     #[test]
     fn the_name_of_a_job_prefix_tells_its_environment_and_its_overlays() {
         let directory = tempfile::tempdir().expect("a directory");
-        let place = Place { path: directory.path().into(), kind: Kind::Temporary };
+        let place = Place { path: directory.path().into(), kind: PlaceKind::Temporary };
         let cache = Cache::create(&place, &BootId::new("b")).expect("a cache");
         let [a, b] = [b"a", b"b"].map(|text| cache.layer_files(&Digest::of(text)));
         let both = [a.clone(), b.clone()];
@@ -204,7 +168,7 @@ mod tests {
     fn a_job_prefix_may_lead_into_another_cache() {
         let [own, other] = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
         let [cache, image] = [&own, &other].map(|directory| {
-            let place = Place { path: directory.path().into(), kind: Kind::Temporary };
+            let place = Place { path: directory.path().into(), kind: PlaceKind::Temporary };
             Cache::create(&place, &BootId::new("b")).expect("a cache")
         });
         let overlays = vec![image.layer_files(&Digest::of(b"a")), cache.layer_files(&Digest::of(b"b"))];
@@ -220,7 +184,7 @@ mod tests {
     #[test]
     fn a_cache_of_an_older_release_gets_a_directory_for_job_prefixes() {
         let directory = tempfile::tempdir().expect("a directory");
-        let place = Place { path: directory.path().into(), kind: Kind::Temporary };
+        let place = Place { path: directory.path().into(), kind: PlaceKind::Temporary };
         let cache = Cache::create(&place, &BootId::new("b")).expect("a cache");
         fs::remove_dir(cache.directory(JOBS)).expect("removes");
         assert_eq!(cache.jobs().expect("lists"), [""; 0]);

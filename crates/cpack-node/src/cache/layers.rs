@@ -204,11 +204,11 @@ pub fn seal_directories(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::super::own_directory::STAGING;
-    use super::super::{BootId, Kind, Place};
+    use super::super::{BootId, Place, PlaceKind};
     use super::*;
 
     fn cache(directory: &Path, boot: &str) -> Cache {
-        let place = Place { path: directory.into(), kind: Kind::Temporary };
+        let place = Place { path: directory.into(), kind: PlaceKind::Temporary };
         Cache::create(&place, &BootId::new(boot)).expect("a cache")
     }
 
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_synced_needs_no_check() {
+    fn layer_that_was_marked_durable_needs_no_check_after_reboot() {
         let directory = tempfile::tempdir().expect("a directory");
         let before = cache(directory.path(), "before");
         let content = layer(&before, "text");

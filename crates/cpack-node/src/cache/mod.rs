@@ -46,7 +46,7 @@ mod staging;
 mod user;
 
 pub use boot_id::BootId;
-pub use claims::{Claim, Claimed, Watched};
+pub use claims::{Claimed, Watched};
 pub use clean::{Cleaned, Cleaning, RECENT, clean};
 pub use commit::Committed;
 pub use content::{content_of, file_digest};
@@ -56,6 +56,6 @@ pub use image::Verdict;
 pub use layers::{LayerState, StagedLayer, seal_directories, size_of};
 pub use lease::Lease;
 pub use own_directory::{Cache, PlaceError, free_at};
-pub use places::{Kind, Place, Places, places, unusable};
+pub use places::{Place, PlaceKind, Places, places, unusable};
 pub use remove::remove_tree;
 pub use staging::{Staging, remove_own_staging};

@@ -29,7 +29,7 @@ pub(super) fn named_by_processes(cache: &Cache) -> HashSet<Vec<u8>> {
     names
 }
 
-/// Who starts from a job prefix uses its environment and its overlays.
+/// A process that starts from a job prefix uses its environment and its overlays.
 fn add_what_jobs_use(cache: &Cache, names: &mut HashSet<Vec<u8>>) {
     for name in
         cache.jobs().unwrap_or_default().into_iter().filter(|name| names.contains(name.as_bytes())).collect::<Vec<_>>()
@@ -44,9 +44,8 @@ fn add_what_jobs_use(cache: &Cache, names: &mut HashSet<Vec<u8>>) {
 /// Adds to `names` what follows `<root>/environments/`, `<root>/layers/` or `<root>/jobs/` in `text`.
 fn collect_names(root: &Path, text: &[u8], names: &mut HashSet<Vec<u8>>) {
     let root = root.as_os_str().as_bytes();
-    let mut rest = text;
-    while let Some(at) = find(rest, root) {
-        rest = rest.get(at + root.len()..).unwrap_or_default();
+    for at in memchr::memmem::find_iter(text, root) {
+        let rest = text.get(at + root.len()..).unwrap_or_default();
         for directory in [ENVIRONMENTS, LAYERS, JOBS] {
             let prefix = format!("/{directory}/");
             if let Some(name) = rest.strip_prefix(prefix.as_bytes()) {
@@ -57,23 +56,9 @@ fn collect_names(root: &Path, text: &[u8], names: &mut HashSet<Vec<u8>>) {
     }
 }
 
-fn find(text: &[u8], what: &[u8]) -> Option<usize> {
-    let first = *what.first()?;
-    let mut at = 0;
-    // Few bytes are a slash: comparing everywhere would be quadratic only in theory.
-    while let Some(next) = text.get(at..)?.iter().position(|b| *b == first) {
-        at += next;
-        if text.get(at..)?.starts_with(what) {
-            return Some(at);
-        }
-        at += 1;
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::{BootId, Kind, Place};
+    use super::super::{BootId, Place, PlaceKind};
     use super::*;
     use cpack_format::Digest;
 
@@ -87,9 +72,9 @@ mod tests {
     }
 
     #[test]
-    fn who_starts_from_a_job_prefix_uses_what_it_leads_to() {
+    fn names_of_a_used_job_prefix_include_its_environment_and_overlays() {
         let directory = tempfile::tempdir().expect("a directory");
-        let place = Place { path: directory.path().into(), kind: Kind::Temporary };
+        let place = Place { path: directory.path().into(), kind: PlaceKind::Temporary };
         let cache = Cache::create(&place, &BootId::new("b")).expect("a cache");
         let overlay = Digest::of(b"overlay");
         let (tree, overlays) = (cache.environment_path("e1-0a"), [cache.layer_files(&overlay)]);

@@ -69,10 +69,7 @@ impl Cache {
         let cache = Self::open(place, boot)?;
         point("cache.created").map_err(|e| io(&cache.root, e))?;
         for directory in [LAYERS, ENVIRONMENTS, JOBS, PRIVATE, STAGING, LOCKS] {
-            match fs::create_dir(cache.root.join(directory)) {
-                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(io(&cache.root, e)),
-                _ => {}
-            }
+            make_directory(&cache.root.join(directory)).map_err(|e| io(&cache.root, e))?;
         }
         Ok(cache)
     }
@@ -109,6 +106,20 @@ impl Cache {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             entries => Ok(entries?.flatten().collect()),
         }
+    }
+
+    /// The names of the entries of one of the cache's directories.
+    pub(super) fn names(&self, directory: &str) -> io::Result<Vec<String>> {
+        let entries = self.list(directory)?;
+        Ok(entries.into_iter().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+    }
+}
+
+/// Makes a directory, which another process may make at the same time.
+pub(super) fn make_directory(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+        _ => Ok(()),
     }
 }
 
@@ -165,12 +176,12 @@ fn check_owner(directory: &OwnedFd, root: &Path) -> Result<(), PlaceError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Kind;
+    use super::super::PlaceKind;
     use super::*;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     fn place(path: &Path) -> Place {
-        Place { path: path.into(), kind: Kind::Temporary }
+        Place { path: path.into(), kind: PlaceKind::Temporary }
     }
 
     #[test]
@@ -188,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_may_write_to_is_refused() {
+    fn cache_that_other_users_may_write_to_is_refused() {
         let directory = tempfile::tempdir().expect("a directory");
         let root = directory.path().join(directory_name());
         let boot = BootId::new("b");

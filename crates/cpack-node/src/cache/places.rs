@@ -36,7 +36,7 @@ pub struct Places {
 
 /// What kind of place it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum PlaceKind {
     /// `CPACK_CACHE_DIR`: used whatever it is.
     Chosen,
     /// YARN's directory of the user, which outlives the application.
@@ -51,7 +51,7 @@ pub enum Kind {
     Container,
 }
 
-impl Kind {
+impl PlaceKind {
     /// Whether the place itself may be made.
     pub(super) const fn may_be_created(self) -> bool {
         matches!(self, Self::Chosen | Self::Home)
@@ -76,7 +76,7 @@ pub struct Place {
     /// The directory.
     pub path: PathBuf,
     /// What kind it is.
-    pub kind: Kind,
+    pub kind: PlaceKind,
 }
 
 /// Where Python's `tempfile` looks for a temporary directory that no variable names (`_candidate_tempdir_list`). The
@@ -87,35 +87,35 @@ const TEMPORARY: [&str; 3] = ["/tmp", "/var/tmp", "/usr/tmp"];
 /// temporary directories exist.
 pub fn places(from: &Places, working_directory: Option<&Path>) -> Vec<Place> {
     let mut found: Vec<Place> = Vec::new();
-    let mut add = |path: PathBuf, kind: Kind| {
+    let mut add = |path: PathBuf, kind: PlaceKind| {
         let path = match working_directory {
-            Some(directory) if kind == Kind::Chosen => directory.join(path),
+            Some(directory) if kind == PlaceKind::Chosen => directory.join(path),
             _ => path,
         };
-        let usable = is_place(&path) || (kind == Kind::Chosen && path.is_absolute());
+        let usable = is_place(&path) || (kind == PlaceKind::Chosen && path.is_absolute());
         if usable && !found.iter().any(|p| p.path == path) {
             found.push(Place { path, kind });
         }
     };
-    from.cache_dir.iter().for_each(|path| add(path.clone(), Kind::Chosen));
-    from.local_user_dirs.iter().for_each(|path| add(path.clone(), Kind::User));
-    from.local_dirs.iter().filter_map(|path| above_appcache(path)).for_each(|path| add(path, Kind::User));
-    from.spark_local_dirs.iter().for_each(|path| add(path.clone(), Kind::Local));
+    from.cache_dir.iter().for_each(|path| add(path.clone(), PlaceKind::Chosen));
+    from.local_user_dirs.iter().for_each(|path| add(path.clone(), PlaceKind::User));
+    from.local_dirs.iter().filter_map(|path| above_appcache(path)).for_each(|path| add(path, PlaceKind::User));
+    from.spark_local_dirs.iter().for_each(|path| add(path.clone(), PlaceKind::Local));
     // A start that sets XDG_CACHE_HOME sets it for programs, not for the starts inside it.
     match (from.xdg_cache_home.as_ref().filter(|path| !is_given(path)), &from.home) {
-        (Some(cache), _) => add(cache.clone(), Kind::Home),
-        (None, Some(home)) => add(home.join(".cache"), Kind::Home),
+        (Some(cache), _) => add(cache.clone(), PlaceKind::Home),
+        (None, Some(home)) => add(home.join(".cache"), PlaceKind::Home),
         (None, None) => {}
     }
     let named = from.temporary.iter().find(|path| is_place(path) && path.is_dir());
     // Without any variable /tmp is as good as one that is named.
     let common = if from.temporary.is_empty() { Some(Path::new(TEMPORARY[0])) } else { None };
-    named.map(PathBuf::as_path).or(common).into_iter().for_each(|path| add(path.into(), Kind::Temporary));
-    from.local_dirs.iter().for_each(|path| add(path.clone(), Kind::Local));
+    named.map(PathBuf::as_path).or(common).into_iter().for_each(|path| add(path.into(), PlaceKind::Temporary));
+    from.local_dirs.iter().for_each(|path| add(path.clone(), PlaceKind::Local));
     if named.is_none() {
-        TEMPORARY.iter().for_each(|path| add(path.into(), Kind::Temporary));
+        TEMPORARY.iter().for_each(|path| add(path.into(), PlaceKind::Temporary));
     }
-    working_directory.into_iter().for_each(|path| add(path.into(), Kind::Container));
+    working_directory.into_iter().for_each(|path| add(path.into(), PlaceKind::Container));
     found
 }
 
@@ -145,7 +145,7 @@ pub fn unusable(place: &Place) -> Option<String> {
     if flags.contains(FsFlags::ST_RDONLY) {
         return Some("its file system is mounted read-only".into());
     }
-    let anything_serves = matches!(place.kind, Kind::Chosen | Kind::Container);
+    let anything_serves = matches!(place.kind, PlaceKind::Chosen | PlaceKind::Container);
     if !anything_serves && is_network(existing) {
         return Some("it is on a network file system: set CPACK_CACHE_DIR to use it nevertheless".into());
     }
@@ -159,9 +159,9 @@ pub fn unusable(place: &Place) -> Option<String> {
 /// volumes). Homes are often open to the user's own group.
 pub(super) fn unguarded(place: &Place) -> Option<String> {
     let open_to = match place.kind {
-        Kind::Temporary => 0o022,
-        Kind::Home => 0o002,
-        Kind::Chosen | Kind::User | Kind::Local | Kind::Container => return None,
+        PlaceKind::Temporary => 0o022,
+        PlaceKind::Home => 0o002,
+        PlaceKind::Chosen | PlaceKind::User | PlaceKind::Local | PlaceKind::Container => return None,
     };
     let own = nix::unistd::geteuid().as_raw();
     let real = place.path.canonicalize().ok()?;
@@ -182,8 +182,8 @@ const STICKY: u32 = 0o1000;
 /// Whether a user id is the one that stands for all that a user namespace does not know, as root outside of it.
 fn is_unmapped(uid: u32) -> bool {
     const OVERFLOW: u32 = 65534;
-    let everybody = |map: String| map.split_whitespace().eq(["0", "0", "4294967295"]);
-    uid == OVERFLOW && !std::fs::read_to_string("/proc/self/uid_map").is_ok_and(everybody)
+    let maps_all = |map: String| map.split_whitespace().eq(["0", "0", "4294967295"]);
+    uid == OVERFLOW && !std::fs::read_to_string("/proc/self/uid_map").is_ok_and(maps_all)
 }
 
 /// `f_type` of network file systems (linux/magic.h and their own sources): locks lie there, and files are slow.
@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_outlives_the_container_comes_first() {
+    fn places_that_outlive_the_container_come_first() {
         let from = Places {
             cache_dir: Some("relative".into()),
             local_user_dirs: vec!["/d1/usercache/u".into()],
@@ -240,7 +240,7 @@ mod tests {
             "/container",
         ];
         assert_eq!(paths, expected);
-        assert_eq!(found[0].kind, Kind::Chosen);
+        assert_eq!(found[0].kind, PlaceKind::Chosen);
     }
 
     #[test]
@@ -279,20 +279,20 @@ mod tests {
     }
 
     #[test]
-    fn whoever_may_rename_a_cache_away_is_noticed() {
+    fn places_below_directories_that_others_may_write_to_are_refused() {
         use std::os::unix::fs::PermissionsExt as _;
         let directory = tempfile::tempdir().expect("a directory");
         let parent = directory.path().join("parent");
         std::fs::create_dir_all(parent.join("place")).expect("creates");
         for (mode, kind, refused) in [
-            (0o755, Kind::Temporary, false),
-            (0o1777, Kind::Temporary, false),
-            (0o777, Kind::Temporary, true),
-            (0o775, Kind::Temporary, true),
-            (0o775, Kind::Home, false),
-            (0o777, Kind::Home, true),
-            (0o777, Kind::Local, false),
-            (0o777, Kind::Chosen, false),
+            (0o755, PlaceKind::Temporary, false),
+            (0o1777, PlaceKind::Temporary, false),
+            (0o777, PlaceKind::Temporary, true),
+            (0o775, PlaceKind::Temporary, true),
+            (0o775, PlaceKind::Home, false),
+            (0o777, PlaceKind::Home, true),
+            (0o777, PlaceKind::Local, false),
+            (0o777, PlaceKind::Chosen, false),
         ] {
             std::fs::set_permissions(&parent, std::fs::Permissions::from_mode(mode)).expect("chmod");
             let found = unguarded(&Place { path: parent.join("place"), kind });
@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn an_ordinary_directory_is_usable() {
         let directory = tempfile::tempdir().expect("a directory");
-        let place = Place { path: directory.path().join("not/yet"), kind: Kind::Temporary };
+        let place = Place { path: directory.path().join("not/yet"), kind: PlaceKind::Temporary };
         assert_eq!(unusable(&place), None);
     }
 }

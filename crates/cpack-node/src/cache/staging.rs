@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use cpack_fault::point;
 use cpack_store::unique_name;
 
-use super::own_directory::{Cache, PRIVATE, STAGING};
+use super::own_directory::{Cache, PRIVATE, STAGING, make_directory};
 use super::{flock, remove_tree};
 use crate::sys;
 
@@ -51,10 +51,7 @@ impl Cache {
         let create = || DirBuilder::new().mode(0o700).create(&path);
         create().or_else(|e| match e.kind() {
             // `Cache::create` of another process may have been killed before it made this directory, or be about to make it.
-            io::ErrorKind::NotFound => match fs::create_dir(self.directory(parent)) {
-                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
-                _ => create(),
-            },
+            io::ErrorKind::NotFound => make_directory(&self.directory(parent)).and_then(|()| create()),
             _ => Err(e),
         })?;
         point(if parent == STAGING { "staging.created" } else { "private.created" })?;
@@ -91,15 +88,24 @@ fn own() -> MutexGuard<'static, Vec<PathBuf>> {
 /// Removes what this process is building, from a thread that ends it while others hang.
 pub fn remove_own_staging() {
     let paths = own().clone();
-    for path in paths {
-        // Threads that still write there may get in the way a few times; then a later clean-up removes it.
-        for _ in 0..5 {
-            if remove_tree(&path, None).is_ok() {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+    paths.iter().for_each(|path| remove_in_use(path));
+}
+
+/// Removes a staging directory in which threads may still build. Renames it first: what a thread is about to commit is not
+/// found from then on, so nothing is committed of which a part was removed.
+fn remove_in_use(path: &Path) {
+    let aside = path.with_file_name(unique_name());
+    if fs::rename(path, &aside).is_err() {
+        return;
     }
+    // Threads that still write there may get in the way a few times; then a later clean-up removes it.
+    for _ in 0..5 {
+        if remove_tree(&aside, None).is_ok() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    disown(&aside);
 }
 
 impl Drop for Staging {
@@ -121,20 +127,20 @@ pub(super) fn disown(path: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BootId, Kind, Place};
+    use super::super::{BootId, LayerState, Place, PlaceKind, content_of};
     use super::*;
 
     use nix::sys::statfs::{EXT4_SUPER_MAGIC, statfs};
 
     fn cache() -> (tempfile::TempDir, Cache) {
         let directory = tempfile::tempdir().expect("a directory");
-        let place = Place { path: directory.path().into(), kind: Kind::Temporary };
+        let place = Place { path: directory.path().into(), kind: PlaceKind::Temporary };
         let cache = Cache::create(&place, &BootId::new("b")).expect("a cache");
         (directory, cache)
     }
 
     #[test]
-    fn many_may_find_that_there_is_no_place_to_stage_at_once() {
+    fn staging_directory_may_be_missing_for_several_threads_at_once() {
         let (_directory, cache) = cache();
         let together = std::sync::Barrier::new(8);
         for round in 0..200 {
@@ -149,6 +155,39 @@ mod tests {
                     });
                 }
             });
+        }
+    }
+
+    #[test]
+    fn a_layer_that_is_committed_while_its_staging_is_removed_is_whole_or_not_there() {
+        let (_directory, cache) = cache();
+        let together = std::sync::Barrier::new(2);
+        let scratch = tempfile::tempdir().expect("a directory");
+        let fill = |place: &Path| {
+            for file in 0..200 {
+                fs::write(place.join(file.to_string()), "text").expect("writes");
+            }
+        };
+        fill(scratch.path());
+        let content = content_of(scratch.path(), 1, &|| {}).expect("reads");
+        for round in 0..100 {
+            let staging = cache.staging().expect("staging");
+            let staged = Cache::stage_layer(&staging, &content).expect("stages");
+            fill(staged.files());
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    together.wait();
+                    // The removal is anywhere in the middle.
+                    std::thread::sleep(Duration::from_micros(20 * round));
+                    let _ = cache.commit_layer(&staged, 1);
+                });
+                together.wait();
+                remove_in_use(staging.path());
+            });
+            if cache.layer_state(&content) != LayerState::Missing {
+                assert_eq!(content_of(&cache.layer_files(&content), 1, &|| {}).expect("reads"), content, "{round}");
+                cache.discard_layer(&content, &cache.staging().expect("staging")).expect("removes");
+            }
         }
     }
 

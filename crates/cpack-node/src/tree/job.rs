@@ -19,7 +19,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use super::link::refuse_link;
-use super::{Python, interpreter_names, minor_in_names, pyvenv_cfg};
+use super::{Python, interpreter_names, minor_in_names, pyvenv_cfg, unless_there};
 use crate::cache::RECORDS;
 
 /// The name of the hook. Sorts before those that begin with a lower-case letter, which may import what is in an overlay.
@@ -159,13 +159,6 @@ fn link_or_copy(from: &Path, to: &Path) -> io::Result<()> {
 
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
-}
-
-fn unless_there(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        result => result,
-    }
 }
 
 #[cfg(test)]

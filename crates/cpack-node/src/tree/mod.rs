@@ -154,23 +154,23 @@ fn interpreter_files(tree: &Path, python: &Python) -> io::Result<()> {
     match python {
         Python::Node { path, version, sees_system } => {
             symlink(path, bin.join("python"))?;
-            link_unless_there("python", &bin.join("python3"))?;
-            link_unless_there("python", &bin.join(&versioned))?;
+            unless_there(symlink("python", bin.join("python3")))?;
+            unless_there(symlink("python", bin.join(&versioned)))?;
             fs::write(tree.join("pyvenv.cfg"), pyvenv_cfg(path, version, *sees_system))?;
         }
         Python::Shipped { .. } => {
-            link_unless_there(&versioned, &bin.join("python"))?;
-            link_unless_there(&versioned, &bin.join("python3"))?;
+            unless_there(symlink(&versioned, bin.join("python")))?;
+            unless_there(symlink(&versioned, bin.join("python3")))?;
         }
     }
     // As `python -m venv` leaves it on 64-bit systems: some packages look there.
-    if tree.join("lib").is_dir() { link_unless_there("lib", &tree.join("lib64")) } else { Ok(()) }
+    if tree.join("lib").is_dir() { unless_there(symlink("lib", tree.join("lib64"))) } else { Ok(()) }
 }
 
-fn link_unless_there(target: &str, link: &Path) -> io::Result<()> {
-    match symlink(target, link) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
-        _ => Ok(()),
+fn unless_there(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        result => result,
     }
 }
 
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn two_layers_with_one_path_are_refused() {
+    fn link_refuses_two_layers_with_one_path() {
         let directory = tempfile::tempdir().expect("a directory");
         let layers = [layer(directory.path(), "a", &["lib/x.py"]), layer(directory.path(), "b", &["lib/x.py"])];
         let error = build(&directory.path().join("tree"), &layers, &node()).expect_err("refuses");

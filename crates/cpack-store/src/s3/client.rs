@@ -1,7 +1,5 @@
 //! The SDK's client: credentials, transport, trust.
 
-use std::path::Path;
-
 use aws_config::environment::region::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;
@@ -9,17 +7,13 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient};
-use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
 
-use super::settings::{Proxy, Settings};
-use crate::{StoreOptions, redact};
+use super::settings::Settings;
+use crate::StoreOptions;
+use crate::web::{Proxy, tls_context};
 
 /// The region that is asked when none is known: S3 there names the right one in its answer, and other servers take any.
 const FALLBACK_REGION: &str = "us-east-1";
@@ -61,9 +55,8 @@ async fn load(settings: &Settings, http: SharedHttpClient) -> SdkConfig {
 }
 
 fn transport(settings: &Settings, options: &StoreOptions) -> Result<SharedHttpClient, String> {
-    let trust = TrustStore::empty().with_pem_certificate(pem(&authorities(options.variable("AWS_CA_BUNDLE"))?));
-    let tls = TlsContext::builder().with_trust_store(trust).build().map_err(|error| error.to_string())?;
-    let proxy = settings.proxy.as_ref().map(proxy).transpose()?;
+    let tls = tls_context("AWS_CA_BUNDLE", options.variable("AWS_CA_BUNDLE"))?;
+    let proxy = settings.proxy.as_ref().map(Proxy::config).transpose()?;
     Ok(Builder::new().build_with_connector_fn(move |settings, components| {
         let mut builder =
             Connector::builder().tls_provider(Provider::rustls(CryptoMode::Ring)).tls_context(tls.clone());
@@ -74,72 +67,4 @@ fn transport(settings: &Settings, options: &StoreOptions) -> Result<SharedHttpCl
         }
         builder.build()
     }))
-}
-
-fn proxy(proxy: &Proxy) -> Result<ProxyConfig, String> {
-    let made = if proxy.tls { ProxyConfig::https(&*proxy.url) } else { ProxyConfig::http(&*proxy.url) };
-    let config = made.map_err(|_| format!("the proxy {:?} is no URL: write http://HOST:PORT", redact(&proxy.url)))?;
-    Ok(config.no_proxy(&proxy.except))
-}
-
-/// The certificate authorities to trust: those of `bundle`, else the system's (or `SSL_CERT_FILE`'s), else the ones that
-/// are built in.
-fn authorities(bundle: Option<&str>) -> Result<Vec<CertificateDer<'static>>, String> {
-    if let Some(bundle) = bundle {
-        let found = usable(rustls_native_certs::load_certs_from_paths(Some(Path::new(bundle)), None).certs);
-        if found.is_empty() {
-            return Err(format!("AWS_CA_BUNDLE names {bundle}, which holds no certificate that can be used"));
-        }
-        return Ok(found);
-    }
-    let native = usable(rustls_native_certs::load_native_certs().certs);
-    Ok(if native.is_empty() { webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec() } else { native })
-}
-
-/// Without those that would end the client in a panic.
-fn usable(mut certificates: Vec<CertificateDer<'static>>) -> Vec<CertificateDer<'static>> {
-    certificates.retain(|certificate| RootCertStore::empty().add(certificate.clone()).is_ok());
-    certificates
-}
-
-/// The form in which the transport takes certificates.
-fn pem(certificates: &[CertificateDer<'_>]) -> Vec<u8> {
-    let mut text = String::new();
-    for certificate in certificates {
-        text.push_str("-----BEGIN CERTIFICATE-----\n");
-        BASE64.encode_string(certificate, &mut text);
-        text.push_str("\n-----END CERTIFICATE-----\n");
-    }
-    text.into_bytes()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rustls::pki_types::pem::PemObject as _;
-
-    #[test]
-    fn built_in_roots_survive_the_way_through_pem() {
-        let roots = usable(webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec());
-        assert!(roots.len() > 100, "{}", roots.len());
-        let back: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem(&roots)).collect();
-        assert_eq!(back.expect("parses"), roots);
-    }
-
-    #[test]
-    fn a_bundle_without_certificates_is_named() {
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        std::fs::write(file.path(), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").expect("writes");
-        for path in [file.path().to_str().expect("a path"), "/no/such/file"] {
-            let error = authorities(Some(path)).expect_err(path);
-            assert!(error.contains(path) && error.contains("AWS_CA_BUNDLE"), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_bad_proxy_is_named_without_its_password() {
-        let bad = Proxy { tls: true, url: "http://user:secret@ho st".into(), except: String::new() };
-        let error = proxy(&bad).expect_err("no URL");
-        assert!(error.contains("proxy") && !error.contains("secret"), "{error}");
-    }
 }

@@ -1,196 +1,86 @@
 //! Maps S3's answers to a kind and one line that says what to do.
 
 use std::error::Error;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 
-use crate::call::{MAX_MESSAGE, Verdict};
+use crate::StoreErrorKind;
 use crate::error::NO_OBJECT;
-use crate::{StoreErrorKind, redact};
+use crate::web::{Answer, Server, TOO_SHORT, Transport, chain};
 
-/// S3 refuses requests from a clock that is off by more than this.
-const MAX_SKEW: Duration = Duration::from_secs(15 * 60);
+/// What errors say of S3.
+pub(super) static S3: Server = Server {
+    bundle: "AWS_CA_BUNDLE",
+    credentials: "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    rights: "the credentials, and that the policy allows to get, put, list and delete here",
+    refused,
+};
 
-/// The reason for a web page where S3 should be.
-pub(super) const WEB_PAGE: &str =
-    "a web page came back instead of S3's answer: check the endpoint, and the proxy between";
-
-/// The reason for an object that is too short.
-pub(super) const TOO_SHORT: &str = "it ends before the length that is expected";
-
-/// What is known of a failed request.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Answer {
-    /// HTTP status, `None` if there was no answer.
-    pub(super) status: Option<u16>,
-    /// S3's error code, e.g. `NoSuchKey`.
-    pub(super) code: String,
-    /// The message of the server, or of the client.
-    pub(super) message: String,
-    /// Whether a web page came back. An answer without a body counts as none: moto, and proxies that drop bodies, call every
-    /// answer `text/html`, and only its status tells what happened.
-    pub(super) html: bool,
-    /// The bucket's region, where the server names it.
-    pub(super) region: Option<String>,
-    /// How far the server's clock is from this machine's.
-    pub(super) skew: Duration,
-    /// Why there was no answer.
-    pub(super) transport: Transport,
+/// What is known of `error`, which came in at `now`.
+pub(super) fn answer<E>(error: &SdkError<E, HttpResponse>, now: SystemTime) -> Answer
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    let response = error.raw_response();
+    let header = |name| response.and_then(|r| r.headers().get(name));
+    let date = header("date").and_then(|date| DateTime::from_str(date, DateTimeFormat::HttpDate).ok());
+    let date = date.and_then(|date| SystemTime::try_from(date).ok());
+    let skew = date.map(|date| now.duration_since(date).unwrap_or_else(|e| e.duration()));
+    let chain = chain(error);
+    // Outer errors only say that something failed.
+    let innermost = || chain.last().cloned().unwrap_or_default();
+    let message = match error.message() {
+        Some(message) => message.to_owned(),
+        None if response.is_some_and(|r| !r.status().is_success()) => String::new(),
+        None => innermost(),
+    };
+    Answer {
+        status: response.map(|r| r.status().as_u16()),
+        code: error.code().unwrap_or_default().to_owned(),
+        message,
+        html: header("content-type").is_some_and(|t| t.starts_with("text/html")) && response.is_some_and(has_body),
+        region: header("x-amz-bucket-region").map(str::to_owned),
+        skew: skew.unwrap_or_default(),
+        transport: if response.is_some() { Transport::Unknown } else { transport(error, &chain.join(": ")) },
+    }
 }
 
-/// Why there was no answer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Transport {
-    /// There was an answer, or nothing better is known.
-    #[default]
-    Unknown,
-    /// Refused, or no such host.
-    Unreachable,
-    /// A broken connection or a time-out.
-    Broken,
-    /// The server's certificate is not trusted.
-    Untrusted,
-    /// No credentials, or their provider failed.
-    Credentials,
-    /// The client could not build the request, and never sent it.
-    Invalid,
+/// What S3's codes mean.
+fn refused(answer: &Answer) -> Option<(StoreErrorKind, String)> {
+    let status = answer.status.unwrap_or_default();
+    let said = answer.said();
+    Some(match (answer.code.as_str(), status) {
+        ("RequestTimeTooSkewed" | "RequestExpired", _) => answer.clock(),
+        ("NoSuchKey" | "NotFound" | "NoSuchUpload", _) => (StoreErrorKind::NotFound, NO_OBJECT.to_owned()),
+        ("NoSuchBucket", _) => (
+            StoreErrorKind::Misconfigured,
+            "there is no such bucket: create it, or check the URI and the endpoint".into(),
+        ),
+        ("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "InvalidToken", _) => {
+            (StoreErrorKind::Denied, "the credentials have expired: renew them and start again".into())
+        }
+        ("InvalidAccessKeyId" | "SignatureDoesNotMatch", _) => {
+            (StoreErrorKind::Denied, format!("the credentials are wrong: {said}: check the access key and its secret"))
+        }
+        ("PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException", _)
+        | (_, 301 | 307) => elsewhere(answer),
+        ("InvalidRange", _) => (StoreErrorKind::Damaged, TOO_SHORT.to_owned()),
+        ("QuotaExceeded" | "XMinioStorageFull", _) => (StoreErrorKind::Full, said),
+        ("SlowDown" | "RequestTimeout" | "OperationAborted" | "InternalError", _) => (StoreErrorKind::Transient, said),
+        ("InvalidBucketName" | "MethodNotAllowed" | "NotImplemented", _) => {
+            (StoreErrorKind::Misconfigured, format!("{said}: check the bucket's name and the endpoint"))
+        }
+        _ => return None,
+    })
 }
 
-impl Answer {
-    /// What is known of `error`, which came in at `now`.
-    pub(super) fn of<E>(error: &SdkError<E, HttpResponse>, now: SystemTime) -> Self
-    where
-        E: ProvideErrorMetadata + Error + 'static,
-    {
-        let response = error.raw_response();
-        let header = |name| response.and_then(|r| r.headers().get(name));
-        let date = header("date").and_then(|date| DateTime::from_str(date, DateTimeFormat::HttpDate).ok());
-        let date = date.and_then(|date| SystemTime::try_from(date).ok());
-        let skew = date.map(|date| now.duration_since(date).unwrap_or_else(|e| e.duration()));
-        let chain = chain(error);
-        // Outer errors only say that something failed.
-        let innermost = || chain.last().cloned().unwrap_or_default();
-        let message = match error.message() {
-            Some(message) => message.to_owned(),
-            None if response.is_some_and(|r| !r.status().is_success()) => String::new(),
-            None => innermost(),
-        };
-        Self {
-            status: response.map(|r| r.status().as_u16()),
-            code: error.code().unwrap_or_default().to_owned(),
-            message,
-            html: header("content-type").is_some_and(|t| t.starts_with("text/html")) && response.is_some_and(has_body),
-            region: header("x-amz-bucket-region").map(str::to_owned),
-            skew: skew.unwrap_or_default(),
-            transport: if response.is_some() { Transport::Unknown } else { transport(error, &chain.join(": ")) },
-        }
-    }
-
-    pub(super) fn verdict(&self) -> Verdict {
-        let (kind, reason) = match self.status {
-            None => self.without_answer(),
-            // Gateways answer 5xx with web pages. Those errors are transient.
-            Some(status) if status >= 500 || status == 429 || status == 408 => self.busy(status),
-            Some(_) if self.html => (StoreErrorKind::Misconfigured, WEB_PAGE.to_owned()),
-            Some(status) => self.refused(status),
-        };
-        Verdict { kind, reason, unreachable: self.transport == Transport::Unreachable }
-    }
-
-    fn without_answer(&self) -> (StoreErrorKind, String) {
-        let said = self.said();
-        match self.transport {
-            Transport::Unreachable => (
-                StoreErrorKind::Transient,
-                format!("nothing answers there: {said}: check the endpoint and that the server runs"),
-            ),
-            Transport::Untrusted => (
-                StoreErrorKind::Misconfigured,
-                format!("the server's certificate is not trusted: {said}: name its authority in AWS_CA_BUNDLE"),
-            ),
-            Transport::Credentials => (
-                StoreErrorKind::Denied,
-                format!(
-                    "no usable credentials: {said}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-                ),
-            ),
-            Transport::Invalid => (StoreErrorKind::Other, said),
-            Transport::Broken | Transport::Unknown => (StoreErrorKind::Transient, said),
-        }
-    }
-
-    fn busy(&self, status: u16) -> (StoreErrorKind, String) {
-        let kind = match (status, self.code.as_str()) {
-            (507, _) | (_, "QuotaExceeded" | "XMinioStorageFull") => StoreErrorKind::Full,
-            (501, _) => StoreErrorKind::Misconfigured,
-            _ => StoreErrorKind::Transient,
-        };
-        (kind, format!("the server answers {status}: {}", self.said()))
-    }
-
-    fn refused(&self, status: u16) -> (StoreErrorKind, String) {
-        let skewed = matches!(self.code.as_str(), "RequestTimeTooSkewed" | "RequestExpired")
-            || (status == 403 && self.skew > MAX_SKEW);
-        if skewed {
-            let minutes = self.skew.as_secs() / 60;
-            let reason = format!("this machine's clock is {minutes} minutes off the server's: set the clock");
-            return (StoreErrorKind::Misconfigured, reason);
-        }
-        let said = self.said();
-        match (self.code.as_str(), status) {
-            ("NoSuchKey" | "NotFound" | "NoSuchUpload", _) => (StoreErrorKind::NotFound, NO_OBJECT.to_owned()),
-            ("NoSuchBucket", _) => (
-                StoreErrorKind::Misconfigured,
-                "there is no such bucket: create it, or check the URI and the endpoint".into(),
-            ),
-            ("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "InvalidToken", _) => {
-                (StoreErrorKind::Denied, "the credentials have expired: renew them and start again".into())
-            }
-            ("InvalidAccessKeyId" | "SignatureDoesNotMatch", _) => (
-                StoreErrorKind::Denied,
-                format!("the credentials are wrong: {said}: check the access key and its secret"),
-            ),
-            ("PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException", _)
-            | (_, 301 | 307) => self.elsewhere(),
-            ("InvalidRange", _) | (_, 416) => (StoreErrorKind::Damaged, TOO_SHORT.to_owned()),
-            ("QuotaExceeded" | "XMinioStorageFull", _) => (StoreErrorKind::Full, said),
-            ("SlowDown" | "RequestTimeout" | "OperationAborted" | "InternalError", _) | (_, 409 | 412) => {
-                (StoreErrorKind::Transient, said)
-            }
-            ("InvalidBucketName" | "MethodNotAllowed" | "NotImplemented", _) | (_, 405) => {
-                (StoreErrorKind::Misconfigured, format!("{said}: check the bucket's name and the endpoint"))
-            }
-            (_, 401 | 403) => (
-                StoreErrorKind::Denied,
-                format!(
-                    "access denied ({said}): check the credentials, and that the policy allows to get, put, list and delete here"
-                ),
-            ),
-            (_, 404) => (StoreErrorKind::NotFound, NO_OBJECT.to_owned()),
-            _ => (StoreErrorKind::Other, format!("the server answers {status}: {said}")),
-        }
-    }
-
-    fn elsewhere(&self) -> (StoreErrorKind, String) {
-        let region = self.region.as_deref().unwrap_or("another region");
-        let set = self.region.as_deref().unwrap_or("THAT-REGION");
-        (StoreErrorKind::Misconfigured, format!("the bucket is in {region}: set AWS_REGION={set}"))
-    }
-
-    /// The server's or client's message in one line, without secrets.
-    fn said(&self) -> String {
-        let text = redact(&self.message).split_whitespace().collect::<Vec<_>>().join(" ");
-        let text: String = text.chars().take(MAX_MESSAGE).collect();
-        match (self.code.is_empty(), text.is_empty()) {
-            (false, false) if !text.contains(&self.code) => format!("{}: {text}", self.code),
-            (_, false) => text,
-            (false, true) => self.code.clone(),
-            (true, true) => "no reason given".to_owned(),
-        }
-    }
+fn elsewhere(answer: &Answer) -> (StoreErrorKind, String) {
+    let region = answer.region.as_deref().unwrap_or("another region");
+    let set = answer.region.as_deref().unwrap_or("THAT-REGION");
+    (StoreErrorKind::Misconfigured, format!("the bucket is in {region}: set AWS_REGION={set}"))
 }
 
 /// Whether a body came, or, after HEAD, was announced.
@@ -200,20 +90,11 @@ fn has_body(response: &HttpResponse) -> bool {
     announced.is_some_and(|length| length > 0) || response.body().bytes().is_none_or(|body| !body.is_empty())
 }
 
-/// The messages of an error and all its causes, outermost first.
-fn chain(error: &(dyn Error + 'static)) -> Vec<String> {
-    std::iter::successors(Some(error), |&error| error.source()).map(ToString::to_string).collect()
-}
-
 fn transport<E>(error: &SdkError<E, HttpResponse>, text: &str) -> Transport {
-    let any = |needles: &[&str]| needles.iter().any(|needle| text.contains(needle));
-    if any(&["onnection refused", "failed to lookup address", "dns error", "No route to host"]) {
-        return Transport::Unreachable;
+    if let Some(said) = Transport::said_by(text) {
+        return said;
     }
-    if any(&["InvalidCertificate", "invalid peer certificate", "UnknownIssuer"]) {
-        return Transport::Untrusted;
-    }
-    if any(&["credential", "no identity resolver"]) {
+    if ["credential", "no identity resolver"].iter().any(|needle| text.contains(needle)) {
         return Transport::Credentials;
     }
     match error {
@@ -226,6 +107,8 @@ fn transport<E>(error: &SdkError<E, HttpResponse>, text: &str) -> Transport {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn answer(status: u16, code: &str) -> Answer {
@@ -261,7 +144,7 @@ mod tests {
             (html(502), Kind::Transient, "502"),
             (answer(400, "Odd"), Kind::Other, "Odd: says the server"),
         ] {
-            let verdict = answer.verdict();
+            let verdict = answer.verdict(&S3);
             assert_eq!(verdict.kind, kind, "{answer:?}");
             assert!(verdict.reason.contains(needle), "{verdict:?}");
             assert!(!verdict.reason.contains('\n') && !verdict.unreachable);
@@ -289,7 +172,11 @@ mod tests {
             let source = aws_sdk_s3::error::ErrorMetadata::builder().build();
             let error: SdkError<_, HttpResponse> =
                 SdkError::service_error(aws_sdk_s3::operation::head_object::HeadObjectError::generic(source), response);
-            assert_eq!(Answer::of(&error, SystemTime::now()).verdict().kind, kind, "{status} {body:?} {length:?}");
+            assert_eq!(
+                super::answer(&error, SystemTime::now()).verdict(&S3).kind,
+                kind,
+                "{status} {body:?} {length:?}"
+            );
         }
     }
 
@@ -308,16 +195,16 @@ mod tests {
             ("something else", Transport::Invalid, StoreErrorKind::Other, false),
         ] {
             let error: SdkError<aws_sdk_s3::Error, HttpResponse> = SdkError::construction_failure(message);
-            let answer = Answer::of(&error, SystemTime::now());
+            let answer = super::answer(&error, SystemTime::now());
             assert_eq!(answer.transport, transport, "{answer:?}");
-            assert_eq!((answer.verdict().kind, answer.verdict().unreachable), (kind, unreachable), "{answer:?}");
+            assert_eq!((answer.verdict(&S3).kind, answer.verdict(&S3).unreachable), (kind, unreachable), "{answer:?}");
         }
     }
 
     #[test]
     fn signatures_are_not_shown() {
         let message = "GET https://host/k?X-Amz-Signature=abc\nfailed".to_owned();
-        let verdict = Answer { message, ..answer(400, "Odd") }.verdict();
+        let verdict = Answer { message, ..answer(400, "Odd") }.verdict(&S3);
         assert!(!verdict.reason.contains("abc") && verdict.reason.contains("https://host/k?***"), "{verdict:?}");
     }
 }

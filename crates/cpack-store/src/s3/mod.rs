@@ -26,13 +26,13 @@ use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::primitives::DateTime;
 use tokio::sync::OnceCell;
 
-use self::error::Answer;
 use self::settings::Settings;
 use crate::call::Call;
 use crate::error::if_found;
 use crate::hadoop::Configuration;
 use crate::network::Network;
 use crate::retry::{Failure, SystemClock, retry};
+use crate::web::{WEB_PAGE, is_page};
 use crate::{Key, Listed, Put, Source, Stat, Store, StoreError, StoreErrorKind, StoreOptions, StoreUri, Written};
 
 /// A store in an S3 bucket.
@@ -151,7 +151,9 @@ impl Store for S3Store {
         let head = self
             .ask(call, |client| client.head_object().bucket(&self.uri.authority).key(self.name(key.as_str())).send());
         let found = head.and_then(|head| {
-            no_page(call, head.content_type())?;
+            if is_page(head.content_type()) {
+                return Err(call.error(StoreErrorKind::Misconfigured, WEB_PAGE));
+            }
             Ok(Stat { size: length(head.content_length()), modified: modified(head.last_modified()) })
         });
         if_found(found).map_err(|error| self.in_full(key, error))
@@ -203,15 +205,7 @@ fn failed<E>(call: Call<'_>, error: &SdkError<E, HttpResponse>) -> Failure
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
-    call.failed(Answer::of(error, SystemTime::now()).verdict())
-}
-
-/// Refuses a web page instead of an object, which a proxy or a wrong endpoint sends with status 200.
-fn no_page(call: Call<'_>, content_type: Option<&str>) -> Result<(), StoreError> {
-    match content_type {
-        Some(kind) if kind.starts_with("text/html") => Err(call.error(StoreErrorKind::Misconfigured, error::WEB_PAGE)),
-        _ => Ok(()),
-    }
+    call.failed(error::answer(error, SystemTime::now()).verdict(&error::S3))
 }
 
 fn length(size: Option<i64>) -> u64 {

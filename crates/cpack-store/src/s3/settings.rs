@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::hadoop::Configuration;
+use crate::web::Proxy;
 use crate::{StoreOptions, StoreUri};
 
 /// Endpoint of a store that is not Amazon's.
@@ -18,9 +19,6 @@ const PATH_STYLE: &str = "path.style.access";
 const TLS: &str = "connection.ssl.enabled";
 /// Classes that give credentials; of them only the anonymous one matters here.
 const CREDENTIALS: &str = "aws.credentials.provider";
-
-/// Where `HTTPS_PROXY` never leads: the machine's own metadata service and that of a container.
-const LINK_LOCAL: &str = "169.254.169.254,169.254.170.2,169.254.170.23,localhost,127.0.0.1,::1";
 
 /// How a bucket is reached.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,17 +37,6 @@ pub(super) struct Settings {
     pub(super) proxy: Option<Proxy>,
 }
 
-/// A proxy for one scheme.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Proxy {
-    /// Whether it is for `https:` requests.
-    pub(super) tls: bool,
-    /// Its URL, possibly with credentials: never shown.
-    pub(super) url: String,
-    /// Hosts that are asked directly.
-    pub(super) except: String,
-}
-
 impl Settings {
     /// The settings for the bucket of `uri`.
     pub(super) fn new(uri: &StoreUri, configuration: &Configuration, options: &StoreOptions) -> Self {
@@ -66,7 +53,7 @@ impl Settings {
             region: region.or_else(|| options.variable("AWS_DEFAULT_REGION")).map(str::to_owned),
             path_style: property(PATH_STYLE).map_or(foreign, |value| value.eq_ignore_ascii_case("true")),
             anonymous: property(CREDENTIALS).is_some_and(|value| value.contains("Anonymous")),
-            proxy: proxy(options, !used.is_some_and(|url| url.starts_with("http://"))),
+            proxy: Proxy::of(options, !used.is_some_and(|url| url.starts_with("http://"))),
             endpoint,
         }
     }
@@ -92,15 +79,6 @@ impl Settings {
 fn property<'a>(configuration: &'a Configuration, bucket: &str, name: &str) -> Option<&'a str> {
     let own = configuration.get(&format!("fs.s3a.bucket.{bucket}.{name}"));
     own.or_else(|| configuration.get(&format!("fs.s3a.{name}")))
-}
-
-fn proxy(options: &StoreOptions, tls: bool) -> Option<Proxy> {
-    let either = |upper: &str, lower: &str| options.variable(lower).or_else(|| options.variable(upper));
-    let own = if tls { either("HTTPS_PROXY", "https_proxy") } else { either("HTTP_PROXY", "http_proxy") };
-    let url = own.or_else(|| either("ALL_PROXY", "all_proxy"))?;
-    let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-    let except = either("NO_PROXY", "no_proxy").map_or(LINK_LOCAL.to_owned(), |hosts| format!("{hosts},{LINK_LOCAL}"));
-    Some(Proxy { tls, url, except })
 }
 
 #[cfg(test)]
@@ -167,11 +145,10 @@ mod tests {
     }
 
     #[test]
-    fn the_proxy_is_that_of_the_scheme_and_never_for_metadata() {
+    fn the_proxy_is_that_of_the_endpoint() {
         let variables = [("https_proxy", "proxy:3128"), ("NO_PROXY", "internal")];
         let proxied = Settings::new(&uri(), &Configuration::default(), &options(&variables)).proxy.expect("a proxy");
         assert_eq!((proxied.url.as_str(), proxied.tls), ("http://proxy:3128", true));
-        assert!(proxied.except.starts_with("internal,169.254.169.254"), "{}", proxied.except);
         let plain = Configuration::from([("fs.s3a.endpoint", "http://minio")]);
         assert_eq!(Settings::new(&uri(), &plain, &options(&variables)).proxy, None);
     }

@@ -7,11 +7,11 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, MetadataDirective};
 use cpack_parallel::try_map;
 
-use super::error::WEB_PAGE;
 use super::{S3Store, modified};
 use crate::call::Call;
 use crate::content::Content;
 use crate::error::{NO_OBJECT, if_found};
+use crate::web::{CONTENT_TYPE, WEB_PAGE, percent_encode};
 use crate::{Key, Put, Source, Store as _, StoreError, StoreErrorKind, Written};
 
 /// Larger objects are sent in parts, of at least this size.
@@ -25,9 +25,6 @@ const PARTS_IN_FLIGHT: usize = 4;
 
 /// The largest object that one copy request takes (Amazon's limit).
 const LARGEST_COPY: u64 = 5 << 30;
-
-/// The type of every object, so that a web page can be told from one.
-const CONTENT_TYPE: &str = "application/octet-stream";
 
 impl S3Store {
     pub(super) fn send(&self, key: &Key, source: Source<'_>, put: Put) -> Result<Written, StoreError> {
@@ -209,7 +206,7 @@ impl S3Store {
     }
 
     fn copy_source(&self, key: &Key) -> String {
-        percent_encode(&format!("{}/{}", self.uri.authority, self.name(key.as_str())))
+        percent_encode(&format!("{}/{}", self.uri.authority, self.name(key.as_str())), b"/")
     }
 }
 
@@ -226,18 +223,6 @@ fn part_number(index: u64) -> i32 {
 /// The size of the parts of an object of `len` bytes: as many as fit the limit, whole MiB.
 fn part_size(len: u64) -> u64 {
     len.div_ceil(MOST_PARTS).next_multiple_of(1 << 20).max(PART)
-}
-
-/// `text` in the form of a header. A prefix may hold any character.
-fn percent_encode(text: &str) -> String {
-    text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
-        if byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-        out
-    })
 }
 
 #[cfg(test)]
@@ -267,10 +252,5 @@ mod tests {
         let sent = catch_unwind(AssertUnwindSafe(|| store.send_parts(&key, "upload", &content)));
         let panic = sent.expect_err("an upload whose parts are missing is not whole");
         assert_eq!(panic.downcast_ref::<&str>(), Some(&"a worker dies"));
-    }
-
-    #[test]
-    fn prefixes_are_encoded_for_the_header() {
-        assert_eq!(percent_encode("b/my env/ü+1.zip"), "b/my%20env/%C3%BC%2B1.zip");
     }
 }

@@ -63,7 +63,7 @@ def submit(
     :param additional_files: further files for the working directory
     :param node_label: label of the nodes
     :param num_containers: how many containers do the same
-    :param user: whom to impersonate
+    :param user: the user to impersonate
     :param acquire_map_reduce_delegation_token: get a token of the history server, too
     :param pre_script_hook: shell commands before Python
     :param max_attempts: attempts of the application master
@@ -101,7 +101,7 @@ def submit(
         )
         if hasattr(skein.ApplicationSpec, "acquire_map_reduce_delegation_token"):
             spec.acquire_map_reduce_delegation_token = acquire_map_reduce_delegation_token
-        # YARN refuses to impersonate whoever asks.
+        # YARN refuses to let users impersonate themselves.
         if user and user != _get_current_user():
             spec.user = user
         return skein_client.submit(spec)

@@ -7,7 +7,7 @@ use std::path::Path;
 use cpack_discover::{Editable, Environment};
 use cpack_format::Digest;
 use cpack_format::job::{self, Job};
-use cpack_format::launcher::{TRAILER_SIZE, Trailer};
+use cpack_format::launcher::{Appended, LauncherError};
 use cpack_format::manifest::{LayerKind, MAX_JSON, Manifest};
 use cpack_pex::info::InheritPath;
 use cpack_pex::{self, Pex};
@@ -237,14 +237,10 @@ fn pex_facts(pex: &Pex) -> PexFacts {
 
 fn from_file(context: &Context, what: &str, file: &[u8]) -> Result<Content, CommandError> {
     let document = |error| CommandError::Document { what: what.to_owned(), error };
-    let damaged = |e: cpack_format::launcher::LauncherError| CommandError::Damaged(format!("{what}: {e}"));
-    let tail = file.get(file.len().saturating_sub(TRAILER_SIZE)..).unwrap_or_default();
-    let Some(trailer) = Trailer::read(tail, file.len() as u64).map_err(damaged)? else {
+    let damaged = |e: LauncherError| CommandError::Damaged(format!("{what}: {e}"));
+    let Some(opened) = Appended::of(file).map_err(damaged)? else {
         return Ok(of_manifest(what, &Manifest::parse(file).map_err(document)?, None));
     };
-    let start = usize::try_from(trailer.start).unwrap_or(usize::MAX);
-    let appended = file.get(start..file.len() - TRAILER_SIZE).unwrap_or_default();
-    let opened = trailer.open(appended).map_err(damaged)?;
     let job = opened.file(job::FILE_NAME);
     let job = job.ok_or_else(|| CommandError::Damaged(format!("{what}: it has no {}", job::FILE_NAME)))?;
     let job = Job::parse(job).map_err(document)?;

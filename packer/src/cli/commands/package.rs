@@ -112,7 +112,7 @@ fn is_there(
     }
 }
 
-/// Gives the permission to execute to all who may read.
+/// Gives the permission to execute to all users that may read.
 fn make_executable(path: &Path) -> std::io::Result<()> {
     let mode = fs::metadata(path)?.permissions().mode();
     fs::set_permissions(path, Permissions::from_mode(mode | (mode & 0o444) >> 2))
@@ -125,7 +125,7 @@ fn digest_of(source: &Source<'_>) -> Result<Digest, CommandError> {
             let mut hasher = blake3::Hasher::new();
             let read = File::open(path).and_then(|file| hasher.update_reader(file).map(|_| ()));
             read.map_err(CommandError::io("read", *path))?;
-            hasher.finalize().to_hex().parse().map_err(|_| CommandError::Damaged("a digest that is none".into()))
+            Ok(hasher.finalize().into())
         }
     }
 }

@@ -40,11 +40,7 @@ pub(in crate::cli) fn pack(context: &Context, arguments: &Pack) -> Result<(), Co
     let mut environment = context.environment()?;
     for directory in &arguments.pex.sources_directory {
         let directory = absolute(directory)?;
-        add_sources(&mut environment, &directory).map_err(|source| CommandError::Io {
-            verb: "read",
-            path: directory.clone(),
-            source,
-        })?;
+        add_sources(&mut environment, &directory).map_err(CommandError::io("read", &directory))?;
     }
     let bar = context.voice.bar(total_size(&environment), "packing");
     let written = write_pex(&environment, &options, &output, &context.cache, &|bytes| bar.inc(bytes));

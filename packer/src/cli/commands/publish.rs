@@ -5,10 +5,10 @@
 //! into the store of the destination (`--store`, else `.cluster-pack` beside it), and its job names that one.
 
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use cpack_format::launcher::{TRAILER_SIZE, Trailer};
+use cpack_format::launcher::is_launcher;
 use cpack_format::manifest::{Layer, MAX_JSON, Manifest};
 use cpack_store::{Key, Source, Store, Watcher, Written, cluster_properties};
 use serde::Serialize;
@@ -43,8 +43,10 @@ struct Report {
 pub(in crate::cli) fn publish(context: &Context, arguments: &Publish) -> Result<(), CommandError> {
     let metadata = serde_json::from_str(&arguments.metadata)
         .map_err(|error| CommandError::Usage(format!("--metadata is no JSON object: {error}")))?;
-    let io = |source| CommandError::Io { verb: "read", path: arguments.file.clone(), source };
-    let report = if is_launcher(&arguments.file).map_err(io)? {
+    let file = File::open(&arguments.file).map_err(CommandError::io("read", &arguments.file))?;
+    let size = file.metadata().map_err(CommandError::io("read", &arguments.file))?.len();
+    // `Launcher::read` refuses a damaged one.
+    let report = if is_launcher(size, |bytes, at| file.read_exact_at(bytes, at)) {
         publish_whole(context, arguments, metadata)?
     } else {
         let written = lay(context, &arguments.uri, Source::File(&arguments.file), metadata, arguments.force)?;
@@ -52,16 +54,6 @@ pub(in crate::cli) fn publish(context: &Context, arguments: &Publish) -> Result<
     };
     context.voice.answer(report.uri.clone(), &report);
     Ok(())
-}
-
-/// Whether a job is appended to the file. A damaged one is told by whoever reads it whole.
-fn is_launcher(path: &Path) -> std::io::Result<bool> {
-    let mut file = File::open(path)?;
-    let size = file.metadata()?.len();
-    let mut tail = Vec::new();
-    file.seek(SeekFrom::Start(size.saturating_sub(TRAILER_SIZE as u64)))?;
-    file.read_to_end(&mut tail)?;
-    Ok(!matches!(Trailer::read(&tail, size), Ok(None)))
 }
 
 /// Publishes a launcher with what it needs.
@@ -146,9 +138,9 @@ fn transfer(
             Manifest::parse(&bytes).map_err(|error| document(Path::new(&from.uri().join(key.as_str())), error))?
         }
     };
-    let nobody = |_| {};
+    let unwatched = |_| {};
     let repair = arguments.force;
-    let publisher = Publisher { store, cache: &context.cache, repair, sending: Watcher(&nobody) };
+    let publisher = Publisher { store, cache: &context.cache, repair, sending: Watcher(&unwatched) };
     let layers: Vec<&Layer> = manifest.layers.iter().chain(&launcher.job.overlays).collect();
     let sent = publisher.transfer(from, &layers).map_err(|error| match error {
         PublishError::Store(error) if error.is_not_found() => lacks(&error),

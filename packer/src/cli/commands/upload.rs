@@ -4,7 +4,7 @@ use cpack_store::{Key, Source, Written};
 
 use super::prepare::Remote;
 use crate::cli::arguments::{Format, Pack, Upload};
-use crate::cli::context::{Context, absolute, name_record};
+use crate::cli::context::{Context, absolute, record_of};
 use crate::cli::error::CommandError;
 use crate::cli::output::bytes;
 use crate::cli::report::SubmissionReport;
@@ -30,7 +30,7 @@ pub(in crate::cli) fn upload(context: &Context, arguments: &Upload) -> Result<()
     let submission = context.submit(&environment, store.as_ref(), &job, arguments.repair)?;
     let launcher = Launcher::new(boot, submission.job.clone(), &submission.manifest);
     let (digest, mut shipped) = publish_launcher(store.as_ref(), &launcher, arguments.repair)?;
-    let record = name_record(&submission, Some(digest));
+    let record = record_of(&submission.manifest, submission.id, Some(digest));
     // With --package the launcher lies there: a second mutable copy under the name is not needed.
     let under_name = arguments.package.is_none().then(|| launcher.named());
     let mut named = publish_name(store.as_ref(), &name, &record, under_name.as_deref())?;
@@ -81,7 +81,7 @@ fn pack_layers(context: &Context, arguments: &Pack) -> Result<(), CommandError> 
     let name = context.name(&environment)?;
     let job = JobRequest { name: name.clone(), ..JobRequest::default() };
     let submission = context.submit(&environment, store.as_ref(), &job, false)?;
-    let record = name_record(&submission, None);
+    let record = record_of(&submission.manifest, submission.id, None);
     let named = publish_name(store.as_ref(), &name, &record, None)?;
     let uri = store.uri().join(Key::environment(&submission.id).as_str());
     let report = SubmissionReport::new(&submission, store.uri(), uri.clone(), Written::Kept, named);

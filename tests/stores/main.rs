@@ -2,6 +2,9 @@
 
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "helpers of tests report by panicking and printing")]
 
+mod clouds;
+mod web;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -21,12 +24,12 @@ fn variables(pairs: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
     pairs.iter().map(|(name, value)| (*name, (*value).to_owned())).collect()
 }
 
-fn layer(bytes: &[u8]) -> Key {
+pub(crate) fn layer(bytes: &[u8]) -> Key {
     Key::layer(&Digest::of(bytes))
 }
 
 /// Reads an object by ranges of 1 MiB, several at once, and checks each.
-fn read_in_ranges(store: &dyn Store, key: &Key, content: &[u8]) {
+pub(crate) fn read_in_ranges(store: &dyn Store, key: &Key, content: &[u8]) {
     const RANGE: usize = 1 << 20;
     let next = AtomicUsize::new(0);
     let worker = || {
@@ -99,7 +102,7 @@ fn s3_moves_large_objects_in_parts_and_lists_many() {
 }
 
 /// Takes the one thing that was left behind, once it is old.
-fn sweep(store: &dyn Store) {
+pub(crate) fn sweep(store: &dyn Store) {
     let hour = Duration::from_secs(3600);
     assert_eq!(store.sweep(SystemTime::now() - hour).expect("sweeps"), 0);
     assert_eq!(store.sweep(SystemTime::now() + hour).expect("sweeps"), 1);
