@@ -61,8 +61,13 @@ pub fn active_prefix(venv: Option<&Path>, variables: &ActiveVariables) -> Result
     if let Some(venv) = venv {
         return active(venv.to_owned());
     }
-    if let Some(prefix) = &variables.virtual_env {
-        return active(prefix.into());
+    if let Some(prefix) = variables.virtual_env.as_ref().map(PathBuf::from) {
+        if !prefix.join("bin/python3").exists() {
+            let reason =
+                "VIRTUAL_ENV names it, and it has no bin/python3; activate another one, or name it with --venv";
+            return Err(not_an_environment(&prefix, reason));
+        }
+        return active(prefix);
     }
     let is_base = variables.conda_default_env.as_ref().is_some_and(|name| name == "base" || name == "root");
     if let Some(prefix) = variables.conda_prefix.as_ref().filter(|_| !is_base) {
@@ -318,13 +323,19 @@ mod tests {
             assert!(!found.is_of_project);
             found.prefix
         };
+        let directory = tempfile::tempdir().expect("a directory");
+        let virtual_env = directory.path().join("v");
         let all = ActiveVariables {
-            virtual_env: Some("/v".into()),
+            virtual_env: Some(virtual_env.clone().into()),
             conda_prefix: Some("/c".into()),
             ..ActiveVariables::default()
         };
         assert_eq!(prefix(Some("named"), &all), Path::new("named"));
-        assert_eq!(prefix(None, &all), Path::new("/v"));
+        let gone = active_prefix(None, &all).expect_err("is not there").to_string();
+        assert!(gone.contains("VIRTUAL_ENV names it") && gone.contains("--venv"), "{gone}");
+        fs::create_dir_all(virtual_env.join("bin")).expect("makes");
+        fs::write(virtual_env.join("bin/python3"), "").expect("writes");
+        assert_eq!(prefix(None, &all), virtual_env);
         let conda = ActiveVariables { virtual_env: None, ..all };
         assert_eq!(prefix(None, &conda), Path::new("/c"));
         let nothing = active_prefix(None, &ActiveVariables::default());

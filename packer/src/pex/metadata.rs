@@ -3,6 +3,7 @@
 //! Since packaging 22 a requirement or a range of Python versions that PEP 440 does not allow (`pytz (>dev)` of celery 4.4.7,
 //! `>=3.6.*` of many) is an error, and a PEX with one does not start. Python itself does not read them in an environment.
 
+use std::borrow::Cow;
 use std::str::FromStr as _;
 
 use pep440_rs::VersionSpecifiers;
@@ -17,25 +18,53 @@ pub(super) struct Readable {
     pub(super) left_out: Vec<String>,
 }
 
-/// Leaves out the requirements that newer releases of packaging refuse.
+/// Leaves out the requirements that newer releases of packaging refuse. Those on several lines become one: packaging refuses the
+/// line breaks, which `email` keeps.
 pub(super) fn readable(metadata: &[u8]) -> Readable {
+    let end = body(metadata);
+    let (headers, body) = metadata.split_at(end);
     let mut text = Vec::with_capacity(metadata.len());
     let mut left_out = Vec::new();
-    let (mut in_headers, mut is_left_out) = (true, false);
-    for line in metadata.split_inclusive(|byte| *byte == b'\n') {
-        in_headers &= !line.trim_ascii().is_empty();
-        let continues = line.first().is_some_and(|byte| matches!(byte, b' ' | b'\t'));
-        if in_headers && !continues {
-            is_left_out = !is_readable(line);
-            if is_left_out {
-                left_out.push(String::from_utf8_lossy(line).trim().to_owned());
-            }
+    let mut lines = headers.split_inclusive(|byte| *byte == b'\n').peekable();
+    while let Some(line) = lines.next() {
+        let mut header = Cow::Borrowed(line);
+        let mut folded = line.to_vec();
+        while let Some(more) = lines.next_if(|line| is_continued(line)) {
+            folded.extend_from_slice(more);
+            header = Cow::Owned([header.trim_ascii_end(), b" ", more.trim_ascii_start()].concat());
         }
-        if !(in_headers && is_left_out) {
-            text.extend_from_slice(line);
+        if !is_requirement(&header) {
+            text.extend_from_slice(&folded);
+        } else if is_readable(&header) {
+            text.extend_from_slice(&header);
+        } else {
+            left_out.push(String::from_utf8_lossy(&header).trim().to_owned());
         }
     }
-    Readable { text: (!left_out.is_empty()).then_some(text), left_out }
+    text.extend_from_slice(body);
+    Readable { text: (text != metadata).then_some(text), left_out }
+}
+
+/// Where the headers end: at the first empty line.
+fn body(metadata: &[u8]) -> usize {
+    let mut end = 0;
+    for line in metadata.split_inclusive(|byte| *byte == b'\n') {
+        if line.trim_ascii().is_empty() {
+            break;
+        }
+        end += line.len();
+    }
+    end
+}
+
+fn is_continued(line: &[u8]) -> bool {
+    line.first().is_some_and(|byte| matches!(byte, b' ' | b'\t'))
+}
+
+/// Whether the runtime parses the value of a header.
+fn is_requirement(header: &[u8]) -> bool {
+    let name = header.split(|byte| *byte == b':').next().unwrap_or_default();
+    [&b"requires-dist"[..], b"requires-python"].iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 /// Whether a header is none of a requirement, or one that can be read.
@@ -70,14 +99,18 @@ mod tests {
                     Requires-Dist: kombu >=4 ; extra == 'k'\n\nRequires-Dist: pytz (>dev)\n";
         let found = readable(text.as_bytes());
         let expected = "Metadata-Version: 2.1\nName: celery\nRequires-Dist: billiard (<4.0,>=3.6.3.0)\n\
-                        Requires-Dist: x\n y (>dev\nSummary: s\n\
+                        Summary: s\n\
                         Requires-Dist: kombu >=4 ; extra == 'k'\n\nRequires-Dist: pytz (>dev)\n";
         assert_eq!(String::from_utf8(found.text.expect("changed")).expect("utf-8"), expected);
-        assert_eq!(found.left_out, ["Requires-Python: >=3.6.*", "Requires-Dist: pytz (>dev)"]);
+        let left_out = ["Requires-Python: >=3.6.*", "Requires-Dist: pytz (>dev)", "Requires-Dist: x y (>dev"];
+        assert_eq!(found.left_out, left_out);
         let again = readable(expected.as_bytes());
         assert_eq!(again, Readable { text: None, left_out: Vec::new() });
         let folded = readable(b"Requires-Dist: a (>dev)\n ; extra == 'x'\nName: b\n");
         assert_eq!(folded.text.as_deref(), Some(&b"Name: b\n"[..]));
+        let unfolded = readable(b"Requires-Dist: a\n (>1)\nDescription: x\n  y\n\n z\n");
+        let text = Some(b"Requires-Dist: a (>1)\nDescription: x\n  y\n\n z\n".to_vec());
+        assert_eq!(unfolded, Readable { text, left_out: Vec::new() });
     }
 
     #[test]
