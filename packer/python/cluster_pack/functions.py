@@ -113,7 +113,7 @@ def check_python(package_path: str, environ: Optional[Mapping[str, str]] = None)
     if environ is None:
         return {}
     try:
-        timeout = _CHECK_SECONDS if package_path.startswith(("s3:", "s3a:")) else None
+        timeout = _CHECK_SECONDS if package_path.startswith(uploader.WITH_KEYS) else None
         beside = binary.call(["metadata", package_path], environ=environ, timeout=timeout)
     except ClusterPackError:
         # The nodes that start containers may reach an endpoint that this machine does not.

@@ -39,7 +39,7 @@ class Parts(NamedTuple):
 
 
 # Of file systems that are reached with keys.
-_WITH_KEYS = ("s3:", "s3a:", "gs:", "gcs:", "abfs:", "abfss:", "az:", "wasb:", "wasbs:")
+WITH_KEYS = ("s3:", "s3a:", "gs:", "gcs:", "abfs:", "abfss:", "az:", "wasb:", "wasbs:")
 
 
 # Of what this process uploaded, by its path.
@@ -65,7 +65,7 @@ def access(package_path: str) -> Optional[Dict[str, str]]:
     """How an environment is reached, as variables: as it was uploaded, by this process. None, where that is unknown and a
     guess would send the user's keys to an endpoint that may be another user's."""
     known = _access.get(package_path)
-    return {} if known is None and not package_path.startswith(_WITH_KEYS) else known
+    return {} if known is None and not package_path.startswith(WITH_KEYS) else known
 
 
 def files_of(package_path: str, name: str) -> Dict[str, str]:
@@ -231,6 +231,8 @@ def for_job(package_path: Optional[str] = None, allow_large_pex: bool = False) -
 
 def metadata(package_path: str, fs_args: Dict[str, Any] = {}) -> Dict[str, Any]:
     """What lies beside an uploaded environment; nothing, where nothing does."""
+    if not filesystem.is_own(package_path):
+        return _beside_by_fsspec(package_path, fs_args)
     return binary.call(["metadata", package_path], environ=filesystem.variables(fs_args, package_path))
 
 
@@ -359,8 +361,9 @@ def _metadata_path(path: str) -> str:
     return os.path.splitext(path)[0] + ".json"
 
 
-def _beside_by_fsspec(path: str) -> Dict[str, Any]:
-    files, place = filesystem.resolve_filesystem_and_path(_metadata_path(path), **_fs_args.get(path, {}))
+def _beside_by_fsspec(path: str, fs_args: Dict[str, Any] = {}) -> Dict[str, Any]:
+    fs_args = fs_args or _fs_args.get(path, {})
+    files, place = filesystem.resolve_filesystem_and_path(_metadata_path(path), **fs_args)
     return json.loads(files.cat_file(place))
 
 

@@ -197,7 +197,7 @@ class Uploads(Directory):
         code = "import cloudpickle; print('ran')"
         root = str(self.directory / "root")
         self.assertEqual(self.output(sys.executable, str(self.directory / "mine.pex"), "-c", code, PEX_ROOT=root), "ran")
-        self.assertIn("package_installed", json.loads(memory.cat_file("/envs/mine.json")))
+        self.assertIn("package_installed", uploader.metadata(path))
         self.assertEqual(uploader.files_of(path, "mine.pex"), {"mine.pex": path})
         memory.pipe_file("/envs/mine.pex", b"kept")
         cluster_pack.upload_env(path)

@@ -269,7 +269,9 @@ fn refused(answer: &Answer) -> Option<(StoreErrorKind, String)> {
         "ServerBusy" | "InternalError" | "OperationTimedOut" => (StoreErrorKind::Transient, said),
         "AuthenticationFailed" if answer.skew > std::time::Duration::from_secs(15 * 60) => answer.clock(),
         "AuthenticationFailed" if said.contains("time frame") || said.contains("expired") => expired(),
-        "AuthenticationFailed" | "InvalidAuthenticationInfo" => (
+        // Azurite's word for a wrong signature.
+        "AuthorizationFailure" if !said.contains("failed to authenticate") => return None,
+        "AuthenticationFailed" | "AuthorizationFailure" | "InvalidAuthenticationInfo" => (
             StoreErrorKind::Denied,
             format!("the credentials are wrong or have expired: {said}: check the account, its key, and the token"),
         ),

@@ -7,7 +7,7 @@
 mod settings;
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use aws_smithy_types::date_time::{DateTime, Format};
 use bytes::Bytes;
@@ -29,6 +29,9 @@ pub(crate) type GsStore = RestStore<Gs>;
 
 /// Most objects that one request composes (Google's limit).
 const COMPOSED: u64 = 32;
+
+/// The word of metadata that says when an object was refreshed, in milliseconds since 1970.
+const USED: &str = "cluster-pack-used";
 
 /// What errors say of Google.
 static GOOGLE: Server = Server {
@@ -204,7 +207,7 @@ impl Cloud for Gs {
 
     fn touch(&self, name: &str) -> Plain {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let body = serde_json::json!({ "metadata": { "cluster-pack-used": now.as_millis().to_string() } });
+        let body = serde_json::json!({ "metadata": { USED: now.as_millis().to_string() } });
         let mut request = request("PATCH", &self.object(name), body.to_string().into());
         insert(&mut request, "content-type", "application/json");
         request
@@ -274,12 +277,19 @@ struct Object {
     updated: Option<String>,
     generation: Option<String>,
     metageneration: Option<String>,
+    #[serde(default)]
+    metadata: BTreeMap<String, String>,
 }
 
 impl Object {
     fn stat(&self) -> Option<Stat> {
         let updated = DateTime::from_str(self.updated.as_deref()?, Format::DateTimeWithOffset).ok()?;
-        Some(Stat { size: self.size.as_deref()?.parse().ok()?, modified: SystemTime::try_from(updated).ok()? })
+        let updated = SystemTime::try_from(updated).ok()?;
+        // A change of metadata is an update to Google, and not to every emulator.
+        let used = self.metadata.get(USED).and_then(|millis| millis.parse().ok());
+        let used = used.map(|millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis));
+        let modified = used.map_or(updated, |used| used.max(updated));
+        Some(Stat { size: self.size.as_deref()?.parse().ok()?, modified })
     }
 }
 
