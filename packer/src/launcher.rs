@@ -147,7 +147,7 @@ impl Launcher {
         self.manifest.as_deref().map(Manifest::parse).transpose()
     }
 
-    /// Who may read its file: only the owner if it carries values of variables.
+    /// The users that may read its file: only the owner if it carries values of variables.
     pub fn access(&self) -> Access {
         if self.job.environ.is_empty() { Access::Umask } else { Access::Owner }
     }
@@ -191,7 +191,7 @@ impl Launcher {
     }
 }
 
-/// Who may read and start a launcher's file.
+/// The users that may read and start a launcher's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Every user that the umask allows: one user fills an image or a shared volume, and another uses it.

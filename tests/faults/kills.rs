@@ -359,7 +359,7 @@ fn uploads_and_packs_that_are_killed_leave_nothing_that_is_used() {
     }
     assert!(killed * 3 > part.rounds, "only {killed} were killed");
     let swept = FileStore::new(&site.store()).sweep(SystemTime::now() + Duration::from_secs(3600)).expect("sweeps");
-    assert!(swept > 0, "nobody was killed while it wrote");
+    assert!(swept > 0, "no process was killed while it wrote");
     assert_eq!(entries(&site.store().join("tmp")), [] as [std::path::PathBuf; 0]);
 }
 

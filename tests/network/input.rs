@@ -33,6 +33,29 @@ fn check(site: &Site, command: &mut Command, case: &Case<'_>) {
     assert!(!said.contains(SECRET) && !said.contains(seaweed::SECRET_KEY), "{said}");
 }
 
+/// URIs that are refused before any server is asked.
+fn wrong_uris() -> Vec<Case<'static>> {
+    vec![
+        case("s3://", &[], 80, &["s3://", "bucket"]),
+        case("s3:///path", &[], 80, &["s3:///path", "bucket"]),
+        case("gs://", &[], 80, &["gs://", "bucket"]),
+        case("abfss:///x", &[], 80, &["abfss:///x", "CONTAINER@ACCOUNT"]),
+        case("az://container/x", &[], 80, &["container/x", "AZURE_STORAGE_ACCOUNT"]),
+        case(
+            "gs://bucket/x",
+            &[("STORAGE_EMULATOR_HOST", "127.0.0.1:1".to_owned())],
+            80,
+            &["gs://bucket/x", "write http://"],
+        ),
+        case(&format!("https://host/x?sig={SECRET}"), &[], 80, &["https://host/x?***", "credentials"]),
+        case("http://example.org/x", &[], 80, &["http://example.org/x", "CPACK_HTTP_PLAIN"]),
+        case(&format!("s3://me:{SECRET}@bucket/x"), &[], 80, &["***@bucket/x", "credentials"]),
+        case(&format!("ftp://me:{SECRET}@host/x?sig={SECRET}"), &[], 80, &["***@host/x?***", "unknown scheme"]),
+        case("hdfs://name-node", &[], 80, &["hdfs://name-node", "no path"]),
+        case("viewfs://none/x", &[], 80, &["viewfs://none/x", "mount"]),
+    ]
+}
+
 #[test]
 fn stores_that_cannot_be_used_are_told_in_one_line() {
     let s3 = Seaweed::start();
@@ -54,24 +77,7 @@ fn stores_that_cannot_be_used_are_told_in_one_line() {
         .into_iter()
         .chain([("AWS_EC2_METADATA_DISABLED", "true".to_owned())])
         .collect();
-    for case in [
-        case("s3://", &[], 80, &["s3://", "bucket"]),
-        case("s3:///path", &[], 80, &["s3:///path", "bucket"]),
-        case("gs://", &[], 80, &["gs://", "bucket"]),
-        case("abfss:///x", &[], 80, &["abfss:///x", "CONTAINER@ACCOUNT"]),
-        case("az://container/x", &[], 80, &["container/x", "AZURE_STORAGE_ACCOUNT"]),
-        case(
-            "gs://bucket/x",
-            &[("STORAGE_EMULATOR_HOST", "127.0.0.1:1".to_owned())],
-            80,
-            &["gs://bucket/x", "write http://"],
-        ),
-        case(&format!("https://host/x?sig={SECRET}"), &[], 80, &["https://host/x?***", "credentials"]),
-        case("http://example.org/x", &[], 80, &["http://example.org/x", "CPACK_HTTP_PLAIN"]),
-        case(&format!("s3://me:{SECRET}@bucket/x"), &[], 80, &["***@bucket/x", "credentials"]),
-        case(&format!("ftp://me:{SECRET}@host/x?sig={SECRET}"), &[], 80, &["***@host/x?***", "unknown scheme"]),
-        case("hdfs://name-node", &[], 80, &["hdfs://name-node", "no path"]),
-        case("viewfs://none/x", &[], 80, &["viewfs://none/x", "mount"]),
+    for case in wrong_uris().into_iter().chain([
         case("s3://no-such-bucket/x", &[], 80, &["s3://no-such-bucket/x", "create it"]),
         case("s3://tests/x", &wrong_key, 85, &["s3://tests/x", "credentials"]),
         case("s3://tests/x", &no_keys, 85, &["s3://tests/x", "AWS_ACCESS_KEY_ID"]),
@@ -99,7 +105,7 @@ fn stores_that_cannot_be_used_are_told_in_one_line() {
         case(&forbidden, &[], 85, &[&forbidden, &format!("user={}", hadoop::USER)]),
         case(&format!("hdfs://127.0.0.1:{page}/x"), &[], 80, &["hdfs://127.0.0.1:", "RPC port"]),
         case("hdfs://no-such-host.invalid/x", &[], 86, &["hdfs://no-such-host.invalid/x", "check the address"]),
-    ] {
+    ]) {
         site.uri.clone_from(&case.store);
         let mut command = site.world.command(cpack_test::programs::cluster_pack());
         command.args(["--store", &case.store, "upload", "--venv", utf8(&env)]);

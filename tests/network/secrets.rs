@@ -18,7 +18,7 @@ use super::site::{PROBE, Site, environment, whole};
 /// In every planted secret, and in nothing else.
 const MARK: &str = "PLANTED";
 
-/// Who a client of S3 says that it is.
+/// The credentials that a client of S3 presents.
 const PLANTED: [(&str, &str); 3] = [
     ("AWS_ACCESS_KEY_ID", "AKIAPLANTEDPLANTED00"),
     ("AWS_SECRET_ACCESS_KEY", "PLANTED/secret+key/0000000000000000000000"),

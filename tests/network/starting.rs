@@ -105,7 +105,7 @@ pub(crate) fn a_pex_starts_from_the_store(site: &Site) {
 }
 
 /// `bench` on the store: three containers fetch what one does, and each fetch is told.
-fn it_is_measured(site: &Site, kind: &str) {
+fn store_is_measured(site: &Site, kind: &str) {
     cluster_pack_with_bench();
     let env = site.world.path("venv");
     let report =
@@ -149,7 +149,7 @@ fn from_s3() {
     from_upload_to_python(&site);
     a_pex_starts_from_the_store(&site);
     a_change_costs_little_on_the_wire(&site, &proxy);
-    it_is_measured(&site, "s3");
+    store_is_measured(&site, "s3");
     memory_is_bounded(&site);
     // What is in the node's cache needs no store.
     let launcher = site.world.path("env-python");
@@ -163,7 +163,7 @@ fn from_hdfs() {
     let site = Site::hdfs(&server, "store");
     from_upload_to_python(&site);
     a_pex_starts_from_the_store(&site);
-    it_is_measured(&site, "hdfs");
+    store_is_measured(&site, "hdfs");
     let left = server.shell(&["-ls", "-C", &format!("/user/{USER}/store")]).output().expect("starts");
     let left = text(&left.stdout);
     assert!(left.contains("/layers") && !left.contains("bench"), "the bench removes what it made: {left}");

@@ -87,7 +87,7 @@ fn tokens_do_not_follow_redirects() {
     let headers = ("CPACK_HTTP_HEADER_FILE", server.header_file(TOKEN).display().to_string());
     // To where the objects are.
     let (port, first) = http::redirecting(&format!("http://127.0.0.1:{}", server.port));
-    let away = store(&format!("http://127.0.0.1:{port}"), &options(&[headers.clone()]));
+    let away = store(&format!("http://127.0.0.1:{port}"), &options(std::slice::from_ref(&headers)));
     read_in_ranges(&*away, &key, &content);
     assert!(
         first.lock().expect("no panic").iter().all(|head| head.contains("s3cr3t")),
@@ -96,7 +96,7 @@ fn tokens_do_not_follow_redirects() {
     // To who writes down what it gets.
     let (other, heads) = http::echoing(403, "AccessDenied");
     let (port, _) = http::redirecting(&format!("http://localhost:{other}"));
-    let error = store(&format!("http://127.0.0.1:{port}"), &options(&[headers.clone()])).read(&key, 10);
+    let error = store(&format!("http://127.0.0.1:{port}"), &options(std::slice::from_ref(&headers))).read(&key, 10);
     let line = error.expect_err("refused").to_string();
     println!("{line}");
     let heads = heads.lock().expect("no panic");

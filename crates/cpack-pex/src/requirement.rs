@@ -3,13 +3,11 @@
 //! `pep508_rs` and `pep440_rs` read names, versions and markers. The requirement of `pep508_rs` would bring URLs and regular
 //! expressions along, which are a third of the boot's executable.
 
-use std::convert::Infallible;
 use std::fmt;
-use std::path::Path;
 use std::str::FromStr as _;
 
 use pep440_rs::{Version, VersionSpecifiers};
-use pep508_rs::{ExtraName, MarkerEnvironment, MarkerTree, PackageName, Pep508Url};
+use pep508_rs::{ExtraName, MarkerEnvironment, MarkerTree, PackageName};
 
 /// A project with the versions that are wanted of it.
 #[derive(Debug, Clone)]
@@ -47,7 +45,10 @@ impl Requirement {
             extras: names.map(|extra| ExtraName::from_str(extra).ok()).collect::<Option<_>>()?,
             specifiers: VersionSpecifiers::from_str(specifiers).ok()?,
             is_constrained: !bare.is_empty(),
-            marker: if marker.trim().is_empty() { MarkerTree::TRUE } else { self::marker(marker)? },
+            marker: match marker.trim() {
+                "" => MarkerTree::TRUE,
+                marker => MarkerTree::from_str(marker).ok()?,
+            },
             text: whole.to_owned(),
         })
     }
@@ -66,28 +67,6 @@ impl Requirement {
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
-    }
-}
-
-fn marker(text: &str) -> Option<MarkerTree> {
-    MarkerTree::parse_str::<NoUrl>(text.trim()).ok()
-}
-
-/// Markers have no URLs.
-#[derive(Debug)]
-struct NoUrl;
-
-impl fmt::Display for NoUrl {
-    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Ok(())
-    }
-}
-
-impl Pep508Url for NoUrl {
-    type Err = Infallible;
-
-    fn parse_url(_: &str, _: Option<&Path>) -> Result<Self, Self::Err> {
-        Ok(Self)
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
+use cpack_node::cache::remove_tree;
 use tempfile::TempDir;
 
 /// The checkout.
@@ -132,17 +132,9 @@ impl World {
 }
 
 impl Drop for World {
-    /// Makes the read-only trees of the node cache writable, so that the directory can be removed.
+    /// Trees of the node cache are read-only, which keeps `TempDir` from removing them.
     fn drop(&mut self) {
-        fn open(directory: &Path) {
-            let _ = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
-            for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-                if entry.file_type().is_ok_and(|t| t.is_dir()) {
-                    open(&entry.path());
-                }
-            }
-        }
-        open(self.directory.path());
+        let _ = remove_tree(self.directory.path(), None);
     }
 }
 
