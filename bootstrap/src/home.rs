@@ -35,8 +35,13 @@ pub(crate) fn give_cache(
     }
     let directory = cache.user_directory().ok();
     if let Some(directory) = directory.or_else(|| others.filter_map(|other| other.user_directory().ok()).next()) {
-        environ.extend(missing.into_iter().map(|(name, _, below)| (name.into(), directory.join(below).into())));
+        environ.extend(missing.into_iter().map(|(name, _, below)| (name.into(), place(&directory, below).into())));
     }
+}
+
+/// The directory `below` of `directory`, without a slash at its end where `below` is empty.
+fn place(directory: &Path, below: &str) -> PathBuf {
+    directory.join(below).components().collect()
 }
 
 /// Whether this user may write to a directory, or make it if it is missing.
@@ -48,6 +53,29 @@ fn can_be_made(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cpack_node::cache::{BootId, Place, PlaceKind};
+
+    #[test]
+    fn variables_that_lead_nowhere_get_a_directory_in_the_cache() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| directory.path().join(name).into_os_string();
+        std::fs::write(path("file"), "").expect("writes");
+        let place = Place { path: directory.path().into(), kind: PlaceKind::Chosen };
+        let cache = Cache::create(&place, &BootId::new("b")).expect("a cache");
+        let user = cache.user_directory().expect("makes");
+        let (given, config) = (user.clone().into_os_string(), user.join("config").into_os_string());
+        for (variables, cache_home, config_home) in [
+            (vec![("HOME", path(""))], None, None),
+            (vec![("HOME", path("file"))], Some(&given), Some(&config)),
+            (vec![("HOME", path("file")), ("XDG_CACHE_HOME", path("x"))], Some(&path("x")), Some(&config)),
+            (vec![("HOME", path("file")), ("XDG_CONFIG_HOME", path("x"))], Some(&given), Some(&path("x"))),
+        ] {
+            let mut environ = variables.iter().map(|(name, value)| (OsString::from(name), value.clone())).collect();
+            give_cache(&mut environ, &cache, std::iter::empty());
+            let found = |name: &str| environ.get(OsStr::new(name));
+            assert_eq!((found("XDG_CACHE_HOME"), found("XDG_CONFIG_HOME")), (cache_home, config_home), "{variables:?}");
+        }
+    }
 
     #[test]
     fn a_home_counts_where_its_cache_is_there_or_can_be_made() {
