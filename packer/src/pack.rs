@@ -41,21 +41,26 @@ impl<'a> Packer<'a> {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<PackedLayer, PackError> {
         let _event = cpack_events::span("pack", || plan.name.to_owned()).of(plan.size);
-        let (entries, facts) = match &plan.content {
+        let (entries, facts) = self.entries(plan)?;
+        let WrittenArchive { content, archive } = write_layer(plan.name, entries, path, self.level, progress)?;
+        Ok(PackedLayer { content, archive, facts })
+    }
+
+    /// What the layer of `plan` holds, in the order of the paths.
+    pub(crate) fn entries(&self, plan: &LayerPlan<'_>) -> Result<(Vec<Entry>, Facts), PackError> {
+        match &plan.content {
             LayerContent::Files(files) => {
                 let (mut entries, facts) = self.transformer.transform(files)?;
                 if plan.kind == LayerKind::Unowned {
                     entries.iter_mut().for_each(|entry| self.remove_projects(entry));
                 }
-                (entries, facts)
+                Ok((entries, facts))
             }
             LayerContent::Payload(bytes) => {
                 let path = SafePath::new(PAYLOAD_NAME.as_bytes()).map_err(PackError::Path)?;
-                (vec![Entry { path, kind: Kind::File, body: Body::Bytes(bytes.clone()) }], Facts::default())
+                Ok((vec![Entry { path, kind: Kind::File, body: Body::Bytes(bytes.clone()) }], Facts::default()))
             }
-        };
-        let WrittenArchive { content, archive } = write_layer(plan.name, entries, path, self.level, progress)?;
-        Ok(PackedLayer { content, archive, facts })
+        }
     }
 
     /// Removes the folders of projects that are overlays from `easy-install.pth`, which lists eggs, too.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "tests report by panicking")]
 
+mod archives;
 mod bench;
 #[cfg(feature = "index")]
 mod editables;

@@ -9,6 +9,8 @@ use std::process::Command;
 
 use cpack_test::programs::{World, install_by_hand, installed, text, usual_interpreter, utf8, venv};
 
+use super::archives::{UNTAR, edit};
+
 #[test]
 fn an_environment_brings_its_interpreter() {
     let world = World::new();
@@ -18,6 +20,10 @@ fn an_environment_brings_its_interpreter() {
     install_by_hand(&env, "handmade", "1.0", "def value():\n    return 42\n");
     edit(&world, &env);
     let launcher = world.launcher(&env, &["--with-python"]);
+    let archive = world.path("env.tar.gz");
+    // Since the interpreter can be shipped, it is, without being asked for.
+    let packed = world.pack(&["pack", "--venv", utf8(&env), "-o", utf8(&archive)]);
+    assert!(packed.status.success(), "{}", text(&packed.stderr));
     // Nothing of the interpreter, nor of the environment, is left.
     for gone in [&world.path("uv"), &env, &world.path("edited")] {
         fs::remove_dir_all(gone).expect("removes");
@@ -33,22 +39,10 @@ fn an_environment_brings_its_interpreter() {
         let said = text(&output.stdout);
         assert!(output.status.success() && said.starts_with("edited 42 True "), "{said}{}", text(&output.stderr));
     }
-}
-
-/// Installs a project with one module as editable.
-fn edit(world: &World, env: &Path) {
-    let project = world.path("edited");
-    fs::create_dir_all(project.join("src")).expect("creates");
-    fs::write(project.join("pyproject.toml"), "").expect("writes");
-    fs::write(project.join("src/edited.py"), "WORD = 'edited'\n").expect("writes");
-    let site = install_by_hand(env, "edited", "1.0", "");
-    fs::remove_file(site.join("edited.py")).expect("removes");
-    fs::write(site.join("edited.pth"), utf8(&project.join("src"))).expect("writes");
-    let info = site.join("edited-1.0.dist-info");
-    let rows = fs::read_to_string(info.join("RECORD")).expect("reads").replace("edited.py", "edited.pth");
-    fs::write(info.join("RECORD"), rows + "edited-1.0.dist-info/direct_url.json,,\n").expect("writes");
-    let url = format!(r#"{{"url": "file://{}", "dir_info": {{"editable": true}}}}"#, project.display());
-    fs::write(info.join("direct_url.json"), url).expect("writes");
+    let tree = world.path("unpacked");
+    world.run(&usual_interpreter(), &["-c", UNTAR, utf8(&archive), utf8(&tree)]);
+    let code = "import edited, handmade, sys; print(edited.WORD, handmade.value(), sys.prefix)";
+    assert_eq!(world.run(&tree.join("bin/python"), &["-c", code]), format!("edited 42 {}\n", tree.display()));
 }
 
 /// A relocatable interpreter below the world's directory.

@@ -1,6 +1,6 @@
 //! The commands and their flags. Documentation comments of commands and flags are the texts of `--help`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -159,9 +159,9 @@ pub(super) struct Pack {
     /// Where to write
     #[arg(short, long, value_name = "PATH")]
     pub output: PathBuf,
-    /// What to write
-    #[arg(long, value_enum, default_value_t = Format::Layers)]
-    pub format: Format,
+    /// What to write [default: by the output's name: `.pex`, `.pex.zip`, `.tar.gz`, `.tgz`, `.tar.zst` or `.zip`; else layers]
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
     #[command(flatten)]
     pub pex: PexArguments,
 }
@@ -176,6 +176,29 @@ pub(super) enum Format {
     PexPacked,
     /// A PEX as a directory of plain files, itself zipped if the output's name ends in .zip
     PexLoose,
+    /// The environment as one archive that works wherever it is unpacked: for spark.archives and YARN
+    #[value(name = "tar.gz")]
+    TarGz,
+    /// The same, for `tar --zstd`: smaller and faster; neither Spark nor YARN unpacks it
+    #[value(name = "tar.zst")]
+    TarZst,
+    /// The same without links, which Spark and YARN do not keep in a zip
+    Zip,
+}
+
+impl Format {
+    /// What `output` is to be by its name.
+    pub(super) fn of(output: &Path) -> Self {
+        let name = output.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let is = |suffixes: &[&str]| suffixes.iter().any(|suffix| name.ends_with(suffix));
+        match () {
+            () if is(&[".pex", ".pex.zip"]) => Self::Pex,
+            () if is(&[".tar.gz", ".tgz"]) => Self::TarGz,
+            () if is(&[".tar.zst"]) => Self::TarZst,
+            () if is(&[".zip"]) => Self::Zip,
+            () => Self::Layers,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default, Args)]

@@ -9,6 +9,7 @@ use cpack_format::exit::Exit;
 use cpack_format::manifest::DocumentError;
 use cpack_store::{ObjectUriError, StoreError, UriError};
 
+use crate::archive::EnvironmentArchiveError;
 use crate::cli::config::ConfigError;
 use crate::launcher::LauncherError;
 use crate::pex::PexError;
@@ -43,6 +44,8 @@ pub enum CommandError {
     Prune(#[from] PruneError),
     #[error(transparent)]
     Pex(#[from] PexError),
+    #[error(transparent)]
+    Archive(#[from] EnvironmentArchiveError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -82,6 +85,7 @@ impl CommandError {
             Self::Publish(error) => publish(error),
             Self::Prune(error) => prune(error),
             Self::Pex(error) => pex(error),
+            Self::Archive(error) => archive(error),
             Self::Store(error) => error.exit(),
             Self::Launcher(LauncherError::NotBoot { .. } | LauncherError::NoStore { .. }) => Exit::Usage,
             Self::Document { .. } | Self::Damaged(_) | Self::Launcher(LauncherError::Damaged { .. }) => Exit::Artifact,
@@ -99,6 +103,14 @@ fn pex(error: &PexError) -> Exit {
         PexError::NoPython { .. } => Exit::Interpreter,
         PexError::Pack(_) | PexError::Runtime { .. } | PexError::Distribution { .. } => Exit::Environment,
         PexError::NoScript { .. } | PexError::TooLarge { .. } | PexError::Occupied(_) => Exit::Usage,
+    }
+}
+
+fn archive(error: &EnvironmentArchiveError) -> Exit {
+    match error {
+        EnvironmentArchiveError::Pack(error) if error.is_disk() => Exit::Disk,
+        EnvironmentArchiveError::Pack(_) | EnvironmentArchiveError::Assemble(_) => Exit::Environment,
+        EnvironmentArchiveError::Occupied(_) => Exit::Usage,
     }
 }
 

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use cpack_format::manifest::LayerKind;
+use cpack_layer::content::facts::Facts;
 use cpack_layer::content::{prefix_text, script};
 use cpack_store::{StoreUri, Written};
 use serde::Serialize;
@@ -102,28 +103,14 @@ impl LayerReport {
 /// Says what was sent, and warns of layers of the environment in `prefix` that are not as they were installed.
 pub(super) fn say(voice: Voice, submission: &Submission, store: &StoreUri, prefix: &Path) {
     for outcome in outcomes(submission) {
-        let what = format!("{} {}", outcome.layer.name, outcome.layer.version);
+        let what = title(outcome);
         match outcome.sent {
             Some(sent) => voice.detail(format!("  sent {what} ({})", bytes(sent))),
             None if outcome.packed => voice.detail(format!("  in the store already {what}")),
             None => {}
         }
-        let modified = &outcome.facts.modified;
-        if let Some(first) = modified.first() {
-            let more = if modified.len() > 1 { format!(" and {} more", modified.len() - 1) } else { String::new() };
-            voice.warn(format!("{what} was changed after it was installed: {first}{more}; packed as it is"));
-        }
-        for file in &outcome.facts.left_out {
-            voice.warn(format!("{what} is packed without {file}"));
-        }
-        for file in &outcome.facts.not_compiled {
-            voice.detail(format!("  no byte-code for {file}"));
-        }
     }
-    let strangers: Vec<String> = outcomes(submission).flat_map(|o| &o.facts.strangers).cloned().collect();
-    let prefixed: Vec<String> = outcomes(submission).flat_map(|o| &o.facts.prefixed).cloned().collect();
-    prefix_text::warning(&prefixed, prefix).iter().for_each(|warning| voice.warn(warning));
-    script::warning(&strangers).iter().for_each(|warning| voice.warn(warning));
+    warn_of(voice, outcomes(submission).map(|outcome| (title(outcome), &outcome.facts)), prefix);
     let sent: Vec<u64> = outcomes(submission).filter_map(|o| o.sent).collect();
     let total = outcomes(submission).count();
     let kept: u64 = outcomes(submission).filter(|o| o.sent.is_none()).map(|o| o.layer.archive.size).sum();
@@ -135,6 +122,33 @@ pub(super) fn say(voice: Voice, submission: &Submission, store: &StoreUri, prefi
         total - sent.len(),
         bytes(kept),
     ));
+}
+
+/// Warns of layers of the environment in `prefix` that are not as they were installed, each with its name and version.
+pub(super) fn warn_of<'a>(voice: Voice, layers: impl Iterator<Item = (String, &'a Facts)>, prefix: &Path) {
+    let (mut strangers, mut prefixed) = (Vec::new(), Vec::new());
+    for (what, facts) in layers {
+        let modified = &facts.modified;
+        if let Some(first) = modified.first() {
+            let more = if modified.len() > 1 { format!(" and {} more", modified.len() - 1) } else { String::new() };
+            voice.warn(format!("{what} was changed after it was installed: {first}{more}; packed as it is"));
+        }
+        for file in &facts.left_out {
+            voice.warn(format!("{what} is packed without {file}"));
+        }
+        for file in &facts.not_compiled {
+            voice.detail(format!("  no byte-code for {file}"));
+        }
+        strangers.extend_from_slice(&facts.strangers);
+        prefixed.extend_from_slice(&facts.prefixed);
+    }
+    prefix_text::warning(&prefixed, prefix).iter().for_each(|warning| voice.warn(warning));
+    script::warning(&strangers).iter().for_each(|warning| voice.warn(warning));
+}
+
+/// Name and version of a layer, for messages.
+fn title(outcome: &PublishedLayer) -> String {
+    format!("{} {}", outcome.layer.name, outcome.layer.version)
 }
 
 fn outcomes(submission: &Submission) -> impl Iterator<Item = &PublishedLayer> {

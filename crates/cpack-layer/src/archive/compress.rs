@@ -121,7 +121,7 @@ fn crc(bytes: &[u8]) -> crc32fast::Hasher {
 }
 
 /// Runs `work` with this thread's compressor, which `make` makes again whenever the level changes.
-fn with_compressor<L: Copy + PartialEq, C, T>(
+pub(super) fn with_compressor<L: Copy + PartialEq, C, T>(
     key: &'static LocalKey<RefCell<Option<(L, C)>>>,
     level: L,
     make: impl FnOnce() -> io::Result<C>,
@@ -137,11 +137,17 @@ fn with_compressor<L: Copy + PartialEq, C, T>(
 }
 
 /// One zstd frame with its content size, without a checksum: the zip has a CRC-32 and layers their digests.
-fn zstd_frame(bytes: &[u8], level: i32) -> io::Result<Vec<u8>> {
+pub(super) fn zstd_frame(bytes: &[u8], level: i32) -> io::Result<Vec<u8>> {
     thread_local! {
         static COMPRESSOR: RefCell<Option<(i32, zstd::bulk::Compressor<'static>)>> = const { RefCell::new(None) };
     }
     with_compressor(&COMPRESSOR, level, || zstd::bulk::Compressor::new(level), |compressor| compressor.compress(bytes))
+}
+
+pub(super) fn deflate_compressor(level: u32) -> io::Result<libdeflater::Compressor> {
+    let known = i32::try_from(level).ok().and_then(|level| libdeflater::CompressionLvl::new(level).ok());
+    let known = known.ok_or_else(|| io::Error::other(format!("no deflate level {level}")))?;
+    Ok(libdeflater::Compressor::new(known))
 }
 
 /// A whole deflate stream; `None` if it would not be smaller than `bytes`.
@@ -149,21 +155,21 @@ fn deflate_whole(bytes: &[u8], level: u32) -> io::Result<Option<Vec<u8>>> {
     thread_local! {
         static COMPRESSOR: RefCell<Option<(u32, libdeflater::Compressor)>> = const { RefCell::new(None) };
     }
-    let make = || {
-        let known = i32::try_from(level).ok().and_then(|level| libdeflater::CompressionLvl::new(level).ok());
-        let known = known.ok_or_else(|| io::Error::other(format!("no deflate level {level}")))?;
-        Ok(libdeflater::Compressor::new(known))
-    };
-    with_compressor(&COMPRESSOR, level, make, |compressor| {
-        let mut out = vec![0; bytes.len()];
-        match compressor.deflate_compress(bytes, &mut out) {
-            Ok(len) => {
-                out.truncate(len);
-                Ok(Some(out))
+    with_compressor(
+        &COMPRESSOR,
+        level,
+        || deflate_compressor(level),
+        |compressor| {
+            let mut out = vec![0; bytes.len()];
+            match compressor.deflate_compress(bytes, &mut out) {
+                Ok(len) => {
+                    out.truncate(len);
+                    Ok(Some(out))
+                }
+                Err(libdeflater::CompressionError::InsufficientSpace) => Ok(None),
             }
-            Err(libdeflater::CompressionError::InsufficientSpace) => Ok(None),
-        }
-    })
+        },
+    )
 }
 
 /// Deflate blocks that refer to nothing before them, ended by a full flush, or as the end of the stream if `last`.

@@ -18,8 +18,10 @@ mod error;
 #[cfg(test)]
 mod tests;
 mod write;
+mod write_tar;
 
 pub use codec::{Codec, DEFAULT_LEVEL};
 pub use entry::{Body, Entry, Make};
 pub use error::ArchiveError;
 pub use write::{Form, WrittenArchive, ZipWriter, write_layer, write_zip};
+pub use write_tar::{TarCodec, write_tar};

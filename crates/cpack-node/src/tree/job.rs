@@ -18,8 +18,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
+use cpack_format::virtual_environment::{interpreter_names, minor_in_names, pyvenv_cfg};
+
 use super::link::refuse_link;
-use super::{Python, interpreter_names, minor_in_names, pyvenv_cfg, unless_there};
+use super::{Python, unless_there};
 use crate::cache::RECORDS;
 
 /// The name of the hook. Sorts before those that begin with a lower-case letter, which may import what is in an overlay.

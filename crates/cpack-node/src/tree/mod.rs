@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 use cpack_fault::point;
 use cpack_format::job::Job;
+use cpack_format::virtual_environment::{interpreter_names, minor_in_names, pyvenv_cfg};
 
 use crate::cache::Description;
 pub(crate) use job::{add_scripts, fill_job, write_hook};
@@ -97,16 +98,6 @@ pub fn is_own(python: &Python, path: &Path) -> bool {
     interpreter && matches!(python, Python::Node { .. })
 }
 
-/// What an interpreter is called in `bin/`.
-fn interpreter_names(version: &str) -> [String; 3] {
-    ["python".into(), "python3".into(), format!("python{}", minor_in_names(version))]
-}
-
-/// `X.Y` of a version as a part of names: one that a job or manifest makes up cannot lead out of a directory.
-fn minor_in_names(version: &str) -> String {
-    cpack_format::job::minor(version).replace('/', "")
-}
-
 /// Fills the empty directory `tree` with the files of `layers` and what makes them an environment of `python`. Records may
 /// be written below it until [`seal_tree`].
 pub(crate) fn link_tree(
@@ -172,17 +163,6 @@ fn unless_there(result: io::Result<()>) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         result => result,
     }
-}
-
-/// The file that tells CPython where its standard library is (PEP 405).
-fn pyvenv_cfg(python: &Path, version: &str, sees_system: bool) -> Vec<u8> {
-    use std::os::unix::ffi::OsStrExt as _;
-    let home = python.parent().unwrap_or(Path::new("/usr/bin")).as_os_str().as_bytes();
-    let rest = format!(
-        "\nimplementation = CPython\nversion = {version}\nversion_info = {version}\n\
-         include-system-site-packages = {sees_system}\n"
-    );
-    [b"home = ", home, rest.as_bytes()].concat()
 }
 
 #[cfg(test)]

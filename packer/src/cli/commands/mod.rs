@@ -1,5 +1,6 @@
 //! The commands, one file each; `prepare` is what several of them share.
 
+pub(super) mod archive;
 pub(super) mod bench;
 pub(super) mod info;
 pub(super) mod kubernetes;

@@ -27,12 +27,12 @@ struct Report {
     distributions: Vec<String>,
 }
 
-pub(in crate::cli) fn pack(context: &Context, arguments: &Pack) -> Result<(), CommandError> {
+pub(in crate::cli) fn pack(context: &Context, arguments: &Pack, format: Format) -> Result<(), CommandError> {
     let start = Instant::now();
     let output = absolute(&arguments.output)?;
     let optimization = std::env::var(OPTIMIZATION).ok().filter(|name| !name.is_empty());
     let options = PexOptions {
-        shape: shape(arguments.format, &output, optimization.as_deref())?,
+        shape: shape(format, &output, optimization.as_deref())?,
         start: start_of(&arguments.pex),
         settings: settings(&arguments.pex)?,
         no_byte_code: arguments.pex.no_byte_code,

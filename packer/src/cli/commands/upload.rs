@@ -3,6 +3,7 @@
 use cpack_store::{Key, Source, Written};
 
 use super::prepare::Remote;
+use crate::archive::ArchiveForm;
 use crate::cli::arguments::{Format, Pack, Upload};
 use crate::cli::context::{Context, absolute, record_of};
 use crate::cli::error::CommandError;
@@ -63,11 +64,15 @@ pub(in crate::cli) fn upload(context: &Context, arguments: &Upload) -> Result<()
     Ok(())
 }
 
-/// Packs an environment into a directory store of its own.
+/// Packs an environment into a directory store of its own, or a file.
 pub(in crate::cli) fn pack(context: &Context, arguments: &Pack) -> Result<(), CommandError> {
-    match arguments.format {
+    let format = arguments.format.unwrap_or_else(|| Format::of(&arguments.output));
+    match format {
         Format::Layers => pack_layers(context, arguments),
-        Format::Pex | Format::PexPacked | Format::PexLoose => super::pex::pack(context, arguments),
+        Format::Pex | Format::PexPacked | Format::PexLoose => super::pex::pack(context, arguments, format),
+        Format::TarGz => super::archive::pack(context, arguments, ArchiveForm::TarGz),
+        Format::TarZst => super::archive::pack(context, arguments, ArchiveForm::TarZst),
+        Format::Zip => super::archive::pack(context, arguments, ArchiveForm::Zip),
     }
 }
 
