@@ -115,7 +115,7 @@ pub struct Resolution {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Pack an environment into a directory
+    /// Pack an environment into a directory, or into one file
     Pack(Pack),
     /// Publish an environment, sending only what the store lacks; prints its URI
     Upload(Upload),
