@@ -61,7 +61,7 @@ fn from_a_web_server_that_publishes_a_store() {
     let said = complaint(&stranger.env_remove("CPACK_HTTP_HEADER_FILE").args(["-c", ""]).output().expect("starts"), 85);
     assert!(said.contains("CPACK_HTTP_HEADER_FILE") && said.contains(&web.uri), "{said}");
     let said =
-        complaint(&web.command(&["upload", "--venv", utf8(&env), "--name", "new"]).output().expect("starts"), 80);
+        complaint(&web.command(&["-q", "upload", "--venv", utf8(&env), "--name", "new"]).output().expect("starts"), 80);
     assert!(said.contains("can only be read"), "{said}");
 }
 

@@ -42,7 +42,7 @@ fn bad_stores_get_one_line_and_their_code() {
     let file = world.path("a-file");
     fs::write(&file, "").expect("writes");
     for (store, code, needle) in [
-        ("gs://bucket/x", 80, "unknown scheme"),
+        ("ftp://host/x", 80, "unknown scheme"),
         ("s3://", 80, "bucket"),
         ("s3://key:secret@bucket/x", 80, "credentials"),
         ("/proc/store", 86, "/proc/store"),

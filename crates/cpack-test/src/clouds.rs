@@ -23,10 +23,10 @@ const INSTALL_NPM: &str = "Node.js and npm (Debian: npm), with access to npm's r
 /// The bucket and the container that exist.
 pub const BUCKET: &str = "tests";
 
-/// The account of Azurite, and its key, which Microsoft's documentation publishes.
+/// The account of Azurite, and its key: not the one that Azurite has by itself, which `object_store` has in its code.
 pub const ACCOUNT: &str = "devstoreaccount1";
 pub const ACCOUNT_KEY: &str =
-    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+    "Y2x1c3Rlci1wYWNrOiB0aGUga2V5IG9mIGFuIGFjY291bnQgb2YgQXp1cml0ZSBpbiB0ZXN0cywgNjQgYnl0ZQ==";
 
 /// A running server with an empty bucket.
 #[derive(Debug)]
@@ -142,6 +142,7 @@ fn azure(port: u16) -> Command {
     command.arg(place.join("node_modules/azurite/dist/src/blob/main.js"));
     command.args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string(), "--inMemoryPersistence", "--silent"]);
     command.args(["--skipApiVersionCheck", "--disableTelemetry"]);
+    command.env("AZURITE_ACCOUNTS", format!("{ACCOUNT}:{ACCOUNT_KEY}"));
     command
 }
 
