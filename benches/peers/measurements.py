@@ -206,7 +206,7 @@ def extraction(context, environment):
         "ripunzip",
         {"seconds": "seconds", "mb_per_s": "MB/s unpacked"},
         "Every program runs on the same two processors; path checks and checksums included where a program has them. The "
-        "budget is the sum of what nobody can do without, each by itself: libdeflate of every entry, CRC-32, writing.",
+        "budget is the sum of what every program must do, each by itself: libdeflate of every entry, CRC-32, writing.",
     )
     memory = f"/dev/shm/cpack-bench-{os.getpid()}"
     os.makedirs(memory)

@@ -7,10 +7,10 @@ use cpack_store::{
     Key, Put, Source, StoreErrorKind, StoreOptions, Written, abandon, cluster_properties, conformance, open,
 };
 use cpack_test::clouds::{ACCOUNT_KEY, Cloud, Kind, options, shared_access};
-use cpack_test::proxy::{Fault, Proxy};
 use cpack_test::{http, noise};
 
-use super::{layer, read_in_ranges, sweep};
+use super::networks::{assert_refused, read_in_ranges, reads_survive, writes_survive};
+use super::{layer, sweep};
 
 const KINDS: [Kind; 2] = [Kind::Google, Kind::Azure];
 
@@ -47,7 +47,7 @@ fn clouds_move_large_objects_in_parts_and_list_many() {
         abandon(&uri, &options, &layer(b"abandoned")).expect("starts to write");
         match kind {
             Kind::Google => sweep(&*store),
-            // The server drops blocks that are nobody's.
+            // The server drops blocks that belong to no blob.
             Kind::Azure => assert_eq!(store.stat(&layer(b"abandoned")).expect("stat"), None),
         }
         let numbers: Vec<usize> = (0..1100).collect();
@@ -118,48 +118,9 @@ fn clouds_survive_what_networks_do() {
         let cloud = Cloud::start(kind);
         let direct = open(&cloud.uri("f"), &cloud.options(cloud.port)).expect("opens");
         direct.put(&key, Source::Bytes(&content), Put::IfAbsent).expect("writes");
-        for (fault, connections) in [
-            (Fault::Refuse, 3),
-            (Fault::Busy, 6),
-            (Fault::Cut(300_000), 6),
-            (Fault::Cut(100), 6),
-            (Fault::Stall(200_000), 2),
-            (Fault::Slow(8 << 20), 4),
-            (Fault::Swap, 4),
-            (Fault::Shuffle(300), 8),
-        ] {
-            let proxy = Proxy::start(cloud.port);
-            let store = open(&cloud.uri("f"), &cloud.options(proxy.port)).expect("opens");
-            proxy.inject(fault, connections);
-            read_in_ranges(&*store, &key, &content);
-            assert!(proxy.faulty() > 0, "{kind:?}: {fault:?} did not happen");
-            println!("{kind:?} read through {fault:?}: {} connections were hit", proxy.faulty());
-        }
-        for fault in [Fault::Refuse, Fault::Cut(0), Fault::Cut(20), Fault::Stall(0)] {
-            let proxy = Proxy::start(cloud.port);
-            let store = open(&cloud.uri(&format!("{fault:?}")), &cloud.options(proxy.port)).expect("opens");
-            proxy.inject(fault, 4);
-            store.put(&key, Source::Bytes(&content), Put::IfAbsent).expect("writes at last");
-            assert!(proxy.faulty() > 0, "{kind:?}: {fault:?} did not happen");
-            read_in_ranges(&*store, &key, &content);
-            println!("{kind:?} written through {fault:?}: {} connections were hit", proxy.faulty());
-        }
-    }
-}
-
-/// Both ways to a wrong store end in one line of `kind`.
-fn check(options: &StoreOptions, uri: &str, kind: StoreErrorKind, needle: &str) {
-    let key = layer(b"");
-    let store = open(&uri.parse().expect("a URI"), options).expect("opens");
-    for error in [
-        store.read(&key, 10).expect_err("cannot be read"),
-        store.put(&key, Source::Bytes(b""), Put::Replace).expect_err("cannot be written"),
-    ] {
-        let line = error.to_string();
-        println!("{line}");
-        assert_eq!(error.kind, kind, "{line}");
-        assert!(line.contains(needle) && line.contains(uri) && !line.contains('\n'), "{line}");
-        assert!(line.len() < 700 && !line.contains(ACCOUNT_KEY), "{line}");
+        let store = |port: u16, prefix: &str| open(&cloud.uri(prefix), &cloud.options(port)).expect("opens");
+        reads_survive(cloud.port, |port| store(port, "f"), &key, &content);
+        writes_survive(cloud.port, store, &key, &content);
     }
 }
 
@@ -168,6 +129,9 @@ fn clouds_say_in_one_line_what_is_wrong() {
     use StoreErrorKind as Expected;
     for kind in KINDS {
         let cloud = Cloud::start(kind);
+        let check = |options: &StoreOptions, uri: &str, kind, needle: &str| {
+            assert_refused(options, uri, kind, needle, ACCOUNT_KEY);
+        };
         let uri = |bucket: &str| cloud.uri("x").to_string().replacen("tests", bucket, 1);
         let here = uri("tests");
         check(&cloud.options(cloud.port), &uri("no-such-bucket"), Expected::Misconfigured, "create it");
@@ -225,13 +189,13 @@ fn wrong_accounts_are_told_in_one_line() {
     let cloud = Cloud::start(Kind::Azure);
     let endpoint = |account: &str| format!("http://127.0.0.1:{}/{account}", cloud.port);
     let other =
-        options(&[("AZURE_STORAGE_ENDPOINT", endpoint("nobody")), ("AZURE_STORAGE_KEY", ACCOUNT_KEY.to_owned())]);
+        options(&[("AZURE_STORAGE_ENDPOINT", endpoint("stranger")), ("AZURE_STORAGE_KEY", ACCOUNT_KEY.to_owned())]);
     let wrong_key = options(&[
         ("AZURE_STORAGE_ENDPOINT", endpoint(cpack_test::clouds::ACCOUNT)),
         ("AZURE_STORAGE_KEY", "d3Jvbmcga2V5".to_owned()),
     ]);
     for (options, uri) in
-        [(other, "abfss://tests@nobody.dfs.core.windows.net/x".to_owned()), (wrong_key, cloud.uri("x").to_string())]
+        [(other, "abfss://tests@stranger.dfs.core.windows.net/x".to_owned()), (wrong_key, cloud.uri("x").to_string())]
     {
         let store = open(&uri.parse().expect("a URI"), &options).expect("opens");
         let error = store.list("layers").expect_err("denied");

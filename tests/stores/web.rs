@@ -5,11 +5,12 @@ use std::path::Path;
 
 use cpack_store::{FileStore, Key, Put, Source, Store, StoreErrorKind, StoreOptions, cluster_properties, open};
 use cpack_test::clouds::options;
-use cpack_test::proxy::{Fault, Proxy};
+use cpack_test::proxy::Proxy;
 use cpack_test::web::{Web, WebServer};
 use cpack_test::{http, noise};
 
-use super::{layer, read_in_ranges};
+use super::layer;
+use super::networks::{read_in_ranges, reads_survive};
 
 const TOKEN: &str = "Authorization: Bearer s3cr3t";
 
@@ -124,23 +125,8 @@ fn a_web_server_s_store_is_read_through_what_networks_do() {
     let directory = tempfile::tempdir().expect("a directory");
     let (key, content) = published(directory.path(), 12 << 20);
     let server = WebServer::start(directory.path(), Web::default());
-    for (fault, connections) in [
-        (Fault::Refuse, 3),
-        (Fault::Busy, 6),
-        (Fault::Cut(300_000), 6),
-        (Fault::Cut(100), 6),
-        (Fault::Stall(200_000), 2),
-        (Fault::Slow(8 << 20), 4),
-        (Fault::Swap, 4),
-        (Fault::Shuffle(300), 8),
-    ] {
-        let proxy = Proxy::start(server.port);
-        let store = store(&format!("http://127.0.0.1:{}", proxy.port), &options(&[]));
-        proxy.inject(fault, connections);
-        read_in_ranges(&*store, &key, &content);
-        assert!(proxy.faulty() > 0, "{fault:?} did not happen");
-        println!("read through {fault:?}: {} connections were hit", proxy.faulty());
-    }
+    let at = |port: u16| store(&format!("http://127.0.0.1:{port}"), &options(&[]));
+    reads_survive(server.port, at, &key, &content);
     // As a proxy of HTTP.
     let proxy = Proxy::start(server.port);
     let variables = [("HTTP_PROXY", format!("http://127.0.0.1:{}", proxy.port)), ("CPACK_HTTP_PLAIN", "1".to_owned())];

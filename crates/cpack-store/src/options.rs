@@ -28,7 +28,7 @@ const USER_VARIABLES: [&str; 2] = ["C_PACK_USER", "HADOOP_USER_NAME"];
 /// | `AZURE_STORAGE_SAS_TOKEN`, `AZURE_STORAGE_SAS_KEY` | a shared access signature |
 /// | `AZURE_STORAGE_TOKEN` | a bearer token |
 /// | `AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_CLIENT_SECRET`, `AZURE_FEDERATED_TOKEN_FILE`, `AZURE_AUTHORITY_HOST` | a service principal, or workload identity |
-/// | `AZURE_USE_AZURE_CLI`, `IDENTITY_ENDPOINT`, `AZURE_SKIP_SIGNATURE` | `az`'s login; managed identity; nobody |
+/// | `AZURE_USE_AZURE_CLI`, `IDENTITY_ENDPOINT`, `AZURE_SKIP_SIGNATURE` | `az`'s login; managed identity; no credentials |
 /// | `CPACK_HTTP_HEADER_FILE` | a file of headers for the web server of an `https:` store |
 /// | `CPACK_HTTP_PLAIN` | `1` allows `http:` stores on other machines |
 /// | `SSL_CERT_FILE` | a PEM file of the certificate authorities to trust, for all but S3 where `AWS_CA_BUNDLE` is set |

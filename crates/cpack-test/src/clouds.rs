@@ -23,7 +23,8 @@ const INSTALL_NPM: &str = "Node.js and npm (Debian: npm), with access to npm's r
 /// The bucket and the container that exist.
 pub const BUCKET: &str = "tests";
 
-/// The account of Azurite, and its key: not the one that Azurite has by itself, which `object_store` has in its code.
+/// The account of Azurite, and its key: not the one that Azurite has by itself, which is in the executables for
+/// `UseDevelopmentStorage=true`.
 pub const ACCOUNT: &str = "devstoreaccount1";
 pub const ACCOUNT_KEY: &str =
     "Y2x1c3Rlci1wYWNrOiB0aGUga2V5IG9mIGFuIGFjY291bnQgb2YgQXp1cml0ZSBpbiB0ZXN0cywgNjQgYnl0ZQ==";

@@ -23,7 +23,7 @@ pub struct WebServer {
     directory: tempfile::TempDir,
 }
 
-/// How a server differs from one that gives everything to everybody.
+/// How a server differs from one that gives every file to every client.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Web<'a> {
     pub tls: bool,

@@ -48,10 +48,10 @@ class Environments(Directory):
         conf.write_text(
             "<configuration><property><name>fs.defaultFS</name><value>hdfs://nn:1</value></property></configuration>"
         )
-        with mock.patch.dict(os.environ, {"HADOOP_CONF_DIR": str(self.directory), "C_PACK_USER": "somebody"}):
+        with mock.patch.dict(os.environ, {"HADOOP_CONF_DIR": str(self.directory), "C_PACK_USER": "alice"}):
             self.assertEqual(cluster_pack.get_default_fs(), "hdfs://nn:1")
             path, _, _ = packaging.detect_archive_names(cluster_pack.PEX_PACKER, None, True)
-            self.assertRegex(path, r"^hdfs://nn:1/user/somebody/envs/.*\.pex\.zip$")
+            self.assertRegex(path, r"^hdfs://nn:1/user/alice/envs/.*\.pex\.zip$")
 
     def test_requirements_are_those_that_are_installed(self):
         found = cluster_pack.get_non_editable_requirements()

@@ -1,29 +1,31 @@
 //! The digests that requirements files name.
 //!
 //! An environment that was made before is used again where the resolution is the same. The resolution names versions, so
-//! that the digests must be part of the key: otherwise files that nobody compared with them would pass for files that were.
+//! that the digests must be part of the key: otherwise files that were never compared with them would pass for files that were.
 
+use std::collections::HashSet;
 use std::fs;
-use std::path::Path;
-
-/// The deepest nesting of files that name each other. pip and uv end with an error where files name themselves.
-const MAX_DEPTH: usize = 16;
+use std::path::{Path, PathBuf};
 
 /// The options `--hash` and `--require-hashes` of `files`, and of the files that they name.
 pub(super) fn hashes<'a>(files: impl Iterator<Item = &'a Path>) -> Vec<String> {
-    let mut found = Vec::new();
-    files.for_each(|file| read(file, &mut found, MAX_DEPTH));
+    let (mut found, mut seen) = (Vec::new(), HashSet::new());
+    files.for_each(|file| read(file, &mut found, &mut seen));
     found.sort_unstable();
     found.dedup();
     found
 }
 
-fn read(file: &Path, found: &mut Vec<String>, depth: usize) {
-    let text = if depth > 0 { fs::read(file).unwrap_or_default() } else { Vec::new() };
-    let text = String::from_utf8_lossy(&text).into_owned();
+/// Adds the options of a file that was not `seen` yet. What cannot be read is the tool's affair, which names it.
+fn read(file: &Path, found: &mut Vec<String>, seen: &mut HashSet<PathBuf>) {
+    let Ok(real) = file.canonicalize() else { return };
+    if !seen.insert(real) {
+        return;
+    }
+    let text = String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned();
     for line in text.lines().map(str::trim) {
         if let Some(nested) = nested(line) {
-            read(&file.parent().unwrap_or(Path::new("")).join(nested), found, depth - 1);
+            read(&file.parent().unwrap_or(Path::new("")).join(nested), found, seen);
         }
         let mut words = line.split_ascii_whitespace().peekable();
         while let Some(word) = words.next() {

@@ -1,7 +1,7 @@
 //! A container of Azure Blob Storage, or a prefix in one, as a store.
 //!
-//! A large object is sent as blocks, which the list of blocks makes a blob. Blocks that a killed writer left are nobody's and
-//! cost nothing to find: the service drops them after a week. Refreshing sets a word of metadata, which changes no byte and
+//! A large object is sent as blocks, which the list of blocks makes a blob. Blocks that a killed writer left belong to no blob:
+//! the service drops them after a week. Refreshing sets a word of metadata, which changes no byte and
 //! moves none. Versions are ETags, which refreshing changes, too: a reader that meets it in the middle of a range reads the
 //! range again.
 
@@ -20,11 +20,11 @@ use http::header::{CONTENT_LENGTH, ETAG};
 use object_store::azure::{AzureAuthorizer, AzureConfigKey, AzureCredentialProvider, MicrosoftAzureBuilder};
 use object_store::client::HttpRequestBody;
 
-use self::settings::Settings;
+use self::settings::{Settings, account_key, shared_access};
 use crate::error::NO_OBJECT;
 use crate::rest::{
-    Cloud, Connector, Found, Page, Plain, Refused, RestStore, Upload, insert, no_bucket, no_credentials, quick,
-    request, unsigned,
+    Cloud, Connector, Found, Page, Plain, Refused, RestStore, Upload, insert, no_bucket, no_credentials,
+    now_in_milliseconds, quick, request, unsigned,
 };
 use crate::web::{Answer, BUNDLE, CONTENT_TYPE, Server, TOO_SHORT, header, http_date, last_modified, percent_encode};
 use crate::{Stat, StoreError, StoreErrorKind, StoreOptions, StoreUri};
@@ -103,9 +103,9 @@ impl Cloud for Azure {
             .with_endpoint(self.0.endpoint.clone())
             .with_retry(quick())
             .with_http_connector(Connector::new(options)?);
-        if let Some(key) = self.0.key(options) {
+        if let Some(key) = account_key(options) {
             builder = builder.with_access_key(key);
-        } else if let Some(token) = self.0.shared_access(options) {
+        } else if let Some(token) = shared_access(options) {
             builder = builder.with_config(AzureConfigKey::SasKey, token);
         }
         for (variable, key) in [
@@ -202,8 +202,7 @@ impl Cloud for Azure {
 
     fn touch(&self, name: &str) -> Plain {
         let mut request = request("PUT", &format!("{}?comp=metadata", self.blob(name)), Bytes::new());
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        insert(&mut request, "x-ms-meta-cluster_pack_used", &now.as_millis().to_string());
+        insert(&mut request, "x-ms-meta-cluster_pack_used", &now_in_milliseconds());
         request
     }
 

@@ -88,21 +88,19 @@ impl Settings {
         let anonymous = self.anonymous.then(|| (ANONYMOUS, "true".to_owned()));
         [account, endpoint, anonymous].into_iter().flatten().map(|(name, value)| (name.to_owned(), value)).collect()
     }
+}
 
-    /// The account's key.
-    #[expect(clippy::unused_self, reason = "a key belongs to the account")]
-    pub(super) fn key(&self, options: &StoreOptions) -> Option<String> {
-        let connection = Connection::of(options).ok().and_then(|connection| connection.key);
-        let variables = ["AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY"];
-        connection.or_else(|| first(options, &variables).map(str::to_owned))
-    }
+/// The account's key.
+pub(super) fn account_key(options: &StoreOptions) -> Option<String> {
+    let connection = Connection::of(options).ok().and_then(|connection| connection.key);
+    let variables = ["AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY"];
+    connection.or_else(|| first(options, &variables).map(str::to_owned))
+}
 
-    /// The shared access signature.
-    #[expect(clippy::unused_self, reason = "a token belongs to the account")]
-    pub(super) fn shared_access(&self, options: &StoreOptions) -> Option<String> {
-        let connection = Connection::of(options).ok().and_then(|connection| connection.token);
-        connection.or_else(|| first(options, &["AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS_KEY"]).map(str::to_owned))
-    }
+/// A shared access signature for the account.
+pub(super) fn shared_access(options: &StoreOptions) -> Option<String> {
+    let connection = Connection::of(options).ok().and_then(|connection| connection.token);
+    connection.or_else(|| first(options, &["AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS_KEY"]).map(str::to_owned))
 }
 
 fn first<'a>(options: &'a StoreOptions, variables: &[&str]) -> Option<&'a str> {

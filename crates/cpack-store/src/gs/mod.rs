@@ -19,7 +19,8 @@ use serde::Deserialize;
 use self::settings::Settings;
 use crate::error::NO_OBJECT;
 use crate::rest::{
-    Cloud, Connector, Found, Page, Plain, Refused, RestStore, Upload, insert, no_bucket, no_credentials, quick, request,
+    Cloud, Connector, Found, Page, Plain, Refused, RestStore, Upload, insert, no_bucket, no_credentials,
+    now_in_milliseconds, quick, request,
 };
 use crate::web::{Answer, BUNDLE, CONTENT_TYPE, Server, header, percent_encode};
 use crate::{Stat, StoreError, StoreErrorKind, StoreOptions, StoreUri};
@@ -206,8 +207,7 @@ impl Cloud for Gs {
     }
 
     fn touch(&self, name: &str) -> Plain {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let body = serde_json::json!({ "metadata": { USED: now.as_millis().to_string() } });
+        let body = serde_json::json!({ "metadata": { USED: now_in_milliseconds() } });
         let mut request = request("PATCH", &self.object(name), body.to_string().into());
         insert(&mut request, "content-type", "application/json");
         request

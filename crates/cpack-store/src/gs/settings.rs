@@ -1,4 +1,4 @@
-//! What is to be known before Google is asked: the endpoint, and whether anybody must say who they are. A pure value.
+//! What is to be known before Google is asked: the endpoint, and whether requests have credentials. A pure value.
 //!
 //! Names of properties are those of Hadoop's connector for Google, so that a job can carry them to executors.
 

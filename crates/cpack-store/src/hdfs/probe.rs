@@ -17,7 +17,7 @@ const REFUSAL: &[u8] = b"authentication is not enabled";
 /// What web servers say to that: a status line, or the page alone.
 const PAGES: [&[u8]; 2] = [b"HTTP/", b"<"];
 
-/// How long the answer may take. A name node that takes anybody waits for more and never answers.
+/// How long the answer may take. A name node without Kerberos waits for more and never answers.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is at an address.
@@ -27,7 +27,7 @@ pub(super) enum Peer {
     WantsProof,
     /// What answers by a web page: most likely the name node's other port.
     WebServer,
-    /// A name node that takes anybody, or nobody who says anything.
+    /// A name node without Kerberos, or a server that says nothing.
     Silent,
 }
 

@@ -20,9 +20,8 @@ use std::ops::Range;
 use std::time::SystemTime;
 
 use aws_smithy_types::body::SdkBody;
-use aws_smithy_types::byte_stream::ByteStream;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Request, Response};
 use tokio::sync::OnceCell;
 
@@ -31,7 +30,7 @@ use crate::call::Call;
 use crate::error::if_found;
 use crate::network::Network;
 use crate::retry::{Failure, SystemClock, retry};
-use crate::web::{Answer, Filling, Part, Server, Transport, Web, header, whole};
+use crate::web::{Answer, Filling, Part, Server, Transport, Web, whole};
 use crate::{Key, Listed, Put, Source, Stat, Store, StoreError, StoreErrorKind, StoreOptions, StoreUri, Written};
 
 /// The most bytes of an answer that is no object: a page of a listing has a thousand names.
@@ -216,12 +215,12 @@ impl<C: Cloud> RestStore<C> {
                     Err(answer) if is_bound && matches!(answer.status, Some(304 | 409 | 412)) => return Ok(None),
                     Err(answer) => return Err(Self::failed(call, &answer)),
                 };
-                let (head, body) = answer.into_parts();
+                let headers = answer.headers().clone();
                 if !has_body {
-                    return Ok(Some((head.headers, Vec::new())));
+                    return Ok(Some((headers, Vec::new())));
                 }
-                let part = Part { content_type: None, ..part::<C>(&head.headers, body) };
-                Ok(Some((head.headers, whole(call, part, LARGEST_ANSWER).await?)))
+                let part = Part { content_type: None, ..Part::of(answer, None) };
+                Ok(Some((headers, whole(call, part, LARGEST_ANSWER).await?)))
             }
         })?;
         answered.ok_or(Refused::Exists)
@@ -277,8 +276,8 @@ impl<C: Cloud> RestStore<C> {
         }
         match self.send(client, request).await {
             Ok(answer) => {
-                let (head, body) = answer.into_parts();
-                Ok(part::<C>(&head.headers, body))
+                let version = C::version(answer.headers());
+                Ok(Part::of(answer, version))
             }
             Err(answer) => Err(self.missing(call, client, answer).await),
         }
@@ -386,17 +385,6 @@ impl<C: Cloud> Store for RestStore<C> {
     }
 }
 
-fn part<C: Cloud>(headers: &HeaderMap, body: SdkBody) -> Part {
-    let text = |name: &str| header(headers, name).map(str::to_owned);
-    Part {
-        content_type: text(CONTENT_TYPE.as_str()),
-        content_range: text(CONTENT_RANGE.as_str()),
-        length: header(headers, CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok()),
-        version: C::version(headers),
-        body: ByteStream::new(body),
-    }
-}
-
 /// Whether a request is bound to a version.
 fn is_bound(request: &Plain) -> bool {
     let query = request.uri().query().unwrap_or_default();
@@ -422,6 +410,11 @@ pub(crate) fn insert(request: &mut Plain, name: &'static str, value: &str) {
     if let Ok(value) = value.parse() {
         request.headers_mut().insert(name, value);
     }
+}
+
+/// The time of a refresh, as metadata say it.
+pub(crate) fn now_in_milliseconds() -> String {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis().to_string()
 }
 
 /// Why a request could not be signed.

@@ -3,9 +3,18 @@
 
 use std::ops::Range;
 
+#[cfg(any(feature = "http", feature = "rest"))]
+use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
+#[cfg(any(feature = "http", feature = "rest"))]
+use http::{
+    HeaderName, Response,
+    header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE},
+};
 use tokio::sync::Mutex;
 
+#[cfg(any(feature = "http", feature = "rest"))]
+use super::header;
 use super::{TOO_SHORT, WEB_PAGE, is_page};
 use crate::call::Call;
 use crate::retry::Failure;
@@ -21,6 +30,22 @@ pub(crate) struct Part {
     /// The version of the object, which a later request can ask for.
     pub(crate) version: Option<String>,
     pub(crate) body: ByteStream,
+}
+
+#[cfg(any(feature = "http", feature = "rest"))]
+impl Part {
+    /// What `answer` says of itself and of its body, an object of this version.
+    pub(crate) fn of(answer: Response<SdkBody>, version: Option<String>) -> Self {
+        let (head, body) = answer.into_parts();
+        let text = |name: HeaderName| header(&head.headers, name.as_str()).map(str::to_owned);
+        Self {
+            content_type: text(CONTENT_TYPE),
+            content_range: text(CONTENT_RANGE),
+            length: text(CONTENT_LENGTH).and_then(|length| length.parse().ok()),
+            version,
+            body: ByteStream::new(body),
+        }
+    }
 }
 
 /// How much of a range all attempts together have read.

@@ -16,8 +16,7 @@ use std::ops::Range;
 use std::time::SystemTime;
 
 use aws_smithy_types::body::SdkBody;
-use aws_smithy_types::byte_stream::ByteStream;
-use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH, LOCATION, RANGE};
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH, LOCATION, RANGE};
 use http::{HeaderMap, Method, Request, Response, Uri};
 use tokio::sync::OnceCell;
 
@@ -158,7 +157,9 @@ impl WebStore {
         if let Some(version) = version {
             let _ = set(IF_MATCH, version);
         }
-        self.ask(call, client, Method::GET, key, headers).await.map(part)
+        let answer = self.ask(call, client, Method::GET, key, headers).await?;
+        let version = strong_version(answer.headers());
+        Ok(Part::of(answer, version))
     }
 
     /// Length and age, by HEAD, or by the first byte where the server has no HEAD.
@@ -236,17 +237,9 @@ impl Store for WebStore {
     }
 }
 
-fn part(response: Response<SdkBody>) -> Part {
-    let (head, body) = response.into_parts();
-    let text = |name: &str| header(&head.headers, name).map(str::to_owned);
-    Part {
-        content_type: text(CONTENT_TYPE.as_str()),
-        content_range: text(CONTENT_RANGE.as_str()),
-        length: header(&head.headers, CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok()),
-        // A weak one names no bytes.
-        version: text(ETAG.as_str()).filter(|tag| tag.starts_with('"')),
-        body: ByteStream::new(body),
-    }
+/// The version of an answer's object. A weak tag names no bytes.
+fn strong_version(headers: &HeaderMap) -> Option<String> {
+    header(headers, ETAG.as_str()).filter(|tag| tag.starts_with('"')).map(str::to_owned)
 }
 
 /// Web servers have no codes, and their messages are pages for people.
