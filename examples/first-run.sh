@@ -17,6 +17,7 @@ while [ $# -gt 0 ]; do
 done
 
 command -v cargo >/dev/null || { echo "cargo is needed: install Rust first" >&2; exit 80; }
+echo "== building both programs: minutes the first time"
 # Built once, with what both share, and without stores on the network, whose clients take minutes to build.
 (cd "$here" && cargo build --quiet --config bootstrap/static.toml --profile quick --no-default-features \
     -p cluster-pack -p cpack-boot)

@@ -1,9 +1,9 @@
 //! Packs a Python environment into layers and publishes what changed.
 
-mod archive;
 mod assemble;
 mod cache;
 pub mod cli;
+mod environment_archive;
 pub mod launcher;
 pub mod manifest;
 mod pack;

@@ -60,6 +60,13 @@ fn unpacked(world: &World, env: &Path, name: &str, code: &str) -> PathBuf {
 /// Checks that the environment in `tree` works like the one that was packed.
 fn check(world: &World, tree: &Path) {
     let python = tree.join("bin/python");
+    // Before Python runs, which would write it.
+    let lib = fs::read_dir(tree.join("lib")).expect("lib").flatten().next().expect("a version").path();
+    let compiled = fs::read_dir(lib.join("site-packages/__pycache__")).expect("byte-code").flatten();
+    let names: Vec<_> = compiled.map(|entry| text(entry.file_name().as_encoded_bytes())).collect();
+    for module in ["thing.", "edited."] {
+        assert!(names.iter().any(|name| name.starts_with(module) && name.ends_with(".pyc")), "{module}: {names:?}");
+    }
     let code = "import edited, os, pip, sys, thing\ndata = os.path.join(os.path.dirname(thing.__file__), 'data')\n\
                 large = open(os.path.join(data, 'link'), 'rb').read()\n\
                 assert large == open(os.path.join(data, 'large'), 'rb').read()\n\

@@ -374,13 +374,14 @@ def _write_by_fsspec(local: str, path: str, beside: Dict[str, Any], force: bool)
         return
     scheme = urlparse(path).scheme
     _logger.info("cluster-pack does not open %s:, so one file that needs no store is written there by fsspec: %s", scheme, path)
-    for target, write in (
-        (path, lambda files, place: files.put_file(local, place)),
-        (_metadata_path(path), lambda files, place: files.pipe_file(place, json.dumps(beside).encode())),
-    ):
-        files, place = filesystem.resolve_filesystem_and_path(target, **_fs_args.get(path, {}))
-        files.makedirs(os.path.dirname(place), exist_ok=True)
-        write(files, place)
+    files, place = filesystem.resolve_filesystem_and_path(path, **_fs_args.get(path, {}))
+    files.makedirs(os.path.dirname(place), exist_ok=True)
+    # Metadata are missing, or tell of the file that is there, whenever this process is killed.
+    told = _metadata_path(place)
+    if files.exists(told):
+        files.rm_file(told)
+    files.put_file(local, place)
+    files.pipe_file(told, json.dumps(beside).encode())
     _parts.pop(path, None)
 
 

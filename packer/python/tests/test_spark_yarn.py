@@ -17,6 +17,7 @@ from spark_yarn import CLUSTER, HOME, prepare
 
 JOB = str(Path(__file__).with_name("spark_yarn_job.py"))
 
+
 class Applications(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -31,6 +32,8 @@ class Applications(unittest.TestCase):
         """Runs the job; returns what it saw, and what each start on a node did."""
         with tempfile.TemporaryDirectory() as place:
             result, metrics = Path(place, "result.json"), Path(place, "metrics")
+            # A job without cpack-boot writes none.
+            metrics.touch()
             nodes = {f"spark.{who}Env.CPACK_METRICS": metrics for who in ("executor", "yarn.appMaster")}
             settings = {**CLUSTER, **nodes, **properties}
             options = [word for name, value in settings.items() for word in ("--conf", f"{name}={value}")]
@@ -92,6 +95,20 @@ class Applications(unittest.TestCase):
         built = [start for start in starts if start["layers"]["built"]]
         self.assertEqual([start["layers"]["built"] for start in built], [1, 1])
         self.assertLess(max(start["bytes"]["written"] for start in built), 1 << 16)
+
+    def test_5_an_archive_of_the_environment_is_unpacked_by_yarn(self):
+        archive = self.directory / "env.tar.gz"
+        binary.call(["pack", "-o", str(archive)], prefix=sys.prefix)
+        properties = {
+            "spark.yarn.dist.archives": f"{archive}#environment",
+            "spark.pyspark.python": "./environment/bin/python",
+            "spark.pyspark.driver.python": sys.executable,
+        }
+        found, starts = self.run_job([f"{HOME}/bin/spark-submit"], **properties)
+        self.assertSaw(found, 2, 2)
+        self.assertEqual(starts, [])
+        for prefix in found["prefixes"]:
+            self.assertTrue(prefix.endswith("/environment"), prefix)
 
 
 if __name__ == "__main__":

@@ -204,6 +204,9 @@ class Uploads(Directory):
         self.assertEqual(memory.cat_file("/envs/mine.pex"), b"kept", "unchanged: nothing is sent")
         cluster_pack.upload_env(path, force_upload=True)
         self.assertNotEqual(memory.cat_file("/envs/mine.pex"), b"kept")
+        with mock.patch.object(type(memory), "put_file", side_effect=OSError("full")), self.assertRaisesRegex(OSError, "full"):
+            cluster_pack.upload_env(path, force_upload=True)
+        self.assertFalse(memory.exists("/envs/mine.json"), "nothing tells of a file that may be half")
         requirements = self.directory / "requirements.txt"
         requirements.write_text("")
         with Index(self.directory, {}), self.assertLogs("cluster_pack", logging.INFO):

@@ -63,7 +63,7 @@ pub struct Common {
     /// Copies in HDFS of what every executor reads, 0 for the file system's own number [default: 10]
     #[arg(long, global = true, value_name = "N", env = "CPACK_REPLICATION", value_parser = clap::value_parser!(u32).range(0..=512), help_heading = "Store")]
     pub replication: Option<u32>,
-    /// zstd level of layers, 1 to 19
+    /// Compression: zstd's level of layers and .tar.zst, 1 to 19 [default: 1]; of .tar.gz and .zip up to 12 [default: 4]
     #[arg(long, global = true, value_name = "N", env = "CPACK_LEVEL", value_parser = clap::value_parser!(i32).range(1..=19), help_heading = "Store")]
     pub level: Option<i32>,
     /// Directory that the client keeps between runs [default: ~/.cache/cluster-pack]

@@ -9,8 +9,8 @@ use cpack_format::exit::Exit;
 use cpack_format::manifest::DocumentError;
 use cpack_store::{ObjectUriError, StoreError, UriError};
 
-use crate::archive::EnvironmentArchiveError;
 use crate::cli::config::ConfigError;
+use crate::environment_archive::EnvironmentArchiveError;
 use crate::launcher::LauncherError;
 use crate::pex::PexError;
 use crate::prune::PruneError;

@@ -3,12 +3,12 @@
 use cpack_store::{Key, Source, Written};
 
 use super::prepare::Remote;
-use crate::archive::ArchiveForm;
 use crate::cli::arguments::{Format, Pack, Upload};
 use crate::cli::context::{Context, absolute, record_of};
 use crate::cli::error::CommandError;
 use crate::cli::output::bytes;
 use crate::cli::report::SubmissionReport;
+use crate::environment_archive::ArchiveForm;
 use crate::launcher::Launcher;
 use crate::publish::{publish_launcher, publish_name};
 use crate::submit::JobRequest;
@@ -70,9 +70,9 @@ pub(in crate::cli) fn pack(context: &Context, arguments: &Pack) -> Result<(), Co
     match format {
         Format::Layers => pack_layers(context, arguments),
         Format::Pex | Format::PexPacked | Format::PexLoose => super::pex::pack(context, arguments, format),
-        Format::TarGz => super::archive::pack(context, arguments, ArchiveForm::TarGz),
-        Format::TarZst => super::archive::pack(context, arguments, ArchiveForm::TarZst),
-        Format::Zip => super::archive::pack(context, arguments, ArchiveForm::Zip),
+        Format::TarGz => super::environment_archive::pack(context, arguments, ArchiveForm::TarGz),
+        Format::TarZst => super::environment_archive::pack(context, arguments, ArchiveForm::TarZst),
+        Format::Zip => super::environment_archive::pack(context, arguments, ArchiveForm::Zip),
     }
 }
 

@@ -97,27 +97,27 @@ pub(crate) fn write_archive(
     let compilers = Compilers::of(python);
     let packer = Packer::new(environment, &compilers, DEFAULT_LEVEL);
     let packed: Result<Vec<_>, PackError> = plans.par_iter().map(|plan| packer.entries(plan)).collect();
-    let (mut tree, mut facts) = (Tree::new(environment, with_python, options.form), Vec::new());
+    let (mut contents, mut facts) = (Contents::new(environment, with_python, options.form), Vec::new());
     for (plan, (entries, found)) in plans.iter().zip(packed?) {
-        entries.into_iter().try_for_each(|entry| tree.add(plan.kind, entry))?;
+        entries.into_iter().try_for_each(|entry| contents.add(plan.kind, entry))?;
         facts.push((format!("{} {}", plan.name, plan.version), found));
     }
-    tree.add_interpreter()?;
-    let left_out = if options.form == ArchiveForm::Zip { tree.replace_links() } else { Vec::new() };
-    let size = tree.write(options, output, progress)?;
+    contents.add_interpreter()?;
+    let left_out = if options.form == ArchiveForm::Zip { contents.replace_links() } else { Vec::new() };
+    let size = contents.write(options, output, progress)?;
     let node_python = (!with_python).then(|| python.base_executable.clone());
     Ok(EnvironmentArchive { size, facts, left_out, node_python })
 }
 
 /// The files of the archive by their paths.
-struct Tree<'a> {
+struct Contents<'a> {
     environment: &'a Environment,
     with_python: bool,
     form: ArchiveForm,
     entries: BTreeMap<SafePath, Entry>,
 }
 
-impl<'a> Tree<'a> {
+impl<'a> Contents<'a> {
     fn new(environment: &'a Environment, with_python: bool, form: ArchiveForm) -> Self {
         Self { environment, with_python, form, entries: BTreeMap::new() }
     }
@@ -141,7 +141,7 @@ impl<'a> Tree<'a> {
         SafePath::new(&place).map_err(PackError::Path)
     }
 
-    /// Whether [`Tree::add_interpreter`] makes this file.
+    /// Whether [`Contents::add_interpreter`] makes this file.
     fn is_own(&self, path: &SafePath) -> bool {
         let name = path.as_bytes().strip_prefix(b"bin/");
         let names = interpreter_names(&self.environment.python.version);

@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::archive::{ArchiveForm, ArchiveOptions, write_archive};
 use crate::cli::arguments::Pack;
 use crate::cli::context::{Context, absolute};
 use crate::cli::error::CommandError;
 use crate::cli::output::bytes;
 use crate::cli::report::warn_of;
+use crate::environment_archive::{ArchiveForm, ArchiveOptions, write_archive};
 use crate::submit::total_size;
 
 /// What `pack --format tar.gz --json` prints.
