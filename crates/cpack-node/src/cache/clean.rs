@@ -32,9 +32,11 @@ use cpack_format::Digest;
 use cpack_store::unique_name;
 use nix::sys::statvfs::{Statvfs, statvfs};
 
-use super::environments::{layers_of, lease_path, move_tree};
+use super::environments::move_tree;
 use super::named::named_by_processes;
-use super::own_directory::{Cache, ENVIRONMENTS, LAYERS, LOCKS, PRIVATE, STAGING, USER};
+use super::own_directory::{Cache, ENVIRONMENTS, LAYERS, LOCKS, PRIVATE, STAGING};
+use super::places::USER;
+use super::records::{layers_of, lease_path};
 use super::staging::disown;
 use super::{Staging, commit, flock, image, lease, remove_tree, user};
 
@@ -360,7 +362,7 @@ fn is_nearly_full(path: &Path, reserve: Option<u64>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::environments::{Description, write_records};
+    use super::super::records::{Description, write_records};
     use super::super::{BootId, LayerState, Place, PlaceKind, content_of, seal_directories};
     use super::*;
     use std::fs::FileTimes;

@@ -22,8 +22,8 @@ use cpack_store::unique_name;
 use nix::sys::statfs::statfs;
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-use super::environments::{lease_path, manifest_path};
 use super::own_directory::{Cache, make_directory};
+use super::records::{lease_path, manifest_path};
 use super::{commit, remove_tree};
 
 /// `OVERLAYFS_SUPER_MAGIC` of linux/magic.h.

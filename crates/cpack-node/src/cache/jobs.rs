@@ -27,8 +27,9 @@ use cpack_format::Digest;
 
 use super::boot_id::Mark;
 use super::commit::Committed;
-use super::environments::{Lookup, RECORDS, commit_prefix, lease_path, replace_prefix, write_lease};
+use super::environments::{Lookup, commit_prefix, replace_prefix};
 use super::own_directory::{Cache, JOBS, make_directory};
+use super::records::{RECORDS, lease_path, write_lease};
 
 /// The list of overlays, relative to a prefix of Python. What reads it there is the hook of [`crate::tree`].
 const OVERLAYS: &str = ".cpack/overlays";

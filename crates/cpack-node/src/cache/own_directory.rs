@@ -11,7 +11,8 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fchmod, mkdirat};
 
-use super::{BootId, Place, places};
+use super::places::{USER, directory_name, unguarded};
+use super::{BootId, Place};
 
 pub(super) const LAYERS: &str = "layers";
 pub(super) const ENVIRONMENTS: &str = "environments";
@@ -19,7 +20,6 @@ pub(super) const JOBS: &str = "jobs";
 pub(super) const PRIVATE: &str = "private";
 pub(super) const STAGING: &str = "staging";
 pub(super) const LOCKS: &str = "locks";
-pub(super) const USER: &str = "user";
 
 /// A directory `cpack-<uid>` that was checked to be this user's own.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl Cache {
         let parent = File::open(&place.path).map_err(|source| PlaceError::Io { path: place.path.clone(), source })?;
         let directory = open_directory(&parent, &name).map_err(|errno| refusal(&root, errno))?;
         check_owner(&directory, &root)?;
-        if let Some(reason) = places::unguarded(place) {
+        if let Some(reason) = unguarded(place) {
             return Err(PlaceError::Refused { path: root, reason });
         }
         Ok(Self { root, boot: boot.clone(), _directory: directory })
@@ -129,10 +129,6 @@ pub fn free_at(path: &Path) -> u64 {
     let existing = path.ancestors().find(|path| path.exists()).unwrap_or(path);
     let stat = nix::sys::statvfs::statvfs(existing);
     stat.map_or(u64::MAX, |s| s.blocks_available().saturating_mul(s.fragment_size()))
-}
-
-pub(super) fn directory_name() -> String {
-    format!("cpack-{}", nix::unistd::geteuid())
 }
 
 fn open_directory(parent: &File, name: &str) -> Result<OwnedFd, Errno> {

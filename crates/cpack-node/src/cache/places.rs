@@ -119,9 +119,17 @@ pub fn places(from: &Places, working_directory: Option<&Path>) -> Vec<Place> {
     found
 }
 
+/// The name of this user's cache in a place.
+pub(super) fn directory_name() -> String {
+    format!("cpack-{}", nix::unistd::geteuid())
+}
+
+/// The directory of a cache that a start may set `XDG_CACHE_HOME` to.
+pub(super) const USER: &str = "user";
+
 /// Whether a start set `XDG_CACHE_HOME` to this directory.
 fn is_given(path: &Path) -> bool {
-    path.ends_with(Path::new(&super::own_directory::directory_name()).join(super::own_directory::USER))
+    path.ends_with(Path::new(&directory_name()).join(USER))
 }
 
 /// Whether a path that was not chosen can name a place: `/dev/shm` is memory, and relative paths change their meaning.
