@@ -81,3 +81,12 @@ fn files_stay_readable() {
         assert!(code <= 500, "{} has {code} lines without tests: split it", path.display());
     }
 }
+
+#[test]
+fn readme_has_the_exit_codes_of_both_programs() {
+    let readme = include_str!("../README.md");
+    for (exit, meaning) in cpack_format::exit::Exit::MEANINGS {
+        let row = format!("| {} | {meaning} |", exit.code());
+        assert!(readme.contains(&row), "{row}");
+    }
+}

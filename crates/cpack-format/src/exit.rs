@@ -29,7 +29,7 @@ impl Exit {
         (Self::NotFound, "the store has no such object"),
         (Self::Denied, "the store refuses: permission, credentials, expired token"),
         (Self::Unavailable, "the store does not answer"),
-        (Self::Disk, "the node cache or a local file cannot be written"),
+        (Self::Disk, "the node cache or a local file cannot be read or written"),
         (Self::Stopped, "stopped by a signal, or the caller went away"),
         (Self::Internal, "a fault of cluster-pack itself"),
     ];

@@ -31,6 +31,13 @@ pub enum Fault {
     Shuffle(u64),
 }
 
+impl Fault {
+    /// Whether a connection has the fault at one byte only, to which it may never come.
+    fn is_at_a_byte(self) -> bool {
+        matches!(self, Self::Cut(_) | Self::Stall(_) | Self::Flip(_))
+    }
+}
+
 /// A proxy on loopback before one server.
 #[derive(Debug)]
 pub struct Proxy {
@@ -41,7 +48,7 @@ pub struct Proxy {
 #[derive(Debug)]
 struct State {
     upstream: AtomicU16,
-    /// The fault, and the number of connections that will have it.
+    /// The fault, and how many more connections will have it.
     fault: Mutex<(Fault, u64)>,
     connections: AtomicU64,
     faulty: AtomicU64,
@@ -93,7 +100,7 @@ impl Proxy {
         self.state.upstream.store(upstream, Ordering::SeqCst);
     }
 
-    /// Does `fault` to the next `connections` connections.
+    /// Does `fault` to the next `connections` connections: one that ends before the byte of the fault does not count.
     pub fn inject(&self, fault: Fault, connections: u64) {
         *self.state.fault.lock().expect("not poisoned") = (fault, connections);
     }
@@ -112,7 +119,7 @@ impl Proxy {
 impl State {
     /// Copies the server's bytes to the client, at the limited rate.
     fn answer(&self, server: TcpStream, to_client: TcpStream, fault: Fault) {
-        pump(server, to_client, fault, &|count| {
+        pump(server, to_client, fault, &|| self.spend(), &|count| {
             self.bytes[1].fetch_add(count, Ordering::SeqCst);
             let rate = self.rate.load(Ordering::SeqCst);
             if rate > 0 {
@@ -126,14 +133,21 @@ impl State {
         });
     }
 
+    /// The fault of a new connection. One at a byte is spent only where the connection comes to it.
     fn next_fault(&self) -> Fault {
+        let fault = self.fault.lock().expect("not poisoned").0;
+        if fault.is_at_a_byte() || self.spend() { fault } else { Fault::None }
+    }
+
+    /// Whether one more connection has the fault.
+    fn spend(&self) -> bool {
         let mut fault = self.fault.lock().expect("not poisoned");
         if fault.1 == 0 || fault.0 == Fault::None {
-            return Fault::None;
+            return false;
         }
         fault.1 -= 1;
         self.faulty.fetch_add(1, Ordering::SeqCst);
-        fault.0
+        true
     }
 
     fn serve(&self, client: TcpStream) {
@@ -153,7 +167,8 @@ impl State {
         let (Ok(from_client), Ok(to_server)) = (client.try_clone(), server.try_clone()) else { return };
         thread::scope(|scope| {
             scope.spawn(|| {
-                pump(from_client, to_server, Fault::None, &|count| _ = self.bytes[0].fetch_add(count, Ordering::SeqCst))
+                let count = |count| _ = self.bytes[0].fetch_add(count, Ordering::SeqCst);
+                pump(from_client, to_server, Fault::None, &|| false, &count)
             });
             let to_client = if fault == Fault::Swap { self.swap(number, client) } else { Some(client) };
             match to_client {
@@ -205,15 +220,15 @@ fn busy(mut client: TcpStream) {
     let _ = client.read(&mut byte);
 }
 
-/// Copies bytes until one side closes.
-fn pump(mut from: TcpStream, mut to: TcpStream, fault: Fault, moved: &dyn Fn(u64)) {
+/// Copies bytes until one side closes. `spend` says whether a fault at a byte happens where the connection comes to it.
+fn pump(mut from: TcpStream, mut to: TcpStream, fault: Fault, spend: &dyn Fn() -> bool, moved: &dyn Fn(u64)) {
     let mut buffer = vec![0; 256 << 10];
     let mut done = 0u64;
     while let Ok(count @ 1..) = from.read(&mut buffer) {
         let mut chunk = &mut buffer[..count];
         match fault {
-            Fault::Cut(after) | Fault::Stall(after) if done + count as u64 > after => {
-                chunk = &mut chunk[..(after - done) as usize];
+            Fault::Cut(at) | Fault::Stall(at) if (done..done + count as u64).contains(&at) && spend() => {
+                chunk = &mut chunk[..(at - done) as usize];
                 let _ = to.write_all(chunk);
                 if matches!(fault, Fault::Stall(_)) {
                     // Waits until the client closes the connection.
@@ -221,7 +236,9 @@ fn pump(mut from: TcpStream, mut to: TcpStream, fault: Fault, moved: &dyn Fn(u64
                 }
                 break;
             }
-            Fault::Flip(at) if (done..done + count as u64).contains(&at) => chunk[(at - done) as usize] ^= 1,
+            Fault::Flip(at) if (done..done + count as u64).contains(&at) && spend() => {
+                chunk[(at - done) as usize] ^= 1;
+            }
             Fault::Noise(every) => {
                 let first = every - 1 - done % every;
                 chunk.iter_mut().skip(first as usize).step_by(every as usize).for_each(|byte| *byte ^= 1);
