@@ -12,6 +12,7 @@ use cpack_store::{ObjectUriError, StoreError, UriError, redact};
 use crate::entry::EntryError;
 use crate::interpreter::InterpreterError;
 use crate::job::FindError;
+use crate::pex::Reason;
 use crate::settings::SettingError;
 
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +25,8 @@ pub(crate) enum BootError {
     Interpreter(#[from] InterpreterError),
     #[error(transparent)]
     Pex(#[from] PexFileError),
+    #[error("the wheelhouse {path} cannot be started: {reason}", path = .path.display())]
+    Wheelhouse { path: PathBuf, reason: Reason },
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(
@@ -64,6 +67,8 @@ impl BootError {
             Self::Find(error) => error.exit(),
             Self::Interpreter(_) | Self::Exec { .. } => Exit::Interpreter,
             Self::Pex(error) => error.exit(),
+            Self::Wheelhouse { reason: Reason::Python(_), .. } => Exit::Interpreter,
+            Self::Wheelhouse { .. } => Exit::Artifact,
             Self::Store(error) => error.exit(),
             Self::StoreGone { source, .. } => source.exit(),
             Self::Manifest { .. } | Self::WrongManifest { .. } | Self::Entry(_) => Exit::Artifact,

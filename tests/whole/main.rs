@@ -15,3 +15,4 @@ mod publication;
 #[cfg(feature = "index")]
 mod shipped;
 mod traces;
+mod wheelhouses;

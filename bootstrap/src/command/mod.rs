@@ -38,7 +38,7 @@ const COMMANDS: &[(&str, &str, &str)] = &[
     ("verify", "", "check every file in the node caches, and repair what is damaged"),
     ("prefetch", "", "make the environment ready, and sync it to disk"),
     ("gc", "[--all] [--limit SIZE]", "remove what is not used, above the limit or all of it"),
-    ("exec", "JOB [ARGUMENT]...", "start the job of a launcher or job file, or a PEX: paths or URIs"),
+    ("exec", "JOB [ARGUMENT]...", "start the job of a launcher or job file, a PEX or a wheelhouse: paths or URIs"),
     ("unzip", "ARCHIVE -d DIRECTORY", "extract a zip archive on all cores"),
     ("help", "", "show this"),
 ];
@@ -89,7 +89,7 @@ fn usage(what: &str) -> BootError {
 
 fn exec(arguments: &[OsString], settings: &Settings, mut timing: Timing) -> Result<u8, BootError> {
     let Some((artifact, rest)) = arguments.split_first() else {
-        return Err(usage("exec needs a launcher, job file or PEX"));
+        return Err(usage("exec needs a launcher, job file, PEX or wheelhouse"));
     };
     let path = pex::local(artifact.as_ref(), settings)?;
     if pex::is_pex(&path) {

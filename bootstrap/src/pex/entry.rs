@@ -157,7 +157,9 @@ impl Start<'_> {
         for (name, resource) in &info.bind_resource_paths {
             environ.insert(name.into(), self.resource(resource)?.into_os_string());
         }
-        environ.insert("PEX".into(), setup.pex().path.clone().into());
+        if setup.pex().wheelhouse.is_none() {
+            environ.insert("PEX".into(), setup.pex().path.clone().into());
+        }
         if !setup.venv {
             return Ok(());
         }

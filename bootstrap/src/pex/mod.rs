@@ -1,4 +1,4 @@
-//! Starts any PEX file from the node cache, as a real virtual environment.
+//! Starts any PEX file or wheelhouse from the node cache, as a real virtual environment.
 //!
 //! | module | does |
 //! | --- | --- |
@@ -19,7 +19,8 @@
 //! every PEX with the same distributions shares it. A warm start reads the PEX's directory and `PEX-INFO` and extracts nothing.
 //!
 //! **Handing over.** A PEX with a setting that cannot be honoured faithfully runs by plain Python and its own runtime, with
-//! one line on standard error that says why.
+//! one line on standard error that says why. A wheelhouse starts as the PEX that it stands for, without the variables of
+//! upstream's runtime; it has no runtime of its own, so that such a setting ends its start.
 
 mod build;
 mod entry;
@@ -46,17 +47,17 @@ use crate::message::say;
 use crate::settings::Settings;
 use crate::sys;
 
-use reason::Reason;
 use setup::{Setup, Variables};
 
 pub(crate) use cpack_pex::is_pex;
 pub(crate) use fetch::local;
+pub(crate) use reason::Reason;
 
 /// The scripts of an environment and what each starts.
 const SCRIPTS: &str = "share/cluster-pack/scripts.json";
 const BYTE_CODE: &str = "__pycache__";
 
-/// Starts the PEX at `path` with `arguments`. Returns only if that fails.
+/// Starts the PEX or wheelhouse at `path` with `arguments`. Returns only if that fails.
 pub(crate) fn start(
     path: &Path,
     settings: &Settings,
@@ -64,7 +65,8 @@ pub(crate) fn start(
     mut timing: Timing,
 ) -> Result<Infallible, BootError> {
     let pex = cpack_pex::open(path)?;
-    let variables = Variables::from_process(&pex.path);
+    let is_pex = pex.wheelhouse.is_none();
+    let variables = if is_pex { Variables::from_process(&pex.path) } else { Variables::default() };
     if let Some(reason) = entry::refused(&pex, &variables) {
         return hand_over(&pex, &reason, arguments);
     }
@@ -98,6 +100,9 @@ fn is_executable(path: &Path) -> bool {
 
 /// Runs the PEX by plain Python, saying why: by one of the version that it names, else by any.
 fn hand_over(pex: &Pex, reason: &Reason, arguments: &[OsString]) -> Result<Infallible, BootError> {
+    if pex.wheelhouse.is_some() {
+        return Err(BootError::Wheelhouse { path: pex.path.clone(), reason: reason.clone() });
+    }
     say(&format!("{} runs by plain Python: {reason}", pex.path.display()));
     let names = pex.minor.iter().map(|minor| format!("python{minor}")).chain(["python3".into(), "python".into()]);
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use cpack_format::job::minor;
 use cpack_pex::file::Metadata;
 use cpack_pex::info::SelectionStrategy;
-use cpack_pex::resolve::{Machine, ResolveError, ResolverPython, resolve_all};
+use cpack_pex::resolve::{Machine, OTHERS, ResolveError, ResolverPython, resolve_all};
 use cpack_pex::tags::Target;
 
 use super::reason::Reason;
@@ -82,7 +82,7 @@ pub(super) fn choose(
     variables: &Variables,
     settings: &Settings,
 ) -> Result<Chosen, Reason> {
-    let mut found = Vec::new();
+    let (mut found, mut unmet) = (Vec::new(), Vec::new());
     let machine = machine();
     for identity in identities(setup, variables, settings) {
         let shown = identity.path.display().to_string();
@@ -105,9 +105,18 @@ pub(super) fn choose(
         match resolve_all(&setup.pexes, metadata, &interpreter) {
             Ok(Some(active)) => return Ok(Chosen { choice, soabi, active }),
             Ok(None) => found.push(format!("{shown} is Python {}", choice.version)),
-            Err(ResolveError::Unmet(what)) => found.push(format!("for {shown} nothing in it meets {what}")),
+            Err(ResolveError::Unmet(what)) => {
+                found.push(format!("for {shown} nothing in it meets {what}"));
+                unmet.extend(found.last().cloned());
+            }
             Err(error) => return Err(Reason::Requirements(error)),
         }
+    }
+    // Of a wheelhouse the interpreter tells most for which a wheel is missing, not of another version.
+    if let (Some(why), true) = (unmet.iter().min_by_key(|why| why.contains(OTHERS)), setup.pex().wheelhouse.is_some()) {
+        let others = found.len() - 1;
+        let others = if others > 0 { format!("; {others} other Pythons were tried") } else { String::new() };
+        return Err(Reason::Python(format!("{why}{others}")));
     }
     let constraints = setup.pex().info.interpreter_constraints.join(" or ");
     let wanted = if constraints.is_empty() { String::new() } else { format!(" that meets {constraints}") };

@@ -1,9 +1,9 @@
-//! Why a PEX is handed to plain Python.
+//! Why a PEX is handed to plain Python, or a wheelhouse is not started.
 
 use cpack_pex::resolve::ResolveError;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Reason {
+pub(crate) enum Reason {
     #[error("it has {0}")]
     Setting(&'static str),
     #[error("{0} is set")]

@@ -1,4 +1,4 @@
-//! Why a PEX cannot be used.
+//! Why a PEX or wheelhouse cannot be used.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use cpack_format::zip::ZipError;
 
 use crate::info::PexInfoError;
 
-/// Why a PEX cannot be used. `path` is the PEX, or the file in it.
+/// Why a PEX or wheelhouse cannot be used. `path` is the PEX, or the file in it.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say what each variant means")]
 pub enum PexFileError {
@@ -22,8 +22,10 @@ pub enum PexFileError {
     /// A name in it leads out of its directory.
     #[error("{path} cannot be used", path = path.display())]
     Name { path: PathBuf, source: PathError },
-    #[error("{path} has no {what}: it is damaged, or no PEX", path = path.display())]
+    #[error("{path} has no {what}: it is damaged, or neither a PEX nor a wheelhouse", path = path.display())]
     Missing { path: PathBuf, what: String },
+    #[error("the wheelhouse {path} cannot be used: {reason}", path = path.display())]
+    Wheelhouse { path: PathBuf, reason: String },
 }
 
 impl PexFileError {

@@ -1,8 +1,10 @@
-//! PEX files: what is in them, and what an environment made from them has.
+//! PEX files and wheelhouses: what is in them, and what an environment made from them has.
 //!
 //! | module | does |
 //! | --- | --- |
-//! | [`mod@file`] | reads `PEX-INFO`, and lists the files of a zipapp, packed or loose PEX |
+//! | [`mod@file`] | lists the files of a zipapp, packed or loose PEX |
+//! | `open`, `within` | read `PEX-INFO`, and zips within files |
+//! | [`mod@wheelhouse`] | reads a directory or zip of wheels as the PEX that it stands for |
 //! | [`tags`] | ranks the wheels that an interpreter can use |
 //! | [`resolve`] | finds the distributions that are active for an interpreter, in the order of `sys.path` |
 //! | [`places`] | decides which entry of the PEX becomes which file of which layer |
@@ -16,15 +18,19 @@ pub mod file;
 pub mod finish;
 pub mod info;
 mod kept;
+mod open;
 pub mod places;
 mod preamble;
 mod requirement;
 pub mod resolve;
 pub mod tags;
+pub mod wheelhouse;
+mod within;
 
 pub use error::PexFileError;
-pub use file::{Files, Pex, is_pex, open};
+pub use file::{Files, Pex};
 pub use kept::keep_youngest;
+pub use open::{is_pex, open};
 
 #[cfg(test)]
 mod tests;

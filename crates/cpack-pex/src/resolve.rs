@@ -2,8 +2,9 @@
 //!
 //! It does so as upstream's `PEXEnvironment.resolve`: for each requirement that applies it takes the wheel of that project
 //! whose tag fits best, then the highest version. The requirements of that wheel follow, depth first, with the extras that
-//! are wanted of it.
+//! are wanted of it. Of a wheelhouse it takes the highest version first, as pip does.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr as _;
 
@@ -41,10 +42,12 @@ pub struct Machine {
 pub enum ResolveError {
     #[error("{0} cannot be understood")]
     Unreadable(String),
-    #[error("it has nothing for this Python that meets {0}")]
+    #[error("nothing in it meets {0}")]
     Unmet(String),
     #[error("several overrides of {0} apply")]
     Overrides(String),
+    #[error("it has {0}: keep one of them, or name its version in a requirements.txt beside it")]
+    Versions(String),
 }
 
 impl ResolverPython {
@@ -98,26 +101,61 @@ struct Candidate<'a> {
     fingerprint: &'a str,
     rank: Rank,
     version: Version,
+    build: (u64, &'a str),
     requires: Vec<&'a str>,
 }
 
+/// Which of several wheels of a project is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Preference {
+    /// That with the best tag, then the highest version.
+    Tag,
+    /// That of the highest version, then of the highest build, then with the best tag.
+    Version,
+    /// The same, but several versions are an error.
+    OnlyVersion,
+}
+
+impl Preference {
+    fn of(pex: &Pex) -> Self {
+        match &pex.wheelhouse {
+            None => Self::Tag,
+            Some(wheelhouse) if wheelhouse.has_requirements => Self::Version,
+            Some(_) => Self::OnlyVersion,
+        }
+    }
+
+    fn compare(self, a: &Candidate<'_>, b: &Candidate<'_>) -> Ordering {
+        let higher = b.version.cmp(&a.version);
+        let order = match self {
+            Self::Tag => a.rank.cmp(&b.rank).then(higher),
+            Self::Version | Self::OnlyVersion => higher.then(b.build.cmp(&a.build)).then(a.rank.cmp(&b.rank)),
+        };
+        order.then_with(|| a.fingerprint.cmp(b.fingerprint))
+    }
+}
+
 struct Resolution<'a> {
+    preference: Preference,
     interpreter: &'a ResolverPython,
     available: BTreeMap<PackageName, Vec<Candidate<'a>>>,
     excluded: Vec<Requirement>,
     overridden: BTreeMap<PackageName, Vec<Requirement>>,
     /// Projects with their extras, and the wheel that was chosen for each, in order.
     resolved: Vec<(PackageName, BTreeSet<ExtraName>, &'a str)>,
-    unmet: Option<Requirement>,
+    /// The first requirement that nothing meets, and the wheel that has it.
+    unmet: Option<(Requirement, Option<&'a str>)>,
 }
 
 /// Finds the wheels that are active, in the order of `sys.path`.
-pub fn resolve<'a>(
+fn resolve<'a>(
     info: &'a PexInfo,
+    preference: Preference,
     metadata: &'a BTreeMap<String, Metadata>,
     interpreter: &'a ResolverPython,
 ) -> Result<Vec<&'a str>, ResolveError> {
     let mut resolution = Resolution {
+        preference,
         interpreter,
         available: BTreeMap::new(),
         excluded: info.excluded.iter().map(|text| requirement(text)).collect::<Result<_, _>>()?,
@@ -135,8 +173,8 @@ pub fn resolve<'a>(
     for root in resolution.roots(info)? {
         resolution.follow(&root)?;
     }
-    if let (Some(unmet), false) = (&resolution.unmet, info.ignore_errors) {
-        return Err(ResolveError::Unmet(unmet.to_string()));
+    if let (Some((unmet, owner)), false) = (&resolution.unmet, info.ignore_errors) {
+        return Err(ResolveError::Unmet(describe(unmet, *owner, info.distributions.keys())));
     }
     let mut order: Vec<&str> = Vec::new();
     for (_, _, wheel) in resolution.resolved {
@@ -157,10 +195,34 @@ pub fn resolve_all(
         return Ok(None);
     }
     let each = pexes.iter().zip(metadata).map(|(pex, metadata)| {
-        let active = resolve(&pex.info, metadata, interpreter)?;
+        let preference = Preference::of(pex);
+        let active =
+            resolve(&pex.info, preference, metadata, interpreter).map_err(|error| match (error, &pex.wheelhouse) {
+                (ResolveError::Unmet(what), Some(wheelhouse)) => ResolveError::Unmet(wheelhouse.explain(what)),
+                (error, _) => error,
+            })?;
         Ok(active.into_iter().map(str::to_owned).collect())
     });
     each.collect::<Result<_, _>>().map(Some)
+}
+
+/// In [`ResolveError::Unmet`] this comes before the wheels of the same project, which do not fit.
+pub const OTHERS: &str = " (there is ";
+
+/// Names a requirement that nothing meets, who has it, and the wheels that there are of its project.
+fn describe<'a>(unmet: &Requirement, owner: Option<&str>, wheels: impl Iterator<Item = &'a String>) -> String {
+    let mut text = unmet.to_string();
+    if let Some(owner) = owner {
+        text += &format!(" of {owner}");
+    }
+    let same = |wheel: &&String| {
+        PackageName::from_str(wheel.split('-').next().unwrap_or_default()).is_ok_and(|name| name == unmet.name)
+    };
+    let others: Vec<&str> = wheels.filter(same).map(String::as_str).take(3).collect();
+    if !others.is_empty() {
+        text += &format!("{OTHERS}{})", others.join(", "));
+    }
+    text
 }
 
 fn requirement(text: &str) -> Result<Requirement, ResolveError> {
@@ -210,7 +272,11 @@ impl<'a> Resolution<'a> {
             }
         }
         let requires = fields(text, "Requires-Dist").collect();
-        let candidate = Candidate { wheel, fingerprint, rank, version, requires };
+        // `name-version-build-python-abi-platform`
+        let build = if wheel.split('-').count() == 6 { parts.next().unwrap_or_default() } else { "" };
+        let (number, rest) = build.split_at(build.find(|c: char| !c.is_ascii_digit()).unwrap_or(build.len()));
+        let build = (number.parse().unwrap_or(0), rest);
+        let candidate = Candidate { wheel, fingerprint, rank, version, build, requires };
         self.available.entry(name).or_default().push(candidate);
         Ok(())
     }
@@ -244,7 +310,7 @@ impl<'a> Resolution<'a> {
             let fits = |wanted: &&Requirement| candidates.iter().any(|c| wanted.meets(&c.version));
             let fitting: Vec<&Requirement> = wanted.iter().filter(fits).collect();
             let Some(first) = fitting.first() else {
-                self.unmet = self.unmet.take().or_else(|| wanted.into_iter().next());
+                self.unmet = self.unmet.take().or_else(|| Some((wanted.into_iter().next()?, None)));
                 continue;
             };
             let mut root = (*first).clone();
@@ -258,8 +324,8 @@ impl<'a> Resolution<'a> {
 
     /// Resolves a requirement and all that follow from it. A loop ends at a project that was resolved with these extras before.
     fn follow(&mut self, wanted: &Requirement) -> Result<(), ResolveError> {
-        let mut stack = vec![wanted.clone()];
-        while let Some(wanted) = stack.pop() {
+        let mut stack = vec![(wanted.clone(), None)];
+        while let Some((wanted, owner)) = stack.pop() {
             let extras: BTreeSet<ExtraName> = wanted.extras.iter().cloned().collect();
             let known = |(name, all, _): &(PackageName, BTreeSet<ExtraName>, &str)| {
                 *name == wanted.name && extras.is_subset(all)
@@ -268,23 +334,23 @@ impl<'a> Resolution<'a> {
                 continue;
             }
             let candidates = self.available.get(&wanted.name).map(Vec::as_slice).unwrap_or_default();
-            let best = candidates.iter().filter(|candidate| wanted.meets(&candidate.version)).min_by(|a, b| {
-                a.rank
-                    .cmp(&b.rank)
-                    .then_with(|| b.version.cmp(&a.version))
-                    .then_with(|| a.fingerprint.cmp(b.fingerprint))
-            });
-            let Some(best) = best else {
-                self.unmet.get_or_insert(wanted);
+            let fitting: Vec<&Candidate<'_>> = candidates.iter().filter(|c| wanted.meets(&c.version)).collect();
+            let Some(best) = fitting.iter().copied().min_by(|a, b| self.preference.compare(a, b)) else {
+                self.unmet.get_or_insert((wanted, owner));
                 continue;
             };
-            let requires = best.requires.clone();
-            self.resolved.push((wanted.name.clone(), extras, best.wheel));
+            if let (Preference::OnlyVersion, Some(other)) =
+                (self.preference, fitting.iter().find(|candidate| candidate.version != best.version))
+            {
+                return Err(ResolveError::Versions(format!("{} and {}", other.wheel, best.wheel)));
+            }
+            let (requires, best) = (best.requires.clone(), best.wheel);
+            self.resolved.push((wanted.name.clone(), extras, best));
             let mut next = Vec::new();
             for text in requires {
                 let required = self.overridden_by(requirement(text)?)?;
                 if self.applies(&required, &wanted.extras) {
-                    next.push(required);
+                    next.push((required, Some(best)));
                 }
             }
             // Depth first, in the order of the metadata.
@@ -321,11 +387,19 @@ mod tests {
     }
 
     fn order(info: &PexInfo, metadata: &[(&str, &str)]) -> Result<Vec<String>, ResolveError> {
+        order_by(Preference::Tag, info, metadata)
+    }
+
+    fn order_by(
+        preference: Preference,
+        info: &PexInfo,
+        metadata: &[(&str, &str)],
+    ) -> Result<Vec<String>, ResolveError> {
         let metadata = metadata.iter().map(|(wheel, text)| {
             ((*wheel).to_owned(), Metadata { metadata: text.as_bytes().to_vec(), ..Metadata::default() })
         });
         let (metadata, interpreter) = (metadata.collect(), interpreter());
-        Ok(resolve(info, &metadata, &interpreter)?.into_iter().map(str::to_owned).collect())
+        Ok(resolve(info, preference, &metadata, &interpreter)?.into_iter().map(str::to_owned).collect())
     }
 
     const A: &str = "a-1-py3-none-any.whl";
@@ -354,6 +428,24 @@ mod tests {
         assert_eq!(order(&info(&["a"], &[A, exact, newer, foreign]), &[]).expect("resolves"), [exact]);
         assert_eq!(order(&info(&["a"], &[A, newer, foreign]), &[]).expect("resolves"), [newer]);
         assert_eq!(order(&info(&["a<2"], &[A, newer, foreign]), &[]).expect("resolves"), [A]);
+    }
+
+    #[test]
+    fn wheelhouse_takes_the_highest_version_or_refuses_to_choose() {
+        let (exact, newer) = ("a-1-cp311-cp311-manylinux_2_17_x86_64.whl", "a-2-py3-none-any.whl");
+        let (built, rebuilt) = ("a-2-2-py3-none-any.whl", "a-2-10x-py3-none-any.whl");
+        let foreign = "a-3-cp312-cp312-manylinux_2_17_x86_64.whl";
+        let by = |preference, requirement, wheels: &[&str]| order_by(preference, &info(&[requirement], wheels), &[]);
+        let all = [exact, newer, foreign];
+        assert_eq!(by(Preference::Version, "a", &all), Ok(vec![newer.to_owned()]));
+        assert_eq!(by(Preference::Version, "a", &[exact, newer, built, rebuilt]), Ok(vec![rebuilt.to_owned()]));
+        assert_eq!(by(Preference::OnlyVersion, "a", &[exact, A]), Ok(vec![exact.to_owned()]));
+        let refused = by(Preference::OnlyVersion, "a", &all).expect_err("two versions").to_string();
+        assert!(refused.starts_with(&format!("it has {exact} and {newer}: keep one")), "{refused}");
+        let unmet = by(Preference::Version, "a>2", &all).expect_err("nothing").to_string();
+        assert!(unmet.ends_with(&format!("meets a>2 (there is {exact}, {newer}, {foreign})")), "{unmet}");
+        let needs = order(&info(&["a"], &[A]), &[(A, "Requires-Dist: none\n")]).expect_err("nothing").to_string();
+        assert!(needs.ends_with(&format!("meets none of {A}")), "{needs}");
     }
 
     #[test]

@@ -156,6 +156,8 @@ pub(super) enum Command {
 
 #[derive(Debug, Args)]
 pub(super) struct Pack {
+    /// A PEX or wheelhouse to pack instead of an environment
+    pub artifact: Option<PathBuf>,
     /// Where to write
     #[arg(short, long, value_name = "PATH")]
     pub output: PathBuf,
@@ -235,8 +237,8 @@ pub(super) struct PexArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct Upload {
-    /// A PEX to publish instead of an environment
-    pub pex: Option<PathBuf>,
+    /// A PEX or wheelhouse to publish instead of an environment
+    pub artifact: Option<PathBuf>,
     #[command(flatten)]
     pub job: JobArguments,
     /// Verify what the store has, and replace what is damaged
@@ -361,8 +363,8 @@ pub(super) struct KubernetesJob {
 
 #[derive(Debug, Args)]
 pub(super) struct Launcher {
-    /// A PEX to start instead of an environment
-    pub pex: Option<PathBuf>,
+    /// A PEX or wheelhouse to start instead of an environment
+    pub artifact: Option<PathBuf>,
     /// The file to write
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
@@ -430,7 +432,7 @@ fn parse_time(text: &str) -> Result<Duration, String> {
 
 #[derive(Debug, Args)]
 pub(super) struct Info {
-    /// What to show: a launcher, a PEX, a manifest's URI or path, or a name in the store [default: the environment]
+    /// What to show: a launcher, a PEX, a wheelhouse, a manifest's URI or path, or a name in the store [default: the environment]
     pub artifact: Option<String>,
     /// Compare with this launcher, manifest or name
     #[arg(long, value_name = "ARTIFACT")]

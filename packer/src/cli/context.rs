@@ -53,8 +53,9 @@ impl Context {
         Ok(Self { common, voice, cache })
     }
 
-    /// A context whose environment is that of a PEX, and a job that starts the PEX's entry point unless `job` has an entry.
-    pub(super) fn of_pex(&self, path: &Path, job: &JobArguments) -> Result<(Self, JobArguments), CommandError> {
+    /// A context whose environment is that of a PEX or wheelhouse, and a job that starts the PEX's entry point unless `job` has
+    /// an entry.
+    pub(super) fn of_artifact(&self, path: &Path, job: &JobArguments) -> Result<(Self, JobArguments), CommandError> {
         let search = std::env::var_os("PATH");
         let unpacked = pex::unpack::unpack(path, &self.cache, search.as_deref())?;
         if unpacked.has_preamble {

@@ -1,4 +1,4 @@
-//! Makes a PEX into a virtual environment, which is then packed into layers like any other.
+//! Makes a PEX or wheelhouse into a virtual environment, which is then packed into layers like any other.
 //!
 //! ```text
 //! <cache>/pex-environments/<identity of the PEX>/   kept for the next submission of the same file
@@ -19,7 +19,7 @@ use cpack_pex::file::{Files, Source, ZipFile};
 use cpack_pex::finish::finish;
 use cpack_pex::info::{InheritPath, PexInfo};
 use cpack_pex::places::{Order, Part, Places, parts, places};
-use cpack_pex::resolve::{Machine, ResolverPython, resolve_all};
+use cpack_pex::resolve::{Machine, OTHERS, ResolverPython, resolve_all};
 use cpack_pex::tags::Target;
 use cpack_pex::{self, Pex, keep_youngest};
 use rayon::prelude::*;
@@ -75,7 +75,7 @@ pub(crate) struct Unpacked {
     pub has_preamble: bool,
 }
 
-/// Makes the PEX at `path` into an environment in `cache`, unless the cache has it. `search` is `PATH`, for an interpreter.
+/// Makes the PEX or wheelhouse at `path` into an environment in `cache`, unless the cache has it. `search` is `PATH`, for an interpreter.
 pub(crate) fn unpack(path: &Path, cache: &ClientCache, search: Option<&std::ffi::OsStr>) -> Result<Unpacked, PexError> {
     let pex = cpack_pex::open(path)?;
     let merged: Vec<PathBuf> = pex.info.merged_paths().into_iter().map(PathBuf::from).collect();
@@ -124,8 +124,10 @@ impl Unpacking<'_> {
             unzip(archive, &outer, &|name| Some(PathBuf::from(String::from_utf8_lossy(name).into_owned())))?;
             Ok::<_, PexError>(outer)
         };
-        let Source { files, metadata } = Source::of(self.pexes, unzip_whole)?;
-        let (python, resolved) = self.interpreter(&metadata)?;
+        let source = Source::of(self.pexes, unzip_whole)?;
+        let (python, resolved) = self.interpreter(&source.metadata)?;
+        cpack_pex::wheelhouse::verify(self.pexes, &source, &resolved)?;
+        let Source { files, .. } = source;
         let minor = format!("3.{}", python.minor);
         let order = match (self.info.venv, self.info.inherit_path) {
             (true, _) => Order::Venv,
@@ -177,6 +179,11 @@ impl Unpacking<'_> {
                 Ok(None) => found.push(format!("{} is Python {}", path.display(), answer.version)),
                 Err(reason) => found.push(format!("for {} {reason}", path.display())),
             }
+        }
+        // One line for all: of a wheelhouse the interpreter tells most for which a wheel is missing, not of another version.
+        let is_wheelhouse = self.pexes.first().is_some_and(|pex| pex.wheelhouse.is_some());
+        if let (Some(why), true) = (found.iter().min_by_key(|why| why.contains(OTHERS)).cloned(), is_wheelhouse) {
+            found = vec![why];
         }
         found.truncate(3);
         let reason = if found.is_empty() { "there is none on PATH".to_owned() } else { found.join("; ") };

@@ -24,8 +24,9 @@ pub(in crate::cli) fn launcher(context: &Context, arguments: &Launcher) -> Resul
     if output.is_dir() {
         return Err(CommandError::Usage(format!("--output {} is a directory: name a file", output.display())));
     }
-    let of_pex = arguments.pex.as_deref().map(|path| context.of_pex(path, &arguments.job)).transpose()?;
-    let (context, job) = of_pex.as_ref().map_or((context, &arguments.job), |(context, job)| (context, job));
+    let of_artifact =
+        arguments.artifact.as_deref().map(|path| context.of_artifact(path, &arguments.job)).transpose()?;
+    let (context, job) = of_artifact.as_ref().map_or((context, &arguments.job), |(context, job)| (context, job));
     let prepared = context.prepare(job)?;
     let bytes_of = prepared.launcher.whole();
     let access = prepared.launcher.access();

@@ -3,7 +3,7 @@
 use cpack_store::{Key, Source, Written};
 
 use super::prepare::Remote;
-use crate::cli::arguments::{Format, Pack, Upload};
+use crate::cli::arguments::{Format, JobArguments, Pack, Upload};
 use crate::cli::context::{Context, absolute, record_of};
 use crate::cli::error::CommandError;
 use crate::cli::output::bytes;
@@ -21,8 +21,9 @@ pub(in crate::cli) fn upload(context: &Context, arguments: &Upload) -> Result<()
             "--env {name}=…: values never go into a store; pass `--env {name}` and let the executor supply it, or make a launcher"
         )));
     }
-    let of_pex = arguments.pex.as_deref().map(|path| context.of_pex(path, &arguments.job)).transpose()?;
-    let (context, job) = of_pex.as_ref().map_or((context, &arguments.job), |(context, job)| (context, job));
+    let of_artifact =
+        arguments.artifact.as_deref().map(|path| context.of_artifact(path, &arguments.job)).transpose()?;
+    let (context, job) = of_artifact.as_ref().map_or((context, &arguments.job), |(context, job)| (context, job));
     let store = context.store()?;
     let boot = context.boot(store.as_ref())?;
     let environment = context.environment()?;
@@ -67,6 +68,9 @@ pub(in crate::cli) fn upload(context: &Context, arguments: &Upload) -> Result<()
 /// Packs an environment into a directory store of its own, or a file.
 pub(in crate::cli) fn pack(context: &Context, arguments: &Pack) -> Result<(), CommandError> {
     let format = arguments.format.unwrap_or_else(|| Format::of(&arguments.output));
+    let job = JobArguments::default();
+    let of_artifact = arguments.artifact.as_deref().map(|path| context.of_artifact(path, &job)).transpose()?;
+    let context = of_artifact.as_ref().map_or(context, |(context, _)| context);
     match format {
         Format::Layers => pack_layers(context, arguments),
         Format::Pex | Format::PexPacked | Format::PexLoose => super::pex::pack(context, arguments, format),

@@ -1,0 +1,146 @@
+//! Wheelhouses, as directories and zips: started as they are, and packed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use cpack_test::programs::{World, boot, cluster_pack, succeeded, text, usual_interpreter, utf8};
+
+/// Makes the wheels of a wheelhouse: `thing` with all that a wheel can have, which needs `other`.
+const MAKE: &str = r##"
+import os, sys, zipfile
+def wheel(name, version, files, tag="py3-none-any", metadata=""):
+    info = f"{name}-{version}.dist-info"
+    files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{metadata}"
+    files[f"{info}/WHEEL"] = f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {tag}\n"
+    files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
+    with zipfile.ZipFile(os.path.join(sys.argv[1], f"{name}-{version}-{tag}.whl"), "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, text in files.items():
+            archive.writestr(path, text)
+os.makedirs(sys.argv[1])
+wheel("thing", "1.0", {
+    "thing/__init__.py": "import other\ndef main():\n    print('main', other.WORD)\n",
+    "thing/data.txt": "text",
+    "thing-1.0.data/scripts/old-tool": "#!python\nimport thing\nprint('script', thing.other.WORD)\n",
+    "thing-1.0.data/data/etc/thing.conf": "setting",
+    "thing-1.0.data/purelib/thing_more.py": "WORD = 'more'\n",
+    "thing-1.0.data/headers/thing.h": "",
+    "thing-1.0.dist-info/entry_points.txt": "[console_scripts]\nthing-run = thing:main\n",
+}, metadata="Requires-Dist: other (>=1)\nRequires-Dist: absent; extra == 'more'\n")
+wheel("other", "1.5", {"other.py": "WORD = 'other 1.5'\n"})
+wheel("native", "1.0", {"native.py": ""}, tag="cp27-cp27m-manylinux1_x86_64")
+"##;
+
+/// What shows that all of it is there.
+const SHOW: &str = "import importlib.metadata as m, os, subprocess, sys, thing, thing_more\n\
+    thing.main()\n\
+    run = lambda name: subprocess.run([os.path.join(sys.prefix, 'bin', name)], check=True, stdout=subprocess.PIPE).stdout\n\
+    print(run('thing-run').decode().strip(), run('old-tool').decode().strip(), thing_more.WORD)\n\
+    print(open(os.path.join(sys.prefix, 'etc/thing.conf')).read(), sorted(d.name for d in m.distributions()))\n\
+    print([str(f) for f in m.files('thing') if not f.locate().exists()])\n";
+
+const SHOWN: &str = "main other 1.5\nmain other 1.5 script other 1.5 more\nsetting ['other', 'thing']\n[]\n";
+
+/// A wheelhouse with these wheels in the directory `name`.
+fn house(world: &World, name: &str, wheels: &[&str]) -> PathBuf {
+    let (all, place) = (world.path("all wheels"), world.path(name));
+    if !all.exists() {
+        world.run(&usual_interpreter(), &["-c", MAKE, utf8(&all)]);
+    }
+    fs::create_dir(&place).expect("creates");
+    for wheel in fs::read_dir(all).expect("reads").flatten() {
+        let file = wheel.file_name().into_string().expect("UTF-8");
+        if wheels.iter().any(|wanted| file.starts_with(wanted)) {
+            fs::copy(wheel.path(), place.join(file)).expect("copies");
+        }
+    }
+    place
+}
+
+fn exec(world: &World, artifact: &Path, arguments: &[&str]) -> Output {
+    world.command(boot()).args(["--cpack", "exec"]).arg(artifact).args(arguments).output().expect("starts")
+}
+
+#[test]
+fn wheelhouse_starts_in_each_form_and_packed() {
+    let world = World::new();
+    let directory = house(&world, "house", &["thing", "other"]);
+    let zip = |name: &str, code: &str| {
+        world.run(&usual_interpreter(), &["-c", code, utf8(&world.path(name)), utf8(&directory)]);
+        world.path(name)
+    };
+    let stored = "import os, sys, zipfile\nwith zipfile.ZipFile(sys.argv[1], 'w') as z:\n    \
+        [z.write(os.path.join(sys.argv[2], n), n) for n in os.listdir(sys.argv[2])]\n";
+    let deflated = "import shutil, sys\nshutil.make_archive(sys.argv[1][:-4], 'zip', sys.argv[2] + '/..', 'house')\n";
+    for artifact in [directory.clone(), zip("stored.zip", stored), zip("deflated.zip", deflated)] {
+        let cold = succeeded(&exec(&world, &artifact, &["-c", SHOW]), utf8(&artifact));
+        assert_eq!(cold, SHOWN, "{}", artifact.display());
+        let warm = world.command(boot()).env("CPACK_ARTIFACT", &artifact).args(["-c", SHOW]).output().expect("starts");
+        assert_eq!(succeeded(&warm, utf8(&artifact)), SHOWN, "{}", artifact.display());
+    }
+    // Wheels stored in a zip give the layers that they give in a directory.
+    let layers = fs::read_dir(
+        fs::read_dir(world.path("node")).expect("a cache").flatten().next().expect("one").path().join("layers"),
+    );
+    assert_eq!(
+        layers.expect("layers").flatten().filter(|e| e.path().is_dir()).count(),
+        3,
+        "thing, other, and the scripts"
+    );
+    let launcher = world.path("env-python");
+    succeeded(&world.pack(&["launcher", utf8(&directory), "-o", utf8(&launcher)]), "launcher");
+    assert_eq!(world.run(&launcher, &["-c", SHOW]), SHOWN);
+    let report = world.pack_json(&["upload", utf8(&world.path("stored.zip"))]);
+    assert_eq!(report["packages"], serde_json::json!(["other==1.5", "thing==1.0"]));
+}
+
+#[test]
+fn wheelhouse_that_lacks_something_is_refused_in_one_line() {
+    let world = World::new();
+    for (name, wheels, requirements, code, needles) in [
+        ("lacks", &["thing"][..], None, 82, &["other (>=1) of thing-1.0-py3-none-any.whl"][..]),
+        ("foreign", &["native"], None, 82, &["native", "there is native-1.0-cp27-cp27m-manylinux1_x86_64.whl"]),
+        ("unwanted", &["thing", "other", "native"], Some("thing==2\n"), 82, &["thing==2", "there is thing-1.0"]),
+        ("include", &["other"], Some("-r more.txt\n"), 83, &["requirements.txt", "-r more.txt"]),
+        ("hashed", &["other"], Some("other --hash=sha256:00\n"), 83, &["other-1.5-py3-none-any.whl", "SHA-256"]),
+        ("extra", &["thing", "other"], Some("thing[more]"), 82, &["absent", "of thing-1.0"]),
+    ] {
+        let place = house(&world, name, wheels);
+        if let Some(text) = requirements {
+            fs::write(place.join("requirements.txt"), text).expect("writes");
+        }
+        for output in [
+            exec(&world, &place, &["-c", "print('ran')"]),
+            world.command(cluster_pack()).arg("launcher").arg(&place).args(["-o", "x"]).output().expect("starts"),
+        ] {
+            let said = text(&output.stderr);
+            assert!(output.stdout.is_empty() && said.lines().count() == 1, "{name}: {said}");
+            assert!(
+                needles.iter().all(|needle| said.contains(needle)) && said.contains(utf8(&place)),
+                "{name}: {said}"
+            );
+            let codes = [Some(code), Some(81)];
+            assert!(codes.contains(&output.status.code()), "{name}: {:?} {said}", output.status.code());
+        }
+    }
+    // Only what the requirements need is started.
+    let place = house(&world, "some", &["thing", "other", "native"]);
+    fs::write(place.join("requirements.txt"), "--no-index\nthing\n").expect("writes");
+    assert_eq!(succeeded(&exec(&world, &place, &["-c", SHOW]), "requirements"), SHOWN);
+}
+
+#[test]
+fn wheelhouse_names_sdists_and_two_versions() {
+    let world = World::new();
+    let place = house(&world, "house", &["other"]);
+    fs::write(place.join("source-1.0.tar.gz"), "").expect("writes");
+    let said = text(&exec(&world, &place, &["-c", ""]).stderr);
+    assert!(said.contains("pip wheel --no-deps source-1.0.tar.gz"), "{said}");
+    fs::remove_file(place.join("source-1.0.tar.gz")).expect("removes");
+    fs::copy(place.join("other-1.5-py3-none-any.whl"), place.join("other-2-py3-none-any.whl")).expect("copies");
+    let said = text(&exec(&world, &place, &["-c", ""]).stderr);
+    assert!(said.contains("other-1.5-py3-none-any.whl and other-2-py3-none-any.whl"), "{said}");
+    fs::write(place.join("requirements.txt"), "other<2").expect("writes");
+    let output = exec(&world, &place, &["-c", "import other; print(other.WORD)"]);
+    assert_eq!(succeeded(&output, "a version is named"), "other 1.5\n");
+}
