@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use cpack_test::programs::{World, boot, cluster_pack, succeeded, text, usual_interpreter, utf8};
+use cpack_test::programs::{World, boot, cluster_pack, succeeded, text, usual_interpreter, utf8, venv};
+
+use crate::archives::edit;
 
 /// Makes the wheels of a wheelhouse: `thing` with all that a wheel can have, which needs `other`.
 const MAKE: &str = r##"
@@ -143,4 +145,59 @@ fn wheelhouse_names_sdists_and_two_versions() {
     fs::write(place.join("requirements.txt"), "other<2").expect("writes");
     let output = exec(&world, &place, &["-c", "import other; print(other.WORD)"]);
     assert_eq!(succeeded(&output, "a version is named"), "other 1.5\n");
+}
+
+/// Compares each file of the distributions with its hash in RECORD.
+const VERIFY: &str = "import base64, hashlib, importlib.metadata as m\n\
+    count = 0\n\
+    for d in [m.distribution(n) for n in ('thing', 'other', 'edited')]:\n    \
+        for f in d.files:\n        \
+            if '__pycache__' not in str(f) and f.name not in ('RECORD', 'INSTALLER', 'REQUESTED') and 'bin/' not in str(f):\n            \
+                digest = base64.urlsafe_b64encode(hashlib.new(f.hash.mode, f.read_binary()).digest()).decode().rstrip('=')\n            \
+                assert digest == f.hash.value, f\n            \
+                count += 1\n\
+    import edited\n\
+    print(count > 8, edited.WORD, edited.__file__.endswith('site-packages/edited.py'))\n";
+
+#[test]
+fn pack_writes_a_wheelhouse_that_pip_installs() {
+    let world = World::new();
+    let python = usual_interpreter();
+    let (env, given) = (world.path("venv"), house(&world, "house", &["thing", "other"]));
+    venv(&python, &env);
+    let install = |env: &Path, from: &Path, what: &[&str]| {
+        let options = ["-m", "pip", "install", "-q", "--no-index", "--find-links", utf8(from)];
+        world.run(&env.join("bin/python"), &[&options[..], what].concat());
+    };
+    install(&env, &given, &["thing"]);
+    edit(&world, &env);
+    for name in ["written", "written.zip"] {
+        let written = world.path(name);
+        let arguments = [
+            "pack",
+            "--venv",
+            utf8(&env),
+            "--ignore",
+            "pip,setuptools",
+            "--format",
+            "wheelhouse",
+            "-o",
+            utf8(&written),
+        ];
+        let output = world.pack(&arguments);
+        assert!(text(&output.stderr).contains("edited 1.0 is editable"), "{}", text(&output.stderr));
+        assert_eq!(succeeded(&output, "pack").trim(), utf8(&written));
+        let booted = succeeded(&exec(&world, &written, &["-c", SHOW]), name);
+        assert_eq!(booted, SHOWN.replace("['other',", "['edited', 'other',"), "{name}");
+    }
+    let (again, directory) = (world.path("again"), world.path("written"));
+    venv(&python, &again);
+    install(&again, &directory, &["-r", utf8(&directory.join("requirements.txt"))]);
+    let shown = world.run(&again.join("bin/python"), &["-c", SHOW]);
+    assert!(shown.starts_with(SHOWN.split("setting").next().expect("a start")) && shown.ends_with("[]\n"), "{shown}");
+    assert_eq!(world.run(&again.join("bin/python"), &["-c", VERIFY]).trim(), "True edited True");
+    // A script of an entry point is the installer's, and a directory with other files is left alone.
+    fs::write(directory.join("notes.txt"), "mine").expect("writes");
+    let refused = world.pack(&["pack", "--venv", utf8(&env), "--format", "wheelhouse", "-o", utf8(&directory)]);
+    assert!(!refused.status.success() && text(&refused.stderr).contains("something else"), "{}", text(&refused.stderr));
 }

@@ -282,6 +282,38 @@ impl Editable {
     }
 }
 
+impl Editable {
+    /// The project as a distribution whose files are in `site_packages`, as a plain installation would have them.
+    pub fn as_distribution(&self, site_packages: &SafePath) -> Distribution {
+        let in_site = |path: &SafePath| SafePath::new(&[site_packages.as_bytes(), b"/", path.as_bytes()].concat()).ok();
+        // RECORD lists the files of the editable installation, and direct_url.json the project's folder.
+        let about_it = |path: &SafePath| {
+            [&b".dist-info/RECORD"[..], b".dist-info/direct_url.json"].iter().any(|end| path.as_bytes().ends_with(end))
+        };
+        let kept = self.files.iter().filter(|file| !about_it(&file.path));
+        let files: Vec<FileStat> =
+            kept.filter_map(|file| Some(FileStat { path: in_site(&file.path)?, ..file.clone() })).collect();
+        let info = self.files.iter().find_map(|file| {
+            let first = file.path.components().next()?;
+            let is_info = first.ends_with(b".dist-info") || first.ends_with(b".egg-info");
+            is_info.then(|| SafePath::new(first).ok()).flatten()
+        });
+        Distribution {
+            name: self.name.clone(),
+            display_name: self.display_name.clone(),
+            version: self.version.clone(),
+            info: info.as_ref().and_then(in_site).unwrap_or_else(|| site_packages.clone()),
+            files,
+            requires: self.requires.clone(),
+            entry_points: self.entry_points.clone(),
+            import_names: Vec::new(),
+            direct_url: None,
+            tags: Vec::new(),
+            suspects: Vec::new(),
+        }
+    }
+}
+
 /// A package or module of an editable project.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ImportSource {

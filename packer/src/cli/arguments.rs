@@ -178,6 +178,9 @@ pub(super) enum Format {
     PexPacked,
     /// A PEX as a directory of plain files, itself zipped if the output's name ends in .zip
     PexLoose,
+    /// A directory of wheels with a requirements.txt, for `pip install --no-index --find-links`; a zip if the output's name ends in
+    /// .zip
+    Wheelhouse,
     /// The environment as one archive that works wherever it is unpacked: for spark.archives and YARN
     #[value(name = "tar.gz")]
     TarGz,

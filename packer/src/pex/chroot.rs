@@ -1,18 +1,18 @@
-//! A distribution as upstream's installed-wheel chroot.
+//! A distribution as upstream's installed-wheel chroot, or as a wheel again.
 //!
-//! | in the environment | in the chroot |
-//! | --- | --- |
-//! | `lib/pythonX.Y/site-packages/…` | `…` |
-//! | `bin/…` | `.prefix/bin/…`, scripts with the first line `#!python` |
-//! | anything else | `.prefix/data/…` |
-//! | byte-code | `__pycache__/…`: unchecked-hash, in no hash and not in RECORD |
-//! | `RECORD` | true for the chroot, paths relative to it |
-//! | `INSTALLER`, `REQUESTED`, `uv_*.json` | left out: about one installation |
+//! | in the environment | in the chroot | in the wheel |
+//! | --- | --- | --- |
+//! | `lib/pythonX.Y/site-packages/…` | `…` | `…` |
+//! | `bin/…` | `.prefix/bin/…`, scripts with the first line `#!python` | `NAME-VERSION.data/scripts/…`, the same; those of entry points are left out |
+//! | anything else | `.prefix/data/…` | `NAME-VERSION.data/data/…` |
+//! | byte-code | `__pycache__/…`: unchecked-hash, in no hash and not in RECORD | left out |
+//! | `RECORD` | true for the chroot, paths relative to it | true for the wheel |
+//! | `INSTALLER`, `REQUESTED`, `uv_*.json` | left out: about one installation | left out, `direct_url.json` too |
 //!
 //! `.layout.json` tells the runtime about it. A distribution without `.dist-info` (conda, old setuptools) gets one. Links
 //! become the files that they lead to, since wheels have none.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::sync::Arc;
 
@@ -33,6 +33,13 @@ use super::metadata::{self, Readable};
 
 /// The directory of a chroot for everything but modules.
 const STASH: &str = ".prefix";
+
+/// What a distribution is written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Chroot,
+    Wheel,
+}
 
 /// A directory that stands for the chroot in paths of RECORD rows: their base cannot be empty.
 const BASE: &str = "chroot";
@@ -146,8 +153,8 @@ pub(super) fn user_code(files: &Files<'_>) -> Result<(Vec<Entry>, Vec<String>), 
     Ok((entries, left_out.first().map(warning).into_iter().collect()))
 }
 
-pub(super) fn of_distribution(files: &Files<'_>, distribution: &Distribution) -> Result<Chroot, PexError> {
-    let info = Info::of(files, distribution)?;
+pub(super) fn of_distribution(files: &Files<'_>, distribution: &Distribution, form: Form) -> Result<Chroot, PexError> {
+    let info = Info::of(files, distribution, form)?;
     let (entries, shipped) = (Vec::new(), BTreeMap::new());
     let mut making = Making { files, distribution, entries, shipped, strangers: Vec::new(), left_out: Vec::new() };
     let compiled = compiled(&distribution.files);
@@ -167,6 +174,9 @@ pub(super) fn of_distribution(files: &Files<'_>, distribution: &Distribution) ->
     }
     making.put_record(&info)?;
     let Making { mut entries, strangers, left_out, .. } = making;
+    if form == Form::Wheel {
+        return Ok(Chroot { wheel: info.wheel, fingerprint: String::new(), entries, strangers, left_out });
+    }
     let fingerprint = hash::sha256(&entries)?;
     let layout = format!(
         r#"{{"fingerprint":"{fingerprint}","record_relpath":{record},"root_is_purelib":{pure},"stash_dir":"{STASH}","sys_path_entries":["."]}}"#,
@@ -190,17 +200,23 @@ fn safe(distribution: &Distribution, path: &str) -> Result<SafePath, PexError> {
 /// A distribution's metadata, as the chroot has it.
 #[derive(Debug)]
 struct Info {
+    form: Form,
     directory: String,
+    /// Where scripts and data files are.
+    scripts: String,
+    data: String,
     /// The file name of its wheel.
     wheel: String,
     is_pure: bool,
     record: Option<Vec<Row>>,
+    /// The files whose rows have a hash. All others get one.
+    hashed: HashSet<SafePath>,
     /// Metadata files that the distribution lacks: name and text.
     made: Vec<(&'static str, Vec<u8>)>,
 }
 
 impl Info {
-    fn of(files: &Files<'_>, distribution: &Distribution) -> Result<Self, PexError> {
+    fn of(files: &Files<'_>, distribution: &Distribution, form: Form) -> Result<Self, PexError> {
         let name = distribution.info.components().next_back().unwrap_or_default();
         let name = String::from_utf8_lossy(name).into_owned();
         let find = |name: &str| {
@@ -244,11 +260,17 @@ impl Info {
             let text = format!("Wheel-Version: 1.0\nGenerator: cluster-pack\nRoot-Is-Purelib: {is_pure}\n{tags}");
             made.push(("WHEEL", text.into_bytes()));
         }
-        // Without a RECORD that can be read, every file is hashed.
         let record = text("RECORD")?.and_then(|bytes| record::parse(&bytes).ok());
+        let rows = record.iter().flatten().filter(|row| row.hash.is_some());
+        let site = &files.environment.site_packages;
+        let hashed = rows.filter_map(|row| record::locate(&row.path, Some(site), &files.prefixes)).collect();
         let stem = directory.strip_suffix(".dist-info").unwrap_or(&directory);
         let wheel = format!("{stem}-{}.whl", compressed_tags(&tags));
-        Ok(Self { directory, wheel, is_pure, record, made })
+        let [scripts, data] = match form {
+            Form::Chroot => ["bin", "data"].map(|name| format!("{STASH}/{name}")),
+            Form::Wheel => ["scripts", "data"].map(|name| format!("{stem}.data/{name}")),
+        };
+        Ok(Self { form, directory, scripts, data, wheel, is_pure, record, hashed, made })
     }
 }
 
@@ -291,6 +313,7 @@ impl Making<'_> {
         if let Some(name) = in_site.as_ref().and_then(|path| path.strip_prefix(&format!("{}/", info.directory))) {
             match name {
                 "RECORD" | "INSTALLER" | "REQUESTED" | "uv_build.json" | "uv_cache.json" => return Ok(None),
+                "direct_url.json" if info.form == Form::Wheel => return Ok(None),
                 "METADATA" => {
                     let Readable { text, left_out } = metadata::readable(&self.files.read(file)?);
                     self.left_out(left_out);
@@ -316,16 +339,22 @@ impl Making<'_> {
         let text = file.path.to_string();
         let path = match (in_site, text.strip_prefix("bin/")) {
             (Some(path), _) => safe(self.distribution, &path)?,
-            (None, Some(name)) => return self.add_script(file, &format!("{STASH}/bin/{name}")),
-            (None, None) => safe(self.distribution, &format!("{STASH}/data/{text}"))?,
+            // An installer makes it.
+            (None, Some(name)) if info.form == Form::Wheel && self.is_entry_point(name) => return Ok(None),
+            (None, Some(name)) => return self.add_script(file, &format!("{}/{name}", info.scripts)),
+            (None, None) => safe(self.distribution, &format!("{}/{text}", info.data))?,
         };
         let Some(entry) = self.files.entry(file, path.clone()) else { return Ok(None) };
-        let is_listed = info.record.is_some() && !matches!(file.kind, FileKind::Link(_));
+        let is_listed = info.hashed.contains(&file.path) && !matches!(file.kind, FileKind::Link(_));
         let is_suspect = self.distribution.suspects.iter().any(|suspect| suspect.path == file.path);
         let shipped = if is_listed && !is_suspect { Shipped::Kept } else { Shipped::changed(&self.files.read(file)?) };
         self.ship(&path, shipped);
         self.entries.push(entry);
         Ok(Some(path))
+    }
+
+    fn is_entry_point(&self, script: &str) -> bool {
+        self.distribution.entry_points.iter().any(|entry| entry.name == script)
     }
 
     fn add_script(&mut self, file: &FileStat, path: &str) -> Result<Option<SafePath>, PexError> {
@@ -369,7 +398,7 @@ impl Making<'_> {
             let path = record::locate(&row.path, Some(site), &self.files.prefixes)?;
             let path = match self.files.in_site(&path) {
                 Some(path) => path.to_vec(),
-                None => format!("{STASH}/data/{path}").into_bytes(),
+                None => format!("{}/{path}", info.data).into_bytes(),
             };
             Some(Row { path, ..row.clone() })
         });

@@ -1,4 +1,4 @@
-//! Why a PEX could not be written, or made into an environment.
+//! Why a PEX or wheelhouse could not be written, or made into an environment.
 
 use std::io;
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ pub enum PexError {
          --format pex-packed or pex-loose, or with a name that ends in .pex.zip", path = path.display()
     )]
     TooLarge { path: PathBuf, found: String, limit: &'static str },
-    #[error("{path} is a directory and no PEX: remove it or write elsewhere", path = .0.display())]
+    #[error("{path} is a directory with something else in it: remove it or write elsewhere", path = .0.display())]
     Occupied(PathBuf),
 }
 

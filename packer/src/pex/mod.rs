@@ -1,4 +1,4 @@
-//! PEX files, written straight from an environment, that plain Python runs and upstream's tools read.
+//! PEX files, written straight from an environment, that plain Python runs and upstream's tools read; and wheelhouses.
 //!
 //! ```text
 //! #!/bin/sh + a few lines for sh (see `start`)          zipapp only
@@ -26,9 +26,11 @@ mod start;
 #[cfg(test)]
 mod tests;
 pub(crate) mod unpack;
+mod wheelhouse;
 mod write;
 
 pub(crate) use error::PexError;
 pub(crate) use shape::{Layout, Shape};
 pub(crate) use start::Start;
+pub(crate) use wheelhouse::write_wheelhouse;
 pub(crate) use write::{PexOptions, write_pex};

@@ -94,10 +94,14 @@ pub(super) fn write(
 }
 
 /// A directory beside the output, removed with all that is left in it.
-struct Staging(PathBuf);
+pub(super) struct Staging(PathBuf);
 
 impl Staging {
-    fn beside(output: &Path) -> Result<Self, PexError> {
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(super) fn beside(output: &Path) -> Result<Self, PexError> {
         let name = output.file_name().unwrap_or_default().to_string_lossy();
         let path = output.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
         fs::create_dir(&path).map_err(|source| PexError::Io { action: "create", path: path.clone(), source })?;
@@ -117,7 +121,7 @@ fn check_place(output: &Path) -> Result<(), PexError> {
     if is_occupied { Err(PexError::Occupied(output.into())) } else { Ok(()) }
 }
 
-fn replace(path: &Path, output: &Path) -> Result<(), PexError> {
+pub(super) fn replace(path: &Path, output: &Path) -> Result<(), PexError> {
     let failed = |source| PexError::Io { action: "write", path: output.into(), source };
     if output.is_dir() && !output.is_symlink() {
         // The old PEX moves into the staging directory, which is removed with it.
@@ -174,7 +178,13 @@ fn distributions_and_code(chroots: Vec<Chroot>, code: Vec<Entry>) -> Result<Vec<
     Ok(entries)
 }
 
-fn zip(entries: Vec<Entry>, codec: Codec, head: &[u8], path: &Path, progress: Progress<'_>) -> Result<u64, PexError> {
+pub(super) fn zip(
+    entries: Vec<Entry>,
+    codec: Codec,
+    head: &[u8],
+    path: &Path,
+    progress: Progress<'_>,
+) -> Result<u64, PexError> {
     let form = Form { codec, head, executable: !head.is_empty() };
     Ok(write_zip("PEX", entries, path, form, progress)?.archive.size)
 }

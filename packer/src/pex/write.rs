@@ -8,7 +8,7 @@ use cpack_layer::content::script;
 use cpack_pex::info::{InheritPath, PexInfo};
 use rayon::prelude::*;
 
-use super::chroot::Files;
+use super::chroot::{Files, Form};
 use super::error::PexError;
 use super::shape::Shape;
 use super::start::Start;
@@ -72,7 +72,8 @@ pub(crate) fn write_pex(
     let (size, info, said) = std::thread::scope(|scope| {
         let runtime = scope.spawn(|| runtime::find(environment, cache));
         let distributions = environment.distributions.par_iter();
-        let chroots: Result<Vec<_>, _> = distributions.map(|d| chroot::of_distribution(&files, d)).collect();
+        let chroots: Result<Vec<_>, _> =
+            distributions.map(|d| chroot::of_distribution(&files, d, Form::Chroot)).collect();
         let mut chroots = chroots?;
         chroots.sort_unstable_by(|a, b| a.wheel.cmp(&b.wheel));
         let strangers: Vec<String> = chroots.iter_mut().flat_map(|c| std::mem::take(&mut c.strangers)).collect();

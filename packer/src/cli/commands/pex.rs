@@ -1,4 +1,4 @@
-//! `cluster-pack pack --format pex`.
+//! `cluster-pack pack --format pex` and `wheelhouse`.
 
 use std::path::Path;
 use std::time::Instant;
@@ -10,9 +10,12 @@ use crate::cli::arguments::{Format, Pack, PexArguments};
 use crate::cli::context::{Context, absolute};
 use crate::cli::error::CommandError;
 use crate::cli::output::bytes;
-use crate::pex::{Layout, PexOptions, Shape, Start, write_pex};
+use crate::pex::{Layout, PexOptions, Shape, Start, write_pex, write_wheelhouse};
 use crate::submit::total_size;
 use cpack_discover::add_sources;
+
+/// Deflate level of wheels: as pip and setuptools write them.
+const WHEEL_LEVEL: u32 = 6;
 
 /// Users of the Python library choose between speed and size by this variable.
 const OPTIMIZATION: &str = "C_PACK_LAYOUT_OPTIMIZATION";
@@ -56,6 +59,32 @@ pub(in crate::cli) fn pack(context: &Context, arguments: &Pack, format: Format) 
     };
     context.voice.say(format!("wrote {} in {:.2} s", bytes(report.bytes), report.seconds));
     context.voice.answer(report.path.clone(), &report);
+    Ok(())
+}
+
+/// What `pack --format wheelhouse --json` prints.
+#[derive(Debug, Serialize)]
+struct WheelhouseReport {
+    path: String,
+    bytes: u64,
+    seconds: f64,
+    wheels: Vec<String>,
+}
+
+pub(in crate::cli) fn pack_wheelhouse(context: &Context, arguments: &Pack) -> Result<(), CommandError> {
+    let start = Instant::now();
+    let output = absolute(&arguments.output)?;
+    let environment = context.environment()?;
+    let bar = context.voice.bar(total_size(&environment), "packing");
+    let level = context.common.level.and_then(|level| u32::try_from(level).ok()).unwrap_or(WHEEL_LEVEL).min(9);
+    let written = write_wheelhouse(&environment, level, &output, &|bytes| bar.inc(bytes));
+    bar.finish_and_clear();
+    let written = written?;
+    written.warnings.iter().for_each(|warning| context.voice.warn(warning));
+    let (path, seconds) = (output.display().to_string(), start.elapsed().as_secs_f64());
+    let report = WheelhouseReport { path: path.clone(), bytes: written.size, seconds, wheels: written.wheels };
+    context.voice.say(format!("wrote {} in {seconds:.2} s", bytes(report.bytes)));
+    context.voice.answer(path, &report);
     Ok(())
 }
 

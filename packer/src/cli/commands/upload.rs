@@ -74,6 +74,7 @@ pub(in crate::cli) fn pack(context: &Context, arguments: &Pack) -> Result<(), Co
     match format {
         Format::Layers => pack_layers(context, arguments),
         Format::Pex | Format::PexPacked | Format::PexLoose => super::pex::pack(context, arguments, format),
+        Format::Wheelhouse => super::pex::pack_wheelhouse(context, arguments),
         Format::TarGz => super::environment_archive::pack(context, arguments, ArchiveForm::TarGz),
         Format::TarZst => super::environment_archive::pack(context, arguments, ArchiveForm::TarZst),
         Format::Zip => super::environment_archive::pack(context, arguments, ArchiveForm::Zip),
