@@ -1,4 +1,4 @@
-//! Measures fetching from S3, HDFS and other clouds: `cargo test --release --test speed -- [PART…]`, on an idle machine.
+//! Measures fetching from S3, HDFS and other clouds: `cargo bench --features servers --bench speed -- [PART…]`, on an idle machine.
 //!
 //! | part | measures |
 //! | --- | --- |
@@ -31,15 +31,15 @@ use cpack_node::building::FETCHES;
 use cpack_store::{Key, StoreOptions, StoreUri, open};
 use cpack_test::clouds::{Cloud, Kind};
 use cpack_test::hadoop::Hdfs;
-use cpack_test::programs::{install_by_hand, text, usual_interpreter, utf8, venv};
+use cpack_test::programs::{World, install_by_hand, installed, text, usual_interpreter, utf8, venv};
 use cpack_test::proxy::Proxy;
 use cpack_test::seaweed::Seaweed;
+use cpack_test::site::{self, Site};
 use cpack_test::{cached, run};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 use nix::unistd::Pid;
-use site::Site;
 
 /// The number of incompressible bytes to fetch, unless `CPACK_SPEED_MIB` is set.
 fn size() -> u64 {
@@ -124,7 +124,7 @@ fn large(site: &Site) -> PathBuf {
     venv(&usual_interpreter(), &env);
     let packages = install_by_hand(&env, "large", "1.0", "");
     let mut file = fs::File::create(packages.join("large.bin")).expect("creates");
-    let noise = site::noise(64 << 20);
+    let noise = cpack_test::noise(64 << 20);
     for chunk in 0..size() / noise.len() as u64 {
         // The same nowhere: a store may find repetitions.
         let mask = (chunk as u8).wrapping_mul(37);
@@ -307,11 +307,11 @@ fn pipeline() {
     let proxy = Proxy::start(server.port);
     let site = Site::s3(&server, proxy.port);
     let packages = ["numpy==2.2.6", "pandas==2.2.3", "scipy==1.15.3", "pyarrow==20.0.0", "scikit-learn==1.6.1"];
-    let env = programs::installed("network-speed", &packages);
+    let env = installed("network-speed", &packages);
     let local = Site {
         uri: site.world.path("store").display().to_string(),
         client: Vec::new(),
-        world: programs::World::new(),
+        world: World::new(),
         node: Vec::new(),
     };
     let from_directory = local.launcher(&env);

@@ -10,10 +10,10 @@ use cpack_test::proxy::Proxy;
 use cpack_test::web::{Web, WebServer};
 
 use super::secrets::{assert_not_kept, talkative, told};
-use super::site::{PROBE, Site, complaint, environment, whole};
 use super::starting::{
     a_change_costs_little_on_the_wire, a_pex_starts_from_the_store, from_upload_to_python, memory_is_bounded,
 };
+use cpack_test::site::{PROBE, Site, complaint, environment, whole};
 
 /// In every planted secret, and in nothing else.
 const MARK: &str = "PLANTED";

@@ -1,6 +1,5 @@
 //! What networks and servers do to a start: what passes is waited out, what does not ends it at once, with one line.
 
-use std::process::Output;
 use std::sync::atomic::Ordering;
 
 use cpack_store::{Key, Put, Source};
@@ -11,23 +10,10 @@ use cpack_test::seaweed::Seaweed;
 use cpack_test::{http, inside, seaweed};
 use serde_json::Value;
 
-use super::site::{LARGE, PROBE, Site, complaint, environment, whole};
+use cpack_test::site::{LARGE, PROBE, Site, complaint, environment, whole};
 
 /// The most requests without a retry: one for each range in flight, and the first.
 const AT_ONCE: u64 = 10;
-
-impl Site {
-    /// From here on jobs find the store at this port.
-    fn through(&mut self, port: u16) {
-        let endpoint = self.client.iter_mut().find(|(name, _)| *name == "AWS_ENDPOINT_URL").expect("a client of S3");
-        endpoint.1 = format!("http://127.0.0.1:{port}");
-    }
-
-    fn fails(&self, node: &str) -> Output {
-        let launcher = self.world.path("env-python");
-        self.on_node(node, &launcher).args(["-c", "print('ran')"]).output().expect("starts")
-    }
-}
 
 /// The key of the layer `name` of an upload.
 fn layer_key(report: &Value, name: &str) -> Key {

@@ -7,7 +7,7 @@ use cpack_test::programs::utf8;
 use cpack_test::seaweed::Seaweed;
 use cpack_test::{hadoop, http, inside, seaweed};
 
-use super::site::{Site, complaint, environment};
+use cpack_test::site::{Site, complaint, environment};
 
 const SECRET: &str = "s3cr3t";
 

@@ -8,5 +8,4 @@ mod faults;
 mod input;
 mod publishing;
 mod secrets;
-mod site;
 mod starting;

@@ -12,7 +12,7 @@ use cpack_test::inside;
 use cpack_test::programs::{install_by_hand, text, utf8};
 use cpack_test::seaweed::{self, Seaweed};
 
-use super::site::{PROBE, Site, environment, whole};
+use cpack_test::site::{PROBE, Site, environment, whole};
 
 /// Publishers that are killed, on each kind of store.
 const KILLS: u32 = 8;

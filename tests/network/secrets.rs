@@ -13,7 +13,7 @@ use cpack_test::programs::{World, boot, text, usual_interpreter, utf8};
 use cpack_test::proxy::Proxy;
 use cpack_test::seaweed::{SECRET_KEY, Seaweed};
 
-use super::site::{PROBE, Site, environment, whole};
+use cpack_test::site::{PROBE, Site, environment, whole};
 
 /// In every planted secret, and in nothing else.
 const MARK: &str = "PLANTED";

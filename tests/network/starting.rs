@@ -8,7 +8,7 @@ use cpack_test::programs::{boot, cluster_pack, cluster_pack_with_bench, install_
 use cpack_test::proxy::Proxy;
 use cpack_test::seaweed::Seaweed;
 
-use super::site::{PROBE, Site, environment, install_with_noise, whole};
+use cpack_test::site::{PROBE, Site, environment, install_with_noise, whole};
 
 /// Most bytes that a change costs beside the layer that changed.
 const BESIDE: u64 = 200 * 1000;

@@ -33,6 +33,7 @@ pub mod process;
 pub mod programs;
 pub mod proxy;
 pub mod seaweed;
+pub mod site;
 pub mod small_world;
 pub mod web;
 pub mod yarn;

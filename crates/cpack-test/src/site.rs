@@ -5,33 +5,32 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::clouds::Cloud;
+use crate::hadoop::{self, Hdfs};
+use crate::noise;
+use crate::programs::{World, cluster_pack, install_by_hand, text, usual_interpreter, utf8, venv};
+use crate::seaweed::{self, Seaweed};
 use cpack_store::{Store, StoreOptions, open};
-use cpack_test::clouds::Cloud;
-use cpack_test::hadoop::{self, Hdfs};
-use cpack_test::programs::{World, cluster_pack, install_by_hand, text, usual_interpreter, utf8, venv};
-use cpack_test::seaweed::{self, Seaweed};
 use serde_json::Value;
 
-pub(crate) use cpack_test::noise;
-
 /// Variables of a process.
-pub(crate) type Variables = Vec<(&'static str, String)>;
+pub type Variables = Vec<(&'static str, String)>;
 
 /// One client and its nodes.
 #[derive(Debug)]
-pub(crate) struct Site {
-    pub(crate) world: World,
+pub struct Site {
+    pub world: World,
     /// The store.
-    pub(crate) uri: String,
+    pub uri: String,
     /// What the client's shell has set.
-    pub(crate) client: Variables,
+    pub client: Variables,
     /// What a cluster gives to its containers: their identity, never where things are.
-    pub(crate) node: Variables,
+    pub node: Variables,
 }
 
 impl Site {
     /// A store in the bucket of `server`, which is reached through `port`.
-    pub(crate) fn s3(server: &Seaweed, port: u16) -> Self {
+    pub fn s3(server: &Seaweed, port: u16) -> Self {
         let node = seaweed::credentials();
         let endpoint = ("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{port}"));
         let client = [node.clone(), vec![endpoint, ("AWS_REGION", "us-east-1".to_owned())]].concat();
@@ -41,15 +40,27 @@ impl Site {
         Self { world, uri, client, node }
     }
 
+    /// From here on jobs find the store at this port.
+    pub fn through(&mut self, port: u16) {
+        let endpoint = self.client.iter_mut().find(|(name, _)| *name == "AWS_ENDPOINT_URL").expect("a client of S3");
+        endpoint.1 = format!("http://127.0.0.1:{port}");
+    }
+
+    /// A start on the node `node` that should fail.
+    pub fn fails(&self, node: &str) -> Output {
+        let launcher = self.world.path("env-python");
+        self.on_node(node, &launcher).args(["-c", "print('ran')"]).output().expect("starts")
+    }
+
     /// A store in the bucket of `server`, which is reached through `port`.
-    pub(crate) fn cloud(server: &Cloud, port: u16) -> Self {
+    pub fn cloud(server: &Cloud, port: u16) -> Self {
         let world = World::new();
         let uri = server.uri(&world.path("").display().to_string()[1..]).to_string();
         Self { world, uri, client: server.variables(port), node: server.credentials() }
     }
 
     /// A store in the home directory of the user of `server`, on its default file system.
-    pub(crate) fn hdfs(server: &Hdfs, name: &str) -> Self {
+    pub fn hdfs(server: &Hdfs, name: &str) -> Self {
         let client = vec![
             ("HADOOP_CONF_DIR", server.path("conf").display().to_string()),
             ("C_PACK_USER", hadoop::USER.to_owned()),
@@ -59,7 +70,7 @@ impl Site {
     }
 
     /// The same where Kerberos is wanted: the client has a key, the nodes have tokens.
-    pub(crate) fn secure(server: &Hdfs, uri: &str) -> Self {
+    pub fn secure(server: &Hdfs, uri: &str) -> Self {
         let path = |name: &str| server.path(name).display().to_string();
         let client = vec![
             ("HADOOP_CONF_DIR", path("conf")),
@@ -72,7 +83,7 @@ impl Site {
     }
 
     /// `cluster-pack` on the store, as the client would start it.
-    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.world.command(cluster_pack());
         command.args(["--store", &self.uri]).args(arguments);
         command.envs(self.client.iter().map(|(name, value)| (*name, value)));
@@ -80,21 +91,21 @@ impl Site {
     }
 
     /// Runs `cluster-pack --json` and gives what it answers.
-    pub(crate) fn pack(&self, arguments: &[&str]) -> Value {
+    pub fn pack(&self, arguments: &[&str]) -> Value {
         let output = self.command(&[&["--json"], arguments].concat()).output().expect("starts");
         assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
         serde_json::from_slice(&output.stdout).expect("JSON")
     }
 
     /// Writes a launcher for the environment at `venv`, and the store with it.
-    pub(crate) fn launcher(&self, venv: &Path) -> PathBuf {
+    pub fn launcher(&self, venv: &Path) -> PathBuf {
         let path = self.world.path("env-python");
         self.pack(&["launcher", "--venv", utf8(venv), "-o", utf8(&path)]);
         path
     }
 
     /// A launcher on the node `name`, whose cache is its own.
-    pub(crate) fn on_node(&self, name: &str, launcher: &Path) -> Command {
+    pub fn on_node(&self, name: &str, launcher: &Path) -> Command {
         let cache = self.world.path(name);
         fs::create_dir_all(&cache).expect("a directory");
         let mut command = self.world.command(launcher);
@@ -104,13 +115,13 @@ impl Site {
     }
 
     /// What the last start on the node `name` tells of itself.
-    pub(crate) fn metrics(&self, name: &str) -> Value {
+    pub fn metrics(&self, name: &str) -> Value {
         let lines = fs::read_to_string(self.world.path(&format!("{name}.metrics"))).expect("metrics");
         serde_json::from_str(lines.lines().last().expect("a line")).expect("JSON")
     }
 
     /// Starts on the node `name`. Standard output, which must be all that there is.
-    pub(crate) fn run(&self, name: &str, launcher: &Path, code: &str) -> String {
+    pub fn run(&self, name: &str, launcher: &Path, code: &str) -> String {
         let output = self.on_node(name, launcher).args(["-c", code]).output().expect("starts");
         assert!(output.status.success(), "on {name}: {}", text(&output.stderr));
         assert_eq!(text(&output.stderr), "", "nothing is said about what went well");
@@ -118,13 +129,13 @@ impl Site {
     }
 
     /// The store itself, where this process may open it: HDFS without Kerberos, and S3 [`inside`](cpack_test::inside).
-    pub(crate) fn store(&self, options: &StoreOptions) -> Box<dyn Store> {
+    pub fn store(&self, options: &StoreOptions) -> Box<dyn Store> {
         open(&self.uri.parse().expect("a URI"), options).expect("opens")
     }
 }
 
 /// The standard error of a program that failed with `code`: one line.
-pub(crate) fn complaint(output: &Output, code: i32) -> String {
+pub fn complaint(output: &Output, code: i32) -> String {
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
@@ -133,10 +144,10 @@ pub(crate) fn complaint(output: &Output, code: i32) -> String {
 }
 
 /// Bytes of the distribution that takes several pieces.
-pub(crate) const LARGE: usize = 20 << 20;
+pub const LARGE: usize = 20 << 20;
 
 /// An environment of two small distributions and one that is large and cannot be compressed.
-pub(crate) fn environment(site: &Site) -> PathBuf {
+pub fn environment(site: &Site) -> PathBuf {
     let path = site.world.path("venv");
     venv(&usual_interpreter(), &path);
     install_by_hand(&path, "one", "1.0", "VALUE = 1\n");
@@ -146,7 +157,7 @@ pub(crate) fn environment(site: &Site) -> PathBuf {
 }
 
 /// A distribution with a file of `len` bytes that cannot be compressed.
-pub(crate) fn install_with_noise(venv: &Path, name: &str, len: usize) {
+pub fn install_with_noise(venv: &Path, name: &str, len: usize) {
     let body = format!("import os\nSIZE = os.path.getsize(os.path.join(os.path.dirname(__file__), '{name}.bin'))\n");
     let packages = install_by_hand(venv, name, "1.0", &body);
     fs::write(packages.join(format!("{name}.bin")), noise(len)).expect("writes");
@@ -156,9 +167,9 @@ pub(crate) fn install_with_noise(venv: &Path, name: &str, len: usize) {
 }
 
 /// What says that the environment is whole.
-pub(crate) const PROBE: &str = "import one, two, large; print(one.VALUE + two.VALUE, large.SIZE)";
+pub const PROBE: &str = "import one, two, large; print(one.VALUE + two.VALUE, large.SIZE)";
 
 /// What [`PROBE`] prints.
-pub(crate) fn whole() -> String {
+pub fn whole() -> String {
     format!("3 {LARGE}\n")
 }
