@@ -48,6 +48,7 @@ fn wrong_uris() -> Vec<Case<'static>> {
             &["gs://bucket/x", "write http://"],
         ),
         case(&format!("https://host/x?sig={SECRET}"), &[], 80, &["https://host/x?***", "credentials"]),
+        case("https://example.org/x", &[], 80, &["https://example.org/x", "can only be read"]),
         case("http://example.org/x", &[], 80, &["http://example.org/x", "CPACK_HTTP_PLAIN"]),
         case(&format!("s3://me:{SECRET}@bucket/x"), &[], 80, &["***@bucket/x", "credentials"]),
         case(&format!("ftp://me:{SECRET}@host/x?sig={SECRET}"), &[], 80, &["***@host/x?***", "unknown scheme"]),

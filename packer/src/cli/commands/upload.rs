@@ -1,6 +1,6 @@
 //! `cluster-pack upload` and `cluster-pack pack`.
 
-use cpack_store::{Key, Source, Written};
+use cpack_store::{Key, Scheme, Source, Written};
 
 use super::prepare::Remote;
 use crate::cli::arguments::{Format, JobArguments, Pack, Upload};
@@ -25,6 +25,13 @@ pub(in crate::cli) fn upload(context: &Context, arguments: &Upload) -> Result<()
         arguments.artifact.as_deref().map(|path| context.of_artifact(path, &arguments.job)).transpose()?;
     let (context, job) = of_artifact.as_ref().map_or((context, &arguments.job), |(context, job)| (context, job));
     let store = context.store()?;
+    if matches!(store.uri().scheme, Scheme::Http | Scheme::Https) {
+        // Before packing, which may take minutes.
+        return Err(CommandError::Usage(format!(
+            "--store {}: a store behind a web server can only be read: name the store itself, by file:, hdfs:, s3:, gs: or abfss:",
+            store.uri()
+        )));
+    }
     let boot = context.boot(store.as_ref())?;
     let environment = context.environment()?;
     let name = context.name(&environment)?;
