@@ -16,7 +16,7 @@ use cpack_format::job::{FORMAT, Interpreter, Job, Program};
 use cpack_format::manifest::{MAX_JSON, Manifest};
 use cpack_store::{FileStore, Key, Put, Source, Store as _, StoreOptions, StoreUri, cluster_properties, open};
 use cpack_test::hadoop::Hdfs;
-use cpack_test::programs::{World, install_by_hand, usual_interpreter, utf8, venv};
+use cpack_test::programs::{World, install_by_hand, usual_interpreter, utf8, venv_without_pip};
 use cpack_test::seaweed::{self, Seaweed};
 
 /// Debian releases whose glibc (2.31 and 2.41) differ from each other and, one at least, from this machine's, with the
@@ -63,7 +63,7 @@ struct Packed {
 
 fn pack(world: &World) -> Packed {
     let env = world.path("venv");
-    venv(&usual_interpreter(), &env);
+    venv_without_pip(&usual_interpreter(), &env);
     install_by_hand(&env, "one", "1.0", "VALUE = 1\n");
     let report = world.pack_json(&["upload", "--venv", utf8(&env), "--only", "one"]);
     let store = FileStore::new(&world.path("store"));

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use cpack_test::hadoop::{Hdfs, USER};
-use cpack_test::programs::{boot, cluster_pack, cluster_pack_with_bench, install_by_hand, installed, text, utf8};
+use cpack_test::programs::{boot, cluster_pack, install_by_hand, installed, text, utf8};
 use cpack_test::proxy::Proxy;
 use cpack_test::seaweed::Seaweed;
 
@@ -106,7 +106,6 @@ pub(crate) fn a_pex_starts_from_the_store(site: &Site) {
 
 /// `bench` on the store: three containers fetch what one does, and each fetch is told.
 fn store_is_measured(site: &Site, kind: &str) {
-    cluster_pack_with_bench();
     let env = site.world.path("venv");
     let report =
         site.pack(&["bench", "--venv", utf8(&env), "--runs", "1", "--containers", "3", "--", "-c", "import two"]);

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use cpack_test::programs::{World, install_by_hand, text, usual_interpreter, utf8, venv};
+use cpack_test::programs::{World, install_by_hand, text, usual_interpreter, utf8, venv, venv_without_pip};
 
 /// Unpacks a tar; extended names, links and modes are Python's affair.
 pub(super) const UNTAR: &str = "import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2])";
@@ -122,7 +122,8 @@ fn a_tar_zst_holds_the_same_tar_as_a_tar_gz() {
 fn an_archive_replaces_a_file_and_no_directory() {
     let world = World::new();
     let env = world.path("venv");
-    venv(&usual_interpreter(), &env);
+    venv_without_pip(&usual_interpreter(), &env);
+    install_by_hand(&env, "thing", "1.0", "");
     fs::create_dir(world.path("env.tar.gz")).expect("creates");
     let output = world.pack(&["pack", "--venv", utf8(&env), "-o", utf8(&world.path("env.tar.gz"))]);
     assert_eq!(output.status.code(), Some(80), "{}", text(&output.stderr));
