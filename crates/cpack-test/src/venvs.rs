@@ -45,3 +45,34 @@ fn template(python: &Path) -> PathBuf {
     found.insert(python.to_owned(), place.clone());
     place
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::programs::{text, utf8};
+
+    /// Prints `pip`'s version, and the rows of every RECORD whose file has another digest.
+    const CHECK: &str = "import base64, csv, hashlib, pathlib, pip, sysconfig\n\
+        site = pathlib.Path(sysconfig.get_path('purelib'))\n\
+        count = 0\n\
+        for record in site.glob('*/RECORD'):\n    for path, digest, _ in csv.reader(record.open()):\n        \
+        found = hashlib.sha256((site / path).read_bytes()).digest() if digest else b''\n        \
+        assert digest in ('', 'sha256=' + base64.urlsafe_b64encode(found).decode().rstrip('=')), path\n        \
+        count += path.startswith('../')\n\
+        print(pip.__file__.startswith(str(site)), count > 1)";
+
+    #[test]
+    fn venv_has_pip_that_runs_and_is_as_its_record_says() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let python = crate::programs::usual_interpreter();
+        for name in ["with space", &"long".repeat(40)] {
+            let path = directory.path().join(name);
+            venv(&python, &path);
+            let said = Command::new(path.join("bin/pip")).arg("--version").output().expect("pip starts");
+            let said = succeeded(&said, "pip");
+            assert!(said.contains(utf8(&path)), "{said}");
+            let output = Command::new(path.join("bin/python")).args(["-I", "-c", CHECK]).output().expect("starts");
+            assert_eq!(text(&output.stdout), "True True\n", "{}", text(&output.stderr));
+        }
+    }
+}
