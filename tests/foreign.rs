@@ -144,8 +144,8 @@ fn works_in(root: &Path, executable: &Path, python: Option<u8>, job: &Job, varia
 }
 
 #[test]
-fn both_stores_work_wherever_it_runs() {
-    const NAME: &str = "both_stores_work_wherever_it_runs";
+fn boot_works_with_both_stores_in_foreign_roots() {
+    const NAME: &str = "boot_works_with_both_stores_in_foreign_roots";
     // The clients in this process would take what they need from its environment: another one publishes.
     if let Ok(secure) = env::var("CPACK_TEST_SECURE") {
         return work_in_every_root(Path::new(&secure));

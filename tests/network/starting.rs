@@ -141,7 +141,7 @@ pub(crate) fn memory_is_bounded(site: &Site) {
 }
 
 #[test]
-fn from_s3() {
+fn launcher_starts_from_s3() {
     let server = Seaweed::start();
     let proxy = Proxy::start(server.port);
     let site = Site::s3(&server, proxy.port);
@@ -157,7 +157,7 @@ fn from_s3() {
 }
 
 #[test]
-fn from_hdfs() {
+fn launcher_starts_from_hdfs() {
     let mut server = Hdfs::start(&[]);
     let site = Site::hdfs(&server, "store");
     from_upload_to_python(&site);
@@ -176,7 +176,7 @@ fn from_hdfs() {
 }
 
 #[test]
-fn from_hdfs_of_two_name_nodes() {
+fn launcher_starts_from_hdfs_of_two_name_nodes() {
     let mut server = Hdfs::start(&["ha"]);
     let site = Site::hdfs(&server, "store");
     from_upload_to_python(&site);
@@ -185,7 +185,7 @@ fn from_hdfs_of_two_name_nodes() {
 }
 
 #[test]
-fn from_hdfs_with_delegation_tokens() {
+fn launcher_starts_from_hdfs_with_delegation_tokens() {
     let server = Hdfs::start(&["secure"]);
     from_upload_to_python(&Site::secure(&server, &server.full_uri("store").to_string()));
 }

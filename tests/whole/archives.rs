@@ -84,7 +84,7 @@ fn check(world: &World, tree: &Path) {
 }
 
 #[test]
-fn an_unpacked_tar_gz_works_anywhere() {
+fn unpacked_tar_gz_works_anywhere() {
     let world = World::new();
     let env = environment(&world);
     let tree = unpacked(&world, &env, "env.tar.gz", UNTAR);
@@ -97,14 +97,14 @@ fn an_unpacked_tar_gz_works_anywhere() {
 }
 
 #[test]
-fn an_unpacked_zip_works_anywhere_and_has_no_links() {
+fn unpacked_zip_works_anywhere_and_has_no_links() {
     let world = World::new();
     let env = environment(&world);
     check(&world, &unpacked(&world, &env, "env.zip", UNZIP));
 }
 
 #[test]
-fn a_tar_zst_holds_the_same_tar_as_a_tar_gz() {
+fn tar_zst_holds_same_tar_as_tar_gz() {
     let world = World::new();
     let env = environment(&world);
     unpacked(&world, &env, "env.tar.gz", UNTAR);
@@ -119,7 +119,7 @@ fn a_tar_zst_holds_the_same_tar_as_a_tar_gz() {
 }
 
 #[test]
-fn an_archive_replaces_a_file_and_no_directory() {
+fn archive_replaces_file_and_no_directory() {
     let world = World::new();
     let env = world.path("venv");
     venv_without_pip(&usual_interpreter(), &env);

@@ -29,7 +29,7 @@ fn measured(world: &World, env: &Path) -> (serde_json::Value, PathBuf) {
 }
 
 #[test]
-fn the_report_of_bench_tells_where_the_time_went() {
+fn bench_report_tells_where_time_went() {
     let world = World::new();
     let env = environment(&world);
     let (report, page) = measured(&world, &env);
@@ -80,7 +80,7 @@ fn the_report_of_bench_tells_where_the_time_went() {
 /// In light and dark, narrow and wide.
 #[cfg(feature = "browser")]
 #[test]
-fn a_browser_shows_the_page_of_bench() {
+fn bench_page_is_shown_by_browser() {
     let world = World::new();
     let env = environment(&world);
     let (_, page) = measured(&world, &env);

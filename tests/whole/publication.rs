@@ -32,7 +32,7 @@ fn install_both(path: &Path) {
 }
 
 #[test]
-fn an_unchanged_environment_sends_nothing_and_rewrites_nothing() {
+fn upload_of_unchanged_environment_sends_and_rewrites_nothing() {
     let world = World::new();
     let env = environment(&world, "venv");
     let first = world.pack_json(&["upload", "--venv", utf8(&env), "--name", "mine"]);
@@ -74,7 +74,7 @@ fn an_unchanged_environment_sends_nothing_and_rewrites_nothing() {
 }
 
 #[test]
-fn one_changed_distribution_costs_its_layer_alone() {
+fn upload_of_changed_distribution_sends_its_layer_alone() {
     let world = World::new();
     let env = environment(&world, "venv");
     let first = world.pack_json(&["upload", "--venv", utf8(&env)]);
@@ -99,7 +99,7 @@ fn layers_are_the_same_wherever_an_environment_lies_and_whichever_user_packs_it(
 }
 
 #[test]
-fn a_damaged_layer_is_refused_by_name_and_repaired() {
+fn damaged_layer_is_refused_by_name_and_repaired() {
     let world = World::new();
     let env = environment(&world, "venv");
     let report = world.pack_json(&["upload", "--venv", utf8(&env)]);

@@ -14,7 +14,7 @@ use cpack_test::programs::{
 use super::archives::{UNTAR, edit};
 
 #[test]
-fn an_environment_brings_its_interpreter() {
+fn environment_ships_its_interpreter() {
     let world = World::new();
     let python = standalone(&world);
     let env = world.path("venv");

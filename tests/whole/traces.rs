@@ -6,7 +6,7 @@ use std::fs;
 use cpack_test::programs::{World, cluster_pack, install_by_hand, usual_interpreter, utf8, venv_without_pip};
 
 #[test]
-fn both_programs_say_what_took_how_long() {
+fn trace_has_events_of_both_programs() {
     let world = World::new();
     let env = world.path("venv");
     venv_without_pip(&usual_interpreter(), &env);
