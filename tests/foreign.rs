@@ -16,7 +16,7 @@ use cpack_format::job::{FORMAT, Interpreter, Job, Program};
 use cpack_format::manifest::{MAX_JSON, Manifest};
 use cpack_store::{FileStore, Key, Put, Source, Store as _, StoreOptions, StoreUri, cluster_properties, open};
 use cpack_test::hadoop::Hdfs;
-use cpack_test::programs::{World, install_by_hand, usual_interpreter, utf8, venv};
+use cpack_test::programs::{World, install_by_hand, usual_interpreter, utf8, venv_without_pip};
 use cpack_test::seaweed::{self, Seaweed};
 
 /// Debian releases whose glibc (2.31 and 2.41) differ from each other and, one at least, from this machine's, with the
@@ -63,7 +63,7 @@ struct Packed {
 
 fn pack(world: &World) -> Packed {
     let env = world.path("venv");
-    venv(&usual_interpreter(), &env);
+    venv_without_pip(&usual_interpreter(), &env);
     install_by_hand(&env, "one", "1.0", "VALUE = 1\n");
     let report = world.pack_json(&["upload", "--venv", utf8(&env), "--only", "one"]);
     let store = FileStore::new(&world.path("store"));
@@ -144,8 +144,8 @@ fn works_in(root: &Path, executable: &Path, python: Option<u8>, job: &Job, varia
 }
 
 #[test]
-fn both_stores_work_wherever_it_runs() {
-    const NAME: &str = "both_stores_work_wherever_it_runs";
+fn boot_works_with_both_stores_in_foreign_roots() {
+    const NAME: &str = "boot_works_with_both_stores_in_foreign_roots";
     // The clients in this process would take what they need from its environment: another one publishes.
     if let Ok(secure) = env::var("CPACK_TEST_SECURE") {
         return work_in_every_root(Path::new(&secure));

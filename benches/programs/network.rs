@@ -31,7 +31,7 @@ use cpack_node::building::FETCHES;
 use cpack_store::{Key, StoreOptions, StoreUri, open};
 use cpack_test::clouds::{Cloud, Kind};
 use cpack_test::hadoop::Hdfs;
-use cpack_test::programs::{World, install_by_hand, installed, text, usual_interpreter, utf8, venv};
+use cpack_test::programs::{World, install_by_hand, installed, text, usual_interpreter, utf8, venv_without_pip};
 use cpack_test::proxy::Proxy;
 use cpack_test::seaweed::Seaweed;
 use cpack_test::site::{self, Site};
@@ -121,7 +121,7 @@ fn show(what: &str, cost: Cost) {
 /// An environment whose one large file fills its layer.
 fn large(site: &Site) -> PathBuf {
     let env = site.world.path("venv");
-    venv(&usual_interpreter(), &env);
+    venv_without_pip(&usual_interpreter(), &env);
     let packages = install_by_hand(&env, "large", "1.0", "");
     let mut file = fs::File::create(packages.join("large.bin")).expect("creates");
     let noise = cpack_test::noise(64 << 20);

@@ -1,7 +1,7 @@
 """Builds the wheel: `cpack-boot`, which is linked statically, `cpack-bench`, then `cluster-pack` by maturin.
 
-`CPACK_WHEEL_PROFILE` names a cargo profile for `cluster-pack` and `cpack-bench` instead of `release`, `CPACK_WHEEL_BOOT` a
-`cpack-boot` that is built already.
+`CPACK_WHEEL_PROFILE` names a cargo profile for `cluster-pack` and `cpack-bench` instead of `release`, `CPACK_WHEEL_BOOT` and
+`CPACK_WHEEL_BENCH` a `cpack-boot` and a `cpack-bench` that are built already.
 """
 
 import os
@@ -41,6 +41,9 @@ def _built_boot():
 
 
 def _built_bench():
+    named = os.environ.get("CPACK_WHEEL_BENCH")
+    if named:
+        return Path(named)
     profile = _profile()
     subprocess.run(["cargo", "build", "--profile", profile, "-p", BENCH], cwd=CHECKOUT, check=True)
     return _target() / ("debug" if profile == "dev" else profile) / BENCH

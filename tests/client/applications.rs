@@ -19,7 +19,7 @@ fn all(environment: &Path, files: &[&str], variables: &[(&str, String)]) -> bool
 }
 
 #[test]
-fn run_on_yarn() {
+fn applications_run_on_yarn() {
     let yarn = Yarn::start(&[]);
     let variables = yarn.variables();
     // Each environment is for this test while it is used.
@@ -34,7 +34,7 @@ fn run_on_yarn() {
 }
 
 #[test]
-fn run_on_a_secure_yarn() {
+fn applications_run_on_secure_yarn() {
     let yarn = Yarn::start(&["secure"]);
     let file = |name| yarn.path(name).display().to_string();
     let java = std::env::var("JAVA_TOOL_OPTIONS").unwrap_or_default();

@@ -19,14 +19,14 @@ pub(crate) fn unittest(environment: &Path, file: &str, variables: &[(&str, &str)
 }
 
 #[test]
-fn the_client_keeps_every_name_of_the_newest_release() {
+fn client_keeps_every_name_of_newest_release() {
     let reference = installed("client-reference", &["cluster-pack", "setuptools"]);
     let python = reference.join("bin/python");
     unittest(&with_client("client-surface", &[]), "test_surface.py", &[("REFERENCE_PYTHON", utf8(&python))]);
 }
 
 #[test]
-fn the_client_uploads_and_calls() {
+fn client_uploads_and_calls() {
     let environment = with_client("client", &[]);
     for part in ["uploads", "packers", "environments", "functions", "builders"] {
         unittest(&environment, &format!("test_{part}.py"), &[]);

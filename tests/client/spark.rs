@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use cpack_test::process::Server;
 use cpack_test::programs::{World, cluster_pack, installed, text, utf8};
@@ -66,12 +67,22 @@ fn submit(world: &World, store: &Path, environment: &Path, options: &[&str]) -> 
     command
 }
 
-/// The jobs with the plain environment.
-fn plain(world: &World, environment: &Path, options: &[&str]) -> Command {
-    let python = environment.join("bin/python");
-    let mut command = world.command(environment.join("bin/spark-submit"));
-    command.env("PYSPARK_PYTHON", &python).args(options).arg(jobs()).arg(world.path("result.json"));
-    command
+/// The results of all jobs with the plain environment, on a local cluster. They run once, for all tests.
+fn plain_results(spark: &str) -> Results {
+    static FOUND: [OnceLock<Results>; 2] = [OnceLock::new(), OnceLock::new()];
+    let run = || {
+        let (world, environment) = (World::new(), environment(spark));
+        let mut command = world.command(environment.join("bin/spark-submit"));
+        command.env("PYSPARK_PYTHON", environment.join("bin/python")).args(LOCAL_CLUSTER);
+        results(&world, command.arg(jobs()).arg(world.path("result.json")))
+    };
+    FOUND[usize::from(spark == "4")].get_or_init(run).clone()
+}
+
+/// Those of the jobs in [`SOME`].
+fn some(mut results: Results) -> Results {
+    results.retain(|name, _| name == INTERPRETER || SOME.contains(&name.as_str()));
+    results
 }
 
 /// Compares all results but the path of the interpreter, which must be the launcher's.
@@ -93,25 +104,23 @@ const NO_DAEMON: [&str; 2] = ["--conf", "spark.python.use.daemon=false"];
 fn whole_suite(spark: &str) {
     let world = World::new();
     let (environment, store) = (environment(spark), world.path("store"));
-    let plain = results(&world, &mut plain(&world, &environment, &LOCAL_CLUSTER));
+    let plain = plain_results(spark);
     same(results(&world, &mut submit(&world, &store, &environment, &LOCAL_CLUSTER)), plain.clone());
     let mut command = submit(&world, &store, &environment, &[LOCAL_CLUSTER, NO_DAEMON].concat());
-    let some = |(name, _): &(String, _)| name == INTERPRETER || SOME.contains(&name.as_str());
-    same(results(&world, command.args(SOME)), plain.into_iter().filter(some).collect());
+    same(results(&world, command.args(SOME)), some(plain));
 }
 
 /// Some of the jobs on the YARN that `variables` lead to, which need its nodes' own places and file system.
 pub(super) fn some_jobs_run_on_yarn(spark: &str, variables: &[(&str, String)], store: &str) {
     let world = World::new();
     let environment = environment(spark);
-    let plain = results(&world, plain(&world, &environment, &LOCAL_CLUSTER).args(SOME));
     let jars = format!("spark.yarn.jars=local:{}/pyspark/jars/*", site(&environment).display());
     let sizes = ["spark.executor.memory=1g", "spark.driver.memory=640m", "spark.yarn.am.memory=384m"];
     let properties = [&sizes[..], &[&jars, "spark.driver.host=127.0.0.1"]].concat();
     let options: Vec<&str> = properties.into_iter().flat_map(|property| ["--conf", property]).collect();
     let options = [&["--master", "yarn", "--num-executors", "2"][..], &options].concat();
     let mut command = submit(&world, Path::new(store), &environment, &options);
-    same(results(&world, command.args(SOME).envs(variables.iter().cloned())), plain);
+    same(results(&world, command.args(SOME).envs(variables.iter().cloned())), some(plain_results(spark)));
 }
 
 #[test]

@@ -65,7 +65,7 @@ fn sixty_four_starts_share_the_work() {
 }
 
 #[test]
-fn environments_share_layers_while_a_clean_up_never_stops() {
+fn environments_share_layers_while_gc_never_stops() {
     let worlds = relatives(4);
     let part = Part::new("environments that share layers, cleaned up all the time", 6);
     let cache = worlds[0].path("cache");
@@ -100,7 +100,7 @@ fn environments_share_layers_while_a_clean_up_never_stops() {
 }
 
 #[test]
-fn locks_that_exclude_nobody_cost_work_alone() {
+fn starts_only_repeat_work_where_locks_exclude_nobody() {
     let world = World::with(crate::boot(), &packages(), |_| {});
     let _part = Part::once("locks that lie or are refused, 16 starts each");
     for fault in ["flock=lie", "flock=E37"] {
@@ -115,7 +115,7 @@ fn locks_that_exclude_nobody_cost_work_alone() {
 /// A start stands still just before `exec`: nothing in `/proc` names its environment, and its lease excludes no other process.
 /// Clean-up must notice that locks prove nothing on this file system.
 #[test]
-fn locks_that_exclude_nobody_let_clean_up_take_nothing() {
+fn gc_takes_nothing_where_locks_exclude_nobody() {
     let world = World::with(crate::boot(), &packages(), |_| {});
     let _part = Part::once("clean-up where locks lie or are refused");
     for lie in ["flock=lie", "flock=E37"] {
@@ -161,7 +161,7 @@ fn wait_until_stopped(child: &Child) {
 const BOUND: Duration = Duration::from_secs(60);
 
 #[test]
-fn a_holder_that_stands_still_anywhere_is_overtaken() {
+fn start_overtakes_holder_that_stands_still_anywhere() {
     let world = World::with(crate::boot(), &packages(), |_| {});
     let _part = Part::once("holders stopped by SIGSTOP at every step");
     let steps = [
@@ -202,7 +202,7 @@ fn a_holder_that_stands_still_anywhere_is_overtaken() {
 
 /// A clean-up and a start each stand still at a point that the other cannot see. The environment keeps its layers.
 #[test]
-fn clean_up_leaves_what_is_linked_behind_its_back() {
+fn gc_keeps_layer_that_is_linked_behind_its_back() {
     let world = World::with(crate::boot(), &packages(), |_| {});
     let _part = Part::once("clean-ups and starts stopped between their looks");
     let (clean, start) = (&["--cpack", "gc", "--all"][..], &["-c", CODE][..]);
@@ -225,7 +225,7 @@ fn clean_up_leaves_what_is_linked_behind_its_back() {
 
 /// A start with a private copy stands still when the copy is made and not leased yet.
 #[test]
-fn clean_up_leaves_a_private_copy_that_is_just_made() {
+fn gc_keeps_private_copy_that_is_just_made() {
     let world = World::with(crate::boot(), &packages(), |_| {});
     let _part = Part::once("a private copy and a clean-up");
     let mut start = world.command(&["-c", CODE]);
@@ -277,7 +277,7 @@ fn in_shared(world: &World) -> Command {
 
 /// What an attacker may do in `/tmp`, and what the user's own mistakes open.
 #[test]
-fn a_cache_that_an_attacker_prepared_is_bypassed() {
+fn start_bypasses_cache_that_attacker_prepared() {
     let world = World::with(crate::boot(), &packages(), |_| {});
     let _part = Part::once("caches that an attacker prepared");
     let name = world.cache().file_name().expect("a name").to_owned();

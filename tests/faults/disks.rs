@@ -59,7 +59,7 @@ fn well_or_one_line(output: &Output, what: &str) -> bool {
 }
 
 #[test]
-fn a_disk_that_fills_up_anywhere_leaves_nothing_half() {
+fn start_on_disk_that_fills_up_leaves_nothing_half() {
     let world = narrow();
     let part = Part::new("disks and inodes that run out", 24);
     let mut random = part.random();
@@ -95,7 +95,7 @@ fn a_disk_that_fills_up_anywhere_leaves_nothing_half() {
 }
 
 #[test]
-fn mounts_of_all_kinds_are_used_or_left() {
+fn cache_uses_or_leaves_mounts_of_all_kinds() {
     let world = World::with(crate::boot(), &packages(), |_| {});
     let _part = Part::once("mounts");
     let name = world.cache().file_name().expect("a name").to_string_lossy().into_owned();
@@ -133,7 +133,7 @@ fn mounts_of_all_kinds_are_used_or_left() {
 
 /// Every step of a start that may fail fails once, with what file systems answer.
 #[test]
-fn an_error_at_any_step_is_survived() {
+fn start_survives_error_at_any_step() {
     let world = narrow();
     let part = Part::once("errors of file systems at every step");
     let mut random = part.random();
@@ -165,7 +165,7 @@ fn an_error_at_any_step_is_survived() {
 }
 
 #[test]
-fn without_hard_links_or_locks_everything_is_copied_and_works() {
+fn cache_copies_and_works_without_hard_links_or_locks() {
     let world = narrow();
     let _part = Part::once("file systems without hard links or locks");
     // EPERM (FAT), EXDEV (bind mounts), EOPNOTSUPP, EMLINK (ext4 after 65,000); ENOLCK (NFS), EOPNOTSUPP
@@ -186,7 +186,7 @@ fn without_hard_links_or_locks_everything_is_copied_and_works() {
 
 /// `Name.py` and `name.py`, where a directory takes them for one: the second cannot be made (EEXIST).
 #[test]
-fn a_directory_that_ignores_case_is_refused_in_one_line() {
+fn start_refuses_directory_that_ignores_case_in_one_line() {
     let mut all = packages();
     all[1].1.extend(nodes(&[("site/Beta.py", cpack_test::small_world::file("NAME = 'Beta'\n"))]));
     let world = World::with(crate::boot(), &all, |_| {});
@@ -245,7 +245,7 @@ fn few_descriptors_long_names_and_odd_homes_stop_nobody_for_good() {
 
 /// Clocks that jump: what is from tomorrow, or from 1970, is neither waited for nor cleaned up while it is used.
 #[test]
-fn clocks_that_jump_confuse_nobody() {
+fn cache_survives_clocks_that_jump() {
     let world = World::with(crate::boot(), &packages(), |_| {});
     let _part = Part::once("clocks that jump");
     let year = Duration::from_secs(365 * 24 * 3600);
@@ -270,7 +270,7 @@ fn clocks_that_jump_confuse_nobody() {
 
 /// A kill while the cache itself is made, and then the commands that look after it.
 #[test]
-fn a_cache_that_was_just_begun_can_be_looked_after() {
+fn gc_and_verify_work_on_cache_that_was_just_begun() {
     let world = narrow();
     let _part = Part::once("caches that were just begun");
     for step in ["cache.created", "layer.claimed"] {

@@ -356,7 +356,7 @@ fn compare(accepted: &[(String, Vec<u8>, Contents)]) -> usize {
 }
 
 #[test]
-fn tricks_are_refused_and_what_is_accepted_is_what_cpython_sees() {
+fn extraction_refuses_tricks_and_sees_what_cpython_sees() {
     let _part = Part::once("a table of hostile archives");
     let directory = tempfile::tempdir().expect("a directory");
     let mut accepted = Vec::new();

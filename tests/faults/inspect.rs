@@ -201,7 +201,7 @@ pub(crate) fn remove(path: &Path) {
 
 /// An inspection that notices nothing would let everything pass.
 #[test]
-fn the_inspection_notices_what_is_torn() {
+fn inspection_notices_what_is_torn() {
     use crate::kills::{CODE, SEEN, packages};
     let world = cpack_test::small_world::World::with(crate::boot(), &packages(), |_| {});
     let site = |world: &cpack_test::small_world::World| {

@@ -233,7 +233,7 @@ fn output_in_time(command: &mut Command) -> Option<Output> {
 /// The kernel runs the executable before the job, damaged or not. It must leave nothing that the next start trusts, and must
 /// not succeed if something is wrong.
 #[test]
-fn a_launcher_whose_executable_is_damaged_leaves_nothing_wrong() {
+fn launcher_with_damaged_executable_leaves_nothing_wrong() {
     let part = Part::new("flipped bits of a launcher's executable", 16);
     let mut random = part.random();
     let world = World::with(crate::boot(), &packages(), |_| {});
@@ -277,7 +277,7 @@ fn files_of(cache: &Path) -> BTreeMap<PathBuf, Digest> {
 /// A PEX that lies on this machine has no digests but its entries' CRC-32: one flipped bit of it is refused, or lies where
 /// it changes nothing of what is extracted.
 #[test]
-fn a_flipped_local_pex_is_refused_or_extracted_as_it_was() {
+fn local_pex_with_flipped_bits_is_refused_or_extracted_as_it_was() {
     let part = Part::new("flipped bits of a local PEX", 120);
     let mut random = part.random();
     // Most of the file is content: a flip in the runtime that plain Python would use changes nothing here.

@@ -32,24 +32,44 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use cpack_test::programs::{as_from_a_shell, root, target};
+
 /// `cpack-boot` with fail points.
 fn boot() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| build("cpack-boot", "cpack-boot-faults"))
+    PATH.get_or_init(|| programs().join("cpack-boot-faults"))
 }
 
 /// `cluster-pack` with fail points and without network stores.
 fn cluster_pack() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| build("cluster-pack", "cluster-pack-faults"))
+    PATH.get_or_init(|| programs().join("cluster-pack-faults"))
 }
 
-fn build(package: &str, binary: &str) -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let features = ["--no-default-features", "--features", "faults"];
-    let mut command = Command::new(env!("CARGO"));
-    command.args(["build", "--quiet", "-p", package, "--bin", binary]).args(features).current_dir(root);
-    assert!(command.status().expect("cargo runs").success(), "cannot build {binary}");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir));
-    target.join("debug").join(binary)
+/// The directory of both programs, which are built once and together: what they share is compiled once.
+fn programs() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let mut command = Command::new(env!("CARGO"));
+        command.args([
+            "build",
+            "--quiet",
+            "--no-default-features",
+            "--features",
+            "cpack-boot/faults,cluster-pack/faults",
+        ]);
+        command.args([
+            "-p",
+            "cpack-boot",
+            "-p",
+            "cluster-pack",
+            "--bin",
+            "cpack-boot-faults",
+            "--bin",
+            "cluster-pack-faults",
+        ]);
+        let status = as_from_a_shell(command.current_dir(root())).status();
+        assert!(status.expect("cargo runs").success(), "cannot build the programs with fail points");
+        target().join("debug")
+    })
 }

@@ -179,7 +179,7 @@ fn payload(mark: &Path) -> Vec<u8> {
 }
 
 #[test]
-fn a_payload_runs_only_if_it_is_the_one_that_the_job_names() {
+fn payload_runs_only_if_job_names_it() {
     let world = World::with(crate::boot(), &packages(), |_| {});
     let _part = Part::once("payloads of another digest");
     let (good, evil) = (world.path("tmp/good"), world.path("tmp/evil"));

@@ -19,7 +19,7 @@ use cpack_test::site::{PROBE, Site, complaint, environment, whole};
 const MARK: &str = "PLANTED";
 
 #[test]
-fn from_google_and_azure() {
+fn launcher_starts_from_google_and_azure() {
     for kind in [Kind::Google, Kind::Azure] {
         let server = Cloud::start(kind);
         let proxy = Proxy::start(server.port);
@@ -33,7 +33,7 @@ fn from_google_and_azure() {
 }
 
 #[test]
-fn from_a_web_server_that_publishes_a_store() {
+fn launcher_starts_from_web_server_that_publishes_store() {
     let world = World::new();
     let place = world.path("published");
     let site = Site { uri: place.display().to_string(), world, client: Vec::new(), node: Vec::new() };

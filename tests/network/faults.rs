@@ -108,7 +108,7 @@ fn permanent_errors_end_a_start_at_once() {
 }
 
 #[test]
-fn a_data_node_that_is_dead_or_stands_still_is_passed_over() {
+fn start_passes_over_data_node_that_is_dead_or_stands_still() {
     let mut server = Hdfs::start(&[]);
     let site = Site::hdfs(&server, "store");
     let launcher = site.launcher(&environment(&site));
@@ -125,7 +125,7 @@ fn a_data_node_that_is_dead_or_stands_still_is_passed_over() {
 }
 
 #[test]
-fn a_token_that_was_cancelled_ends_it_at_once() {
+fn cancelled_token_ends_start_at_once() {
     let mut server = Hdfs::start(&["secure"]);
     let site = Site::secure(&server, &server.full_uri("store").to_string());
     site.launcher(&environment(&site));

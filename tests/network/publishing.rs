@@ -129,8 +129,8 @@ fn prune_what_nothing_names(site: &Site, store: &dyn Store) {
 }
 
 #[test]
-fn to_s3() {
-    if !inside("publishing::to_s3", &seaweed::credentials()) {
+fn upload_publishes_to_s3() {
+    if !inside("publishing::upload_publishes_to_s3", &seaweed::credentials()) {
         return;
     }
     let server = Seaweed::start();
@@ -144,7 +144,7 @@ fn to_s3() {
 }
 
 #[test]
-fn to_hdfs() {
+fn upload_publishes_to_hdfs() {
     let mut server = Hdfs::start(&[]);
     let mut site = Site::hdfs(&server, "store");
     let options = server.options();

@@ -125,7 +125,7 @@ fn token_file(service: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_client_of_hdfs_tells_nothing_of_its_tokens() {
+fn clients_of_hdfs_tell_nothing_of_their_tokens() {
     let world = World::new();
     // No server listens there. A name node that answers with errors would be asked again for minutes.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");

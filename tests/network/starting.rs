@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use cpack_test::hadoop::{Hdfs, USER};
-use cpack_test::programs::{boot, cluster_pack, cluster_pack_with_bench, install_by_hand, installed, text, utf8};
+use cpack_test::programs::{boot, cluster_pack, install_by_hand, installed, text, utf8};
 use cpack_test::proxy::Proxy;
 use cpack_test::seaweed::Seaweed;
 
@@ -106,7 +106,6 @@ pub(crate) fn a_pex_starts_from_the_store(site: &Site) {
 
 /// `bench` on the store: three containers fetch what one does, and each fetch is told.
 fn store_is_measured(site: &Site, kind: &str) {
-    cluster_pack_with_bench();
     let env = site.world.path("venv");
     let report =
         site.pack(&["bench", "--venv", utf8(&env), "--runs", "1", "--containers", "3", "--", "-c", "import two"]);
@@ -142,7 +141,7 @@ pub(crate) fn memory_is_bounded(site: &Site) {
 }
 
 #[test]
-fn from_s3() {
+fn launcher_starts_from_s3() {
     let server = Seaweed::start();
     let proxy = Proxy::start(server.port);
     let site = Site::s3(&server, proxy.port);
@@ -158,7 +157,7 @@ fn from_s3() {
 }
 
 #[test]
-fn from_hdfs() {
+fn launcher_starts_from_hdfs() {
     let mut server = Hdfs::start(&[]);
     let site = Site::hdfs(&server, "store");
     from_upload_to_python(&site);
@@ -177,7 +176,7 @@ fn from_hdfs() {
 }
 
 #[test]
-fn from_hdfs_of_two_name_nodes() {
+fn launcher_starts_from_hdfs_of_two_name_nodes() {
     let mut server = Hdfs::start(&["ha"]);
     let site = Site::hdfs(&server, "store");
     from_upload_to_python(&site);
@@ -186,7 +185,7 @@ fn from_hdfs_of_two_name_nodes() {
 }
 
 #[test]
-fn from_hdfs_with_delegation_tokens() {
+fn launcher_starts_from_hdfs_with_delegation_tokens() {
     let server = Hdfs::start(&["secure"]);
     from_upload_to_python(&Site::secure(&server, &server.full_uri("store").to_string()));
 }

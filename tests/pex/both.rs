@@ -20,7 +20,7 @@ pub(crate) fn seen(stdout: &str) -> Value {
 }
 
 #[test]
-fn a_pex_is_published_in_layers_and_its_next_version_sends_what_changed() {
+fn pex_is_published_in_layers_and_next_version_sends_what_changed() {
     let (workshop, world) = (Workshop::new(), World::new());
     let build = |name: &str, more: &[&str]| -> PathBuf {
         let repository = workshop.at("repository.pex");
@@ -66,7 +66,7 @@ fn a_pex_is_published_in_layers_and_its_next_version_sends_what_changed() {
 }
 
 #[test]
-fn byte_code_is_kept_for_the_next_start() {
+fn pex_start_keeps_byte_code_for_next_start() {
     use std::os::unix::fs::PermissionsExt as _;
     let (workshop, world) = (Workshop::new(), World::new());
     let code = "import app, os; print(os.path.dirname(app.__file__))";

@@ -93,7 +93,7 @@ fn damaged_pex_files_are_refused_in_one_line_and_leave_nothing() {
 
 /// Upstream extracts with Python's `zipfile`, which makes no links.
 #[test]
-fn a_link_that_leaves_is_a_file_that_names_its_target() {
+fn pex_link_that_leaves_becomes_file_that_names_its_target() {
     let (directory, world) = (tempfile::tempdir().expect("a directory"), World::new());
     let path = directory.path().join("link.pex");
     let module = (".deps/a-1-py3-none-any.whl/a.py", &b"print('ran')"[..], 0o644);

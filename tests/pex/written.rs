@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cpack_test::programs::{World, boot, cluster_pack, install_by_hand, installed, succeeded, text, utf8, venv};
+use cpack_test::programs::{
+    World, boot, cluster_pack, install_by_hand, installed, succeeded, text, utf8, venv, venv_without_pip,
+};
 use serde_json::Value;
 
 use crate::Workshop;
@@ -170,7 +172,7 @@ fn settings_reach_both_runtimes() {
 fn pex_that_no_python_can_start_is_refused_and_goes_by_another_form() {
     let (workshop, world) = (Workshop::new(), World::new());
     let venv_path = world.path("venv");
-    venv(&workshop.python, &venv_path);
+    venv_without_pip(&workshop.python, &venv_path);
     let site = install_by_hand(&venv_path, "one", "1.0", "VALUE = 1\n");
     let many = site.join("many");
     fs::create_dir(&many).expect("creates");

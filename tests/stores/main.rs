@@ -32,7 +32,7 @@ pub(crate) fn layer(bytes: &[u8]) -> Key {
 }
 
 #[test]
-fn a_directory_keeps_the_contract() {
+fn directory_store_keeps_the_contract() {
     let directory = tempfile::tempdir().expect("a directory");
     conformance::check(&FileStore::new(directory.path()));
 }

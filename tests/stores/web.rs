@@ -27,7 +27,7 @@ fn store(uri: &str, options: &StoreOptions) -> Box<dyn Store> {
 }
 
 #[test]
-fn a_web_server_s_store_can_be_read() {
+fn web_store_can_be_read() {
     let directory = tempfile::tempdir().expect("a directory");
     let (key, content) = published(&directory.path().join("a store"), 3_000_001);
     let server = WebServer::start(directory.path(), Web::default());
@@ -60,7 +60,7 @@ fn a_web_server_s_store_can_be_read() {
 }
 
 #[test]
-fn a_web_server_with_tls_and_tokens_is_asked_with_both() {
+fn web_store_asks_with_tls_and_tokens() {
     let directory = tempfile::tempdir().expect("a directory");
     let (key, content) = published(directory.path(), 100_000);
     let server = WebServer::start(directory.path(), Web { tls: true, want: Some(TOKEN) });
@@ -121,7 +121,7 @@ fn tokens_do_not_follow_redirects() {
 }
 
 #[test]
-fn a_web_server_s_store_is_read_through_what_networks_do() {
+fn web_store_survives_what_networks_do() {
     let directory = tempfile::tempdir().expect("a directory");
     let (key, content) = published(directory.path(), 12 << 20);
     let server = WebServer::start(directory.path(), Web::default());

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use cpack_test::programs::{World, install_by_hand, text, usual_interpreter, utf8, venv};
+use cpack_test::programs::{World, install_by_hand, text, usual_interpreter, utf8, venv, venv_without_pip};
 
 /// Unpacks a tar; extended names, links and modes are Python's affair.
 pub(super) const UNTAR: &str = "import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2])";
@@ -84,7 +84,7 @@ fn check(world: &World, tree: &Path) {
 }
 
 #[test]
-fn an_unpacked_tar_gz_works_anywhere() {
+fn unpacked_tar_gz_works_anywhere() {
     let world = World::new();
     let env = environment(&world);
     let tree = unpacked(&world, &env, "env.tar.gz", UNTAR);
@@ -97,14 +97,14 @@ fn an_unpacked_tar_gz_works_anywhere() {
 }
 
 #[test]
-fn an_unpacked_zip_works_anywhere_and_has_no_links() {
+fn unpacked_zip_works_anywhere_and_has_no_links() {
     let world = World::new();
     let env = environment(&world);
     check(&world, &unpacked(&world, &env, "env.zip", UNZIP));
 }
 
 #[test]
-fn a_tar_zst_holds_the_same_tar_as_a_tar_gz() {
+fn tar_zst_holds_same_tar_as_tar_gz() {
     let world = World::new();
     let env = environment(&world);
     unpacked(&world, &env, "env.tar.gz", UNTAR);
@@ -119,10 +119,11 @@ fn a_tar_zst_holds_the_same_tar_as_a_tar_gz() {
 }
 
 #[test]
-fn an_archive_replaces_a_file_and_no_directory() {
+fn archive_replaces_file_and_no_directory() {
     let world = World::new();
     let env = world.path("venv");
-    venv(&usual_interpreter(), &env);
+    venv_without_pip(&usual_interpreter(), &env);
+    install_by_hand(&env, "thing", "1.0", "");
     fs::create_dir(world.path("env.tar.gz")).expect("creates");
     let output = world.pack(&["pack", "--venv", utf8(&env), "-o", utf8(&world.path("env.tar.gz"))]);
     assert_eq!(output.status.code(), Some(80), "{}", text(&output.stderr));

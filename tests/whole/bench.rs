@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 #[cfg(feature = "browser")]
 use std::process::Command;
 
-use cpack_test::programs::{World, cluster_pack_with_bench, install_by_hand, text, usual_interpreter, utf8, venv};
+use cpack_test::programs::{World, cluster_pack, install_by_hand, text, usual_interpreter, utf8, venv_without_pip};
 
 /// An environment of two distributions, of which a run imports one, that imports the other's second module.
 fn environment(world: &World) -> PathBuf {
     let env = world.path("venv");
-    venv(&usual_interpreter(), &env);
+    venv_without_pip(&usual_interpreter(), &env);
     install_by_hand(&env, "wanted", "1.0", "import json, time\ntime.sleep(0.05)\nimport helper\n");
     install_by_hand(&env, "helper", "2.0", &format!("DATA = {:?}\n", "x".repeat(200_000)));
     install_by_hand(&env, "unused", "3.0", &format!("DATA = {:?}\n", "y".repeat(100_000)));
@@ -21,7 +21,7 @@ fn environment(world: &World) -> PathBuf {
 fn measured(world: &World, env: &Path) -> (serde_json::Value, PathBuf) {
     let page = world.path("page <of> it.html");
     let arguments = ["--json", "bench", "--runs", "2", "--containers", "3", "--html", utf8(&page)];
-    let mut command = world.command(cluster_pack_with_bench());
+    let mut command = world.command(cluster_pack());
     command.args(["--venv", utf8(env), "--store", utf8(&world.path("store"))]).args(arguments);
     let output = command.args(["--", "-c", "import wanted"]).output().expect("runs");
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -29,7 +29,7 @@ fn measured(world: &World, env: &Path) -> (serde_json::Value, PathBuf) {
 }
 
 #[test]
-fn the_report_of_bench_tells_where_the_time_went() {
+fn bench_report_tells_where_time_went() {
     let world = World::new();
     let env = environment(&world);
     let (report, page) = measured(&world, &env);
@@ -80,7 +80,7 @@ fn the_report_of_bench_tells_where_the_time_went() {
 /// In light and dark, narrow and wide.
 #[cfg(feature = "browser")]
 #[test]
-fn a_browser_shows_the_page_of_bench() {
+fn bench_page_is_shown_by_browser() {
     let world = World::new();
     let env = environment(&world);
     let (_, page) = measured(&world, &env);

@@ -74,17 +74,25 @@ fn editable_projects_of_all_backends_are_as_in_the_virtual_environment() {
     );
     let env = world.path("venv");
     venv(&usual_interpreter(), &env);
+    let mut command = Command::new(env.join("bin/python"));
+    command.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-build-isolation",
+        "--no-deps",
+    ]);
+    // What the exact form of hatchling needs at run time: pip would see that of PYTHONPATH, and install nothing.
+    command.args(["--ignore-installed", "editables==0.5"]);
     for (name, backend, settings) in BACKENDS {
         let project = world.path(name);
         make_project(&project, name, backend, settings);
-        let pip = ["-m", "pip", "install", "--quiet", "--no-build-isolation", "--no-deps", "-e"];
-        let mut command = Command::new(env.join("bin/python"));
-        let output = command.args(pip).arg(&project).env("PYTHONPATH", site.trim()).output().expect("starts");
-        assert!(output.status.success(), "{name}: {}", text(&output.stderr));
+        command.arg("-e").arg(&project);
     }
-    // What the exact form of hatchling needs at run time.
-    let pip = ["-m", "pip", "install", "--quiet", "--no-deps", "editables==0.5"];
-    world.run(&env.join("bin/python"), &pip);
+    let output = command.env("PYTHONPATH", site.trim()).output().expect("starts");
+    assert!(output.status.success(), "{}", text(&output.stderr));
     let output = world.pack(&["launcher", "--venv", utf8(&env), "-o", utf8(&world.path("env-python"))]);
     let said = text(&output.stderr);
     assert!(output.status.success(), "{said}");

@@ -5,7 +5,9 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use cpack_test::programs::{World, cluster_pack, install_by_hand, text, usual_interpreter, utf8, venv};
+use cpack_test::programs::{
+    World, cluster_pack, install_by_hand, leanest_interpreter, text, usual_interpreter, utf8, venv_without_pip,
+};
 
 /// Python that runs a script of its environment, and prints what that says.
 pub(crate) const RUN: &str = "import subprocess, sys\nraise SystemExit(subprocess.run([sys.prefix + '/bin/' + sys.argv[1]] + sys.argv[2:]).returncode)";
@@ -20,7 +22,7 @@ fn write(path: &Path, text: &str, mode: u32) {
 fn scripts_run_however_their_interpreter_is_spelt_and_strangers_are_told() {
     let world = World::new();
     let env = world.path("venv");
-    venv(&usual_interpreter(), &env);
+    venv_without_pip(&usual_interpreter(), &env);
     let code = "import sys\nprint(sys.prefix, sys.argv[1:])\n";
     let spelt = world.path("project/../venv/bin/python");
     write(&env.join("bin/tool"), &format!("#!{}\n{code}", spelt.display()), 0o755);
@@ -40,7 +42,7 @@ fn scripts_run_however_their_interpreter_is_spelt_and_strangers_are_told() {
 fn kernels_and_pth_files_lead_to_the_booted_environment() {
     let world = World::new();
     let env = world.path("venv");
-    venv(&usual_interpreter(), &env);
+    venv_without_pip(&usual_interpreter(), &env);
     let site = install_by_hand(&env, "thing", "1.0", "");
     let kernel = format!(r#"{{"argv": ["{}/bin/python", "-m", "thing"], "display_name": "work"}}"#, env.display());
     write(&env.join("share/jupyter/kernels/work/kernel.json"), &kernel, 0o644);
@@ -67,7 +69,7 @@ fn environment_of_the_project_is_packed_and_a_systems_python_only_if_named() {
     let project = world.path("project");
     fs::create_dir_all(project.join("src")).expect("creates");
     let python = usual_interpreter();
-    venv(&python, &project.join(".venv"));
+    venv_without_pip(&python, &project.join(".venv"));
     // The first python3 on PATH is a system's: what it is a link to may be an environment's, which it does not see.
     let folder = world.path("system/bin");
     fs::create_dir_all(&folder).expect("creates");
@@ -92,7 +94,7 @@ fn environment_of_the_project_is_packed_and_a_systems_python_only_if_named() {
 fn system_site_packages_are_hidden_seen_on_the_node_or_packed() {
     let world = World::new();
     let env = world.path("venv");
-    let mut command = Command::new(usual_interpreter());
+    let mut command = Command::new(leanest_interpreter());
     command.args(["-m", "venv", "--system-site-packages", "--without-pip"]).arg(&env);
     assert!(command.status().expect("starts").success());
     install_by_hand(&env, "thing", "1.0", "");

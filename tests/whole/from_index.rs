@@ -10,7 +10,7 @@ use crate::environments::RUN;
 use crate::equality::{assert_same, describe};
 
 #[test]
-fn awkward_packages_are_the_same() {
+fn awkward_packages_boot_as_installed() {
     let world = World::new();
     let env = installed(
         "awkward",
@@ -30,7 +30,7 @@ fn awkward_packages_are_the_same() {
 }
 
 #[test]
-fn numpys_own_tests_pass_as_booted() {
+fn numpy_passes_its_own_tests_as_booted() {
     let world = World::new();
     let env = installed("numpy", &["numpy", "pytest", "hypothesis"]);
     let launcher = world.launcher(&env, &[]);
@@ -51,7 +51,7 @@ const EXTENSION: &str = "#include <Python.h>\n\
     PyMODINIT_FUNC PyInit__speed(void) { return PyModule_Create(&module); }\n";
 
 #[test]
-fn an_editable_project_with_an_extension_travels_as_an_overlay() {
+fn editable_project_with_extension_travels_as_overlay() {
     let world = World::new();
     let base = installed("setuptools", &["setuptools", "wheel"]);
     let (env, project) = (world.path("venv"), world.path("project"));

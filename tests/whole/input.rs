@@ -1,9 +1,10 @@
 //! Bad input: one line that says what is wrong, where, and what to do, and the exit code of the README.
 
 use std::fs;
-use std::path::PathBuf;
 
-use cpack_test::programs::{World, cluster_pack, install_by_hand, text, usual_interpreter, utf8, venv};
+use cpack_test::programs::{
+    World, cluster_pack, install_by_hand, text, usual_interpreter, utf8, venv, venv_without_pip,
+};
 
 #[test]
 fn bad_command_lines_get_one_line_and_their_code() {
@@ -38,7 +39,8 @@ fn bad_command_lines_get_one_line_and_their_code() {
 fn bad_stores_get_one_line_and_their_code() {
     let world = World::new();
     let env = world.path("venv");
-    venv(&usual_interpreter(), &env);
+    venv_without_pip(&usual_interpreter(), &env);
+    install_by_hand(&env, "thing", "1.0", "");
     let file = world.path("a-file");
     fs::write(&file, "").expect("writes");
     for (store, code, needle) in [
@@ -60,19 +62,15 @@ fn bad_stores_get_one_line_and_their_code() {
     }
 }
 
-/// A virtual environment with a module `thing`, which prints its arguments.
-fn venv_with_thing(world: &World) -> PathBuf {
-    let env = world.path("venv");
-    venv(&usual_interpreter(), &env);
-    let code = "import sys\nif __name__ == '__main__':\n    print('module', sys.argv[1:])\n";
-    install_by_hand(&env, "thing", "1.0", code);
-    env
-}
+/// A module `thing`, which prints its arguments.
+const THING: &str = "import sys\nif __name__ == '__main__':\n    print('module', sys.argv[1:])\n";
 
 #[test]
 fn launcher_runs_every_form_of_program_that_python_takes() {
     let world = World::new();
-    let env = venv_with_thing(&world);
+    let env = world.path("venv");
+    venv_without_pip(&usual_interpreter(), &env);
+    install_by_hand(&env, "thing", "1.0", THING);
     let launcher = world.launcher(&env, &[]);
     let shell = |script: &str| {
         let output = world.command("sh").arg("-c").arg(script).env("P", &launcher).output().expect("runs");
@@ -94,7 +92,9 @@ fn launcher_runs_every_form_of_program_that_python_takes() {
 #[test]
 fn entries_of_jobs_run_and_can_be_overridden() {
     let world = World::new();
-    let env = venv_with_thing(&world);
+    let env = world.path("venv");
+    venv(&usual_interpreter(), &env);
+    install_by_hand(&env, "thing", "1.0", THING);
     let module = world.launcher(&env, &["-m", "thing"]);
     assert_eq!(world.run(&module, &["a", "-b"]), "module ['a', '-b']\n");
     let output =

@@ -1,25 +1,38 @@
 //! What is sent, what is not, and what a store shows.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use cpack_test::programs::{World, install_by_hand, text, usual_interpreter, utf8, venv};
+use cpack_test::programs::{World, install_by_hand, text, usual_interpreter, utf8, venv, venv_without_pip};
 
 fn sent(report: &serde_json::Value) -> Vec<String> {
     let layers = report["layers"].as_array().expect("layers").iter();
     layers.filter(|l| l["sent"] == true).map(|l| l["name"].as_str().expect("a name").to_owned()).collect()
 }
 
-fn environment(world: &World, name: &str) -> std::path::PathBuf {
+/// An environment of `one` and `two`.
+fn environment(world: &World, name: &str) -> PathBuf {
     let path = world.path(name);
-    venv(&usual_interpreter(), &path);
-    install_by_hand(&path, "one", "1.0", "VALUE = 1\n");
-    install_by_hand(&path, "two", "1.0", "VALUE = 2\n");
+    venv_without_pip(&usual_interpreter(), &path);
+    install_both(&path);
     path
 }
 
+/// An environment of `one`, `two` and pip, which has scripts.
+fn environment_with_pip(world: &World, name: &str) -> PathBuf {
+    let path = world.path(name);
+    venv(&usual_interpreter(), &path);
+    install_both(&path);
+    path
+}
+
+fn install_both(path: &Path) {
+    install_by_hand(path, "one", "1.0", "VALUE = 1\n");
+    install_by_hand(path, "two", "1.0", "VALUE = 2\n");
+}
+
 #[test]
-fn an_unchanged_environment_sends_nothing_and_rewrites_nothing() {
+fn upload_of_unchanged_environment_sends_and_rewrites_nothing() {
     let world = World::new();
     let env = environment(&world, "venv");
     let first = world.pack_json(&["upload", "--venv", utf8(&env), "--name", "mine"]);
@@ -37,7 +50,7 @@ fn an_unchanged_environment_sends_nothing_and_rewrites_nothing() {
     fs::create_dir(&copies).expect("creates");
     let of_store = |field: &str| {
         let uri = first[field].as_str().and_then(|uri| uri.strip_prefix("file:"));
-        std::path::PathBuf::from(uri.unwrap_or_else(|| panic!("{field} of {first}")))
+        PathBuf::from(uri.unwrap_or_else(|| panic!("{field} of {first}")))
     };
     for (from, name) in [("uri", "mine"), ("launcher", "job"), ("boot", "cpack-boot")] {
         fs::copy(of_store(from), copies.join(name)).expect("copies");
@@ -61,7 +74,7 @@ fn an_unchanged_environment_sends_nothing_and_rewrites_nothing() {
 }
 
 #[test]
-fn one_changed_distribution_costs_its_layer_alone() {
+fn upload_of_changed_distribution_sends_its_layer_alone() {
     let world = World::new();
     let env = environment(&world, "venv");
     let first = world.pack_json(&["upload", "--venv", utf8(&env)]);
@@ -74,7 +87,7 @@ fn one_changed_distribution_costs_its_layer_alone() {
 #[test]
 fn layers_are_the_same_wherever_an_environment_lies_and_whichever_user_packs_it() {
     let world = World::new();
-    let (here, there) = (environment(&world, "here"), environment(&world, "somewhere else/deeper"));
+    let (here, there) = (environment_with_pip(&world, "here"), environment_with_pip(&world, "somewhere else/deeper"));
     let first = world.pack_json(&["upload", "--venv", utf8(&here)]);
     let second = world.pack_json(&["upload", "--venv", utf8(&there)]);
     assert_eq!(sent(&second), [""; 0], "another path, the same layers");
@@ -86,7 +99,7 @@ fn layers_are_the_same_wherever_an_environment_lies_and_whichever_user_packs_it(
 }
 
 #[test]
-fn a_damaged_layer_is_refused_by_name_and_repaired() {
+fn damaged_layer_is_refused_by_name_and_repaired() {
     let world = World::new();
     let env = environment(&world, "venv");
     let report = world.pack_json(&["upload", "--venv", utf8(&env)]);
@@ -113,7 +126,7 @@ fn a_damaged_layer_is_refused_by_name_and_repaired() {
 #[test]
 fn info_explains_environments_launchers_and_changes() {
     let world = World::new();
-    let env = environment(&world, "venv");
+    let env = environment_with_pip(&world, "venv");
     world.pack_json(&["upload", "--venv", utf8(&env), "--name", "before"]);
     install_by_hand(&env, "three", "3.0", "");
     let launcher = world.launcher(&env, &[]);

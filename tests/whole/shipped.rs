@@ -7,16 +7,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cpack_test::programs::{World, install_by_hand, installed, text, usual_interpreter, utf8, venv};
+use cpack_test::programs::{
+    World, install_by_hand, installed, leanest_interpreter, text, usual_interpreter, utf8, venv_without_pip,
+};
 
 use super::archives::{UNTAR, edit};
 
 #[test]
-fn an_environment_brings_its_interpreter() {
+fn environment_ships_its_interpreter() {
     let world = World::new();
     let python = standalone(&world);
     let env = world.path("venv");
-    venv(&python, &env);
+    venv_without_pip(&python, &env);
     install_by_hand(&env, "handmade", "1.0", "def value():\n    return 42\n");
     edit(&world, &env);
     let launcher = world.launcher(&env, &["--with-python"]);
@@ -48,7 +50,7 @@ fn an_environment_brings_its_interpreter() {
 /// A relocatable interpreter below the world's directory.
 fn standalone(world: &World) -> PathBuf {
     let ask = |code: &str| {
-        let output = Command::new(usual_interpreter()).args(["-IS", "-c", code]).output().expect("starts");
+        let output = Command::new(leanest_interpreter()).args(["-IS", "-c", code]).output().expect("starts");
         assert!(output.status.success(), "{}", text(&output.stderr));
         PathBuf::from(text(&output.stdout).trim())
     };

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use cpack_test::programs::{World, cluster_pack, install_by_hand, usual_interpreter, utf8, venv};
+use cpack_test::programs::{World, cluster_pack, install_by_hand, usual_interpreter, utf8, venv_without_pip};
 
 #[test]
-fn both_programs_say_what_took_how_long() {
+fn trace_has_events_of_both_programs() {
     let world = World::new();
     let env = world.path("venv");
-    venv(&usual_interpreter(), &env);
+    venv_without_pip(&usual_interpreter(), &env);
     install_by_hand(&env, "handmade", "1.0", "def value():\n    return 42\n");
     let (trace, launcher) = (world.path("trace.json"), world.path("env-python"));
     let arguments = ["launcher", "--venv", utf8(&env), "-o", utf8(&launcher), "--env", "PLANTED=secret-value"];

@@ -7,6 +7,7 @@
 //! | [`interpreters`] | the CPythons of this machine |
 //! | [`small_world`] | an interpreter, a directory store, a launcher and a node cache, started as an unprivileged user |
 //! | [`programs`] | both programs, freshly built, and environments from the index |
+//! | [`venvs`] | virtual environments, made quickly |
 //! | [`hadoop`], [`yarn`], [`seaweed`], [`clouds`], [`web`], [`http`] | servers on loopback that do not outlive the process |
 //! | [`proxy`] | a proxy that cuts, delays and damages |
 //!
@@ -35,6 +36,7 @@ pub mod proxy;
 pub mod seaweed;
 pub mod site;
 pub mod small_world;
+pub mod venvs;
 pub mod web;
 pub mod yarn;
 

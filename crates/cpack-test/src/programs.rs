@@ -9,6 +9,8 @@ use std::sync::OnceLock;
 use cpack_node::cache::remove_tree;
 use tempfile::TempDir;
 
+pub use crate::venvs::{venv, venv_without_pip};
+
 /// The checkout.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the checkout")
@@ -37,23 +39,19 @@ fn build(arguments: &[&str]) {
     assert!(status.expect("cargo runs").success(), "cargo build {arguments:?}");
 }
 
-/// `cluster-pack`, built once for all tests; or the one that `CPACK_TEST_PACKER` names.
+/// `cluster-pack`, built once for all tests; or the one that `CPACK_TEST_PACKER` names. `cpack-bench` is beside it.
 pub fn cluster_pack() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
         if let Some(path) = std::env::var_os("CPACK_TEST_PACKER") {
             return root().join(path);
         }
-        build(&["-p", "cluster-pack", "-p", "cpack-bench"]);
+        // A test among the targets gives dependencies the features that they have for tests. Without it, cargo would compile
+        // the network clients and all crates of this workspace a second time.
+        let programs = ["--bin", "cluster-pack", "--bin", "cpack-bench", "--test", "architecture"];
+        build(&[&["--workspace", "--features", "cpack-suite/all"], &programs[..]].concat());
         target().join("debug/cluster-pack")
     })
-}
-
-/// Builds `cpack-bench` beside `cluster-pack`, once for all tests, and returns the path of `cluster-pack`.
-pub fn cluster_pack_with_bench() -> &'static Path {
-    static BUILT: OnceLock<()> = OnceLock::new();
-    BUILT.get_or_init(|| build(&["-p", "cpack-bench"]));
-    cluster_pack()
 }
 
 /// The static `cpack-boot`, built once for all tests; or the one that `CPACK_TEST_BOOT` names.
@@ -164,10 +162,14 @@ pub fn usual_interpreter() -> PathBuf {
     all.into_iter().find(|p| p.ends_with("python3.11") || p.ends_with("python3.12")).unwrap_or(newest)
 }
 
-/// A new environment at `path`, with pip.
-pub fn venv(python: &Path, path: &Path) {
-    let output = Command::new(python).args(["-m", "venv"]).arg(path).output().expect("starts");
-    succeeded(&output, "python -m venv");
+/// The interpreter that has the fewest packages of its own: for tests that copy or pack all that an interpreter has.
+pub fn leanest_interpreter() -> PathBuf {
+    let packages = |python: &PathBuf| {
+        let code = "import os, sysconfig; print(len(os.listdir(sysconfig.get_path('purelib'))))";
+        let output = Command::new(python).args(["-I", "-c", code]).output().expect("starts");
+        succeeded(&output, "a listing of purelib").trim().parse::<usize>().expect("a number")
+    };
+    interpreters().into_iter().min_by_key(packages).expect("at least one")
 }
 
 /// Writes a module and its metadata as an installer does. Returns the site-packages directory.

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use crate::clouds::Cloud;
 use crate::hadoop::{self, Hdfs};
 use crate::noise;
-use crate::programs::{World, cluster_pack, install_by_hand, text, usual_interpreter, utf8, venv};
+use crate::programs::{World, cluster_pack, install_by_hand, text, usual_interpreter, utf8, venv_without_pip};
 use crate::seaweed::{self, Seaweed};
 use cpack_store::{Store, StoreOptions, open};
 use serde_json::Value;
@@ -149,7 +149,7 @@ pub const LARGE: usize = 20 << 20;
 /// An environment of two small distributions and one that is large and cannot be compressed.
 pub fn environment(site: &Site) -> PathBuf {
     let path = site.world.path("venv");
-    venv(&usual_interpreter(), &path);
+    venv_without_pip(&usual_interpreter(), &path);
     install_by_hand(&path, "one", "1.0", "VALUE = 1\n");
     install_by_hand(&path, "two", "1.0", "VALUE = 2\n");
     install_with_noise(&path, "large", LARGE);

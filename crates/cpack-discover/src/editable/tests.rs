@@ -268,7 +268,7 @@ fn what_setuptools_develops_is_what_python_imports() {
     fixture.write(fixture.beside("work/src/pkg/_c.c"), C_SOURCE);
     fixture.write(fixture.beside("work/src/mod.py"), "main = print\n");
     fixture.write(fixture.beside("work/setup.py"), SETUP);
-    run(&interpreter, &["-I", "-m", "venv", &prefix.display().to_string()]);
+    cpack_test::venvs::venv(&interpreter, &prefix);
     let python = prefix.join("bin/python");
     // As pip does where there is no `wheel`, which newer ones ask for.
     run(&python, &["-W", "ignore", "setup.py", "-q", "develop", "--no-deps"]);
