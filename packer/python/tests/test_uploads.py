@@ -118,7 +118,7 @@ class Uploads(Directory):
     def test_upload_env_adds_packages_with_what_they_require(self):
         with Index(self.directory, {"needed-x": [], "added-x": ["needed-x"]}) as index:
             changes = {"additional_packages": {"added-x": "1.0"}, "additional_indexes": [index]}
-            with mock.patch.dict(os.environ, PIP_NO_INDEX="1", UV_NO_INDEX="1"):
+            with mock.patch.dict(os.environ, PIP_NO_INDEX="1", UV_OFFLINE="1"):
                 self.assertEqual(self.packages(only_packages=["pip", "added-x"], **changes), {"pip", "added-x", "needed-x"})
                 self.assertEqual(self.packages(only_packages=["pip"], **changes), {"pip"})
 
@@ -159,7 +159,7 @@ class Uploads(Directory):
         with Index(self.directory, {"added-x": []}) as index:
             spec = self.directory / "requirements.txt"
             spec.write_text(f"--find-links {index}\nadded-x\n")
-            with mock.patch.dict(os.environ, PIP_NO_INDEX="1", UV_NO_INDEX="1"):
+            with mock.patch.dict(os.environ, PIP_NO_INDEX="1", UV_OFFLINE="1"):
                 for layout in ("launcher", "pex"):
                     with mock.patch.dict(os.environ, C_PACK_FORMAT=layout):
                         path = cluster_pack.upload_spec(str(spec), self.package(f"{layout}.pex"))
