@@ -25,7 +25,7 @@ pub enum Fault {
     Refuse,
     /// Each request is answered by 503, as S3 does under load.
     Busy,
-    /// Each answer goes to the client of another connection.
+    /// The first answer goes to the client of another connection; with the second request the connection ends.
     Swap,
     /// Each connection waits up to this many milliseconds before its first byte, a different time each.
     Shuffle(u64),
@@ -168,7 +168,8 @@ impl State {
         thread::scope(|scope| {
             scope.spawn(|| {
                 let count = |count| _ = self.bytes[0].fetch_add(count, Ordering::SeqCst);
-                pump(from_client, to_server, Fault::None, &|| false, &count)
+                let fault = if fault == Fault::Swap { fault } else { Fault::None };
+                pump(from_client, to_server, fault, &|| false, &count)
             });
             let to_client = if fault == Fault::Swap { self.swap(number, client) } else { Some(client) };
             match to_client {
@@ -176,7 +177,7 @@ impl State {
                     if let Fault::Shuffle(most) = fault {
                         thread::sleep(Duration::from_millis(number * 7919 % most.max(1)));
                     }
-                    self.answer(server, to_client, fault);
+                    self.answer(server, to_client, if fault == Fault::Swap { Fault::None } else { fault });
                 }
                 None => {
                     let _ = server.shutdown(Shutdown::Both);
@@ -243,6 +244,8 @@ fn pump(mut from: TcpStream, mut to: TcpStream, fault: Fault, spend: &dyn Fn() -
                 let first = every - 1 - done % every;
                 chunk.iter_mut().skip(first as usize).step_by(every as usize).for_each(|byte| *byte ^= 1);
             }
+            // The second request: one that follows a wrong answer must not get another one.
+            Fault::Swap if done > 0 => break,
             Fault::Slow(rate) => thread::sleep(Duration::from_millis(count as u64 * 1000 / rate.max(1))),
             _ => {}
         }
