@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# gcsfs 2026.10.1 asks by gRPC, with TLS, what kind of bucket it has before the first request to `endpoint_url`.
+# gcsfs 2026.10.1 asks STORAGE_EMULATOR_HOST by gRPC, with TLS, what kind of bucket it has before its first request.
 #
 # An emulator or proxy that speaks plain HTTP cannot answer that. gcsfs tries for 60 seconds, warns, and goes on: each process that
 # uses a bucket first stands still for a minute. GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT=false, read when gcsfs is imported, leaves it out.
@@ -14,7 +14,7 @@ cd "$work"
 python3 -m venv env
 env/bin/python -m pip install --quiet --disable-pip-version-check gcsfs==2026.10.1
 cat > ask.py <<'PY'
-import http.server, json, threading, time
+import http.server, json, os, threading, time
 
 class Bucket(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -31,8 +31,9 @@ class Bucket(http.server.BaseHTTPRequestHandler):
 
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Bucket)
 threading.Thread(target=server.serve_forever, daemon=True).start()
+url = os.environ["STORAGE_EMULATOR_HOST"] = f"http://127.0.0.1:{server.server_port}"
 import gcsfs
-files = gcsfs.GCSFileSystem(token="anon", endpoint_url=f"http://127.0.0.1:{server.server_port}")
+files = gcsfs.GCSFileSystem(token="anon", endpoint_url=url)
 start = time.monotonic()
 assert files.ls("bucket") == ["bucket/a.txt"]
 print(time.monotonic() - start > 30)

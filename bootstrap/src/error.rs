@@ -12,7 +12,6 @@ use cpack_store::{ObjectUriError, StoreError, UriError, redact};
 use crate::entry::EntryError;
 use crate::interpreter::InterpreterError;
 use crate::job::FindError;
-use crate::pex::Reason;
 use crate::settings::SettingError;
 
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +25,7 @@ pub(crate) enum BootError {
     #[error(transparent)]
     Pex(#[from] PexFileError),
     #[error("the wheelhouse {path} cannot be started: {reason}", path = .path.display())]
-    Wheelhouse { path: PathBuf, reason: Reason },
+    Wheelhouse { path: PathBuf, reason: String, exit: Exit },
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(
@@ -67,8 +66,7 @@ impl BootError {
             Self::Find(error) => error.exit(),
             Self::Interpreter(_) | Self::Exec { .. } => Exit::Interpreter,
             Self::Pex(error) => error.exit(),
-            Self::Wheelhouse { reason: Reason::Python(_), .. } => Exit::Interpreter,
-            Self::Wheelhouse { .. } => Exit::Artifact,
+            Self::Wheelhouse { exit, .. } => *exit,
             Self::Store(error) => error.exit(),
             Self::StoreGone { source, .. } => source.exit(),
             Self::Manifest { .. } | Self::WrongManifest { .. } | Self::Entry(_) => Exit::Artifact,

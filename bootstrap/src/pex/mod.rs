@@ -35,6 +35,7 @@ use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use cpack_format::exit::Exit;
 use cpack_format::job::minor;
 use cpack_node::timing::{Phase, Timing};
 use cpack_pex::Pex;
@@ -47,11 +48,11 @@ use crate::message::say;
 use crate::settings::Settings;
 use crate::sys;
 
+use reason::Reason;
 use setup::{Setup, Variables};
 
 pub(crate) use cpack_pex::is_pex;
 pub(crate) use fetch::local;
-pub(crate) use reason::Reason;
 
 /// The scripts of an environment and what each starts.
 const SCRIPTS: &str = "share/cluster-pack/scripts.json";
@@ -101,7 +102,8 @@ fn is_executable(path: &Path) -> bool {
 /// Runs the PEX by plain Python, saying why: by one of the version that it names, else by any.
 fn hand_over(pex: &Pex, reason: &Reason, arguments: &[OsString]) -> Result<Infallible, BootError> {
     if pex.wheelhouse.is_some() {
-        return Err(BootError::Wheelhouse { path: pex.path.clone(), reason: reason.clone() });
+        let exit = if matches!(reason, Reason::Python(_)) { Exit::Interpreter } else { Exit::Artifact };
+        return Err(BootError::Wheelhouse { path: pex.path.clone(), reason: reason.to_string(), exit });
     }
     say(&format!("{} runs by plain Python: {reason}", pex.path.display()));
     let names = pex.minor.iter().map(|minor| format!("python{minor}")).chain(["python3".into(), "python".into()]);

@@ -58,7 +58,7 @@ impl Work<'_> {
     pub(super) fn layers(&self, staging: &Staging, means: &Means<'_>) -> Result<Result<Vec<Built>, Reason>, BootError> {
         let failed = |source| BuildError::Cache { path: self.cache.root().into(), source };
         let (pexes, minor) = (&self.setup.pexes, minor(&self.chosen.choice.version));
-        cpack_pex::wheelhouse::verify(pexes, self.source, &self.chosen.active)?;
+        cpack_pex::verify(pexes, self.source, &self.chosen.active)?;
         let parts = placing::parts(pexes, &self.chosen.active, self.setup.order());
         if let Some(project) = two_versions(&parts) {
             return Ok(Err(Reason::Versions(project)));

@@ -3,7 +3,7 @@
 use cpack_pex::resolve::ResolveError;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Reason {
+pub(super) enum Reason {
     #[error("it has {0}")]
     Setting(&'static str),
     #[error("{0} is set")]

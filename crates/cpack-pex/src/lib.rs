@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`mod@file`] | lists the files of a zipapp, packed or loose PEX |
 //! | `open`, `within` | read `PEX-INFO`, and zips within files |
-//! | [`mod@wheelhouse`] | reads a directory or zip of wheels as the PEX that it stands for |
+//! | `wheelhouse`, `verify` | read a directory or zip of wheels as the PEX that it stands for, and its hashes |
 //! | [`tags`] | ranks the wheels that an interpreter can use |
 //! | [`resolve`] | finds the distributions that are active for an interpreter, in the order of `sys.path` |
 //! | [`places`] | decides which entry of the PEX becomes which file of which layer |
@@ -24,13 +24,16 @@ mod preamble;
 mod requirement;
 pub mod resolve;
 pub mod tags;
-pub mod wheelhouse;
+mod verify;
+mod wheelhouse;
 mod within;
 
 pub use error::PexFileError;
 pub use file::{Files, Pex};
 pub use kept::keep_youngest;
 pub use open::{is_pex, open};
+pub use verify::verify;
+pub use wheelhouse::Wheelhouse;
 
 #[cfg(test)]
 mod tests;

@@ -1,22 +1,15 @@
 //! Wheelhouses: a directory or zip of wheels, as `pip download` and `pip wheel` write them, with or without a `requirements.txt`.
 //!
-//! A wheelhouse starts as a PEX of wheel files without code would; [`Pex::info`] is then the `PEX-INFO` that it stands for. The
+//! A wheelhouse starts as a PEX of wheel files without code would; [`crate::Pex::info`] is then the `PEX-INFO` that it stands for. The
 //! wheels lie at its root or in one directory, `requirements.txt` beside them or at the root. Without `requirements.txt`
 //! every project of the wheelhouse is required, and must be there in one version.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt as _;
 
-use sha2::{Digest as _, Sha256};
-
-use crate::error::PexFileError;
-use crate::file::{Files, Pex, Source};
 use crate::info::PexInfo;
 use crate::requirement::Requirement;
 
-const REQUIREMENTS: &str = "requirements.txt";
+pub(crate) const REQUIREMENTS: &str = "requirements.txt";
 
 /// Options of pip that change nothing where there is no index.
 const IGNORED: [&str; 9] = [
@@ -154,7 +147,7 @@ impl Wheelhouse {
     }
 
     /// The digests that a wheel may have. `None` if any will do.
-    fn allowed(&self, wheel: &str) -> Option<&BTreeSet<String>> {
+    pub(crate) fn allowed(&self, wheel: &str) -> Option<&BTreeSet<String>> {
         self.hashes.get(&project(wheel)).filter(|allowed| !allowed.is_empty())
     }
 }
@@ -170,45 +163,6 @@ pub(crate) fn project(file: &str) -> String {
     let mut parts = name.split(['-', '_', '.']).filter(|part| !part.is_empty());
     let first = parts.next().unwrap_or_default().to_owned();
     parts.fold(first, |name, part| name + "-" + part).to_ascii_lowercase()
-}
-
-/// Verifies the wheels that are active against the hashes in the `requirements.txt` of their wheelhouse.
-pub fn verify(pexes: &[Pex], source: &Source, resolved: &[Vec<String>]) -> Result<(), PexFileError> {
-    let each = pexes.iter().zip(&source.files).zip(resolved);
-    each.into_iter().try_for_each(|((pex, files), active)| verify_one(pex, files, active))
-}
-
-fn verify_one(pex: &Pex, files: &Files, active: &[String]) -> Result<(), PexFileError> {
-    let Some(house) = &pex.wheelhouse else { return Ok(()) };
-    for wheel in active {
-        let Some(allowed) = house.allowed(wheel) else { continue };
-        let Some(zip) = files.zips.iter().find(|zip| pex.wheel_of(&zip.prefix).is_some_and(|(name, _)| name == wheel))
-        else {
-            continue;
-        };
-        let unreadable = |source| PexFileError::Read { path: zip.path.clone(), source };
-        let file = File::open(&zip.path).map_err(unreadable)?;
-        let digest = sha256(&file, zip.start, zip.size).map_err(unreadable)?;
-        if !allowed.contains(&digest) {
-            let reason = format!("{wheel} has the SHA-256 {digest}, which its {REQUIREMENTS} does not have");
-            return Err(PexFileError::Wheelhouse { path: pex.path.clone(), reason });
-        }
-    }
-    Ok(())
-}
-
-/// The SHA-256 of `size` bytes of a file, in hexadecimal.
-fn sha256(file: &File, mut at: u64, size: u64) -> io::Result<String> {
-    let (mut hasher, mut left) = (Sha256::new(), size);
-    let mut buffer = vec![0; 1 << 20];
-    while left > 0 {
-        let chunk = buffer.get_mut(..usize::try_from(left).unwrap_or(usize::MAX).min(1 << 20)).unwrap_or_default();
-        file.read_exact_at(chunk, at)?;
-        hasher.update(&*chunk);
-        at += chunk.len() as u64;
-        left -= chunk.len() as u64;
-    }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[cfg(test)]

@@ -126,7 +126,7 @@ impl Unpacking<'_> {
         };
         let source = Source::of(self.pexes, unzip_whole)?;
         let (python, resolved) = self.interpreter(&source.metadata)?;
-        cpack_pex::wheelhouse::verify(self.pexes, &source, &resolved)?;
+        cpack_pex::verify(self.pexes, &source, &resolved)?;
         let Source { files, .. } = source;
         let minor = format!("3.{}", python.minor);
         let order = match (self.info.venv, self.info.inherit_path) {
