@@ -1,6 +1,6 @@
 //! Wheelhouses: a directory or zip of wheels, as `pip download` and `pip wheel` write them, with or without a `requirements.txt`.
 //!
-//! A wheelhouse starts as a PEX of wheel files without code would: [`Wheelhouse::info`] is the `PEX-INFO` that it stands for. The
+//! A wheelhouse starts as a PEX of wheel files without code would; [`Pex::info`] is then the `PEX-INFO` that it stands for. The
 //! wheels lie at its root or in one directory, `requirements.txt` beside them or at the root. Without `requirements.txt`
 //! every project of the wheelhouse is required, and must be there in one version.
 

@@ -128,7 +128,7 @@ impl Site {
         text(&output.stdout)
     }
 
-    /// The store itself, where this process may open it: HDFS without Kerberos, and S3 [`inside`](cpack_test::inside).
+    /// The store itself, where this process may open it: HDFS without Kerberos, and S3 [`inside`](crate::inside).
     pub fn store(&self, options: &StoreOptions) -> Box<dyn Store> {
         open(&self.uri.parse().expect("a URI"), options).expect("opens")
     }
