@@ -213,5 +213,6 @@ fn make_job(
         environ: request.environ.clone(),
         pass: request.pass.clone(),
         cluster: request.cluster.clone(),
+        conda: None,
     }
 }
