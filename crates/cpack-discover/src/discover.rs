@@ -10,12 +10,12 @@ use crate::assign::{self, Assigned, Owner, Rules};
 use crate::error::DiscoverError;
 use crate::installed::{self, Installed, Inventory};
 use crate::model::{
-    Distribution, Environment, FileKind, FileStat, Finding, FindingKind, PythonInfo, PythonKind, Suspect,
+    CondaPackage, Distribution, Environment, FileKind, FileStat, Finding, FindingKind, PythonInfo, PythonKind, Suspect,
 };
 use crate::own::{self, OwnFiles};
 use crate::prefix::Layout;
 use crate::prefix_files::{self, PrefixFiles, Site};
-use crate::{editable, names, python};
+use crate::{conda, editable, names, python};
 
 /// A file that changed more than 2 seconds after RECORD was written was not written by the installer: installers write
 /// RECORD last, and some file systems keep whole seconds.
@@ -29,6 +29,9 @@ pub struct DiscoverOptions {
     /// The interpreter that the environment is for, if that is not the one in its `bin` because another platform is packed
     /// for. The interpreter in `bin` is then not started.
     pub python: Option<PythonInfo>,
+    /// Whether a conda environment is discovered whole, by its packages and with its interpreter; else only what can be packed
+    /// without them.
+    pub whole_conda: bool,
 }
 
 /// Discovers the environment in `prefix`.
@@ -55,12 +58,17 @@ pub(crate) fn discover_layout(layout: Layout, options: &DiscoverOptions) -> Resu
     };
     let at = at.as_bytes();
 
-    let mut found = PrefixFiles::walk(&layout.prefix, python.kind, &sites, at)?;
+    let is_whole = options.whole_conda && python.kind == PythonKind::Conda;
+    let (records, damaged) = if is_whole { conda::read(&layout.prefix) } else { Default::default() };
+    let is_whole = !records.is_empty();
+    let mut found =
+        PrefixFiles::walk(&layout.prefix, python.kind, &sites, at, is_whole.then_some(records.as_slice()))?;
     let mut inventory = installed::read(&found, &layout.prefix, &sites, at);
+    let (first_package, packages) = conda::join(records, &mut inventory, &layout.prefix);
     if matches!(python.kind, PythonKind::System | PythonKind::Standalone) {
         found.add_listed(&layout.prefix, listed_files(&inventory, &sites, at));
     }
-    let own = OwnFiles::new(&layout.prefix, &python);
+    let own = OwnFiles::new(&layout.prefix, &python, is_whole);
     let mut assigned = assign::assign(
         &found.files,
         &inventory,
@@ -72,12 +80,15 @@ pub(crate) fn discover_layout(layout: Layout, options: &DiscoverOptions) -> Resu
         },
     );
 
-    let mut warnings = prefix_findings(&layout, &python, &found.files);
+    let mut warnings = prefix_findings(&layout, &python, &found.files, is_whole);
+    warnings.extend(damaged);
     for findings in [&mut found.findings, &mut inventory.findings, &mut assigned.findings] {
         warnings.append(findings);
     }
     let contested = std::mem::take(&mut assigned.contested);
-    let (distributions, unowned) = distribute(found.files, inventory.installed, assigned, at);
+    let (mut distributions, unowned) = distribute(found.files, inventory.installed, assigned, at);
+    let packed = distributions.split_off(first_package.min(distributions.len()));
+    let packages = packages.into_iter().zip(packed).map(|(package, packed)| with_files(package, packed)).collect();
     let mut environment = Environment {
         sees_system: layout.config.system_site_packages,
         prefix: layout.prefix,
@@ -88,6 +99,7 @@ pub(crate) fn discover_layout(layout: Layout, options: &DiscoverOptions) -> Resu
         editables: Vec::new(),
         contested,
         warnings,
+        packages,
     };
     let mut links = found.outside_links;
     editable::separate(&mut environment, &mut links);
@@ -132,6 +144,12 @@ fn listed_files<'a>(
     })
 }
 
+/// A conda package with its files, which were assigned as those of a distribution are.
+fn with_files(package: CondaPackage, packed: Distribution) -> CondaPackage {
+    let Distribution { files, import_names, suspects, .. } = packed;
+    CondaPackage { files, import_names, suspects, ..package }
+}
+
 fn outside_link((link, target): &(FileStat, PathBuf)) -> Finding {
     let message =
         format!("{} is left out: it is a link to the folder {}, outside the environment", link.path, target.display());
@@ -139,7 +157,7 @@ fn outside_link((link, target): &(FileStat, PathBuf)) -> Finding {
 }
 
 /// Warnings that concern the whole prefix.
-fn prefix_findings(layout: &Layout, python: &PythonInfo, files: &[FileStat]) -> Vec<Finding> {
+fn prefix_findings(layout: &Layout, python: &PythonInfo, files: &[FileStat], is_whole: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     let prefix = layout.prefix.display();
     let mut say = |kind, message: String| findings.push(Finding::new(kind, message));
@@ -155,10 +173,11 @@ fn prefix_findings(layout: &Layout, python: &PythonInfo, files: &[FileStat]) -> 
                 "{prefix} is an interpreter's own prefix, no virtual environment: all that is installed in its site-packages is packed; use a virtual environment to pack only what is needed"
             ),
         ),
+        PythonKind::Conda if is_whole => {}
         PythonKind::Conda => say(
             FindingKind::Conda,
             format!(
-                "{prefix} is a conda prefix: libraries of conda packages are packed as files that no distribution owns, and what has the prefix written in it may not work elsewhere; a virtual environment packs better"
+                "{prefix} is a conda prefix: here libraries of conda packages are packed as files that no distribution owns, and what has the prefix written in it may not work elsewhere; upload, launcher and pack -o env.tar.gz take the environment whole"
             ),
         ),
         PythonKind::Venv => {}
