@@ -207,12 +207,7 @@ fn make_job(
         name: request.name.clone(),
         environment: *id,
         store: store.uri().to_string(),
-        interpreter: Interpreter {
-            path,
-            version: python.version.clone(),
-            soabi: python.soabi.clone(),
-            shipped,
-        },
+        interpreter: Interpreter { path, version: python.version.clone(), soabi: python.soabi.clone(), shipped },
         overlays: overlays.iter().map(|o| o.layer.clone()).collect(),
         entry,
         environ: request.environ.clone(),

@@ -208,8 +208,12 @@ fn replaced_finding(
     let others: Vec<String> = others.into_iter().map(named).collect();
     let others = others.join(", ");
     let message = match winner {
-        Some(winner) => format!("{} has {files} that {others} lists, too (first: {first}): packed with it", named(winner)),
-        None => format!("{files} of {others} (first: {first}) have the content of none: packed as files that no package owns"),
+        Some(winner) => {
+            format!("{} has {files} that {others} lists, too (first: {first}): packed with it", named(winner))
+        }
+        None => format!(
+            "{files} of {others} (first: {first}) have the content of none: packed as files that no package owns"
+        ),
     };
     Finding::new(FindingKind::Contested, message)
 }

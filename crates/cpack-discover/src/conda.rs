@@ -27,8 +27,24 @@ pub(super) const META: &str = "conda-meta";
 
 /// Fields of a record that describe the package itself.
 const KEPT: [&str; 18] = [
-    "arch", "build", "build_number", "constrains", "depends", "features", "fn", "license", "license_family", "md5", "name",
-    "noarch", "platform", "sha256", "size", "subdir", "timestamp", "track_features",
+    "arch",
+    "build",
+    "build_number",
+    "constrains",
+    "depends",
+    "features",
+    "fn",
+    "license",
+    "license_family",
+    "md5",
+    "name",
+    "noarch",
+    "platform",
+    "sha256",
+    "size",
+    "subdir",
+    "timestamp",
+    "track_features",
 ];
 
 /// Fields of a file in a record that do not depend on where it was installed.
@@ -46,7 +62,8 @@ pub(super) struct Record {
 
 /// Reads all records of `prefix`, in the order of the packages' names.
 pub(super) fn read(prefix: &Path) -> (Vec<Record>, Vec<Finding>) {
-    let files: Vec<PathBuf> = fs::read_dir(prefix.join(META)).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    let files: Vec<PathBuf> =
+        fs::read_dir(prefix.join(META)).into_iter().flatten().flatten().map(|e| e.path()).collect();
     let is_record = |path: &&PathBuf| path.extension().is_some_and(|extension| extension == "json");
     let read: Vec<Result<Record, Finding>> = files.par_iter().filter(is_record).map(|path| read_one(path)).collect();
     let (mut records, mut findings) = (Vec::new(), Vec::new());
@@ -151,11 +168,19 @@ fn portable(value: &Value, entries: &[Value]) -> Value {
             kept.insert(key.to_owned(), url.into());
         }
     }
-    let paths: Vec<Value> = entries.iter().map(|entry| Value::Object(pick(entry, &KEPT_OF_PATH))).collect();
+    let paths: Vec<Value> = entries.iter().map(|entry| portable_entry(pick(entry, &KEPT_OF_PATH))).collect();
     kept.insert("files".into(), value.get("files").cloned().unwrap_or_default());
     kept.insert("link".into(), serde_json::json!({ "source": "", "type": 1 }));
     kept.insert("paths_data".into(), serde_json::json!({ "paths": paths, "paths_version": 1 }));
     Value::Object(kept)
+}
+
+/// The digest of what an installer made itself, a script or byte-code, is that of one installation.
+fn portable_entry(mut entry: Map<String, Value>) -> Value {
+    if entry.get("path_type").is_some_and(|kind| kind != "hardlink") {
+        entry.remove("sha256");
+    }
+    Value::Object(entry)
 }
 
 /// A URL without user, password and token (`/t/TOKEN/`); `None` for a path of this machine.
@@ -252,7 +277,10 @@ mod tests {
         let at = SafePath::new(b"conda-meta/x-1-0.json").expect("safe");
         let Record { package, claims, .. } = parse(&value, at, 0).expect("a record");
         let text = String::from_utf8(package.record_bytes.clone()).expect("utf-8");
-        assert!(["home", "user", "pass", "to-ken", "requested", "1111"].iter().all(|word| !text.contains(word)), "{text}");
+        assert!(
+            ["home", "user", "pass", "to-ken", "requested", "1111"].iter().all(|word| !text.contains(word)),
+            "{text}"
+        );
         assert!(text.contains("https://conda.example/main/noarch/x-1-0.conda") && text.contains("/ph"), "{text}");
         assert_eq!(package.depends, ["python", "zlib"]);
         assert_eq!(package.unpacked.as_deref(), Some(Path::new("/home/a/pkgs/x-1-0")));

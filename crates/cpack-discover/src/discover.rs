@@ -61,8 +61,7 @@ pub(crate) fn discover_layout(layout: Layout, options: &DiscoverOptions) -> Resu
     let is_whole = options.whole_conda && python.kind == PythonKind::Conda;
     let (records, damaged) = if is_whole { conda::read(&layout.prefix) } else { Default::default() };
     let is_whole = !records.is_empty();
-    let mut found =
-        PrefixFiles::walk(&layout.prefix, python.kind, &sites, at, is_whole.then_some(records.as_slice()))?;
+    let mut found = PrefixFiles::walk(&layout.prefix, python.kind, &sites, at, is_whole.then_some(records.as_slice()))?;
     let mut inventory = installed::read(&found, &layout.prefix, &sites, at);
     let (first_package, packages) = conda::join(records, &mut inventory, &layout.prefix);
     if matches!(python.kind, PythonKind::System | PythonKind::Standalone) {
@@ -177,7 +176,7 @@ fn prefix_findings(layout: &Layout, python: &PythonInfo, files: &[FileStat], is_
         PythonKind::Conda => say(
             FindingKind::Conda,
             format!(
-                "{prefix} is a conda prefix: here libraries of conda packages are packed as files that no distribution owns, and what has the prefix written in it may not work elsewhere; upload, launcher and pack -o env.tar.gz take the environment whole"
+                "{prefix} is a conda prefix: here libraries of conda packages are packed as files that no distribution owns, and what has the prefix written in it may not work elsewhere; upload, launcher and run take the environment whole, and conda-pack writes archives of it"
             ),
         ),
         PythonKind::Venv => {}

@@ -52,7 +52,10 @@ mod walk;
 pub use discover::{DiscoverOptions, discover, python_info};
 pub use error::DiscoverError;
 pub use metadata::{normalise, without_credentials};
-pub use model::{CondaPackage, Distribution, Editable, EntryPoint, Environment, FileKind, FileStat, Placeholder, PythonInfo, PythonKind, Suspect};
+pub use model::{
+    CondaPackage, Distribution, Editable, EntryPoint, Environment, FileKind, FileStat, Placeholder, PythonInfo,
+    PythonKind, Suspect,
+};
 pub use names::module_name;
 pub use prefix::{ActivePrefix, ActiveVariables, active_prefix};
 pub use requires::markers;

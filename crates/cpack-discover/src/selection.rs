@@ -92,7 +92,8 @@ impl Selection {
 fn select_packages(environment: &mut Environment, only: &BTreeSet<String>, ignore: &BTreeSet<String>) {
     let packages = &mut environment.packages;
     if !only.is_empty() {
-        let needs: BTreeMap<&str, &[String]> = packages.iter().map(|p| (p.name.as_str(), p.depends.as_slice())).collect();
+        let needs: BTreeMap<&str, &[String]> =
+            packages.iter().map(|p| (p.name.as_str(), p.depends.as_slice())).collect();
         let mut pending: Vec<&str> = only.iter().map(String::as_str).chain(["python"]).collect();
         let mut kept = BTreeSet::new();
         while let Some(name) = pending.pop() {

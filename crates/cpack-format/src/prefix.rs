@@ -235,14 +235,19 @@ mod tests {
     fn prefix_that_a_kernel_would_cut_gets_another_first_line() {
         let long = format!("/{}", "n".repeat(120));
         for (before, prefix, after) in [
-            ("#!PH/bin/python3.11 -E\nPH", &*long, "#!/bin/sh\n'''exec' \"NEW/bin/python3.11\" -E \"$0\" \"$@\" #'''\nNEW"),
+            (
+                "#!PH/bin/python3.11 -E\nPH",
+                &*long,
+                "#!/bin/sh\n'''exec' \"NEW/bin/python3.11\" -E \"$0\" \"$@\" #'''\nNEW",
+            ),
             ("#!PH/bin/python\n", "/s p", "#!/bin/sh\n'''exec' \"NEW/bin/python\" \"$0\" \"$@\" #'''\n"),
             ("#!PH/bin/perl -w\n", &long, "#!/usr/bin/env perl -w\n"),
             ("#!/usr/bin/env python\nPH", "/s p", "#!/usr/bin/env python\nNEW"),
         ] {
             assert_eq!(text(before, prefix), after.replace("NEW", prefix), "{before}");
         }
-        for (name, expected) in [("python", true), ("python3.11", true), ("python3.", false), ("python-config", false)] {
+        for (name, expected) in [("python", true), ("python3.11", true), ("python3.", false), ("python-config", false)]
+        {
             assert_eq!(is_python(name.as_bytes()), expected, "{name}");
         }
     }
@@ -261,12 +266,9 @@ mod tests {
     #[test]
     fn prefixes_are_sorted_and_know_each_file_once() {
         let mut all = Vec::new();
-        for (placeholder, mode, path) in [
-            ("/b", Mode::Text, "y"),
-            ("/a", Mode::Binary, "z"),
-            ("/b", Mode::Text, "x"),
-            ("/b", Mode::Text, "y"),
-        ] {
+        for (placeholder, mode, path) in
+            [("/b", Mode::Text, "y"), ("/a", Mode::Binary, "z"), ("/b", Mode::Text, "x"), ("/b", Mode::Text, "y")]
+        {
             Prefixes::add(&mut all, placeholder, mode, path.into());
         }
         let expected = r#"[{"placeholder":"/a","binary":["z"]},{"placeholder":"/b","text":["x","y"]}]"#;

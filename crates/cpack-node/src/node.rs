@@ -78,11 +78,10 @@ impl Node {
     pub fn look_by(&self, key: impl Fn(&Cache) -> String) -> Option<(Cache, String, Environment)> {
         let mut caches: Vec<Cache> = self.caches().collect();
         let keys: Vec<String> = caches.iter().map(key).collect();
-        let (at, key, environment) =
-            caches.iter().zip(keys).enumerate().find_map(|(at, (cache, key))| {
-                let environment = find_in(cache, &key, &caches)?;
-                Some((at, key, environment))
-            })?;
+        let (at, key, environment) = caches.iter().zip(keys).enumerate().find_map(|(at, (cache, key))| {
+            let environment = find_in(cache, &key, &caches)?;
+            Some((at, key, environment))
+        })?;
         Some((caches.swap_remove(at), key, environment))
     }
 

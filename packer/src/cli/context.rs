@@ -15,6 +15,7 @@ use cpack_format::manifest::Manifest;
 use cpack_layer::archive::DEFAULT_LEVEL;
 use cpack_store::{Key, Store, StoreOptions, StoreUri, Watcher, cluster_properties, open};
 
+use crate::activation::{Activation, activation};
 use crate::assemble;
 use crate::cache::ClientCache;
 use crate::cli::arguments::{Common, JobArguments, SystemSitePackages};
@@ -236,13 +237,28 @@ impl Context {
         let publisher = Publisher { store, cache: &self.cache, repair, sending: Watcher(&sending) };
         let options = assemble::Options { with_python: self.common.with_python, level };
         let cluster = cluster_properties(store.uri(), &self.store_options())?;
-        let conda = Conda { name: environment_name(&environment.prefix), ..Conda::default() };
+        let conda = if environment.is_whole_conda() { self.activation(environment) } else { Conda::default() };
         let job = &JobRequest { cluster, conda, ..job.clone() };
         let submission = submit(environment, &publisher, &options, job, &|bytes| bar.inc(bytes));
         bar.finish_and_clear();
         let submission = submission?;
         report::say(self.voice, &submission, store.uri(), &environment.prefix);
         Ok(submission)
+    }
+
+    /// What activating a conda environment does. Says which scripts a shell must run at each start.
+    fn activation(&self, environment: &Environment) -> Conda {
+        let Activation { conda, at_start } = activation(&environment.prefix, environment_name(&environment.prefix));
+        if !at_start.is_empty() {
+            self.voice.say(format!("a shell runs the activation scripts at each start: {}", at_start.join(", ")));
+        }
+        for name in conda.set.keys().filter(|name| is_secret(name)) {
+            self.voice.warn(format!(
+                "the value of {name}, which activating the environment sets, is written into the job; remove it with `conda env \
+                 config vars unset {name}` and pass `--env {name}` to make the executor supply it"
+            ));
+        }
+        conda
     }
 
     /// Reads the boot executable and checks that it can open `store`. Called before packing, which may take minutes.
@@ -270,7 +286,7 @@ impl Context {
         for assignment in &arguments.environ {
             match assignment.split_once('=') {
                 Some((name, value)) => {
-                    if SECRET_WORDS.iter().any(|word| name.to_ascii_uppercase().contains(word)) {
+                    if is_secret(name) {
                         self.voice.warn(format!(
                             "the value of {name} is written into the job; `--env {name}` alone makes the executor supply it"
                         ));
@@ -296,6 +312,11 @@ pub(super) fn record_of(manifest: &Manifest, environment: Digest, launcher: Opti
         platform: manifest.python.platform.clone(),
         python_version: manifest.python.version.clone(),
     }
+}
+
+/// Whether the name of a variable is that of a secret.
+fn is_secret(name: &str) -> bool {
+    SECRET_WORDS.iter().any(|word| name.to_ascii_uppercase().contains(word))
 }
 
 /// A variable of this process, if it is set and not empty.

@@ -32,8 +32,7 @@ pub(super) fn restored(
     cached: impl FnOnce() -> Option<Vec<u8>>,
 ) -> Restored {
     let placeholder = was.placeholder.as_bytes();
-    let is_original =
-        |bytes: &[u8]| was.hash.as_deref().is_some_and(|hash| record::matches(hash, bytes) == Some(true));
+    let is_original = |bytes: &[u8]| was.hash.as_deref().is_some_and(|hash| record::matches(hash, bytes) == Some(true));
     if let Some(bytes) =
         prefixes.iter().map(|prefix| restore(was.mode, installed, prefix, placeholder)).find(|bytes| is_original(bytes))
     {
@@ -47,7 +46,8 @@ pub(super) fn restored(
     if let Some(bytes) = was.hash.as_ref().and_then(|_| cached()).filter(gives_this) {
         return Restored { bytes, is_original: true };
     }
-    let bytes = prefixes.iter().fold(installed.to_vec(), |bytes, prefix| restore(was.mode, &bytes, prefix, placeholder));
+    let bytes =
+        prefixes.iter().fold(installed.to_vec(), |bytes, prefix| restore(was.mode, &bytes, prefix, placeholder));
     Restored { bytes, is_original: was.hash.is_none() }
 }
 
@@ -139,6 +139,9 @@ mod tests {
         let text = with_own_placeholder(b"/opt/env/lib:/opt/env2:/opt/env", &[b"/opt/env".to_vec()]);
         let expected = format!("{PLACEHOLDER}/lib:/opt/env2:{PLACEHOLDER}");
         assert_eq!(text, expected.as_bytes());
-        assert_eq!(with_short_path(b"#!/usr/bin/env python3 -E\n", b"/e").as_deref(), Some(&b"#!/e/bin/python3 -E\n"[..]));
+        assert_eq!(
+            with_short_path(b"#!/usr/bin/env python3 -E\n", b"/e").as_deref(),
+            Some(&b"#!/e/bin/python3 -E\n"[..])
+        );
     }
 }

@@ -165,7 +165,13 @@ mod tests {
         let (info, modules) = ("lib/p/site/x-1.dist-info", "lib/p");
         let safe = |path: &str| SafePath::new(path.as_bytes()).expect("safe");
         let (info, modules) = (safe(info), safe(modules));
-        let rules = Rules { info: Some(&info), modules: Some(&modules), cache_tag: "cpython-311", placeholders: None, is_unknown: false };
+        let rules = Rules {
+            info: Some(&info),
+            modules: Some(&modules),
+            cache_tag: "cpython-311",
+            placeholders: None,
+            is_unknown: false,
+        };
         let expected = [
             "bin/tool Script",
             "bin/link Copy",

@@ -313,7 +313,8 @@ mod tests {
         for (name, how) in [("linked", How::Link), ("copied", How::Copy)] {
             let tree = directory.path().join(name);
             fs::create_dir(&tree).expect("creates");
-            let done = link_layers(&tree, std::slice::from_ref(&layer), how, 2, all(&OwnPrefix::default()), &|| {}).expect("links");
+            let done = link_layers(&tree, std::slice::from_ref(&layer), how, 2, all(&OwnPrefix::default()), &|| {})
+                .expect("links");
             assert_eq!(done.linked, Linked { files: 2, copied: u64::from(how == How::Copy) });
             let (own, layers) =
                 (fs::metadata(tree.join("d/x")).expect("stat"), fs::metadata(layer.join("d/x")).expect("stat"));
@@ -348,7 +349,8 @@ mod tests {
             fs::set_permissions(&path, Permissions::from_mode(mode)).expect("chmod");
         }
         fs::create_dir(&tree).expect("creates");
-        let done = link_layers(&tree, std::slice::from_ref(&layer), How::Link, 2, all(&OwnPrefix::default()), &|| {}).expect("links");
+        let done = link_layers(&tree, std::slice::from_ref(&layer), How::Link, 2, all(&OwnPrefix::default()), &|| {})
+            .expect("links");
         for (path, bytes, copied) in files {
             let stat = |root: &Path| fs::metadata(root.join(site).join(path)).expect("stat");
             let (own, shared) = (stat(&tree), stat(&layer));
@@ -367,7 +369,14 @@ mod tests {
     fn a_layer_that_vanished_is_named() {
         let directory = tempfile::tempdir().expect("a directory");
         let gone = directory.path().join("gone");
-        let result = link_layers(directory.path(), std::slice::from_ref(&gone), How::Link, 1, all(&OwnPrefix::default()), &|| {});
+        let result = link_layers(
+            directory.path(),
+            std::slice::from_ref(&gone),
+            How::Link,
+            1,
+            all(&OwnPrefix::default()),
+            &|| {},
+        );
         assert!(matches!(result, Err(LinkError::Vanished { path }) if path == gone));
     }
 }
