@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use cpack_format::SafePath;
 
 use crate::assign::{self, Assigned, Owner, Rules};
+use crate::conda::Record;
 use crate::error::DiscoverError;
 use crate::installed::{self, Installed, Inventory};
 use crate::model::{
@@ -58,10 +59,9 @@ pub(crate) fn discover_layout(layout: Layout, options: &DiscoverOptions) -> Resu
     };
     let at = at.as_bytes();
 
-    let is_whole = options.whole_conda && python.kind == PythonKind::Conda;
-    let (records, damaged) = if is_whole { conda::read(&layout.prefix) } else { Default::default() };
+    let (records, damaged) = conda_records(&layout, &python, options);
     let is_whole = !records.is_empty();
-    let mut found = PrefixFiles::walk(&layout.prefix, python.kind, &sites, at, is_whole.then_some(records.as_slice()))?;
+    let mut found = PrefixFiles::walk(&layout.prefix, python.kind, &sites, at, &records)?;
     let mut inventory = installed::read(&found, &layout.prefix, &sites, at);
     let (first_package, packages) = conda::join(records, &mut inventory, &layout.prefix);
     if matches!(python.kind, PythonKind::System | PythonKind::Standalone) {
@@ -80,14 +80,12 @@ pub(crate) fn discover_layout(layout: Layout, options: &DiscoverOptions) -> Resu
     );
 
     let mut warnings = prefix_findings(&layout, &python, &found.files, is_whole);
-    warnings.extend(damaged);
-    for findings in [&mut found.findings, &mut inventory.findings, &mut assigned.findings] {
+    for findings in [&mut { damaged }, &mut found.findings, &mut inventory.findings, &mut assigned.findings] {
         warnings.append(findings);
     }
     let contested = std::mem::take(&mut assigned.contested);
     let (mut distributions, unowned) = distribute(found.files, inventory.installed, assigned, at);
-    let packed = distributions.split_off(first_package.min(distributions.len()));
-    let packages = packages.into_iter().zip(packed).map(|(package, packed)| with_files(package, packed)).collect();
+    let packages = with_files(packages, distributions.split_off(first_package.min(distributions.len())));
     let mut environment = Environment {
         sees_system: layout.config.system_site_packages,
         prefix: layout.prefix,
@@ -143,10 +141,19 @@ fn listed_files<'a>(
     })
 }
 
-/// A conda package with its files, which were assigned as those of a distribution are.
-fn with_files(package: CondaPackage, packed: Distribution) -> CondaPackage {
-    let Distribution { files, import_names, suspects, .. } = packed;
-    CondaPackage { files, import_names, suspects, ..package }
+/// The records of a conda environment that is to be packed whole; none of any other.
+fn conda_records(layout: &Layout, python: &PythonInfo, options: &DiscoverOptions) -> (Vec<Record>, Vec<Finding>) {
+    let is_whole = options.whole_conda && python.kind == PythonKind::Conda;
+    if is_whole { conda::read(&layout.prefix) } else { Default::default() }
+}
+
+/// Conda packages with their files, which were assigned as those of distributions are.
+fn with_files(packages: Vec<CondaPackage>, packed: Vec<Distribution>) -> Vec<CondaPackage> {
+    let with = |(package, packed): (CondaPackage, Distribution)| {
+        let Distribution { files, import_names, suspects, .. } = packed;
+        CondaPackage { files, import_names, suspects, ..package }
+    };
+    packages.into_iter().zip(packed).map(with).collect()
 }
 
 fn outside_link((link, target): &(FileStat, PathBuf)) -> Finding {

@@ -79,7 +79,7 @@ impl PrefixFiles {
         kind: PythonKind,
         sites: &[Site],
         at: &[u8],
-        records: Option<&[Record]>,
+        records: &[Record],
     ) -> Result<Self, DiscoverError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -87,10 +87,10 @@ impl PrefixFiles {
         };
         let walked = match kind {
             PythonKind::Venv | PythonKind::Conda => {
-                let hidden = records.map(conda::hidden_folders);
-                let skip = |path: &[u8]| match &hidden {
-                    Some(kept) => is_skipped_of_whole_conda(path) && !kept.contains(path),
-                    None => is_skipped(path, kind, at),
+                let kept = conda::hidden_folders(records);
+                let skip = |path: &[u8]| match records {
+                    [] => is_skipped(path, kind, at),
+                    _ => is_skipped_of_whole_conda(path) && !kept.contains(path),
                 };
                 walk::walk(prefix, b"", &skip).map_err(failed(prefix))?
             }
