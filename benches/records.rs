@@ -57,6 +57,7 @@ fn manifest(layers: u32) -> Manifest {
             needs: vec!["numpy".into(), "packaging".into()],
             rank: number,
             first: Vec::new(),
+            prefixes: Vec::new(),
         }
     };
     let python = Python {

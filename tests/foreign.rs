@@ -98,6 +98,7 @@ fn publish(packed: &Packed, python: u8, uri: &StoreUri, options: &StoreOptions) 
         environ: BTreeMap::new(),
         pass: Vec::new(),
         cluster: cluster_properties(uri, options).expect("properties"),
+        conda: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Packs a Python environment into layers and publishes what changed.
 
+mod activation;
 mod assemble;
 mod cache;
 pub mod cli;

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cpack_discover::{Environment, PythonInfo, normalise};
-use cpack_format::manifest::{EntryPoint, FORMAT, Layer, LayerKind, Manifest, Python, SYSTEM_SITE_PACKAGES};
+use cpack_format::manifest::{CONDA, EntryPoint, FORMAT, Layer, LayerKind, Manifest, Python, SYSTEM_SITE_PACKAGES};
 
 use crate::publish::PublishedLayer;
 
@@ -17,8 +17,13 @@ pub fn build(environment: &Environment, published: &[PublishedLayer]) -> Manifes
     let mut layers: Vec<_> = published
         .iter()
         .map(|PublishedLayer { layer, facts, .. }| {
-            let requires = environment.distribution(&layer.name).map(|d| d.requires.as_slice()).unwrap_or_default();
-            Layer { needs: needs(&layer.name, requires, &facts.run_paths, environment, &owners), ..layer.clone() }
+            let needs = if layer.kind == LayerKind::Conda {
+                needs_of_package(&layer.name, environment)
+            } else {
+                let requires = environment.distribution(&layer.name).map(|d| d.requires.as_slice()).unwrap_or_default();
+                needs(&layer.name, requires, &facts.run_paths, environment, &owners)
+            };
+            Layer { needs, ..layer.clone() }
         })
         .collect();
     let ranks: Vec<u32> = {
@@ -32,6 +37,7 @@ pub fn build(environment: &Environment, published: &[PublishedLayer]) -> Manifes
     let least_glibc = published.iter().filter_map(|p| p.facts.glibc.as_deref()).max_by_key(|v| version_key(v));
     let mut requires = vec!["zstd-frames".to_owned()];
     requires.extend(environment.sees_system.then(|| SYSTEM_SITE_PACKAGES.to_owned()));
+    requires.extend(environment.is_whole_conda().then(|| CONDA.to_owned()));
     Manifest {
         format: FORMAT,
         requires,
@@ -51,7 +57,7 @@ fn python(info: &PythonInfo, least_glibc: Option<&str>) -> Python {
 }
 
 fn entry_points(environment: &Environment) -> Vec<EntryPoint> {
-    let all: BTreeSet<&EntryPoint> = environment.distributions.iter().flat_map(|d| &d.entry_points).collect();
+    let all: BTreeSet<&EntryPoint> = environment.entry_points().collect();
     all.into_iter().cloned().collect()
 }
 
@@ -93,6 +99,14 @@ fn needs(
     needs.into_iter().collect()
 }
 
+/// The packages that a conda package needs, as far as they are there: virtual ones (`__glibc`) are not.
+fn needs_of_package(name: &str, environment: &Environment) -> Vec<String> {
+    let package = environment.packages.iter().find(|package| package.name == name);
+    let is_there = |name: &&String| environment.packages.iter().any(|package| package.name == **name);
+    let needs: BTreeSet<&String> = package.iter().flat_map(|package| &package.depends).filter(is_there).collect();
+    needs.into_iter().filter(|need| *need != name).cloned().collect()
+}
+
 /// The name that a requirement starts with (PEP 508).
 pub fn requirement_name(requirement: &str) -> &str {
     let end = requirement.find(|c: char| !(c.is_ascii_alphanumeric() || "._-".contains(c)));
@@ -132,9 +146,9 @@ fn ranks<'a>(needs: &BTreeMap<&'a str, &'a [String]>) -> BTreeMap<&'a str, u32> 
     done
 }
 
-/// The layers that are distributions.
+/// The layers that are distributions or conda packages.
 pub fn distributions(manifest: &Manifest) -> impl Iterator<Item = &Layer> {
-    manifest.layers.iter().filter(|layer| layer.kind == LayerKind::Distribution)
+    manifest.layers.iter().filter(|layer| matches!(layer.kind, LayerKind::Distribution | LayerKind::Conda))
 }
 
 #[cfg(test)]

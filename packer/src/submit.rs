@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use cpack_discover::Environment;
 use cpack_format::Digest;
-use cpack_format::job::{self, Interpreter, Job, Program};
-use cpack_format::manifest::{LayerKind, Manifest};
+use cpack_format::job::{self, Conda, Interpreter, Job, Program};
+use cpack_format::manifest::{CONDA, LayerKind, Manifest};
 use cpack_layer::PackError;
 use cpack_layer::content::compile::Compilers;
 use cpack_store::Store;
@@ -42,6 +42,8 @@ pub(crate) struct JobRequest {
     /// Properties of the cluster that an executor needs.
     pub cluster: BTreeMap<String, String>,
     pub name: String,
+    /// What activating the environment does, if it is one of conda.
+    pub conda: Conda,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -154,8 +156,7 @@ impl Submitter<'_> {
 
 /// Bytes of all files of the environment's layers: the total of [`submit`]'s progress.
 pub(crate) fn total_size(environment: &Environment) -> u64 {
-    let files = environment.distributions.iter().flat_map(|d| &d.files).chain(&environment.unowned);
-    files.map(|f| f.size).sum()
+    environment.files().map(|f| f.size).sum()
 }
 
 fn check_entry(request: &JobRequest, environment: &Environment, manifest: &Manifest) -> Result<(), SubmitError> {
@@ -195,23 +196,23 @@ fn make_job(
         EntryRequest::Interpreter => Program::Interpreter,
     };
     let python = &environment.python;
-    let path = if options.with_python { String::new() } else { python.base_executable.to_string_lossy().into_owned() };
+    let shipped = options.with_python || environment.is_whole_conda();
+    let path = if shipped { String::new() } else { python.base_executable.to_string_lossy().into_owned() };
+    let conda = environment.is_whole_conda().then(|| request.conda.clone());
+    let mut requires: Vec<String> = payload.map(|_| "payload".to_owned()).into_iter().collect();
+    requires.extend(conda.as_ref().map(|_| CONDA.to_owned()));
     Job {
         format: job::FORMAT,
-        requires: payload.map(|_| "payload".to_owned()).into_iter().collect(),
+        requires,
         name: request.name.clone(),
         environment: *id,
         store: store.uri().to_string(),
-        interpreter: Interpreter {
-            path,
-            version: python.version.clone(),
-            soabi: python.soabi.clone(),
-            shipped: options.with_python,
-        },
+        interpreter: Interpreter { path, version: python.version.clone(), soabi: python.soabi.clone(), shipped },
         overlays: overlays.iter().map(|o| o.layer.clone()).collect(),
         entry,
         environ: request.environ.clone(),
         pass: request.pass.clone(),
         cluster: request.cluster.clone(),
+        conda,
     }
 }

@@ -149,6 +149,7 @@ fn clients_of_hdfs_tell_nothing_of_their_tokens() {
         environ: Default::default(),
         pass: Vec::new(),
         cluster: [("hadoop.security.authentication".to_owned(), "kerberos".to_owned())].into(),
+        conda: None,
     };
     let job = text(&job.to_bytes());
     let whole = token_file(&service);

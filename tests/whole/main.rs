@@ -5,6 +5,8 @@
 mod archives;
 mod bench;
 #[cfg(feature = "index")]
+mod conda;
+#[cfg(feature = "index")]
 mod editables;
 mod environments;
 mod equality;

@@ -20,20 +20,21 @@ impl JobStart<'_> {
         timing: &mut Timing,
     ) -> Result<Option<Ready>, BootError> {
         for cache in self.node.caches() {
-            let is_stale = matches!(cache.find_environment(&plan.key), Lookup::Stale);
-            if !is_stale || !cache.is_of_image() || self.node.is_noted(&cache, &plan.key, Verdict::Damaged) {
+            let key = self.key_in(&plan.key, &cache);
+            let is_stale = matches!(cache.find_environment(&key), Lookup::Stale);
+            if !is_stale || !cache.is_of_image() || self.node.is_noted(&cache, &key, Verdict::Damaged) {
                 continue;
             }
-            let whole = is_whole(&cache, plan, means)?;
+            let whole = is_whole(&cache, &key, plan, means)?;
             timing.mark(Phase::Extract);
             timing.counts.checked += plan.manifest.layers.len() as u64;
             if !whole {
                 continue;
             }
             // If no cache takes the note, each start checks the environment.
-            self.node.note_checked(&cache, &plan.key, Verdict::Whole);
-            if let Some(environment) = cache.lease_environment(&plan.key) {
-                return self.add_overlays(cache, Some(plan.key.clone()), environment, timing).map(Some);
+            self.node.note_checked(&cache, &key, Verdict::Whole);
+            if let Some(environment) = cache.lease_environment(&key) {
+                return self.add_overlays(cache, Some(key), environment, timing).map(Some);
             }
         }
         Ok(None)
@@ -41,7 +42,7 @@ impl JobStart<'_> {
 }
 
 /// Reads all layers of an environment and compares its tree with them.
-fn is_whole(cache: &Cache, plan: &Plan, means: &Means<'_>) -> Result<bool, BuildError> {
+fn is_whole(cache: &Cache, key: &str, plan: &Plan, means: &Means<'_>) -> Result<bool, BuildError> {
     for layer in &plan.manifest.layers {
         means.check_stop()?;
         let found = content_of(&cache.layer_files(&layer.content), means.threads, &|| {});
@@ -49,6 +50,6 @@ fn is_whole(cache: &Cache, plan: &Plan, means: &Means<'_>) -> Result<bool, Build
             return Ok(false);
         }
     }
-    let tree = cache.environment_path(&plan.key);
+    let tree = cache.environment_path(key);
     Ok(tree_fault(cache, &tree, &plan.manifest, &plan.python).is_none())
 }

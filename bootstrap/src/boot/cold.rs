@@ -34,6 +34,7 @@ pub(super) struct Plan {
     pub(super) manifest: Manifest,
     bytes: Vec<u8>,
     pub(super) python: Python,
+    /// Its name in a cache, see [`JobStart::key_in`].
     pub(super) key: String,
     description: Description,
 }
@@ -56,7 +57,7 @@ impl JobStart<'_> {
         let means = materials.means(self.settings);
         if !self.settings.writable {
             // The warm path does not find an interpreter behind a shim: it was asked only now.
-            if let Some((cache, key, environment)) = self.node.look([plan.key.clone()]) {
+            if let Some((cache, key, environment)) = self.node.look_by(|cache| self.key_in(&plan.key, cache)) {
                 return self.add_overlays(cache, Some(key), environment, timing);
             }
             if let Some(ready) = self.adopt(&plan, &means, timing)? {
@@ -74,8 +75,9 @@ impl JobStart<'_> {
     }
 
     fn build_in(&self, cache: Cache, plan: &Plan, means: &Means<'_>, timing: &mut Timing) -> Result<Ready, BootError> {
+        let key = self.key_in(&plan.key, &cache);
         let inputs = TreeInputs {
-            key: &plan.key,
+            key: &key,
             manifest: &plan.manifest,
             manifest_bytes: &plan.bytes,
             python: &plan.python,
@@ -84,14 +86,14 @@ impl JobStart<'_> {
         };
         if self.settings.writable {
             let environment = private_tree(&cache, &inputs, means, timing)?;
-            self.node.clean(&cache, &plan.key, timing);
+            self.node.clean(&cache, &key, timing);
             return self.add_overlays(cache, None, environment, timing);
         }
         let (environment, is_new) = ensure_tree(&cache, &inputs, means, timing)?;
         if is_new {
-            self.node.clean(&cache, &plan.key, timing);
+            self.node.clean(&cache, &key, timing);
         }
-        self.add_overlays(cache, Some(plan.key.clone()), environment, timing)
+        self.add_overlays(cache, Some(key), environment, timing)
     }
 
     fn plan(&self, store: &dyn Store) -> Result<Plan, BootError> {

@@ -3,6 +3,7 @@
 mod adopt;
 mod become_python;
 mod cold;
+mod conda;
 mod overlays;
 
 use std::ffi::{OsStr, OsString};
@@ -88,7 +89,8 @@ impl<'a> JobStart<'a> {
         let minor = job::minor(&wanted.version);
         let key = |identity: Option<&Identity>| environment_key(id, minor, &wanted.soabi, identity);
         if wanted.shipped {
-            return self.node.look([key(None)]);
+            let key = key(None);
+            return self.node.look_by(|cache| self.key_in(&key, cache));
         }
         // The environment may have been built for any of these interpreters, mostly for the first.
         self.node.look(Search::new(self.job(), self.settings).identities().map(|identity| key(Some(&identity))))
@@ -101,6 +103,9 @@ impl<'a> JobStart<'a> {
         let mut environ: std::collections::BTreeMap<OsString, OsString> = std::env::vars_os().collect();
         // Python would take its standard library from there.
         environ.remove(OsStr::new("PYTHONHOME"));
+        if let Some(conda) = &self.job().conda {
+            conda::set_variables(conda, &ready.prefix, &mut environ);
+        }
         for (name, value) in &self.job().environ {
             environ.insert(name.into(), value.into());
         }
@@ -123,6 +128,10 @@ impl<'a> JobStart<'a> {
                 None => environ.remove(OsStr::new(name)),
             };
         }
-        Ok(Exec { program: line.program, arguments: line.arguments, environ, at_start: sys::at_start() })
+        let exec = Exec { program: line.program, arguments: line.arguments, environ, at_start: sys::at_start() };
+        Ok(match &self.job().conda {
+            Some(conda) => conda::through_shell(conda, &ready.prefix, exec),
+            None => exec,
+        })
     }
 }

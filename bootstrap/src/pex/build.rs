@@ -52,6 +52,7 @@ pub(super) fn job(setup: &Setup) -> FoundJob {
         environ: BTreeMap::new(),
         pass: Vec::new(),
         cluster: Default::default(),
+        conda: None,
     };
     FoundJob { job, manifest: None, origin: Origin::File(pex.path.clone()), boot: None }
 }
@@ -210,6 +211,7 @@ fn manifest_of(setup: &Setup, chosen: &Chosen, layers: Vec<Built>) -> Manifest {
             needs: Vec::new(),
             rank: 0,
             first: Vec::new(),
+            prefixes: Vec::new(),
         }
     };
     Manifest {

@@ -44,6 +44,8 @@ pub(super) struct Assigned {
     pub(super) findings: Vec<Finding>,
     /// The files of each distribution that its RECORD describes: the indexes of the file and of the claim.
     pub(super) described: Vec<Vec<(u32, u32)>>,
+    /// Files of conda packages that pip installed, too: by who has them now, how many of them and the first.
+    replaced: BTreeMap<(Option<u32>, Vec<u32>), (usize, String)>,
 }
 
 /// Assigns `files`, which are sorted by path.
@@ -56,6 +58,8 @@ pub(super) fn assign(files: &[FileStat], inventory: &Inventory, rules: &Rules<'_
             settle_contest((*at, file), claimants, inventory, rules, &mut assigned);
         }
     }
+    let replaced = std::mem::take(&mut assigned.replaced);
+    assigned.findings.extend(replaced.into_iter().map(|(who, files)| replaced_finding(inventory, who, files)));
     for described in &mut assigned.described {
         // The content of contested files was compared already.
         described.retain(|(file, _)| !contests.contains_key(file));
@@ -131,10 +135,16 @@ fn collect_claims(
 
 fn missing_files(installed: &Installed, missing: &[&[u8]]) -> Option<Finding> {
     let first = missing.first()?;
+    let (list, remedy) = if installed.is_conda {
+        ("of conda: its record", "pip or a person removed or replaced what it lists")
+    } else {
+        (": RECORD", "install it again")
+    };
     let message = format!(
-        "{} {}: RECORD lists {} that {} not there (first: {}); install it again",
+        "{} {}{}{list} lists {} that {} not there (first: {}); {remedy}",
         installed.headers.name,
         installed.headers.version,
+        if installed.is_conda { " " } else { "" },
         if missing.len() == 1 { "a file".to_owned() } else { format!("{} files", missing.len()) },
         if missing.len() == 1 { "is" } else { "are" },
         String::from_utf8_lossy(first)
@@ -170,8 +180,42 @@ fn settle_contest(
     if let Some(slot) = assigned.owners.get_mut(at as usize) {
         *slot = owner;
     }
-    assigned.findings.extend(contest_finding(&contested));
+    let is_conda = |d: &u32| inventory.installed.get(*d as usize).is_some_and(|installed| installed.is_conda);
+    if claimants.iter().any(|(d, _)| is_conda(d)) {
+        let winner = matching.first().copied();
+        let others = claimants.iter().map(|(d, _)| *d).filter(|d| Some(*d) != winner).collect();
+        assigned.replaced.entry((winner, others)).or_insert_with(|| (0, file.path.to_string())).0 += 1;
+    } else {
+        assigned.findings.extend(contest_finding(&contested));
+    }
     assigned.contested.push(contested);
+}
+
+/// What the user should know of files that conda and pip both installed: one line for all that have changed hands alike.
+fn replaced_finding(
+    inventory: &Inventory,
+    (winner, others): (Option<u32>, Vec<u32>),
+    (count, first): (usize, String),
+) -> Finding {
+    let named = |d: u32| {
+        let installed = inventory.installed.get(d as usize);
+        installed.map_or_else(String::new, |installed| {
+            let by = if installed.is_conda { "conda" } else { "pip" };
+            format!("{} {} of {by}", installed.headers.name, installed.headers.version)
+        })
+    };
+    let files = if count == 1 { "a file".to_owned() } else { format!("{count} files") };
+    let others: Vec<String> = others.into_iter().map(named).collect();
+    let others = others.join(", ");
+    let message = match winner {
+        Some(winner) => {
+            format!("{} has {files} that {others} lists, too (first: {first}): packed with it", named(winner))
+        }
+        None => format!(
+            "{files} of {others} (first: {first}) have the content of none: packed as files that no package owns"
+        ),
+    };
+    Finding::new(FindingKind::Contested, message)
 }
 
 fn contest_finding(contested: &Contested) -> Option<Finding> {

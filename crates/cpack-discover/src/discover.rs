@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 use cpack_format::SafePath;
 
 use crate::assign::{self, Assigned, Owner, Rules};
+use crate::conda::Record;
 use crate::error::DiscoverError;
 use crate::installed::{self, Installed, Inventory};
 use crate::model::{
-    Distribution, Environment, FileKind, FileStat, Finding, FindingKind, PythonInfo, PythonKind, Suspect,
+    CondaPackage, Distribution, Environment, FileKind, FileStat, Finding, FindingKind, PythonInfo, PythonKind, Suspect,
 };
 use crate::own::{self, OwnFiles};
 use crate::prefix::Layout;
 use crate::prefix_files::{self, PrefixFiles, Site};
-use crate::{editable, names, python};
+use crate::{conda, editable, names, python};
 
 /// A file that changed more than 2 seconds after RECORD was written was not written by the installer: installers write
 /// RECORD last, and some file systems keep whole seconds.
@@ -29,6 +30,9 @@ pub struct DiscoverOptions {
     /// The interpreter that the environment is for, if that is not the one in its `bin` because another platform is packed
     /// for. The interpreter in `bin` is then not started.
     pub python: Option<PythonInfo>,
+    /// Whether a conda environment is discovered whole, by its packages and with its interpreter; else only what can be packed
+    /// without them.
+    pub whole_conda: bool,
 }
 
 /// Discovers the environment in `prefix`.
@@ -55,12 +59,15 @@ pub(crate) fn discover_layout(layout: Layout, options: &DiscoverOptions) -> Resu
     };
     let at = at.as_bytes();
 
-    let mut found = PrefixFiles::walk(&layout.prefix, python.kind, &sites, at)?;
+    let (records, damaged) = conda_records(&layout, &python, options);
+    let is_whole = !records.is_empty();
+    let mut found = PrefixFiles::walk(&layout.prefix, python.kind, &sites, at, &records)?;
     let mut inventory = installed::read(&found, &layout.prefix, &sites, at);
+    let (first_package, packages) = conda::join(records, &mut inventory, &layout.prefix);
     if matches!(python.kind, PythonKind::System | PythonKind::Standalone) {
         found.add_listed(&layout.prefix, listed_files(&inventory, &sites, at));
     }
-    let own = OwnFiles::new(&layout.prefix, &python);
+    let own = OwnFiles::new(&layout.prefix, &python, is_whole);
     let mut assigned = assign::assign(
         &found.files,
         &inventory,
@@ -72,12 +79,13 @@ pub(crate) fn discover_layout(layout: Layout, options: &DiscoverOptions) -> Resu
         },
     );
 
-    let mut warnings = prefix_findings(&layout, &python, &found.files);
-    for findings in [&mut found.findings, &mut inventory.findings, &mut assigned.findings] {
+    let mut warnings = prefix_findings(&layout, &python, &found.files, is_whole);
+    for findings in [&mut { damaged }, &mut found.findings, &mut inventory.findings, &mut assigned.findings] {
         warnings.append(findings);
     }
     let contested = std::mem::take(&mut assigned.contested);
-    let (distributions, unowned) = distribute(found.files, inventory.installed, assigned, at);
+    let (mut distributions, unowned) = distribute(found.files, inventory.installed, assigned, at);
+    let packages = with_files(packages, distributions.split_off(first_package.min(distributions.len())));
     let mut environment = Environment {
         sees_system: layout.config.system_site_packages,
         prefix: layout.prefix,
@@ -88,6 +96,7 @@ pub(crate) fn discover_layout(layout: Layout, options: &DiscoverOptions) -> Resu
         editables: Vec::new(),
         contested,
         warnings,
+        packages,
     };
     let mut links = found.outside_links;
     editable::separate(&mut environment, &mut links);
@@ -132,6 +141,21 @@ fn listed_files<'a>(
     })
 }
 
+/// The records of a conda environment that is to be packed whole; none of any other.
+fn conda_records(layout: &Layout, python: &PythonInfo, options: &DiscoverOptions) -> (Vec<Record>, Vec<Finding>) {
+    let is_whole = options.whole_conda && python.kind == PythonKind::Conda;
+    if is_whole { conda::read(&layout.prefix) } else { Default::default() }
+}
+
+/// Conda packages with their files, which were assigned as those of distributions are.
+fn with_files(packages: Vec<CondaPackage>, packed: Vec<Distribution>) -> Vec<CondaPackage> {
+    let with = |(package, packed): (CondaPackage, Distribution)| {
+        let Distribution { files, import_names, suspects, .. } = packed;
+        CondaPackage { files, import_names, suspects, ..package }
+    };
+    packages.into_iter().zip(packed).map(with).collect()
+}
+
 fn outside_link((link, target): &(FileStat, PathBuf)) -> Finding {
     let message =
         format!("{} is left out: it is a link to the folder {}, outside the environment", link.path, target.display());
@@ -139,7 +163,7 @@ fn outside_link((link, target): &(FileStat, PathBuf)) -> Finding {
 }
 
 /// Warnings that concern the whole prefix.
-fn prefix_findings(layout: &Layout, python: &PythonInfo, files: &[FileStat]) -> Vec<Finding> {
+fn prefix_findings(layout: &Layout, python: &PythonInfo, files: &[FileStat], is_whole: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     let prefix = layout.prefix.display();
     let mut say = |kind, message: String| findings.push(Finding::new(kind, message));
@@ -155,10 +179,11 @@ fn prefix_findings(layout: &Layout, python: &PythonInfo, files: &[FileStat]) -> 
                 "{prefix} is an interpreter's own prefix, no virtual environment: all that is installed in its site-packages is packed; use a virtual environment to pack only what is needed"
             ),
         ),
+        PythonKind::Conda if is_whole => {}
         PythonKind::Conda => say(
             FindingKind::Conda,
             format!(
-                "{prefix} is a conda prefix: libraries of conda packages are packed as files that no distribution owns, and what has the prefix written in it may not work elsewhere; a virtual environment packs better"
+                "{prefix} is a conda prefix: here libraries of conda packages are packed as files that no distribution owns, and what has the prefix written in it may not work elsewhere; upload, launcher and run take the environment whole, and conda-pack writes archives of it"
             ),
         ),
         PythonKind::Venv => {}

@@ -83,7 +83,11 @@ impl Fixture {
 
     /// With these options the interpreter is not run.
     pub(super) fn options(&self) -> DiscoverOptions {
-        DiscoverOptions { cache_dir: self.directory.path().join("cache"), python: Some(python(&self.prefix())) }
+        DiscoverOptions {
+            whole_conda: false,
+            cache_dir: self.directory.path().join("cache"),
+            python: Some(python(&self.prefix())),
+        }
     }
 }
 

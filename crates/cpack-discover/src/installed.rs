@@ -44,6 +44,8 @@ pub(super) struct Installed {
     pub(super) territory: Vec<Vec<u8>>,
     /// The time at which RECORD was written, in nanoseconds since 1970.
     pub(super) listed_ns: Option<i64>,
+    /// Whether it is a conda package.
+    pub(super) is_conda: bool,
 }
 
 /// All metadata in the sites.
@@ -208,6 +210,7 @@ fn read_one(info: &Info, site: Option<&Site>, at: &[u8]) -> (Option<Installed>, 
         claims: listed.unwrap_or_default(),
         territory,
         listed_ns: info.listed_ns,
+        is_conda: false,
     };
     (Some(installed), findings)
 }

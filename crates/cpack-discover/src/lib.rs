@@ -23,10 +23,13 @@
 //! | byte-code without source, or of another interpreter or optimisation level | left out |
 //! | a prefix that is a project's folder too (`python -m venv .`) | unowned files are packed only from `bin`, `lib`, `share`, `etc` |
 //! | an interpreter's own prefix | its site-packages, and the files elsewhere that RECORD lists; reported |
-//! | a conda prefix | everything except the interpreter, headers, `pkgs` and `envs`; reported |
+//! | a conda prefix | all of it but `pkgs` and `envs`, by its packages and what pip installed beside them |
+//! | the same, where only distributions can be packed | everything except the interpreter, headers, `pkgs` and `envs`; reported |
+//! | a file of a conda package that pip overwrote | it belongs to what pip installed, if that RECORD has its hash; reported |
 //! | `include-system-site-packages = true` | distributions of the base interpreter are not packed, and reported, unless [`system`] is told otherwise |
 
 mod assign;
+mod conda;
 mod discover;
 mod editable;
 pub mod elf;
@@ -49,7 +52,10 @@ mod walk;
 pub use discover::{DiscoverOptions, discover, python_info};
 pub use error::DiscoverError;
 pub use metadata::{normalise, without_credentials};
-pub use model::{Distribution, Editable, EntryPoint, Environment, FileKind, FileStat, PythonInfo, PythonKind, Suspect};
+pub use model::{
+    CondaPackage, Distribution, Editable, EntryPoint, Environment, FileKind, FileStat, Placeholder, PythonInfo,
+    PythonKind, Suspect,
+};
 pub use names::module_name;
 pub use prefix::{ActivePrefix, ActiveVariables, active_prefix};
 pub use requires::markers;

@@ -1,10 +1,12 @@
 //! The values that discovery returns. Their methods do not read the disk.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use cpack_format::SafePath;
 use cpack_format::content;
+use cpack_format::prefix::Mode;
 
 pub use cpack_format::manifest::EntryPoint;
 
@@ -29,6 +31,8 @@ pub struct Environment {
     pub warnings: Vec<Finding>,
     /// Whether it sees the packages of its base interpreter; those of a node's, where it is booted.
     pub sees_system: bool,
+    /// Its conda packages, sorted by name, if it is a conda environment that is packed whole. The interpreter is one of them.
+    pub packages: Vec<CondaPackage>,
 }
 
 impl Environment {
@@ -41,6 +45,23 @@ impl Environment {
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let distributions = self.distributions.iter().map(|d| d.name.as_str());
         distributions.chain(self.editables.iter().map(|e| e.name.as_str()))
+    }
+
+    /// Whether it is a conda environment that is packed whole, with its interpreter.
+    pub fn is_whole_conda(&self) -> bool {
+        !self.packages.is_empty()
+    }
+
+    /// All files of its layers, without those of editable projects.
+    pub fn files(&self) -> impl Iterator<Item = &FileStat> {
+        let packages = self.packages.iter().flat_map(|package| &package.files);
+        self.distributions.iter().flat_map(|distribution| &distribution.files).chain(packages).chain(&self.unowned)
+    }
+
+    /// The scripts that its distributions declare.
+    pub fn entry_points(&self) -> impl Iterator<Item = &EntryPoint> {
+        let packages = self.packages.iter().flat_map(|package| &package.entry_points);
+        self.distributions.iter().flat_map(|distribution| &distribution.entry_points).chain(packages)
     }
 
     /// The editable projects in the order in which their modules are found: `.pth` files are processed in the order of their
@@ -67,7 +88,8 @@ impl Environment {
             .filter(|contested| contested.claimants.contains(&distribution.name))
             .map(|contested| &contested.path)
             .filter(|path| distribution.files.binary_search_by(|file| file.path.cmp(path)).is_err());
-        let all = || self.distributions.iter().map(|d| &d.files).chain([&self.unowned]);
+        let packages = || self.packages.iter().map(|package| &package.files);
+        let all = || self.distributions.iter().map(|d| &d.files).chain(packages()).chain([&self.unowned]);
         let find = |files: &Vec<FileStat>, path: &SafePath| {
             let at = files.binary_search_by(|file| file.path.cmp(path)).ok()?;
             files.get(at).cloned()
@@ -203,6 +225,46 @@ pub struct Distribution {
     pub tags: Vec<String>,
     /// Files that may differ from what was installed.
     pub suspects: Vec<Suspect>,
+}
+
+/// An installed conda package.
+#[derive(Debug, Clone)]
+pub struct CondaPackage {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its build.
+    pub build: String,
+    /// Names of the packages that it needs.
+    pub depends: Vec<String>,
+    /// Sorted by path.
+    pub files: Vec<FileStat>,
+    /// Its record in `conda-meta`.
+    pub record: SafePath,
+    /// The record without what belongs to one installation.
+    pub record_bytes: Vec<u8>,
+    /// Its files that hold the environment's path.
+    pub placeholders: HashMap<SafePath, Placeholder>,
+    /// Its directory in the cache of the installer, which may be gone.
+    pub unpacked: Option<PathBuf>,
+    /// Console and GUI scripts of its distributions.
+    pub entry_points: Vec<EntryPoint>,
+    /// Top-level names that can be imported from its files, sorted.
+    pub import_names: Vec<String>,
+    /// Files that may differ from what was installed.
+    pub suspects: Vec<Suspect>,
+}
+
+/// What a file of a conda package had before the environment's path was written into it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placeholder {
+    /// The path that the package was built for.
+    pub placeholder: String,
+    /// How the file holds it.
+    pub mode: Mode,
+    /// The hash of the file as it was built, for [`crate::record::matches`].
+    pub hash: Option<String>,
 }
 
 /// A file that may differ from the installed one: its length differs from RECORD, or it changed after RECORD was written.

@@ -25,10 +25,12 @@ pub(super) struct OwnFiles {
     is_conda: bool,
     /// Files of conda's own interpreter.
     interpreter: HashSet<Vec<u8>>,
+    /// Whether it is a conda environment that is packed whole.
+    is_whole: bool,
 }
 
 impl OwnFiles {
-    pub(super) fn new(prefix: &Path, python: &PythonInfo) -> Self {
+    pub(super) fn new(prefix: &Path, python: &PythonInfo, is_whole: bool) -> Self {
         let library = format!("lib/{}", python.lib_name).into_bytes();
         let is_conda = python.kind == PythonKind::Conda;
         let project = ["pyproject.toml", "setup.py", "setup.cfg", ".git"];
@@ -38,11 +40,18 @@ impl OwnFiles {
             is_project: !is_conda && project.iter().any(|name| prefix.join(name).exists()),
             is_conda,
             interpreter: if is_conda { conda_interpreter(prefix) } else { HashSet::new() },
+            is_whole,
         }
     }
 
     /// Whether the file at `path`, which no distribution owns, is left out.
     pub(super) fn contains(&self, path: &[u8]) -> bool {
+        if self.is_whole {
+            // What conda could not remove it renames.
+            let is_trash = path.ends_with(b".c~") || path.ends_with(b".conda_trash");
+            let is_hook = path.ends_with(b"/site-packages/_cpack_overlays.pth");
+            return is_trash || is_hook || (!path.contains(&b'/') && self.is_top_level_own(path));
+        }
         let Some(cut) = path.iter().position(|b| *b == b'/') else { return self.is_top_level_own(path) };
         let (top, rest) = (path.get(..cut).unwrap_or(path), path.get(cut + 1..).unwrap_or_default());
         match top {
@@ -106,6 +115,7 @@ mod tests {
             is_project: false,
             is_conda: false,
             interpreter: HashSet::new(),
+            is_whole: false,
         };
         for (path, expected) in [
             ("pyvenv.cfg", true),

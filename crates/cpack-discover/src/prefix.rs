@@ -88,7 +88,8 @@ pub fn active_prefix(venv: Option<&Path>, variables: &ActiveVariables) -> Result
     }
 }
 
-/// The environment of the project that `directory` is in, as uv finds it: `.venv` there, or in the nearest directory above.
+/// The environment of the project that `directory` is in, as uv finds it: `.venv` there, or in the nearest directory above; or
+/// pixi's default environment there.
 fn of_project(directory: &Path, named: Option<&OsStr>) -> Result<Option<PathBuf>, DiscoverError> {
     for directory in directory.ancestors() {
         if directory.join("pyvenv.cfg").is_file() {
@@ -97,6 +98,10 @@ fn of_project(directory: &Path, named: Option<&OsStr>) -> Result<Option<PathBuf>
         // An absolute path takes the place of the directory.
         if let Some(prefix) = named.map(|named| directory.join(named)).filter(|prefix| prefix.is_dir()) {
             return Ok(Some(prefix));
+        }
+        let pixi = directory.join(".pixi/envs/default");
+        if pixi.join("conda-meta").is_dir() && !directory.join(".venv").exists() {
+            return Ok(Some(pixi));
         }
         let prefix = directory.join(".venv");
         if prefix.join("pyvenv.cfg").is_file() {

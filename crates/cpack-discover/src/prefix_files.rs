@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use super::conda::{self, Record};
 use super::error::DiscoverError;
 use super::model::{FileKind, FileStat, Finding, FindingKind, PythonKind};
 use super::walk::{self, Walked};
@@ -72,15 +73,25 @@ pub(super) struct PrefixFiles {
 
 impl PrefixFiles {
     /// Walks the whole prefix of a virtual or conda environment, but only the `sites` of other interpreters. `at` is the
-    /// path of the sites in the environment.
-    pub(super) fn walk(prefix: &Path, kind: PythonKind, sites: &[Site], at: &[u8]) -> Result<Self, DiscoverError> {
+    /// path of the sites in the environment. Of a conda environment whose records are given no part is left out.
+    pub(super) fn walk(
+        prefix: &Path,
+        kind: PythonKind,
+        sites: &[Site],
+        at: &[u8],
+        records: &[Record],
+    ) -> Result<Self, DiscoverError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| DiscoverError::Read { path, source }
         };
         let walked = match kind {
             PythonKind::Venv | PythonKind::Conda => {
-                let skip = |path: &[u8]| is_skipped(path, kind, at);
+                let kept = conda::hidden_folders(records);
+                let skip = |path: &[u8]| match records {
+                    [] => is_skipped(path, kind, at),
+                    _ => is_skipped_of_whole_conda(path) && !kept.contains(path),
+                };
                 walk::walk(prefix, b"", &skip).map_err(failed(prefix))?
             }
             PythonKind::System | PythonKind::Standalone => {
@@ -161,6 +172,12 @@ fn is_skipped(path: &[u8], kind: PythonKind, at: &[u8]) -> bool {
     let standard_library = at.strip_suffix(b"/site-packages").is_some_and(|lib| below(path, lib).is_some());
     let in_site = path == at || below(path, at).is_some();
     matches!(path, b"pkgs" | b"envs" | b"conda-meta") || (standard_library && !in_site)
+}
+
+/// Whether a folder of a conda environment is not entered: a hidden one at the top, or one of the installer's own.
+fn is_skipped_of_whole_conda(path: &[u8]) -> bool {
+    let is_hidden = !path.contains(&b'/') && path.first() == Some(&b'.');
+    is_hidden || matches!(path, b"pkgs" | b"envs" | b"conda-meta")
 }
 
 /// The result of [`settle_link`].

@@ -59,6 +59,7 @@ impl Selection {
         if !only.is_empty() {
             environment.unowned.clear();
         }
+        select_packages(environment, &only, &ignore);
         let stays = |name: &String| !ignore.contains(name) && (self.with_dependencies || kept.contains(name));
         environment.editables.retain(|editable| stays(&editable.name));
         let all = std::mem::take(&mut environment.distributions);
@@ -74,7 +75,8 @@ impl Selection {
         flag: &'static str,
         names: &[String],
     ) -> Result<BTreeSet<String>, UnknownName> {
-        let there: BTreeSet<&str> = environment.names().collect();
+        let packages = environment.packages.iter().map(|package| package.name.as_str());
+        let there: BTreeSet<&str> = environment.names().chain(packages).collect();
         let known = |name: &String| {
             let normal = normalise(name);
             if there.contains(normal.as_str()) {
@@ -84,6 +86,24 @@ impl Selection {
         };
         names.iter().map(known).collect()
     }
+}
+
+/// Drops conda packages that `ignore` names, and if `only` names any, those that neither it nor Python needs.
+fn select_packages(environment: &mut Environment, only: &BTreeSet<String>, ignore: &BTreeSet<String>) {
+    let packages = &mut environment.packages;
+    if !only.is_empty() {
+        let needs: BTreeMap<&str, &[String]> =
+            packages.iter().map(|p| (p.name.as_str(), p.depends.as_slice())).collect();
+        let mut pending: Vec<&str> = only.iter().map(String::as_str).chain(["python"]).collect();
+        let mut kept = BTreeSet::new();
+        while let Some(name) = pending.pop() {
+            if kept.insert(name.to_owned()) {
+                pending.extend(needs.get(name).copied().unwrap_or_default().iter().map(String::as_str));
+            }
+        }
+        packages.retain(|package| kept.contains(&package.name));
+    }
+    packages.retain(|package| !ignore.contains(&package.name) || package.name == "python");
 }
 
 /// `roots` and everything that they require. Warns of distributions that are kept although `ignore` names them.

@@ -39,7 +39,8 @@ pub fn apply(
         environment.sees_system = false;
         let mut layout = Layout::of(&environment.python.base_prefix)?;
         layout.executable.clone_from(&environment.python.base_executable);
-        add(environment, discover_layout(layout, options)?);
+        let options = DiscoverOptions { whole_conda: false, ..options.clone() };
+        add(environment, discover_layout(layout, &options)?);
     }
     Ok(())
 }

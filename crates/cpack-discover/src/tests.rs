@@ -267,7 +267,7 @@ fn discover_asks_every_interpreter_of_this_machine() {
         let mut command = std::process::Command::new(&interpreter);
         let made = command.args(["-I", "-m", "venv", "--without-pip"]).arg(&prefix).status();
         assert!(made.expect("runs").success());
-        let options = DiscoverOptions { cache_dir: directory.path().join("cache"), python: None };
+        let options = DiscoverOptions { whole_conda: false, cache_dir: directory.path().join("cache"), python: None };
         let environment = discover(&prefix, &options).expect("an environment");
         let info = &environment.python;
         assert!(interpreter.to_string_lossy().ends_with(&info.tag), "{info:?}");
@@ -292,7 +292,7 @@ fn discover_asks_every_interpreter_of_this_machine() {
 fn discover_takes_site_packages_of_an_interpreters_prefix() {
     let interpreter = interpreters().pop().expect("these tests need a CPython 3.9 or later with venv");
     let directory = tempfile::tempdir().expect("a directory");
-    let options = DiscoverOptions { cache_dir: directory.path().join("cache"), python: None };
+    let options = DiscoverOptions { whole_conda: false, cache_dir: directory.path().join("cache"), python: None };
     let base = fs::canonicalize(&interpreter).expect("resolves");
     let prefix = base.parent().and_then(std::path::Path::parent).expect("a prefix");
     let environment = discover(prefix, &options).expect("an environment");

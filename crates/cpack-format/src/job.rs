@@ -22,6 +22,9 @@ pub const MANIFEST_NAME: &str = "manifest.json";
 /// The one file of a payload layer: a pickled dictionary with `func` and `args`.
 pub const PAYLOAD_NAME: &str = "payload.pkl";
 
+/// Stands for the environment's path in the values of [`Conda::set`].
+pub const PREFIX: &str = "{CONDA_PREFIX}";
+
 /// One submission.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
@@ -54,6 +57,25 @@ pub struct Job {
     /// What an executor without client configuration needs of the cluster: Hadoop properties, S3 endpoint, region.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub cluster: BTreeMap<String, String>,
+    /// What activation does, if the environment is one of conda.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conda: Option<Conda>,
+}
+
+/// What activating a conda environment does, as `conda run` activates it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conda {
+    /// Its name, for `CONDA_DEFAULT_ENV`.
+    pub name: String,
+    /// Variables that are set. [`PREFIX`] in a value stands for the environment's path.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub set: BTreeMap<String, String>,
+    /// Variables that are removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unset: Vec<String>,
+    /// Whether a shell must run the scripts in `etc/conda/activate.d` at each start, since what they do depends on the node.
+    #[serde(default)]
+    pub scripts: bool,
 }
 
 /// The interpreter that a job wants: all that the warm path needs to know of it, so that it opens no manifest.
@@ -129,6 +151,7 @@ mod tests {
             environ: BTreeMap::from([("A".into(), "1".into())]),
             pass: vec!["B".into()],
             cluster: BTreeMap::new(),
+            conda: None,
         };
         assert_eq!(Job::parse(&job.to_bytes()), Ok(job));
     }

@@ -10,6 +10,7 @@
 //! | [`job`] | the JSON that one submission adds to an environment |
 //! | [`launcher`] | a job appended to the boot executable |
 //! | [`script`] | scripts of `bin/` that run by the Python beside them |
+//! | [`prefix`] | the path of an environment that is written in its files, and the one that a node writes there |
 //! | [`virtual_environment`] | `pyvenv.cfg`, and what an interpreter is called in `bin/` |
 //! | [`key`] | the names of objects in a store |
 //! | [`message`], [`human`] | errors as one line; sizes and tables for people |
@@ -27,6 +28,7 @@ pub mod launcher;
 pub mod manifest;
 pub mod message;
 pub mod path;
+pub mod prefix;
 pub mod script;
 pub mod virtual_environment;
 pub mod zip;

@@ -8,15 +8,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::Digest;
 use crate::key::Key;
+use crate::prefix::Prefixes;
 
 /// The format that this release writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;
 
 /// The features of this release that a manifest or job may require.
-const FEATURES: &[&str] = &["zstd-frames", "payload", SYSTEM_SITE_PACKAGES];
+const FEATURES: &[&str] = &["zstd-frames", "payload", SYSTEM_SITE_PACKAGES, CONDA];
 
 /// The feature by which an environment sees the packages of the node's interpreter, after its own.
 pub const SYSTEM_SITE_PACKAGES: &str = "system-site-packages";
+
+/// The feature by which an environment is a conda environment: files of its layers hold placeholders of its path
+/// ([`Layer::prefixes`]), and its job says what activation sets ([`crate::job::Conda`]).
+pub const CONDA: &str = "conda";
 
 /// The largest manifest or job that is read, in bytes: about 40 times that of torch with its traced entries.
 pub const MAX_JSON: u64 = 64 << 20;
@@ -69,6 +74,8 @@ pub enum LayerKind {
     Overlay,
     /// A pickled function with its arguments: the one file `payload.pkl`.
     Payload,
+    /// One conda package. Beside it, what pip installed is distributions.
+    Conda,
 }
 
 /// The files of a distribution, those that no distribution owns, or an interpreter; in a job an overlay or payload.
@@ -97,6 +104,9 @@ pub struct Layer {
     /// Entries that a traced run needed, in its order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub first: Vec<String>,
+    /// Its files that hold a placeholder of the environment's path. The node writes them anew into the environment's tree.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prefixes: Vec<Prefixes>,
 }
 
 impl LayerKind {
@@ -104,7 +114,7 @@ impl LayerKind {
     pub fn key(self, digest: &Digest) -> Key {
         match self {
             Self::Overlay | Self::Payload => Key::overlay(digest),
-            Self::Distribution | Self::Unowned | Self::Interpreter => Key::layer(digest),
+            Self::Distribution | Self::Conda | Self::Unowned | Self::Interpreter => Key::layer(digest),
         }
     }
 }
@@ -211,6 +221,12 @@ impl Manifest {
     pub fn sees_system(&self) -> bool {
         self.requires.iter().any(|feature| feature == SYSTEM_SITE_PACKAGES)
     }
+
+    /// The length of the longest path that its binaries have room for; `None` if that is no matter.
+    pub fn longest_prefix(&self) -> Option<usize> {
+        let prefixes = self.layers.iter().flat_map(|layer| &layer.prefixes);
+        prefixes.filter(|prefixes| !prefixes.binary.is_empty()).map(|prefixes| prefixes.placeholder.len()).min()
+    }
 }
 
 impl Layer {
@@ -220,6 +236,10 @@ impl Layer {
         let too_large = self.archive.pieces.iter().any(|p| u64::from(p.size) > MAX_PIECE || p.size == 0);
         if total != self.archive.size || too_large || self.archive.directory > total {
             let reason = format!("the pieces of layer {} do not add up to its archive", self.name);
+            return Err(DocumentError::Damaged { what: "manifest", reason });
+        }
+        if self.prefixes.iter().any(|prefixes| prefixes.placeholder.is_empty()) {
+            let reason = format!("layer {} has an empty placeholder", self.name);
             return Err(DocumentError::Damaged { what: "manifest", reason });
         }
         Ok(())

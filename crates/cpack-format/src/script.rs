@@ -39,6 +39,9 @@ const EXEC_IN_STRING: &[u8] = b"'''exec' ";
 /// Closes that string.
 const CLOSE: &[u8] = b"' '''";
 
+/// Closes it in the same line, as conda's installers do.
+const CLOSE_IN_LINE: &[u8] = b" #'''";
+
 /// Ends either line.
 const ARGUMENTS: &[u8] = br#" "$0" "$@""#;
 
@@ -67,6 +70,10 @@ pub fn split(script: &[u8]) -> Option<ShellScript<'_>> {
     let line = line.trim_ascii_end();
     let (command, body) = match line.strip_prefix(EXEC) {
         Some(command) => (command, rest),
+        None if line.ends_with(CLOSE_IN_LINE) => {
+            let line = line.strip_suffix(CLOSE_IN_LINE).unwrap_or(line);
+            (line.strip_prefix(EXEC_IN_STRING)?, rest)
+        }
         None => {
             let rest = rest.strip_prefix(CLOSE)?;
             let body = rest.strip_prefix(b"\n").or(rest.strip_prefix(b" ")).unwrap_or(rest);

@@ -74,6 +74,17 @@ impl Node {
         })
     }
 
+    /// The same of the environment that `key` names in each cache.
+    pub fn look_by(&self, key: impl Fn(&Cache) -> String) -> Option<(Cache, String, Environment)> {
+        let mut caches: Vec<Cache> = self.caches().collect();
+        let keys: Vec<String> = caches.iter().map(key).collect();
+        let (at, key, environment) = caches.iter().zip(keys).enumerate().find_map(|(at, (cache, key))| {
+            let environment = find_in(cache, &key, &caches)?;
+            Some((at, key, environment))
+        })?;
+        Some((caches.swap_remove(at), key, environment))
+    }
+
     /// The caches of the places that can be written to, each made if it is missing.
     pub fn usable_caches(&self) -> impl Iterator<Item = Cache> {
         let usable = self.places.iter().filter(|place| unusable(place).is_none());

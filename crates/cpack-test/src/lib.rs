@@ -8,6 +8,7 @@
 //! | [`small_world`] | an interpreter, a directory store, a launcher and a node cache, started as an unprivileged user |
 //! | [`programs`] | both programs, freshly built, and environments from the index |
 //! | [`venvs`] | virtual environments, made quickly |
+//! | [`conda`] | a conda channel that is built here, and environments from it |
 //! | [`hadoop`], [`yarn`], [`seaweed`], [`clouds`], [`web`], [`http`] | servers on loopback that do not outlive the process |
 //! | [`proxy`] | a proxy that cuts, delays and damages |
 //!
@@ -25,6 +26,7 @@
 
 pub mod archives;
 pub mod clouds;
+pub mod conda;
 pub mod extraction;
 pub mod hadoop;
 pub mod http;

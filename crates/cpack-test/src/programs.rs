@@ -174,8 +174,8 @@ pub fn leanest_interpreter() -> PathBuf {
 
 /// Writes a module and its metadata as an installer does. Returns the site-packages directory.
 pub fn install_by_hand(venv: &Path, name: &str, version: &str, body: &str) -> PathBuf {
-    let lib = fs::read_dir(venv.join("lib")).expect("lib").flatten().next().expect("a version").path();
-    let site = lib.join("site-packages");
+    let lib = fs::read_dir(venv.join("lib")).expect("lib").flatten();
+    let site = lib.map(|entry| entry.path().join("site-packages")).find(|site| site.is_dir()).expect("site-packages");
     let info = site.join(format!("{name}-{version}.dist-info"));
     fs::create_dir_all(&info).expect("creates");
     fs::write(site.join(format!("{name}.py")), body).expect("writes");

@@ -134,6 +134,7 @@ impl World {
             environ: BTreeMap::new(),
             pass: Vec::new(),
             cluster: BTreeMap::new(),
+            conda: None,
         };
         change(&mut job);
         let world = Self { directory, boot: boot.into(), manifest, job };
@@ -317,6 +318,7 @@ fn put_layer(store: &FileStore, kind: LayerKind, name: &str, nodes: &Nodes) -> L
         needs: Vec::new(),
         rank: 0,
         first: Vec::new(),
+        prefixes: Vec::new(),
     }
 }
 

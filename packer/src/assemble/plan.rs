@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 
-use cpack_discover::{Distribution, Editable, Environment, FileKind};
+use cpack_discover::{CondaPackage, Distribution, Editable, Environment, FileKind};
 use cpack_format::manifest::LayerKind;
 use cpack_format::{Digest, SafePath};
 use cpack_layer::content::transform::LayerFiles;
@@ -69,7 +69,9 @@ pub(crate) fn plan<'a>(environment: &'a Environment, options: &Options) -> Resul
         let files = LayerFiles { files: Cow::Borrowed(&environment.unowned), ..LayerFiles::default() };
         layers.push(planner.layer(LayerKind::Unowned, "unowned", "", Vec::new(), files));
     }
-    if options.with_python {
+    layers.extend(environment.packages.iter().map(|package| planner.package(package)));
+    // Of a conda environment it is one of the packages.
+    if options.with_python && !environment.is_whole_conda() {
         layers.push(planner.interpreter()?);
     }
     let overlays = environment.editables_in_turn().into_iter().map(|e| planner.overlay(e)).collect();
@@ -103,9 +105,21 @@ impl<'a> Planner<'a> {
             info: Some(Cow::Borrowed(&distribution.info)),
             shared: self.environment.shared_files(distribution),
             suspects: &distribution.suspects,
+            package: None,
             is_overlay: false,
         };
         self.layer(LayerKind::Distribution, name, version, import_names.clone(), files)
+    }
+
+    fn package(&self, package: &'a CondaPackage) -> LayerPlan<'a> {
+        let CondaPackage { name, version, import_names, .. } = package;
+        let files = LayerFiles {
+            files: Cow::Borrowed(&package.files),
+            suspects: &package.suspects,
+            package: Some(package),
+            ..LayerFiles::default()
+        };
+        self.layer(LayerKind::Conda, name, version, import_names.clone(), files)
     }
 
     fn interpreter(&self) -> Result<LayerPlan<'a>, AssembleError> {
@@ -156,6 +170,11 @@ impl<'a> Planner<'a> {
         if layer.is_overlay {
             // Changes with what an overlay is made of besides its files.
             fingerprint.text("overlay 2");
+        }
+        if let Some(package) = layer.package {
+            fingerprint.text("conda 1").text(&package.record_bytes);
+        } else if self.environment.is_whole_conda() {
+            fingerprint.text("in conda 1");
         }
         fingerprint.numbers(&[layer.files.len() as u64]);
         for file in layer.files.iter().chain(&layer.shared) {

@@ -10,10 +10,12 @@ use cpack_discover::selection::{Selection, merge};
 use cpack_discover::system::{self, SystemPackages};
 use cpack_discover::{self, ActivePrefix, ActiveVariables, DiscoverOptions, Environment};
 use cpack_format::Digest;
+use cpack_format::job::Conda;
 use cpack_format::manifest::Manifest;
 use cpack_layer::archive::DEFAULT_LEVEL;
 use cpack_store::{Key, Store, StoreOptions, StoreUri, Watcher, cluster_properties, open};
 
+use crate::activation::{Activation, activation};
 use crate::assemble;
 use crate::cache::ClientCache;
 use crate::cli::arguments::{Common, JobArguments, SystemSitePackages};
@@ -110,19 +112,31 @@ impl Context {
 
     /// Discovers the environment that the settings name and says its warnings.
     pub fn environment(&self) -> Result<Environment, CommandError> {
+        self.environment_of(true)
+    }
+
+    /// The same, as what is made of distributions alone can hold it: no conda packages.
+    pub(super) fn distributions(&self) -> Result<Environment, CommandError> {
+        self.environment_of(false)
+    }
+
+    fn environment_of(&self, whole_conda: bool) -> Result<Environment, CommandError> {
         let start = Instant::now();
-        let mut environment = self.discovered()?;
+        let mut environment = self.discovered(whole_conda)?;
         let Common { only, ignore, with_dependencies, .. } = self.common.clone();
         let selection = Selection { only, ignore, with_dependencies };
         selection.apply(&mut environment)?;
         for finding in &environment.warnings {
             self.voice.warn(finding.to_string());
         }
-        let files: usize = environment.distributions.iter().map(|d| d.files.len()).sum();
+        let packages = match environment.packages.len() {
+            0 => String::new(),
+            n => format!("{} and ", count(n, "conda package")),
+        };
         self.voice.detail(format!(
-            "found {} with {} in {} ({})",
+            "found {packages}{} with {} in {} ({})",
             count(environment.distributions.len(), "distribution"),
-            count(files + environment.unowned.len(), "file"),
+            count(environment.files().count(), "file"),
             environment.prefix.display(),
             seconds(start.elapsed()),
         ));
@@ -131,7 +145,7 @@ impl Context {
 
     /// The environment of the requirements files, otherwise the one at the prefix that is named or active, with what
     /// `--add` names merged in.
-    fn discovered(&self) -> Result<Environment, CommandError> {
+    fn discovered(&self, whole_conda: bool) -> Result<Environment, CommandError> {
         let _event = cpack_events::span("discover", || "environment".into());
         let machine = Machine {
             path: std::env::var_os("PATH"),
@@ -154,7 +168,7 @@ impl Context {
         if is_of_project {
             self.voice.say(format!("using the project's environment {}", prefix.display()));
         }
-        let options = DiscoverOptions { cache_dir: self.cache.root().to_owned(), python: None };
+        let options = DiscoverOptions { whole_conda, cache_dir: self.cache.root().to_owned(), python: None };
         let mut environment = cpack_discover::discover(&prefix, &options)?;
         system::apply(&mut environment, self.system_packages()?, &options)?;
         if !request.requirements.is_empty()
@@ -224,12 +238,28 @@ impl Context {
         let publisher = Publisher { store, cache: &self.cache, repair, sending: Watcher(&sending) };
         let options = assemble::Options { with_python: self.common.with_python, level };
         let cluster = cluster_properties(store.uri(), &self.store_options())?;
-        let job = &JobRequest { cluster, ..job.clone() };
+        let conda = if environment.is_whole_conda() { self.activation(environment) } else { Conda::default() };
+        let job = &JobRequest { cluster, conda, ..job.clone() };
         let submission = submit(environment, &publisher, &options, job, &|bytes| bar.inc(bytes));
         bar.finish_and_clear();
         let submission = submission?;
         report::say(self.voice, &submission, store.uri(), &environment.prefix);
         Ok(submission)
+    }
+
+    /// What activating a conda environment does. Says which scripts a shell must run at each start.
+    fn activation(&self, environment: &Environment) -> Conda {
+        let Activation { conda, at_start } = activation(&environment.prefix, environment_name(&environment.prefix));
+        if !at_start.is_empty() {
+            self.voice.say(format!("a shell runs the activation scripts at each start: {}", at_start.join(", ")));
+        }
+        for name in conda.set.keys().filter(|name| is_secret(name)) {
+            self.voice.warn(format!(
+                "the value of {name}, which activating the environment sets, is written into the job; remove it with `conda env \
+                 config vars unset {name}` and pass `--env {name}` to make the executor supply it"
+            ));
+        }
+        conda
     }
 
     /// Reads the boot executable and checks that it can open `store`. Called before packing, which may take minutes.
@@ -257,7 +287,7 @@ impl Context {
         for assignment in &arguments.environ {
             match assignment.split_once('=') {
                 Some((name, value)) => {
-                    if SECRET_WORDS.iter().any(|word| name.to_ascii_uppercase().contains(word)) {
+                    if is_secret(name) {
                         self.voice.warn(format!(
                             "the value of {name} is written into the job; `--env {name}` alone makes the executor supply it"
                         ));
@@ -283,6 +313,11 @@ pub(super) fn record_of(manifest: &Manifest, environment: Digest, launcher: Opti
         platform: manifest.python.platform.clone(),
         python_version: manifest.python.version.clone(),
     }
+}
+
+/// Whether the name of a variable is that of a secret.
+fn is_secret(name: &str) -> bool {
+    SECRET_WORDS.iter().any(|word| name.to_ascii_uppercase().contains(word))
 }
 
 /// A variable of this process, if it is set and not empty.

@@ -52,6 +52,7 @@ impl Shelf {
             needs: Vec::new(),
             rank: 0,
             first: Vec::new(),
+            prefixes: Vec::new(),
         }
     }
 
@@ -89,6 +90,7 @@ impl Shelf {
             environ: BTreeMap::new(),
             pass: Vec::new(),
             cluster: BTreeMap::new(),
+            conda: None,
         };
         let manifest = self.store.read(&Key::environment(&environment), MAX_JSON).expect("its manifest");
         let manifest = Manifest::parse(&manifest).expect("parses");

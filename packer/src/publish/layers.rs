@@ -220,6 +220,7 @@ fn published(plan: &LayerPlan<'_>, packed: PackedLayer, sent: Option<u64>, was_p
         needs: Vec::new(),
         rank: 0,
         first: Vec::new(),
+        prefixes: packed.facts.prefixes.clone(),
     };
     PublishedLayer { layer, facts: packed.facts, sent, packed: was_packed }
 }

@@ -192,9 +192,9 @@ mod tests {
     fn layer(name: &str) -> Layer {
         let digest = Digest::of(name.as_bytes());
         let archive = Archive { digest, size: 1, unpacked: 0, files: 0, directory: 0, pieces: Vec::new() };
-        let (version, imports, needs, first) = (String::new(), Vec::new(), Vec::new(), Vec::new());
+        let (version, imports, needs, first, prefixes) = Default::default();
         let (kind, name, rank) = (LayerKind::Distribution, name.to_owned(), 0);
-        Layer { kind, name, version, content: digest, archive, imports, needs, rank, first }
+        Layer { kind, name, version, content: digest, archive, imports, needs, rank, first, prefixes }
     }
 
     #[test]

@@ -86,7 +86,7 @@ pub(crate) fn additions(
 
 impl Prepared {
     pub(crate) fn discover(&self, cache_dir: &Path) -> Result<Environment, RequirementsError> {
-        let mut options = DiscoverOptions { cache_dir: cache_dir.to_owned(), python: None };
+        let mut options = DiscoverOptions { whole_conda: false, cache_dir: cache_dir.to_owned(), python: None };
         if let Some(platform) = &self.platform {
             options.python = Some(platform.python(&python_info(&self.prefix, cache_dir)?));
         }

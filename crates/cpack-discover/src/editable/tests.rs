@@ -273,7 +273,7 @@ fn what_setuptools_develops_is_what_python_imports() {
     // As pip does where there is no `wheel`, which newer ones ask for.
     run(&python, &["-W", "ignore", "setup.py", "-q", "develop", "--no-deps"]);
 
-    let options = DiscoverOptions { cache_dir: fixture.beside("cache"), python: None };
+    let options = DiscoverOptions { whole_conda: false, cache_dir: fixture.beside("cache"), python: None };
     let environment = discover(&prefix, &options).expect("an environment");
     assert_eq!(environment.editables.len(), 1, "{:?}", environment.warnings);
     let editable = &environment.editables[0];

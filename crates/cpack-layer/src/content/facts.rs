@@ -1,5 +1,6 @@
 //! What packing learns about a layer.
 
+use cpack_format::prefix::Prefixes;
 use serde::{Deserialize, Serialize};
 
 /// What packing learned from a layer's files. The client's cache keeps it beside the archive's digests, so a layer that is
@@ -22,4 +23,7 @@ pub struct Facts {
     /// Files that name the environment's path.
     #[serde(default)]
     pub prefixed: Vec<String>,
+    /// Files that hold a placeholder of the environment's path, which the node writes.
+    #[serde(default)]
+    pub prefixes: Vec<Prefixes>,
 }

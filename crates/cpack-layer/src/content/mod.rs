@@ -10,12 +10,14 @@
 //! | [`compile`] | compiles sources without valid byte-code, in processes of the environment's interpreter |
 //! | [`script`] | makes `bin/` scripts find the interpreter beside them |
 //! | [`prefix_text`] | makes other text that names the environment's path relative, or reports it |
+//! | [`conda`] | gives files of conda packages the placeholder of the environment's path back |
 //! | [`direct_url`] | takes local paths and credentials out of `direct_url.json` |
 //!
 //! All but `transform` and `compile` are functions of bytes. Two environments with the same content give the same files,
 //! whatever their paths and users, and whether or not their installer compiled byte-code.
 
 pub mod compile;
+mod conda;
 pub mod direct_url;
 pub mod facts;
 mod marshal;

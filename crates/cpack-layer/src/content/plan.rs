@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use cpack_discover::{FileKind, FileStat};
+use cpack_discover::{FileKind, FileStat, Placeholder};
 use cpack_format::SafePath;
 
 use super::prefix_text::is_candidate;
@@ -23,6 +23,8 @@ pub(super) enum Action<'a> {
     DirectUrl,
     /// The installed file, in which the environment's path is made relative.
     Text,
+    /// The installed file of a conda package, with the placeholder that it was built with.
+    Restored(&'a Placeholder),
 }
 
 /// One file of a layer.
@@ -43,19 +45,27 @@ pub(super) struct Rules<'a> {
     pub(super) modules: Option<&'a SafePath>,
     /// The interpreter's cache tag: `cpython-311`.
     pub(super) cache_tag: &'a str,
+    /// Files that hold the environment's path, if they are those of a conda package.
+    pub(super) placeholders: Option<&'a HashMap<SafePath, Placeholder>>,
+    /// Whether every text may name the environment's path: files of a conda environment that no record describes.
+    pub(super) is_unknown: bool,
 }
 
 /// Plans the files of a layer, in the order of the installed files that they are made from.
 ///
 /// Each source gets byte-code. What is in `__pycache__` is packed in no other way: it is made again, or belongs to a source
 /// that is gone, or to another interpreter, or is a cache of numba's, which the times of extracted files invalidate.
-pub(super) fn plan<'a>(files: &'a [FileStat], rules: Rules<'_>) -> Vec<FilePlan<'a>> {
+pub(super) fn plan<'a>(files: &'a [FileStat], rules: Rules<'a>) -> Vec<FilePlan<'a>> {
     let cached: HashMap<&SafePath, &FileStat> =
         files.iter().filter(|file| is_cached(&file.path)).map(|file| (&file.path, file)).collect();
     let mut plans = Vec::with_capacity(files.len() * 2);
     for from in files {
-        let Some(action) = action(from, rules.info) else { continue };
+        let Some(action) = action(from, rules) else { continue };
         plans.push(FilePlan { path: from.path.clone(), action, from });
+        if matches!(action, Action::Restored(_)) {
+            // Byte-code would keep what is in the source now.
+            continue;
+        }
         if let Some(path) = byte_code_path(from, rules) {
             let installed = cached.get(&path).copied();
             plans.push(FilePlan { path, action: Action::ByteCode { installed }, from });
@@ -65,7 +75,9 @@ pub(super) fn plan<'a>(files: &'a [FileStat], rules: Rules<'_>) -> Vec<FilePlan<
 }
 
 /// The action for the installed file itself. `None` leaves it out.
-fn action(file: &FileStat, info: Option<&SafePath>) -> Option<Action<'static>> {
+fn action<'a>(file: &FileStat, rules: Rules<'a>) -> Option<Action<'a>> {
+    let Rules { info, placeholders, .. } = rules;
+    let placeholder = placeholders.and_then(|placeholders| placeholders.get(&file.path));
     let path = file.path.as_bytes();
     let is_file = !matches!(file.kind, FileKind::Link(_));
     let in_info = info.and_then(|info| path.strip_prefix(info.as_bytes())?.strip_prefix(b"/"));
@@ -75,8 +87,11 @@ fn action(file: &FileStat, info: Option<&SafePath>) -> Option<Action<'static>> {
         // uv's own notes: when and with which settings it built the wheel.
         Some(b"uv_cache.json" | b"uv_build.json") => None,
         _ if is_cached(&file.path) => None,
+        _ if is_file && placeholder.is_some() => placeholder.map(Action::Restored),
         _ if is_file && (path.starts_with(b"bin/") || is_script_of_overlay(path)) => Some(Action::Script),
         _ if is_file && is_candidate(&file.path) => Some(Action::Text),
+        // Byte-code would keep what is in a source now.
+        _ if is_file && rules.is_unknown && !path.ends_with(b".py") => Some(Action::Text),
         _ => Some(Action::Copy),
     }
 }
@@ -150,7 +165,13 @@ mod tests {
         let (info, modules) = ("lib/p/site/x-1.dist-info", "lib/p");
         let safe = |path: &str| SafePath::new(path.as_bytes()).expect("safe");
         let (info, modules) = (safe(info), safe(modules));
-        let rules = Rules { info: Some(&info), modules: Some(&modules), cache_tag: "cpython-311" };
+        let rules = Rules {
+            info: Some(&info),
+            modules: Some(&modules),
+            cache_tag: "cpython-311",
+            placeholders: None,
+            is_unknown: false,
+        };
         let expected = [
             "bin/tool Script",
             "bin/link Copy",
@@ -179,7 +200,7 @@ mod tests {
     #[test]
     fn plan_makes_byte_code_of_all_sources_of_an_overlay() {
         let files = ["a.py", "__pycache__/a.cpython-311.pyc", "x/RECORD"].map(|path| installed(path, FileKind::File));
-        let all = Rules { info: None, modules: None, cache_tag: "cpython-39" };
+        let all = Rules { info: None, modules: None, cache_tag: "cpython-39", placeholders: None, is_unknown: false };
         assert_eq!(summary(&files, all), ["a.py Copy", "__pycache__/a.cpython-39.pyc false", "x/RECORD Copy"]);
     }
 }

@@ -47,15 +47,17 @@ pub fn mend(path: &SafePath, text: &[u8], prefixes: &[Vec<u8>]) -> Mended {
 
 /// Whether a text, and not a binary, names one of these paths, or something below it.
 pub fn names(text: &[u8], prefixes: &[Vec<u8>]) -> bool {
-    let is_part = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(byte));
-    let stands_alone = |at: usize, length: usize| {
-        !is_part(at.checked_sub(1).and_then(|at| text.get(at))) && !is_part(text.get(at + length))
-    };
     let finds = |prefix: &Vec<u8>| {
         let mut places = text.windows(prefix.len().max(1)).enumerate();
-        prefix.len() > 1 && places.any(|(at, part)| part == prefix && stands_alone(at, prefix.len()))
+        prefix.len() > 1 && places.any(|(at, part)| part == prefix && is_alone(text, at, prefix.len()))
     };
     !text.iter().take(1024).any(|byte| *byte == 0) && prefixes.iter().any(finds)
+}
+
+/// Whether the path of this length at this place is no part of another name.
+pub(super) fn is_alone(text: &[u8], at: usize, length: usize) -> bool {
+    let is_part = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(byte));
+    !is_part(at.checked_sub(1).and_then(|at| text.get(at))) && !is_part(text.get(at + length))
 }
 
 fn is_kernel(path: &SafePath) -> bool {

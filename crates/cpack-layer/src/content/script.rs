@@ -270,6 +270,7 @@ mod tests {
             exec(r#""$(CDPATH= cd -- "$(dirname -- "$0")" && echo "$PWD")"/'python3'"#),
             exec(r#""$(dirname -- "$(realpath -- "$0")")"/'python'"#),
             exec("/home/a/x/../venv/bin/python"),
+            "#!/bin/sh\n'''exec' \"/home/a/venv/bin/python\" \"$0\" \"$@\" #'''\n".into(),
             octal,
             HEADER.into(),
         ] {

@@ -8,12 +8,14 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use cpack_discover::record::{self, Row, Shipped};
-use cpack_discover::{Environment, FileKind, FileStat, PythonKind, Suspect, elf};
+use cpack_discover::{CondaPackage, Environment, FileKind, FileStat, Placeholder, PythonKind, Suspect, elf};
 use cpack_format::SafePath;
 use cpack_format::content::Kind;
+use cpack_format::prefix::{Mode, Prefixes};
 use rayon::prelude::*;
 
 use super::compile::Compilers;
+use super::conda::{self, Restored};
 use super::facts::Facts;
 use super::plan::{Action, FilePlan, Rules, plan};
 use super::pyc::Source;
@@ -36,6 +38,8 @@ pub struct LayerFiles<'a> {
     pub shared: Vec<FileStat>,
     /// Files that may differ from what RECORD says, so that they must be read.
     pub suspects: &'a [Suspect],
+    /// The conda package that the files are.
+    pub package: Option<&'a CondaPackage>,
     /// Whether the root of the files is on the path, as an overlay's is. Else only sources below the interpreter's library get
     /// byte-code.
     pub is_overlay: bool,
@@ -55,7 +59,8 @@ pub struct Transformer<'a> {
 
 /// The entry that a plan gives, with what `RECORD` will say of it, and what the user may want to know. Neither for RECORD, which
 /// is made of the products of all other files.
-type Product = (Option<(Entry, Shipped)>, Option<Note>);
+/// Then the placeholder that it holds.
+type Product = (Option<(Entry, Shipped)>, Option<Note>, Option<Placeholder>);
 
 /// What packing learned of one file.
 #[derive(Debug)]
@@ -100,20 +105,29 @@ impl<'a> Transformer<'a> {
     pub fn transform(&self, layer: &LayerFiles<'_>) -> Result<(Vec<Entry>, Facts), PackError> {
         let modules = self.modules.as_ref().filter(|_| !layer.is_overlay);
         let cache_tag = &self.environment.python.cache_tag;
-        let plans = plan(&layer.files, Rules { info: layer.info.as_deref(), modules, cache_tag });
+        let is_unknown = self.environment.is_whole_conda() && layer.is_unowned();
+        let placeholders = layer.package.map(|package| &package.placeholders);
+        let rules = Rules { info: layer.info.as_deref(), modules, cache_tag, placeholders, is_unknown };
+        let plans = plan(&layer.files, rules);
         let record = plans.iter().find(|plan| plan.action == Action::Record);
         // `None` inside: that of an overlay is its root.
-        let base = layer.info.as_deref().map(SafePath::parent);
-        let rows = record.map(|record| self.parse_record(record.from)).transpose()?.unwrap_or_default();
+        let base = layer.info.as_deref().map(SafePath::parent).or(layer.package.map(|_| None));
+        let rows = match layer.package {
+            Some(package) => rows_of(&package.suspects),
+            None => record.map(|record| self.parse_record(record.from)).transpose()?.unwrap_or_default(),
+        };
         let listed = self.listed(&rows, base.as_ref().map(Option::as_ref), layer);
         let products: Result<Vec<Product>, PackError> =
-            plans.par_iter().with_max_len(1).map(|plan| self.produce(plan, &listed)).collect();
+            plans.par_iter().with_max_len(1).map(|plan| self.produce(plan, &listed, layer.package)).collect();
 
         let mut facts = self.library_facts(&layer.files);
         let mut entries = Vec::with_capacity(plans.len());
         let mut shipped = BTreeMap::new();
-        for (plan, (product, note)) in plans.iter().zip(products?) {
+        for (plan, (product, note, held)) in plans.iter().zip(products?) {
             let path = &plan.from.path;
+            if let Some(Placeholder { placeholder, mode, .. }) = &held {
+                Prefixes::add(&mut facts.prefixes, placeholder, *mode, path.to_string());
+            }
             match note {
                 Some(Note::Modified) => facts.modified.push(path.to_string()),
                 Some(Note::NotCompiled) => facts.not_compiled.push(path.to_string()),
@@ -128,15 +142,16 @@ impl<'a> Transformer<'a> {
             }
         }
         if let (Some(record), Some(base)) = (record, base) {
-            for plan in plan(&layer.shared, Rules { info: None, modules, cache_tag }) {
+            for plan in plan(&layer.shared, Rules { info: None, ..rules }) {
                 if !matches!(plan.action, Action::ByteCode { .. }) {
-                    shipped.extend(self.produce(&plan, &listed)?.0.map(|(entry, what)| (entry.path, what)));
+                    shipped.extend(self.produce(&plan, &listed, None)?.0.map(|(entry, what)| (entry.path, what)));
                 }
             }
             shipped.insert(record.path.clone(), Shipped::Unhashed);
             let text = record::rewrite(&rows, base.as_ref(), &self.prefixes, &shipped);
             entries.push(made(record, text));
         }
+        entries.extend(layer.package.into_iter().flat_map(records));
         entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         let Facts { modified, not_compiled, left_out, strangers, prefixed, .. } = &mut facts;
         for notes in [modified, not_compiled, left_out, strangers, prefixed] {
@@ -161,15 +176,21 @@ impl<'a> Transformer<'a> {
         Listed { rows: described.filter_map(located).collect(), suspects }
     }
 
-    fn produce(&self, plan: &FilePlan<'_>, listed: &Listed<'_>) -> Result<Product, PackError> {
+    fn produce(
+        &self,
+        plan: &FilePlan<'_>,
+        listed: &Listed<'_>,
+        package: Option<&CondaPackage>,
+    ) -> Result<Product, PackError> {
         match plan.action {
+            Action::Restored(was) => self.restored(plan, was, package),
             Action::Copy => self.copy(plan, listed),
             Action::Script => {
-                let (copied, note) = self.copy(plan, listed)?;
+                let (copied, note, _) = self.copy(plan, listed)?;
                 let product = match self.script(plan.from)? {
-                    Script::Ours(text) => (Some(rewritten(plan, text)), note),
-                    Script::Stranger(python) => (copied, Some(Note::Stranger(python))),
-                    Script::Other => (copied, note),
+                    Script::Ours(text) => (Some(rewritten(plan, text)), note, None),
+                    Script::Stranger(python) => (copied, Some(Note::Stranger(python)), None),
+                    Script::Other => (copied, note, None),
                 };
                 self.mend(plan, product)
             }
@@ -179,10 +200,10 @@ impl<'a> Transformer<'a> {
             }
             Action::ByteCode { installed } => self.byte_code(plan, installed),
             Action::DirectUrl => Ok(match direct_url::reduce(&self.read(plan.from)?) {
-                Ok(text) => (Some(rewritten(plan, text)), None),
-                Err(error) => (None, Some(Note::LeftOut(error.to_string()))),
+                Ok(text) => (Some(rewritten(plan, text)), None, None),
+                Err(error) => (None, Some(Note::LeftOut(error.to_string())), None),
             }),
-            Action::Record => Ok((None, None)),
+            Action::Record => Ok((None, None, None)),
         }
     }
 
@@ -200,10 +221,10 @@ impl<'a> Transformer<'a> {
         {
             let bytes = self.read(from)?;
             if record::matches(hash, &bytes) != Some(true) {
-                return Ok((Some((entry, Shipped::changed(&bytes))), Some(Note::Modified)));
+                return Ok((Some((entry, Shipped::changed(&bytes))), Some(Note::Modified), None));
             }
         }
-        Ok((Some((entry, Shipped::Kept)), None))
+        Ok((Some((entry, Shipped::Kept)), None, None))
     }
 
     fn script(&self, from: &FileStat) -> Result<Script, PackError> {
@@ -225,22 +246,58 @@ impl<'a> Transformer<'a> {
     }
 
     /// Makes the environment's path relative in what the file has become so far.
-    fn mend(&self, plan: &FilePlan<'_>, (mut product, mut note): Product) -> Result<Product, PackError> {
+    fn mend(&self, plan: &FilePlan<'_>, (mut product, mut note, _): Product) -> Result<Product, PackError> {
         if !self.mends_text || plan.from.size > MAX_SCRIPT {
-            return Ok((product, note));
+            return Ok((product, note, None));
         }
         let bytes = match &product {
             Some((Entry { body: Body::Bytes(bytes), .. }, _)) => bytes.clone(),
             _ => self.read(plan.from)?,
         };
         let mended = prefix_text::mend(&plan.from.path, &bytes, &self.prefixes);
+        if mended.names_prefix && self.environment.is_whole_conda() {
+            let text = conda::with_own_placeholder(mended.text.as_ref().unwrap_or(&bytes), &self.prefixes);
+            return Ok((Some(rewritten(plan, text)), note, Some(conda::own())));
+        }
         if let Some(text) = mended.text {
             product = Some(rewritten(plan, text));
         }
         if mended.names_prefix && note.is_none() {
             note = Some(Note::Prefix);
         }
-        Ok((product, note))
+        Ok((product, note, None))
+    }
+
+    /// A file of a conda package, as it was built. A script for the environment's Python finds that beside itself.
+    fn restored(
+        &self,
+        plan: &FilePlan<'_>,
+        was: &Placeholder,
+        package: Option<&CondaPackage>,
+    ) -> Result<Product, PackError> {
+        let path = self.environment.source(plan.from);
+        let installed = self.read(plan.from)?;
+        let unpacked = package.and_then(|package| package.unpacked.as_ref());
+        let cached = unpacked.map(|unpacked| unpacked.join(plan.from.path.as_path()));
+        let read_cached = || fs::read(cached.as_ref()?).ok();
+        let Restored { bytes, is_original } = conda::restored(&installed, was, &self.prefixes, read_cached);
+        let note = (!is_original).then_some(Note::Modified);
+        if plan.from.path.as_bytes().starts_with(b"bin/") && was.mode == Mode::Text {
+            let interpreters = self.interpreters.at(&path, &self.environment.python.base_executable);
+            let short = self.prefixes.first().and_then(|prefix| conda::with_short_path(&installed, prefix));
+            if let Script::Ours(text) = script::relocate(short.as_ref().unwrap_or(&installed), &interpreters) {
+                let text = conda::restored_script(&text, &was.placeholder, &self.prefixes);
+                let held = conda::holds(&text, &was.placeholder).then(|| was.clone());
+                return Ok((Some(rewritten(plan, text)), None, held));
+            }
+        }
+        let held = conda::holds(&bytes, &was.placeholder).then(|| was.clone());
+        if is_original && bytes.len() as u64 > MAX_SCRIPT && was.mode == Mode::Binary {
+            let make = conda::restore_later(&path, was, &self.prefixes, cached);
+            let entry = Entry { body: Body::Made { size_hint: plan.from.size, make }, ..made(plan, Vec::new()) };
+            return Ok((Some((entry, Shipped::Unhashed)), note, held));
+        }
+        Ok((Some(rewritten(plan, bytes)), note, held))
     }
 
     fn byte_code(&self, plan: &FilePlan<'_>, installed: Option<&FileStat>) -> Result<Product, PackError> {
@@ -250,9 +307,9 @@ impl<'a> Transformer<'a> {
         let installed = installed.and_then(|pyc| fs::read(self.environment.source(pyc)).ok());
         let failed = |source| PackError::Compile { path: self.environment.source(from), source };
         let made = self.compilers.byte_code(source, installed.as_deref(), from.path.as_bytes()).map_err(failed)?;
-        let Some(pyc) = made else { return Ok((None, Some(Note::NotCompiled))) };
+        let Some(pyc) = made else { return Ok((None, Some(Note::NotCompiled), None)) };
         let entry = Entry { path: plan.path.clone(), kind: Kind::File, body: Body::Bytes(pyc) };
-        Ok((Some((entry, Shipped::Unhashed)), None))
+        Ok((Some((entry, Shipped::Unhashed)), None, None))
     }
 
     fn parse_record(&self, file: &FileStat) -> Result<Vec<Row>, PackError> {
@@ -264,6 +321,27 @@ impl<'a> Transformer<'a> {
         let path = self.environment.source(file);
         fs::read(&path).map_err(|source| PackError::Read { path, source })
     }
+}
+
+impl LayerFiles<'_> {
+    /// Whether no distribution and no package owns the files.
+    fn is_unowned(&self) -> bool {
+        self.info.is_none() && self.package.is_none() && !self.is_overlay
+    }
+}
+
+/// Rows that say of each suspect what was installed.
+fn rows_of(suspects: &[Suspect]) -> Vec<Row> {
+    let row = |s: &Suspect| Row { path: s.path.as_bytes().to_vec(), hash: Some(s.hash.clone()), size: None };
+    suspects.iter().map(row).collect()
+}
+
+/// The record of a conda package. That of Python stands beside an empty history, by which conda knows its environments.
+fn records(package: &CondaPackage) -> Vec<Entry> {
+    let entry = |path, bytes| Entry { path, kind: Kind::File, body: Body::Bytes(bytes) };
+    let history = SafePath::new(b"conda-meta/history").ok().filter(|_| package.name == "python");
+    let record = entry(package.record.clone(), package.record_bytes.clone());
+    history.map(|path| entry(path, Vec::new())).into_iter().chain([record]).collect()
 }
 
 fn rewritten(plan: &FilePlan<'_>, bytes: Vec<u8>) -> (Entry, Shipped) {

@@ -79,7 +79,8 @@ fn install(python: &Python, wheel: &Path, prefix: &Path, compile: &str) {
 /// The environment in `prefix`, in which the distribution is installed.
 fn discovered(prefix: &Path) -> Environment {
     let cache = tempfile::tempdir().expect("a directory");
-    discover(prefix, &DiscoverOptions { cache_dir: cache.path().into(), python: None }).expect("discovers")
+    discover(prefix, &DiscoverOptions { whole_conda: false, cache_dir: cache.path().into(), python: None })
+        .expect("discovers")
 }
 
 fn demo(environment: &Environment) -> &Distribution {

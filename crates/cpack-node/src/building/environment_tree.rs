@@ -12,7 +12,7 @@ use super::waiting::{Waited, wait_for_environment};
 use super::{BuildError, Means};
 use crate::cache::{Cache, Committed, Description, Environment, Lookup, lease_tree, remove_tree, write_records};
 use crate::timing::{Phase, Timing};
-use crate::tree::{How, LinkError, Linked, Merged, Python, link_tree, seal_tree, write_hook};
+use crate::tree::{How, LinkError, Linked, Merged, OwnPrefix, Python, link_tree, seal_tree, write_hook};
 
 /// How often layers may vanish under a tree that is built.
 const ATTEMPTS: usize = 5;
@@ -41,7 +41,17 @@ pub fn ensure_tree(
     means: &Means<'_>,
     timing: &mut Timing,
 ) -> Result<(Environment, bool), BuildError> {
+    require_room(inputs.manifest, &cache.environment_path(inputs.key))?;
     with_layers(cache, inputs, means, timing, |timing| build_once(cache, inputs, means, timing))
+}
+
+/// Refuses a place whose path binaries have no room for, before anything is fetched.
+fn require_room(manifest: &Manifest, place: &Path) -> Result<(), LinkError> {
+    let length = place.as_os_str().len();
+    match manifest.longest_prefix() {
+        Some(room) if length > room => Err(LinkError::LongPrefix { length, room }),
+        _ => Ok(()),
+    }
 }
 
 /// Makes sure that the layers are in `cache`, then builds from them. Begins again if one vanishes meanwhile.
@@ -107,7 +117,8 @@ fn build(
     let failed = |e| BuildError::cache(cache, e);
     let staging = cache.staging().map_err(failed)?;
     let staged = staging.subdirectory("tree").map_err(failed)?;
-    let linked = fill(cache, inputs, &staged, How::Link, means, progress)?;
+    let place = cache.environment_path(inputs.key);
+    let linked = fill(cache, inputs, (&staged, &place), How::Link, means, progress)?;
     require_interpreter(&staged)?;
     timing.mark(Phase::Link);
     if stale {
@@ -124,10 +135,11 @@ fn require_interpreter(tree: &Path) -> Result<(), BuildError> {
     if tree.join(NAME).exists() { Ok(()) } else { Err(BuildError::NoInterpreter(NAME.into())) }
 }
 
+/// Fills the directory `place`, which will be renamed to `final_place`.
 fn fill(
     cache: &Cache,
     inputs: &TreeInputs<'_>,
-    place: &Path,
+    (place, final_place): (&Path, &Path),
     how: How,
     means: &Means<'_>,
     progress: &(dyn Fn() + Sync),
@@ -136,7 +148,9 @@ fn fill(
     // Tells a clean-up that began before this that the layers are in use.
     contents.iter().for_each(|content| cache.touch_layer(content));
     let layers: Vec<PathBuf> = contents.iter().map(|content| cache.layer_files(content)).collect();
-    let Merged { linked, open } = link_tree(place, &layers, inputs.python, how, means.threads, progress)?;
+    let own_prefix = OwnPrefix::of(inputs.manifest, final_place);
+    let python = (inputs.python, &own_prefix);
+    let Merged { linked, open } = link_tree(place, &layers, python, how, means.threads, progress)?;
     let own = |source| LinkError::Write { path: place.into(), source };
     let wanted = &inputs.manifest.python;
     write_hook(place, &wanted.version, &wanted.soabi).map_err(own)?;
@@ -169,7 +183,7 @@ pub fn private_tree(
     with_layers(cache, inputs, means, timing, |timing| {
         // The lock protects the directory until the lease in it does.
         let (path, _lock) = cache.private_directory().map_err(failed)?;
-        let filled = fill(cache, inputs, &path, How::Copy, means, &|| {});
+        let filled = fill(cache, inputs, (&path, &path), How::Copy, means, &|| {});
         if matches!(filled, Err(BuildError::Link(LinkError::Vanished { .. }))) {
             let _ = remove_tree(&path, None);
         }

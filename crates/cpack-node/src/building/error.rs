@@ -42,7 +42,7 @@ impl BuildError {
     pub(crate) fn is_of_this_place(&self) -> bool {
         match self {
             Self::Extract(failure) => failure.exit() == Exit::Disk,
-            Self::Link(LinkError::Write { .. }) | Self::Cache { .. } => true,
+            Self::Link(LinkError::Write { .. } | LinkError::LongPrefix { .. }) | Self::Cache { .. } => true,
             Self::Link(_)
             | Self::Store(_)
             | Self::Stopped(_)

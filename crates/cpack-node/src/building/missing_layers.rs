@@ -284,6 +284,7 @@ mod tests {
             needs: Vec::new(),
             rank,
             first: Vec::new(),
+            prefixes: Vec::new(),
         }
     }
 

@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 
 use cpack_format::manifest::Manifest;
 
-use super::{Python, is_own, job};
+use super::{OwnPrefix, Python, is_own, job};
 use crate::cache::{Cache, file_digest};
 
 /// Returns the first fault of a tree in `cache`. Its layers must be whole.
 pub fn tree_fault(cache: &Cache, tree: &Path, manifest: &Manifest, python: &Python) -> Option<String> {
+    let own_prefix = OwnPrefix::of(manifest, tree);
     for layer in &manifest.layers {
         let files = cache.layer_files(&layer.content);
-        if let Some(path) = first_difference(&files, tree, Path::new(""), python) {
+        let comparison = Comparison { layer: &files, tree, python, own_prefix: &own_prefix };
+        if let Some(path) = comparison.first_difference(Path::new("")) {
             return Some(format!("{} was missing or changed", path.display()));
         }
     }
@@ -30,24 +32,41 @@ pub fn tree_fault(cache: &Cache, tree: &Path, manifest: &Manifest, python: &Pyth
     }
 }
 
-/// The first path below `relative` of a good layer that its tree lacks or has with other content.
-fn first_difference(layer: &Path, tree: &Path, relative: &Path, python: &Python) -> Option<PathBuf> {
-    for entry in fs::read_dir(layer.join(relative)).into_iter().flatten().flatten() {
-        let path = relative.join(entry.file_name());
-        if is_own(python, &path) {
-            continue;
+/// A good layer and a tree that has its files.
+struct Comparison<'a> {
+    layer: &'a Path,
+    tree: &'a Path,
+    python: &'a Python,
+    own_prefix: &'a OwnPrefix<'a>,
+}
+
+impl Comparison<'_> {
+    /// The first path below `relative` that the tree lacks or has with other content.
+    fn first_difference(&self, relative: &Path) -> Option<PathBuf> {
+        for entry in fs::read_dir(self.layer.join(relative)).into_iter().flatten().flatten() {
+            let path = relative.join(entry.file_name());
+            if is_own(self.python, &path) {
+                continue;
+            }
+            let (ours, theirs) = (self.layer.join(&path), self.tree.join(&path));
+            let found = if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                if theirs.is_dir() { self.first_difference(&path) } else { Some(path) }
+            } else {
+                (!self.is_same(&path, &ours, &theirs)).then_some(path)
+            };
+            if found.is_some() {
+                return found;
+            }
         }
-        let (ours, theirs) = (layer.join(&path), tree.join(&path));
-        let found = if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            if theirs.is_dir() { first_difference(layer, tree, &path, python) } else { Some(path) }
-        } else {
-            (!is_same(&ours, &theirs)).then_some(path)
-        };
-        if found.is_some() {
-            return found;
-        }
+        None
     }
-    None
+
+    /// Whether the tree has the layer's file at `path`, with the tree's own path in it if it holds that.
+    fn is_same(&self, path: &Path, ours: &Path, theirs: &Path) -> bool {
+        let Some(held) = self.own_prefix.at(path).filter(|_| !ours.is_symlink()) else { return is_same(ours, theirs) };
+        let expected = fs::read(ours).ok().and_then(|bytes| held.mend(&bytes).ok());
+        expected.is_some() && expected == fs::read(theirs).ok()
+    }
 }
 
 /// Whether two paths are one file, equal links, or equal copies.

@@ -9,12 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cpack_fault::point;
+use cpack_format::prefix::TooLong;
 use cpack_parallel::try_map;
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::unistd::linkat;
 
 use super::copies::{Area, LARGEST, Packages};
+use super::own_prefix::OwnPrefix;
 
 /// How files get into a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +57,17 @@ pub enum LinkError {
     Vanished { path: PathBuf },
     #[error("cannot write {path}: {source}", path = .path.display())]
     Write { path: PathBuf, source: io::Error },
+    #[error(
+        "the node cache would make the environment's path {length} bytes long, and binaries of its conda packages have room for \
+         {room}: set CPACK_CACHE_DIR to a directory with a shorter path"
+    )]
+    LongPrefix { length: usize, room: usize },
+}
+
+impl From<TooLong> for LinkError {
+    fn from(TooLong { length, room }: TooLong) -> Self {
+        Self::LongPrefix { length, room }
+    }
 }
 
 /// One directory of one layer.
@@ -69,6 +82,15 @@ struct Group {
     names: Vec<(OsString, bool)>,
 }
 
+/// Which files of layers are not linked as they are.
+#[derive(Clone, Copy)]
+pub(crate) struct Files<'a> {
+    /// Whether the file at a path is left out.
+    pub(crate) leave_out: &'a dyn Fn(&Path) -> bool,
+    /// Those that hold the tree's path.
+    pub(crate) own_prefix: &'a OwnPrefix<'a>,
+}
+
 struct Work<'a> {
     tree: &'a Path,
     files: AtomicU64,
@@ -76,18 +98,19 @@ struct Work<'a> {
     /// Set when the file system refused a link: the next ones are copied at once.
     copy: AtomicBool,
     how: How,
+    own_prefix: &'a OwnPrefix<'a>,
 }
 
-/// Merges the directories `layers` into the empty directory `tree`, without the paths for which `leave_out` is true. Calls
-/// `progress` for each directory of a layer.
+/// Merges the directories `layers` into the empty directory `tree`. Calls `progress` for each directory of a layer.
 pub(crate) fn link_layers(
     tree: &Path,
     layers: &[PathBuf],
     how: How,
     threads: usize,
-    leave_out: &dyn Fn(&Path) -> bool,
+    files: Files<'_>,
     progress: &(dyn Fn() + Sync),
 ) -> Result<Merged, LinkError> {
+    let Files { leave_out, own_prefix } = files;
     let mut groups = Vec::new();
     let mut directories = BTreeSet::new();
     for layer in layers {
@@ -109,6 +132,7 @@ pub(crate) fn link_layers(
         copied: AtomicU64::new(0),
         copy: AtomicBool::new(how == How::Copy),
         how,
+        own_prefix,
     };
     let shares = try_map(threads, &groups, |group| {
         progress();
@@ -178,6 +202,10 @@ impl Work<'_> {
             let path = || target.join(name);
             let result = if *is_link {
                 fs::read_link(group.source.join(name)).and_then(|text| symlink(text, path()))
+            } else if let Some(held) = self.own_prefix.at(&group.directory.join(name)) {
+                let bytes = fs::read(group.source.join(name)).map_err(|e| vanished(&group.source, e))?;
+                let mended = held.mend(&bytes).map_err(LinkError::from)?;
+                self.write_own(&group.source.join(name), &path(), &mended, group.area.copies(name))
             } else if self.how == How::Link
                 && group.area.copies(name)
                 && copy_small(&group.source.join(name), &path()).map_err(|e| self.failed(e, group, path()))?
@@ -215,6 +243,15 @@ impl Work<'_> {
         }
         self.copied.fetch_add(1, Ordering::Relaxed);
         self.copy_file(&source.join(name), &target.join(name))
+    }
+
+    /// Writes a file that is this tree's alone.
+    fn write_own(&self, source: &Path, target: &Path, bytes: &[u8], is_resource: bool) -> io::Result<()> {
+        let executable = fs::metadata(source)?.permissions().mode() & 0o111 != 0;
+        let mut output = File::options().write(true).create_new(true).open(target)?;
+        output.write_all(bytes)?;
+        let open = if self.how == How::Copy || is_resource { 0o200 } else { 0 };
+        output.set_permissions(Permissions::from_mode(open | if executable { 0o555 } else { 0o444 }))
     }
 
     fn copy_file(&self, source: &Path, target: &Path) -> io::Result<()> {
@@ -261,6 +298,10 @@ mod tests {
     use super::*;
     use std::os::unix::fs::MetadataExt as _;
 
+    fn all<'a>(own_prefix: &'a OwnPrefix<'a>) -> Files<'a> {
+        Files { leave_out: &|_| false, own_prefix }
+    }
+
     #[test]
     fn links_share_the_inode_and_copies_may_be_written_to() {
         let directory = tempfile::tempdir().expect("a directory");
@@ -272,7 +313,8 @@ mod tests {
         for (name, how) in [("linked", How::Link), ("copied", How::Copy)] {
             let tree = directory.path().join(name);
             fs::create_dir(&tree).expect("creates");
-            let done = link_layers(&tree, std::slice::from_ref(&layer), how, 2, &|_| false, &|| {}).expect("links");
+            let done = link_layers(&tree, std::slice::from_ref(&layer), how, 2, all(&OwnPrefix::default()), &|| {})
+                .expect("links");
             assert_eq!(done.linked, Linked { files: 2, copied: u64::from(how == How::Copy) });
             let (own, layers) =
                 (fs::metadata(tree.join("d/x")).expect("stat"), fs::metadata(layer.join("d/x")).expect("stat"));
@@ -307,7 +349,8 @@ mod tests {
             fs::set_permissions(&path, Permissions::from_mode(mode)).expect("chmod");
         }
         fs::create_dir(&tree).expect("creates");
-        let done = link_layers(&tree, std::slice::from_ref(&layer), How::Link, 2, &|_| false, &|| {}).expect("links");
+        let done = link_layers(&tree, std::slice::from_ref(&layer), How::Link, 2, all(&OwnPrefix::default()), &|| {})
+            .expect("links");
         for (path, bytes, copied) in files {
             let stat = |root: &Path| fs::metadata(root.join(site).join(path)).expect("stat");
             let (own, shared) = (stat(&tree), stat(&layer));
@@ -326,7 +369,14 @@ mod tests {
     fn a_layer_that_vanished_is_named() {
         let directory = tempfile::tempdir().expect("a directory");
         let gone = directory.path().join("gone");
-        let result = link_layers(directory.path(), std::slice::from_ref(&gone), How::Link, 1, &|_| false, &|| {});
+        let result = link_layers(
+            directory.path(),
+            std::slice::from_ref(&gone),
+            How::Link,
+            1,
+            all(&OwnPrefix::default()),
+            &|| {},
+        );
         assert!(matches!(result, Err(LinkError::Vanished { path }) if path == gone));
     }
 }

@@ -4,6 +4,8 @@
 //! environments of a node. Symbolic links at package level would not do: the `nvidia-*` packages share one directory and
 //! find each other through `RUNPATH`.
 //!
+//! Files of conda packages that hold the environment's path are written with the tree's ([`own_prefix`]).
+//!
 //! Files that programs copy from their packages are copied, not linked ([`copies`]), so that the program's copy has the
 //! mode of a file that may be edited.
 //!
@@ -16,6 +18,7 @@ mod compare;
 mod copies;
 mod job;
 mod link;
+mod own_prefix;
 
 use std::collections::HashSet;
 use std::fs::{self, Permissions};
@@ -32,8 +35,9 @@ pub(crate) use job::{add_scripts, fill_job, write_hook};
 
 pub use compare::tree_fault;
 pub use link::LinkError;
-use link::link_layers;
+use link::{Files, link_layers};
 pub(crate) use link::{How, Linked, Merged};
+pub(crate) use own_prefix::OwnPrefix;
 
 /// The interpreter of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,12 +107,13 @@ pub fn is_own(python: &Python, path: &Path) -> bool {
 pub(crate) fn link_tree(
     tree: &Path,
     layers: &[PathBuf],
-    python: &Python,
+    (python, own_prefix): (&Python, &OwnPrefix<'_>),
     how: How,
     threads: usize,
     progress: &(dyn Fn() + Sync),
 ) -> Result<Merged, LinkError> {
-    let merged = link_layers(tree, layers, how, threads, &|path| is_own(python, path), progress)?;
+    let files = Files { leave_out: &|path| is_own(python, path), own_prefix };
+    let merged = link_layers(tree, layers, how, threads, files, progress)?;
     interpreter_files(tree, python).map_err(|source| LinkError::Write { path: tree.into(), source })?;
     Ok(merged)
 }
@@ -185,7 +190,7 @@ mod tests {
 
     fn build(tree: &Path, layers: &[PathBuf], python: &Python) -> Result<Linked, LinkError> {
         fs::create_dir(tree).expect("creates");
-        let Merged { linked, open } = link_tree(tree, layers, python, How::Link, 2, &|| {})?;
+        let Merged { linked, open } = link_tree(tree, layers, (python, &OwnPrefix::default()), How::Link, 2, &|| {})?;
         seal_tree(tree, How::Link, &open).expect("seals");
         Ok(linked)
     }

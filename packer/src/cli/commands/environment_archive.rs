@@ -25,7 +25,7 @@ struct Report {
 pub(in crate::cli) fn pack(context: &Context, arguments: &Pack, form: ArchiveForm) -> Result<(), CommandError> {
     let start = Instant::now();
     let output = absolute(&arguments.output)?;
-    let environment = context.environment()?;
+    let environment = context.distributions()?;
     let options = ArchiveOptions { form, level: context.common.level, with_python: context.common.with_python };
     let bar = context.voice.bar(total_size(&environment), "packing");
     let written = write_archive(&environment, &options, &output, &|bytes| bar.inc(bytes));

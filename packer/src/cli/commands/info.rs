@@ -124,11 +124,13 @@ fn of_environment(environment: &Environment) -> Content {
     let distributions = environment.distributions.iter();
     let mut parts: Vec<Part> =
         distributions.map(|d| part(&d.name, &d.version, LayerKind::Distribution, &d.files)).collect();
+    let packages = environment.packages.iter();
+    parts.extend(packages.map(|p| part(&p.name, &p.version, LayerKind::Conda, &p.files)));
     parts.extend(environment.editables.iter().map(|e| part(&e.name, &e.version, LayerKind::Overlay, &e.files)));
     if !environment.unowned.is_empty() {
         parts.push(part("unowned", "", LayerKind::Unowned, &environment.unowned));
     }
-    let entry_points = environment.distributions.iter().flat_map(|d| &d.entry_points).map(|e| e.name.clone());
+    let entry_points = environment.entry_points().map(|e| e.name.clone());
     Content {
         what: environment.prefix.display().to_string(),
         python: environment.python.version.clone(),
@@ -385,6 +387,7 @@ fn summary(parts: &[Part]) -> String {
     let of = |kind| parts.iter().filter(|p| p.kind == kind).count();
     let named = [
         (of(LayerKind::Distribution), "distribution"),
+        (of(LayerKind::Conda), "conda package"),
         (of(LayerKind::Overlay), "editable project"),
         (of(LayerKind::Interpreter), "interpreter"),
         (of(LayerKind::Payload), "payload"),

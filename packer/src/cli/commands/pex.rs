@@ -40,7 +40,7 @@ pub(in crate::cli) fn pack(context: &Context, arguments: &Pack, format: Format) 
         settings: settings(&arguments.pex)?,
         no_byte_code: arguments.pex.no_byte_code,
     };
-    let mut environment = context.environment()?;
+    let mut environment = context.distributions()?;
     for directory in &arguments.pex.sources_directory {
         let directory = absolute(directory)?;
         add_sources(&mut environment, &directory).map_err(CommandError::io("read", &directory))?;
