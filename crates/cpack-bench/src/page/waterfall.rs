@@ -81,7 +81,7 @@ fn axis(whole: f64) -> String {
     let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|f| f * power).find(|step| *step >= raw).unwrap_or(power * 10.0);
     let mut marks = String::new();
     let mut at = 0.0;
-    while at <= whole * 0.97 {
+    while at <= whole {
         let _ = write!(marks, "<span style=\"left:{:.3}%\">{}</span>", percent(at, whole), tick(at, step));
         at += step;
     }
@@ -100,7 +100,8 @@ mod tests {
     fn waterfall_axis_has_few_round_marks() {
         for (whole, expected) in [
             (2.3, ["0.0 s", "0.5 s", "1.0 s", "1.5 s", "2.0 s"].as_slice()),
-            (0.04, &["0 ms", "10 ms", "20 ms", "30 ms"]),
+            (2.01, &["0.0 s", "0.5 s", "1.0 s", "1.5 s", "2.0 s"]),
+            (0.04, &["0 ms", "10 ms", "20 ms", "30 ms", "40 ms"]),
         ] {
             let found = axis(whole);
             let marks: Vec<&str> = found.split("%\">").skip(1).filter_map(|part| part.split('<').next()).collect();
