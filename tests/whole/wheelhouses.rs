@@ -80,15 +80,19 @@ fn wheelhouse_starts_in_each_form_and_packed() {
         let warm = world.command(boot()).env("CPACK_ARTIFACT", &artifact).args(["-c", SHOW]).output().expect("starts");
         assert_eq!(succeeded(&warm, utf8(&artifact)), SHOWN, "{}", artifact.display());
     }
+    let cached = |what: &str| {
+        let cache = fs::read_dir(world.path("node")).expect("a cache").flatten().next().expect("one").path();
+        fs::read_dir(cache.join(what)).expect(what).flatten().filter(|entry| entry.path().is_dir()).count()
+    };
     // Wheels stored in a zip give the layers that they give in a directory.
-    let layers = fs::read_dir(
-        fs::read_dir(world.path("node")).expect("a cache").flatten().next().expect("one").path().join("layers"),
-    );
-    assert_eq!(
-        layers.expect("layers").flatten().filter(|e| e.path().is_dir()).count(),
-        3,
-        "thing, other, and the scripts"
-    );
+    assert_eq!(cached("layers"), 3, "thing, other, and the scripts");
+    // What another container got is the same environment.
+    fs::create_dir(world.path("container")).expect("creates");
+    let copy = world.path("container/stored.zip");
+    fs::copy(world.path("stored.zip"), &copy).expect("copies");
+    let before = cached("environments");
+    assert_eq!(succeeded(&exec(&world, &copy, &["-c", SHOW]), "a copy"), SHOWN);
+    assert_eq!(cached("environments"), before);
     let launcher = world.path("env-python");
     succeeded(&world.pack(&["launcher", utf8(&directory), "-o", utf8(&launcher)]), "launcher");
     assert_eq!(world.run(&launcher, &["-c", SHOW]), SHOWN);

@@ -13,9 +13,10 @@
 //!
 //! [`cpack_pex`] reads PEX files.
 //!
-//! **Names.** A PEX has no digests of content. The key of its environment in the node cache is a digest of the file's path,
-//! length, times and inode (from `stat`), its `PEX-INFO`, the PEX files that are merged into it, and the settings that change
-//! which module is found first. The key of a layer is the digest of its content, computed from the extracted files, so that
+//! **Names.** The key of a PEX's environment in the node cache is a digest of its `PEX-INFO`, of what the zip's directory says
+//! (names, lengths, CRC-32), of the PEX files that are merged into it, and of the settings that change which module is found
+//! first: copies that containers get share one environment. Of a PEX that is a directory, path and `stat` of its files stand
+//! for the zip's directory. The key of a layer is the digest of its content, computed from the extracted files, so that
 //! every PEX with the same distributions shares it. A warm start reads the PEX's directory and `PEX-INFO` and extracts nothing.
 //!
 //! **Handing over.** A PEX with a setting that cannot be honoured faithfully runs by plain Python and its own runtime, with

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use cpack_format::Digest;
 use cpack_format::launcher::is_launcher;
+use cpack_format::zip::Entry;
 
 use crate::error::PexFileError;
 use crate::file::{Pex, Root, ZipFile, walk};
@@ -79,6 +80,16 @@ fn identify(hasher: &mut blake3::Hasher, stat: &fs::Metadata) {
     }
 }
 
+/// A zip is what its directory says, wherever a copy of it lies: schedulers give each container one of its own.
+fn identify_entries(hasher: &mut blake3::Hasher, entries: &[Entry]) {
+    for entry in entries {
+        for number in [entry.name.len() as u64, entry.size, entry.compressed_size, entry.header_offset] {
+            hasher.update(&number.to_le_bytes());
+        }
+        hasher.update(&entry.crc32.to_le_bytes()).update(&entry.mode.to_le_bytes()).update(&entry.name);
+    }
+}
+
 fn open_directory(given: &Path, directory: &Path) -> Result<Pex, PexFileError> {
     let unreadable = |source| PexFileError::Read { path: directory.into(), source };
     let path = directory.canonicalize().map_err(unreadable)?;
@@ -118,7 +129,8 @@ fn open_wheels(given: &Path) -> Result<Pex, PexFileError> {
     let listing = listing.ok_or_else(|| PexFileError::Missing { path: path.clone(), what: "wheels".into() })?;
     let text = listing.requirements.as_ref().map(|name| fs::read_to_string(path.join(name))).transpose();
     let (wheelhouse, info) = Wheelhouse::new(listing, text.map_err(unreadable)?.as_deref()).map_err(odd)?;
-    let mut hasher = wheelhouse_hasher(&path, &wheelhouse, &info);
+    let mut hasher = wheelhouse_hasher(&wheelhouse, &info);
+    hasher.update(path.as_os_str().as_bytes());
     for wheel in info.distributions.keys() {
         let wheel = path.join(&wheelhouse.directory).join(wheel);
         identify(&mut hasher, &wheel.metadata().map_err(|source| PexFileError::Read { path: wheel, source })?);
@@ -135,16 +147,15 @@ fn open_zipped_wheels(given: &Path, within: &Within<'_>, zip: ZipFile) -> Result
     let text = listing.requirements.as_ref().map(|name| within.read_entry(&zip.entries, name)).transpose()?.flatten();
     let text = text.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let (wheelhouse, info) = Wheelhouse::new(listing, text.as_deref()).map_err(odd)?;
-    let mut hasher = wheelhouse_hasher(&zip.path, &wheelhouse, &info);
-    let stat = within.file.metadata().map_err(|source| PexFileError::Read { path: zip.path.clone(), source })?;
-    identify(&mut hasher, &stat);
+    let mut hasher = wheelhouse_hasher(&wheelhouse, &info);
+    identify_entries(&mut hasher, &zip.entries);
     let path = zip.path.clone();
     Ok(of_wheelhouse(given, path, Root::Zip(zip), info, hasher.finalize().into(), wheelhouse))
 }
 
-fn wheelhouse_hasher(path: &Path, wheelhouse: &Wheelhouse, info: &PexInfo) -> blake3::Hasher {
+fn wheelhouse_hasher(wheelhouse: &Wheelhouse, info: &PexInfo) -> blake3::Hasher {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(b"cluster-pack wheelhouse 1\n").update(path.as_os_str().as_bytes());
+    hasher.update(b"cluster-pack wheelhouse 2\n");
     hasher.update(format!("{wheelhouse:?}").as_bytes()).update(&info.to_bytes());
     hasher
 }
@@ -177,8 +188,8 @@ fn open_zip(given: &Path) -> Result<Pex, PexFileError> {
     };
     let info = PexInfo::parse(&bytes).map_err(|source| PexFileError::Info { path: path.clone(), source })?;
     let mut hasher = blake3::Hasher::new();
-    hasher.update(b"cluster-pack pex 1\n").update(path.as_os_str().as_bytes()).update(&bytes);
-    identify(&mut hasher, &stat);
+    hasher.update(b"cluster-pack zipped pex 1\n").update(&bytes);
+    identify_entries(&mut hasher, &entries);
     let main = within.read_entry(&entries, "__main__.py")?.unwrap_or_default();
     let named = named_python(&within.read(0, stat.len().min(HEAD as u64))?);
     let minor = named.or_else(|| shebang_python(&main));

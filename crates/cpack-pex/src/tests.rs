@@ -1,6 +1,8 @@
 //! `open` refuses what is no PEX with one line.
 
 use std::fs;
+use std::io::Write as _;
+use std::path::Path;
 
 use cpack_format::exit::Exit;
 
@@ -15,6 +17,30 @@ fn the_first_lines_name_the_python() {
     ] {
         assert_eq!(open::named_python(head).as_deref(), expected);
     }
+}
+
+/// Writes a PEX whose module holds `code`.
+fn write_pex(path: &Path, code: &[u8]) {
+    let mut zip = zip::ZipWriter::new(fs::File::create(path).expect("creates"));
+    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for (name, bytes) in [("PEX-INFO", &b"{}"[..]), ("module.py", code)] {
+        zip.start_file(name, stored).expect("starts");
+        zip.write_all(bytes).expect("writes");
+    }
+    zip.finish().expect("finishes");
+}
+
+#[test]
+fn copies_have_one_identity_and_changed_code_has_another() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let identity = |name: &str, code: &[u8]| {
+        let path = directory.path().join(name);
+        write_pex(&path, code);
+        open::open(&path).expect("a PEX").identity
+    };
+    let first = identity("first.pex", b"x = 1");
+    assert_eq!(identity("second.pex", b"x = 1"), first, "a copy elsewhere");
+    assert_ne!(identity("first.pex", b"x = 2"), first, "other code of the same length at the same path");
 }
 
 #[test]
