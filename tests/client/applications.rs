@@ -8,6 +8,7 @@ use cpack_test::yarn::Yarn;
 
 use super::library::unittest;
 use super::spark::{some_jobs_run_on_yarn, with_spark};
+use super::ways::Cluster;
 use super::wheel::{Environment, with_client};
 
 /// Runs files of the client's tests one after the other, even if one fails.
@@ -31,6 +32,9 @@ fn applications_run_on_yarn() {
     assert!(services && applications);
     // The tests above have the other version.
     some_jobs_run_on_yarn("3.5", &variables, "hdfs:///tmp/spark-3");
+    let cluster = Cluster::yarn("4", &variables, "hdfs:///tmp/ways");
+    cluster.runs_conda_environment();
+    cluster.runs_archive();
 }
 
 #[test]

@@ -7,4 +7,5 @@ mod applications;
 mod frameworks;
 mod library;
 mod spark;
+mod ways;
 mod wheel;

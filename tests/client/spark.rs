@@ -17,13 +17,13 @@ use super::wheel::{Environment, PYTHON, with_client};
 const JAVA: &str = "a JDK of 17 or later (Debian: default-jdk-headless)";
 
 /// The result that tells which interpreter executors were given.
-const INTERPRETER: &str = "interpreter of executors";
+pub(super) const INTERPRETER: &str = "interpreter of executors";
 
 /// What each job found.
-type Results = BTreeMap<String, serde_json::Value>;
+pub(super) type Results = BTreeMap<String, serde_json::Value>;
 
 /// What a job of pandas needs, beside Spark.
-const PACKAGES: [&str; 4] = ["pandas", "numpy", "pyarrow", "cloudpickle"];
+pub(super) const PACKAGES: [&str; 4] = ["pandas", "numpy", "pyarrow", "cloudpickle"];
 
 /// What the client's tests of Spark need beside: Skein; what executes notebooks; what builds projects where no
 /// environment is made for it. `wheel`: what setuptools older than 70.1, as some interpreters bring it, installs them with.
@@ -34,16 +34,16 @@ pub(super) fn with_spark() -> Environment {
     with_client("spark-client", &[&["pyspark==4.*"][..], &PACKAGES[..3], &CLIENT].concat())
 }
 
-fn environment(spark: &str) -> PathBuf {
+pub(super) fn environment(spark: &str) -> PathBuf {
     installed(&format!("spark-{spark}"), &[&[&*format!("pyspark=={spark}.*")][..], &PACKAGES].concat())
 }
 
-fn jobs() -> String {
+pub(super) fn jobs() -> String {
     format!("{PYTHON}/tests/spark_jobs.py")
 }
 
 /// Runs `command` as a driver and returns the results that it left.
-fn results(world: &World, command: &mut Command) -> Results {
+pub(super) fn results(world: &World, command: &mut Command) -> Results {
     let log = world.path("driver.log");
     let file = fs::File::create(&log).expect("a log");
     command.env("SPARK_LOCAL_IP", "127.0.0.1").env("SPARK_LOCAL_DIRS", world.path("local"));
@@ -68,7 +68,7 @@ fn submit(world: &World, store: &Path, environment: &Path, options: &[&str]) -> 
 }
 
 /// The results of all jobs with the plain environment, on a local cluster. They run once, for all tests.
-fn plain_results(spark: &str) -> Results {
+pub(super) fn plain_results(spark: &str) -> Results {
     static FOUND: [OnceLock<Results>; 2] = [OnceLock::new(), OnceLock::new()];
     let run = || {
         let (world, environment) = (World::new(), environment(spark));
@@ -93,7 +93,7 @@ fn same(mut booted: Results, mut plain: Results) {
     assert_eq!(booted, plain);
 }
 
-const LOCAL_CLUSTER: [&str; 2] = ["--master", "local-cluster[2,1,1024]"];
+pub(super) const LOCAL_CLUSTER: [&str; 2] = ["--master", "local-cluster[2,1,1024]"];
 
 /// Jobs of each kind, where all would take long.
 const SOME: [&str; 4] = ["rdd", "interpreter", "pandas_udf", "broadcast_and_accumulator"];
@@ -110,16 +110,21 @@ fn whole_suite(spark: &str) {
     same(results(&world, command.args(SOME)), some(plain));
 }
 
+/// Options of `spark-submit` for a YARN whose nodes are this machine.
+pub(super) fn yarn_options(spark: &str) -> Vec<String> {
+    let jars = format!("spark.yarn.jars=local:{}/pyspark/jars/*", site(&environment(spark)).display());
+    let sizes = ["spark.executor.memory=1g", "spark.driver.memory=640m", "spark.yarn.am.memory=384m"];
+    let properties = [&sizes[..], &[&jars, "spark.driver.host=127.0.0.1"]].concat();
+    let properties = properties.into_iter().flat_map(|property| ["--conf", property]);
+    ["--master", "yarn", "--num-executors", "2"].into_iter().chain(properties).map(str::to_owned).collect()
+}
+
 /// Some of the jobs on the YARN that `variables` lead to, which need its nodes' own places and file system.
 pub(super) fn some_jobs_run_on_yarn(spark: &str, variables: &[(&str, String)], store: &str) {
     let world = World::new();
-    let environment = environment(spark);
-    let jars = format!("spark.yarn.jars=local:{}/pyspark/jars/*", site(&environment).display());
-    let sizes = ["spark.executor.memory=1g", "spark.driver.memory=640m", "spark.yarn.am.memory=384m"];
-    let properties = [&sizes[..], &[&jars, "spark.driver.host=127.0.0.1"]].concat();
-    let options: Vec<&str> = properties.into_iter().flat_map(|property| ["--conf", property]).collect();
-    let options = [&["--master", "yarn", "--num-executors", "2"][..], &options].concat();
-    let mut command = submit(&world, Path::new(store), &environment, &options);
+    let options = yarn_options(spark);
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let mut command = submit(&world, Path::new(store), &environment(spark), &options);
     same(results(&world, command.args(SOME).envs(variables.iter().cloned())), some(plain_results(spark)));
 }
 
@@ -164,7 +169,7 @@ impl Standalone {
     }
 }
 
-fn site(environment: &Path) -> PathBuf {
+pub(super) fn site(environment: &Path) -> PathBuf {
     let lib = fs::read_dir(environment.join("lib")).expect("lib").flatten().next().expect("a version").path();
     lib.join("site-packages")
 }
