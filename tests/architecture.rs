@@ -83,10 +83,52 @@ fn files_stay_readable() {
 }
 
 #[test]
-fn readme_has_the_exit_codes_of_both_programs() {
-    let readme = include_str!("../README.md");
+fn docs_have_the_exit_codes_of_both_programs() {
+    let page = include_str!("../docs/troubleshooting.md");
     for (exit, meaning) in cpack_format::exit::Exit::MEANINGS {
         let row = format!("| {} | {meaning} |", exit.code());
-        assert!(readme.contains(&row), "{row}");
+        assert!(page.contains(&row), "{row}");
+    }
+}
+
+/// All pages of the guide, and the README, with their paths.
+fn pages() -> Vec<(PathBuf, String)> {
+    let listed = fs::read_dir(root().join("docs")).expect("docs").map(|entry| entry.expect("an entry").path());
+    let pages = listed.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let paths = pages.chain([
+        root().join("README.md"),
+        root().join("packer/python/README.md"),
+        root().join("benches/README.md"),
+    ]);
+    paths.map(|path| (path.clone(), fs::read_to_string(path).expect("reads"))).collect()
+}
+
+#[test]
+fn links_of_the_docs_lead_somewhere() {
+    let mut links = 0;
+    for (path, text) in pages() {
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { path.clone() } else { path.parent().expect("a directory").join(file) };
+            assert!(target.exists(), "{}: {link}", path.display());
+            let named = |line: &str| line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-") == anchor;
+            let found = anchor.is_empty() || fs::read_to_string(&target).expect("reads").lines().any(named);
+            assert!(found, "{}: {link} names no heading", path.display());
+            links += 1;
+        }
+    }
+    assert!(links > 40, "{links} links were found");
+}
+
+#[test]
+fn guide_lists_every_page() {
+    let summary = fs::read_to_string(root().join("docs/SUMMARY.md")).expect("reads");
+    for (path, _) in pages() {
+        let name = path.file_name().and_then(|name| name.to_str()).expect("UTF-8");
+        let listed = ["SUMMARY.md", "README.md"].contains(&name) || summary.contains(&format!("({name})"));
+        assert!(listed, "docs/SUMMARY.md lacks {name}");
     }
 }

@@ -4,7 +4,7 @@
     benches/peers/run.py                                    everything, on all six environments: hours, and 60 GB of disk
     benches/peers/run.py -e scientific -m first-run         one measurement on one environment
     benches/peers/run.py -e torch --venv torch=/path/venv   an existing environment
-    benches/peers/run.py --update-readme                    the README's table, from the newest results
+    benches/peers/run.py --update-docs                      the table of docs/speed.md, from the newest results
 
 Needs Python 3.9 or later and nothing else; peers are installed by name from their registries into the scratch directory,
 except unzip, bsdtar (libarchive-tools), 7z (p7zip-full) and tar, which are the system's. The row of a missing peer says so.
@@ -87,7 +87,7 @@ def arguments():
     add("--boot", metavar="FILE", help="cpack-boot [default: built as shipped]")
     add("--out", metavar="DIR", help="where results go [default: benches/runs/<date>-<machine>]")
     add("--add", metavar="RESULTS", help="a results.json whose other measurements are kept: a complete run in several sittings")
-    add("--update-readme", action="store_true", help="put the newest results, or those in --out, into the README; measures nothing")
+    add("--update-docs", action="store_true", help="put the newest results, or those in --out, into docs/speed.md; measures nothing")
     return parser.parse_args()
 
 
@@ -146,13 +146,13 @@ def measure(options, scratch, save):
 
 
 def main():
-    """Measures and writes, or updates the README."""
+    """Measures and writes, or updates the docs."""
     options = arguments()
     runs = os.path.join(REPOSITORY, "benches", "runs")
-    if options.update_readme:
+    if options.update_docs:
         results, path = report.newest(options.out or runs)
         link = os.path.relpath(os.path.dirname(path), REPOSITORY)
-        report.update_readme(os.path.join(REPOSITORY, "README.md"), results, link)
+        report.update_docs(os.path.join(REPOSITORY, "docs", "speed.md"), results, link)
         return 0
     scratch, written = Scratch(options.scratch), set()
 

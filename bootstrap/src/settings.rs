@@ -11,7 +11,7 @@ use cpack_node::node::Node;
 use cpack_node::stop::Stop;
 use cpack_store::Store;
 
-/// The variables that people set, with what `--cpack help` and the README say of each.
+/// The variables that people set, with what `--cpack help` says of each.
 pub(crate) const VARIABLES: &[(&str, &str)] = &[
     ("CPACK_JOB", "the job: a path or URI of a launcher or job file, or the JSON itself"),
     ("CPACK_ARTIFACT", "what to start where there is no job: a PEX or wheelhouse, by path or URI"),

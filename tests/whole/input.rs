@@ -1,4 +1,4 @@
-//! Bad input: one line that says what is wrong, where, and what to do, and the exit code of the README.
+//! Bad input: one line that says what is wrong, where, and what to do, and the exit code of the table.
 
 use std::fs;
 

@@ -15,6 +15,8 @@ mod from_index;
 mod input;
 mod publication;
 #[cfg(feature = "index")]
+mod readme;
+#[cfg(feature = "index")]
 mod shipped;
 mod traces;
 mod wheelhouses;

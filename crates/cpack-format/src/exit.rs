@@ -20,7 +20,7 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// Every code, in order, with one line for `--help` and the README.
+    /// Every code, in order, with one line for `--help` and docs/troubleshooting.md.
     pub const MEANINGS: [(Self, &str); 10] = [
         (Self::Usage, "the command line or a setting is wrong"),
         (Self::Environment, "the environment cannot be packed"),
