@@ -80,7 +80,7 @@ impl Answers {
 
     /// The entries of a directory after the first `skip`: its own, the one above, then its names.
     fn entries(&self, directory: u32, skip: u64) -> Option<impl Iterator<Item = (u64, u32, &OsStr)>> {
-        let dots = [(ROOT.max(directory), OsStr::new(".")), (directory, OsStr::new(".."))];
+        let dots = [(directory, OsStr::new(".")), (directory, OsStr::new(".."))];
         let names = self.served.tree.names(directory)?.iter().map(|(name, node)| (*node, name.as_os_str()));
         let numbered = (1..).zip(dots.into_iter().chain(names)).map(|(next, (node, name))| (next, node, name));
         Some(numbered.skip(usize::try_from(skip).unwrap_or(usize::MAX)))

@@ -1,0 +1,62 @@
+//! A process beside this one: how it is started, and what the two say to each other.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+
+use nix::errno::Errno;
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+
+use crate::sys;
+
+/// Longest message, in bytes.
+const LONGEST: u64 = 64 << 10;
+
+/// Runs `work` in a child, with the one end of a socket, and returns the child and the other end.
+pub(crate) fn child(work: impl FnOnce(UnixStream) -> u8) -> io::Result<(Pid, UnixStream)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    match sys::fork()? {
+        Some(child) => Ok((child, ours)),
+        None => {
+            drop(ours);
+            end(work(theirs))
+        }
+    }
+}
+
+/// Runs `work` in a process that this one need not wait for: a child of its child, which ends at once.
+pub(crate) fn detached(work: impl FnOnce(UnixStream) -> u8) -> io::Result<UnixStream> {
+    let (child, socket) = child(|socket| match sys::fork() {
+        Ok(None) => work(socket),
+        Ok(Some(_)) | Err(_) => 0,
+    })?;
+    wait(child);
+    Ok(socket)
+}
+
+/// Waits for a child that ends by itself.
+pub(crate) fn wait(child: Pid) {
+    while waitpid(child, None) == Err(Errno::EINTR) {}
+}
+
+/// Ends this process without what its parent would do at its end.
+#[expect(clippy::exit, reason = "a forked process has no caller to return to")]
+pub(crate) fn end(code: u8) -> ! {
+    std::process::exit(code.into())
+}
+
+/// Sends a message.
+pub(crate) fn tell(mut socket: &UnixStream, message: &[u8]) -> io::Result<()> {
+    let length = u32::try_from(message.len()).map_err(io::Error::other)?;
+    socket.write_all(&[&length.to_le_bytes(), message].concat())
+}
+
+/// Waits for a message. Fails if the other process ends first.
+pub(crate) fn hear(mut socket: &UnixStream) -> io::Result<Vec<u8>> {
+    let mut length = [0; 4];
+    socket.read_exact(&mut length)?;
+    let length = u64::from(u32::from_le_bytes(length)).min(LONGEST);
+    let mut message = Vec::new();
+    socket.take(length).read_to_end(&mut message)?;
+    Ok(message)
+}
