@@ -1,7 +1,7 @@
 //! A lazy start, on the side of the processes that serve the environment: the server, and the guard that watches it.
 //!
 //! **The guard** is the server's parent. If the server ends or is stopped while the job needs it, programs would get `ENOTCONN` or
-//! wait for ever; before that can look like a missing module the guard kills the job's processes, which are those in the mount
+//! wait for ever; before that can look like a missing module the guard ends the job's processes, which are those in the mount
 //! namespace, and says why. The server ends by itself, with code 0, only after the mount is gone.
 //!
 //! **The server** uses neither standard input nor output, and ignores the signals that end a job: Python may still have to clean
@@ -84,15 +84,15 @@ pub(super) fn guard(start: &JobStart<'_>, socket: &UnixStream, job: Pid) -> u8 {
         // It has told the job's process why.
         return 0;
     }
-    let processes = JobProcesses::with(job.as_raw());
+    let processes = JobProcesses::with(job);
     if tell(socket, b"guarded").is_err() {
         return 0;
     }
     let Some(ended) = watch(server) else { return 0 };
     let code = Exit::Internal.code();
-    if processes.is_ok_and(|processes| processes.kill()) {
+    if processes.is_ok_and(|processes| processes.end(code)) {
         say(&format!(
-            "the server of this environment {ended}: the processes that read from it were killed (code {code})"
+            "the server of this environment {ended}: the processes that read from it were ended, with code {code}"
         ));
     }
     code

@@ -4,58 +4,75 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::exit_of::exit_with;
+
 /// How often processes are looked for again: each round may miss what was forked during it.
 const ROUNDS: usize = 10;
+
+/// Between two rounds: killed processes are gone by then.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// The processes in one mount namespace.
 #[derive(Debug, Clone, Copy)]
 pub struct JobProcesses {
+    /// The process whose end the caller of the job sees.
+    main: Pid,
     namespace: u64,
 }
 
 impl JobProcesses {
-    /// Those that share the namespace of the process `pid`.
-    pub fn with(pid: i32) -> io::Result<Self> {
-        let namespace = fs::metadata(namespace_of(Path::new("/proc").join(pid.to_string())))?.ino();
-        Ok(Self { namespace })
+    /// Those that share the namespace of the process `main`.
+    pub fn with(main: Pid) -> io::Result<Self> {
+        let namespace = fs::metadata(namespace_of(&process(main)))?.ino();
+        Ok(Self { main, namespace })
     }
 
-    /// Kills them all. Returns whether there was any.
-    pub fn kill(&self) -> bool {
-        let mut any = false;
+    /// Ends them all. The main one ends with the exit code `code`, if the kernel lets this process see to it, else like the
+    /// others by `SIGKILL`. Returns whether there was any.
+    ///
+    /// They are stopped first: none goes on with what a dead server answers.
+    pub fn end(&self, code: u8) -> bool {
+        let found = self.find();
+        self.signal(&found, Signal::SIGSTOP);
+        if found.contains(&self.main) {
+            let _ = exit_with(self.main, code);
+        }
         for _ in 0..ROUNDS {
-            let found = self.find();
-            if found.is_empty() {
+            let left = self.find();
+            if left.is_empty() {
                 break;
             }
-            any = true;
-            for pid in found {
-                // It may have ended meanwhile.
-                let _ = kill(pid, Signal::SIGKILL);
-            }
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            self.signal(&left, Signal::SIGKILL);
+            std::thread::sleep(PAUSE);
         }
-        any
+        !found.is_empty()
+    }
+
+    fn signal(&self, processes: &[Pid], signal: Signal) {
+        for pid in processes {
+            // It may have ended meanwhile.
+            let _ = kill(*pid, signal);
+        }
     }
 
     fn find(&self) -> Vec<Pid> {
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw));
         let shares =
-            |path: &PathBuf| fs::metadata(namespace_of(path.clone())).is_ok_and(|found| found.ino() == self.namespace);
-        let pid = |path: &PathBuf| path.file_name()?.to_str()?.parse().ok().map(Pid::from_raw);
-        processes
-            .map(|entry| entry.path())
-            .filter_map(|path| Some((pid(&path)?, path)))
-            .filter(|(_, path)| shares(path))
-            .map(|(pid, _)| pid)
-            .collect()
+            |pid: &Pid| fs::metadata(namespace_of(&process(*pid))).is_ok_and(|found| found.ino() == self.namespace);
+        pids.filter(shares).collect()
     }
 }
 
-fn namespace_of(process: PathBuf) -> PathBuf {
+fn process(pid: Pid) -> PathBuf {
+    Path::new("/proc").join(pid.to_string())
+}
+
+fn namespace_of(process: &Path) -> PathBuf {
     process.join("ns/mnt")
 }

@@ -11,6 +11,7 @@
 //! | `namespace` | enters a user and mount namespace and mounts there |
 //! | `handover` | gives `/dev/fuse` to another process |
 //! | `job_processes` | ends the processes of a namespace |
+//! | `exit_of` | makes another process exit with a chosen code |
 //!
 //! **Never a wrong byte.** A byte comes from a layer in the node cache, which was verified before it was published there, or
 //! from a piece of an archive whose digest the manifest names. What cannot be fetched, or is not what the manifest says, is
@@ -27,6 +28,7 @@
 
 mod blocks;
 mod error;
+mod exit_of;
 mod filesystem;
 mod handover;
 mod job_processes;
