@@ -1,6 +1,8 @@
 //! A process beside this one: how it is started, and what the two say to each other.
 
+use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
@@ -37,6 +39,30 @@ pub(crate) fn detached(work: impl FnOnce(UnixStream) -> u8) -> io::Result<UnixSt
 /// Waits for a child that ends by itself.
 pub(crate) fn wait(child: Pid) {
     while waitpid(child, None) == Err(Errno::EINTR) {}
+}
+
+/// Which of the standard streams a process keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Streams {
+    None,
+    Error,
+}
+
+/// Closes all descriptors of this process but `kept` and those of `streams`: its parent's pipes would stay open.
+pub(crate) fn leave_descriptors(kept: &[RawFd], streams: Streams) {
+    let open = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let numbers: Vec<RawFd> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers.into_iter().filter(|number| *number > 2 && !kept.contains(number)) {
+        // The one by which they were listed is closed already.
+        let _ = nix::unistd::close(number);
+    }
+    if let Ok(nothing) = File::options().read(true).write(true).open("/dev/null") {
+        let _ = nix::unistd::dup2_stdin(&nothing);
+        let _ = nix::unistd::dup2_stdout(&nothing);
+        if streams == Streams::None {
+            let _ = nix::unistd::dup2_stderr(&nothing);
+        }
+    }
 }
 
 /// Ends this process without what its parent would do at its end.

@@ -164,6 +164,13 @@ pub(crate) fn ignore_job_signals() {
     }
 }
 
+/// Gives `SIGTERM` its default action again after [`ignore_job_signals`].
+#[expect(unsafe_code, reason = "signal(2)")]
+pub(crate) fn obey_termination() {
+    // SAFETY: setting a signal to its default action has no precondition.
+    unsafe { libc::signal(libc::SIGTERM, libc::SIG_DFL) };
+}
+
 /// Gives children of this process their default handling, so that they can be waited for.
 #[expect(unsafe_code, reason = "signal(2)")]
 pub(crate) fn expect_children() {

@@ -28,7 +28,8 @@ use cpack_node::cache::{Cache, Environment, lease_tree};
 use cpack_node::timing::{Phase, Timing};
 
 use super::JobStart;
-use super::server::{Greeting, guard};
+use super::guard::guard;
+use super::server::Greeting;
 use crate::message::say;
 use crate::processes::{child, detached, hear, tell, wait};
 use crate::settings::When;

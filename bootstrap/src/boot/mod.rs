@@ -4,6 +4,7 @@ mod adopt;
 mod become_python;
 mod cold;
 mod conda;
+mod guard;
 mod lazy;
 mod overlays;
 mod server;
