@@ -21,7 +21,9 @@ fn lazily(world: &World, program: &Path, fill: &str, arguments: &[&str]) -> Stri
 fn wait_for_environment(world: &World) {
     let built = || {
         let caches = fs::read_dir(world.path("node")).into_iter().flatten().flatten();
-        caches.map(|cache| cache.path().join("environments")).any(|all| fs::read_dir(all).is_ok_and(|mut all| all.next().is_some()))
+        caches
+            .map(|cache| cache.path().join("environments"))
+            .any(|all| fs::read_dir(all).is_ok_and(|mut all| all.next().is_some()))
     };
     for _ in 0..12_000 {
         if built() {
@@ -39,7 +41,8 @@ fn lazy_start_of_a_venv_is_as_installed_and_the_next_one_is_plain() {
     venv(&usual_interpreter(), &env);
     install_by_hand(&env, "handmade", "1.0", "def value():\n    return 42\n");
     let launcher = world.launcher(&env, &[]);
-    let code = "import handmade, sys; print(handmade.value(), handmade.__cached__ is not None, '/served/' in sys.prefix)";
+    let code =
+        "import handmade, sys; print(handmade.value(), handmade.__cached__ is not None, '/served/' in sys.prefix)";
     assert_eq!(lazily(&world, &launcher, "off", &["-c", code]), "42 True True\n");
     assert!(lazily(&world, &launcher, "off", &["-m", "pip", "--version"]).starts_with("pip "));
     let python = world.path("lazy-python");

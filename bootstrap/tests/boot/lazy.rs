@@ -126,6 +126,10 @@ fn lazy_start_leaves_pid_streams_and_children_as_they_are() {
     let expected = format!("no child\n{pid} {user} {user} {} [0, 1, 2] True\n", world.path("work").display());
     assert_eq!((text(&output.stdout), text(&output.stderr)), (expected, String::new()));
     assert_eq!(output.status.code(), Some(7));
+    // What filled ends with the job, and leaves nothing half built.
+    let staging = world.path("lazy").join(cache_name()).join("staging");
+    wait_until("no process is left", || running(&world.path("env-python")) == 0);
+    assert_eq!(entries(&staging), [] as [std::path::PathBuf; 0]);
 }
 
 #[test]
@@ -302,6 +306,23 @@ fn lazy_start_has_overlays() {
         assert!(succeed(&mut command).starts_with("project alpha "), "{start}");
         assert_eq!(world.last_start() == "lazy", start == "lazy");
     }
+}
+
+#[test]
+fn lazy_start_differs_in_what_docs_lazy_md_says() {
+    let world = World::new(crate::boot());
+    let code = "import alpha, errno, os, sys\n\
+                def error(do, *arguments):\n\
+                \x20   try:\n        return do(*arguments)\n\
+                \x20   except OSError as e:\n        return errno.errorcode[e.errno]\n\
+                open('own', 'w').close()\n\
+                print(os.stat('/').st_uid, error(os.chown, 'own', -1, 0), error(os.setgroups, [1]), \
+                error(os.chown, 'own', -1, os.getgid()), error(open, alpha.__path__[0] + '/new', 'w'), \
+                error(os.listdir, '/root'), os.getuid() == os.stat('own').st_uid)";
+    let eager = succeed(&mut world.command(&["-c", code]));
+    let lazy = succeed(&mut lazily(&world, "lazy", "off", &["-c", code]));
+    assert_eq!(eager, "0 EPERM EPERM None EACCES EACCES True\n");
+    assert_eq!(lazy, "65534 EINVAL EPERM None EROFS EACCES True\n");
 }
 
 fn text(bytes: &[u8]) -> String {
