@@ -189,3 +189,17 @@ pub(crate) fn be_idle() {
         libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, CLASS_IDLE);
     }
 }
+
+/// Lets glibc give large buffers back to the kernel as soon as they are freed, and lets threads share its heaps.
+///
+/// By itself it keeps buffers up to 32 MiB once one was freed, in a heap for each thread: a server whose budget was 64 MiB
+/// took 205 MiB.
+#[expect(unsafe_code, reason = "mallopt(3)")]
+pub(crate) fn keep_no_freed_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no precondition; values that are refused change nothing.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 256 << 10);
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
+}

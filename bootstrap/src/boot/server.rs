@@ -22,6 +22,7 @@ use crate::error::BootError;
 use crate::message::say;
 use crate::processes::{Streams, leave_descriptors, tell};
 use crate::settings::Settings;
+use crate::sys;
 
 /// Threads that answer: some wait for the network while others answer what is there.
 const ANSWERING: usize = 8;
@@ -54,6 +55,7 @@ impl Greeting {
 /// The server's whole life: it tells the job's process what it can serve, gets `/dev/fuse` from it, tells the guard, and answers.
 pub(super) fn server(start: &JobStart<'_>, job: &UnixStream, guard: &UnixStream) -> u8 {
     leave_descriptors(&[job.as_raw_fd(), guard.as_raw_fd()], Streams::Error);
+    sys::keep_no_freed_memory();
     std::panic::set_hook(Box::new(|panic| {
         say(&format!("internal fault: {panic}; please report it"));
         // The guard ends the job. A thread that is gone would leave a program waiting.

@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Bytes of pieces and blocks that are kept. Eight of the longest pieces: as many as threads that answer.
-pub const BUDGET: usize = 64 << 20;
+/// Bytes of pieces and blocks that are kept: four of the longest pieces.
+pub const BUDGET: usize = 32 << 20;
 
 /// Blocks up to this size are not kept: the kernel asks for them by one request, its read-ahead being 128 KiB.
 const SMALL: usize = 64 << 10;
