@@ -1,8 +1,8 @@
 //! A lazy start, on the side of the guard: the process that watches the server, and has the node cache filled.
 //!
-//! If the server ends or is stopped while the job needs it, programs would get `ENOTCONN` or wait for ever. Before that can look
-//! like a missing module the guard ends the job's processes, which are those in the mount namespace, and says why. The server
-//! ends with code 0 only after the mount is gone.
+//! If the server ends or is stopped while the job needs it, programs would get `ENOTCONN`, which looks like a missing module, or
+//! wait for ever. The guard ends the job's processes, which are those in the mount namespace, and says why. It keeps `/dev/fuse`
+//! open until it has stopped them: until then they wait. The server ends with code 0 only after the mount is gone.
 //!
 //! **Filling** ([`Fill`]) is an eager start that ends where Python would run, in a process of its own: it claims and shares layers
 //! as all eager starts do, and what goes wrong there harms no job. As soon as a layer is there, servers read from it.
@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use cpack_format::exit::Exit;
-use cpack_lazy::JobProcesses;
+use cpack_lazy::{JobProcesses, receive};
 use cpack_node::timing::Timing;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -23,7 +23,7 @@ use nix::unistd::Pid;
 use super::JobStart;
 use super::server::server;
 use crate::message::say;
-use crate::processes::{Streams, child, hear, leave_descriptors, tell};
+use crate::processes::{Streams, child, leave_descriptors, tell};
 use crate::settings::Fill;
 use crate::sys;
 
@@ -38,10 +38,8 @@ pub(super) fn guard(start: &JobStart<'_>, socket: &UnixStream, job: Pid) -> u8 {
     let Ok((server, from_server)) = child(|to_guard| server(start, socket, &to_guard)) else {
         return Exit::Internal.code();
     };
-    if hear(&from_server).is_err() {
-        // The server has told the job's process why.
-        return 0;
-    }
+    // If there is none, the server has told the job's process why.
+    let Ok(device) = receive(&from_server) else { return 0 };
     let processes = JobProcesses::with(job);
     if tell(socket, b"guarded").is_err() {
         return 0;
@@ -53,7 +51,7 @@ pub(super) fn guard(start: &JobStart<'_>, socket: &UnixStream, job: Pid) -> u8 {
     }
     let Some(ended) = ended else { return 0 };
     let code = Exit::Internal.code();
-    if processes.is_ok_and(|processes| processes.end(code)) {
+    if processes.is_ok_and(|processes| processes.end(code, device)) {
         say(&format!(
             "the server of this environment {ended}: the processes that read from it were ended, with code {code}"
         ));

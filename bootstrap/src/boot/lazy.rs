@@ -6,7 +6,7 @@
 //!      ◀──────────────────────────────────────────────────────────  "ready": cache, key
 //! unshare ──────────▶ mount FUSE
 //!      ── /dev/fuse ──────────────────────────────────────────────▶ greets the kernel
-//!                                            ◀── "serving" ───────
+//!                                            ◀── /dev/fuse ─────
 //!      ◀── "guarded" ──────────────────────  waits for the server
 //! exec Python         reads files ◀───────────────────────────────▶ answers
 //! ```

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use cpack_format::exit::Exit;
 use cpack_format::message::with_causes;
-use cpack_lazy::{Served, Session, receive};
+use cpack_lazy::{Served, Session, receive, send};
 use cpack_node::building::{TreeInputs, in_order};
 use cpack_node::cache::Cache;
 use cpack_node::timing::Timing;
@@ -52,7 +52,8 @@ impl Greeting {
     }
 }
 
-/// The server's whole life: it tells the job's process what it can serve, gets `/dev/fuse` from it, tells the guard, and answers.
+/// The server's whole life: it tells the job's process what it can serve, gets `/dev/fuse` from it, shares that with the guard, and
+/// answers.
 pub(super) fn server(start: &JobStart<'_>, job: &UnixStream, guard: &UnixStream) -> u8 {
     leave_descriptors(&[job.as_raw_fd(), guard.as_raw_fd()], Streams::Error);
     sys::keep_no_freed_memory();
@@ -72,8 +73,8 @@ pub(super) fn server(start: &JobStart<'_>, job: &UnixStream, guard: &UnixStream)
     let greeting = Greeting { root: cache.root().into(), key: inputs.key.into() };
     let begun = tell(job, &greeting.to_bytes())
         .and_then(|()| receive(job))
-        .and_then(|device| Session::start(served, device, ANSWERING))
-        .and_then(|session| tell(guard, b"serving").map(|()| session));
+        .and_then(|device| Ok((device.try_clone()?, Session::start(served, device, ANSWERING)?)))
+        .and_then(|(device, session)| send(guard, device).map(|()| session));
     // If it went wrong the job's process sees the socket close, and starts eagerly.
     let Ok(session) = begun else { return 0 };
     match session.run() {

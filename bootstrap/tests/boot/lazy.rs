@@ -212,7 +212,12 @@ fn lazy_start_ends_the_job_if_the_server_is_killed_or_stopped() {
     let waits = "time.sleep(60)";
     let computes = "[sum(range(1000)) for _ in iter(int, 1)]";
     let threads = "[threading.Thread(target=time.sleep, args=[60]).start() for _ in range(4)]";
-    for (signal, work) in [("KILL", waits), ("STOP", waits), ("KILL", computes), ("KILL", threads)] {
+    // Asks the server all the time, in all of its processes.
+    let reads = "import large; fd = os.open(large.__path__[0] + '/lib.so', os.O_RDONLY)\n\
+                 while True: os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED); os.pread(fd, 1 << 20, 1 << 20)";
+    for (signal, work) in
+        [("KILL", waits), ("STOP", waits), ("KILL", computes), ("KILL", threads), ("KILL", reads), ("STOP", reads)]
+    {
         let world = World::new(crate::boot());
         let code = format!(
             "import os, sys, threading, time\n\

@@ -15,26 +15,38 @@ use nix::unistd::Pid;
 /// How long the process may compute before it enters a system call. It is killed then.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Makes `process` exit with `code`. It may be stopped by a signal, and have threads.
-pub(crate) fn exit_with(process: Pid, code: u8) -> io::Result<()> {
-    ptrace::seize(process, Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_EXITKILL)?;
-    ptrace::interrupt(process)?;
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match stop_of(process, until)? {
-            WaitStatus::PtraceSyscall(_) => break,
-            WaitStatus::Exited(..) | WaitStatus::Signaled(..) => return Ok(()),
-            // The stop that was asked for, or the job's own signals, which it does not get any more.
-            _ => ptrace::syscall(process, None)?,
-        }
+/// A process that runs no further than to its next stop.
+#[derive(Debug)]
+pub(crate) struct Held(Pid);
+
+impl Held {
+    /// Holds `process`. It may be stopped by a signal, wait in the kernel, and have threads.
+    pub(crate) fn new(process: Pid) -> io::Result<Self> {
+        ptrace::seize(process, Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_EXITKILL)?;
+        ptrace::interrupt(process)?;
+        Ok(Self(process))
     }
-    let mut registers = ptrace::getregs(process)?;
-    registers.orig_rax = EXIT_GROUP;
-    registers.rdi = code.into();
-    ptrace::setregs(process, registers)?;
-    ptrace::cont(process, None)?;
-    // Killed before it runs again, it would end by that.
-    stop_of(process, until).map(drop)
+
+    /// Makes the process exit with `code`.
+    pub(crate) fn exit_with(self, code: u8) -> io::Result<()> {
+        let Self(process) = self;
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match stop_of(process, until)? {
+                WaitStatus::PtraceSyscall(_) => break,
+                WaitStatus::Exited(..) | WaitStatus::Signaled(..) => return Ok(()),
+                // The stop that was asked for, or the job's own signals, which it does not get any more.
+                _ => ptrace::syscall(process, None)?,
+            }
+        }
+        let mut registers = ptrace::getregs(process)?;
+        registers.orig_rax = EXIT_GROUP;
+        registers.rdi = code.into();
+        ptrace::setregs(process, registers)?;
+        ptrace::cont(process, None)?;
+        // Killed before it runs again, it would end by that.
+        stop_of(process, until).map(drop)
+    }
 }
 
 /// The number of `exit_group(2)` on x86-64.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::exit_of::exit_with;
+use crate::exit_of::Held;
 
 /// How often processes are looked for again: each round may miss what was forked during it.
 const ROUNDS: usize = 10;
@@ -35,25 +36,31 @@ impl JobProcesses {
     /// Ends them all. The main one ends with the exit code `code`, if the kernel lets this process see to it, else like the
     /// others by `SIGKILL`. Returns whether there was any.
     ///
-    /// They are stopped first: none goes on with what a dead server answers.
-    pub fn end(&self, code: u8) -> bool {
+    /// `device` is the last descriptor of `/dev/fuse`: while it is open, who reads waits. It is closed after all of them were
+    /// stopped or killed, so that none goes on with the error that the kernel answers then.
+    pub fn end(&self, code: u8, device: OwnedFd) -> bool {
         let found = self.find();
-        self.signal(&found, Signal::SIGSTOP);
-        if found.contains(&self.main) {
-            let _ = exit_with(self.main, code);
+        Self::signal(&found, Signal::SIGSTOP);
+        let is_there = found.contains(&self.main);
+        let held = if is_there { Held::new(self.main).ok() } else { None };
+        let others: Vec<Pid> = found.iter().copied().filter(|pid| held.is_none() || *pid != self.main).collect();
+        Self::signal(&others, Signal::SIGKILL);
+        drop(device);
+        if let Some(held) = held {
+            let _ = held.exit_with(code);
         }
         for _ in 0..ROUNDS {
             let left = self.find();
             if left.is_empty() {
                 break;
             }
-            self.signal(&left, Signal::SIGKILL);
+            Self::signal(&left, Signal::SIGKILL);
             std::thread::sleep(PAUSE);
         }
         !found.is_empty()
     }
 
-    fn signal(&self, processes: &[Pid], signal: Signal) {
+    fn signal(processes: &[Pid], signal: Signal) {
         for pid in processes {
             // It may have ended meanwhile.
             let _ = kill(*pid, signal);
