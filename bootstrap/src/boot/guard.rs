@@ -30,18 +30,20 @@ use crate::sys;
 /// How long a stopped server may stay stopped. A debugger that looks at it is done by then.
 const STOPPED: Duration = Duration::from_secs(1);
 
-/// The guard's whole life: it starts the server for the process `job`, tells that process when it serves, and watches it.
-pub(super) fn guard(start: &JobStart<'_>, socket: &UnixStream, job: Pid) -> u8 {
+/// The guard's whole life: it starts the server for the process `job`, and watches it.
+///
+/// Only the server keeps `socket`, which leads to the job's process: whichever of the two ends early, that one notices.
+pub(super) fn guard(start: &JobStart<'_>, socket: UnixStream, job: Pid) -> u8 {
     sys::ignore_job_signals();
     sys::expect_children();
     leave_descriptors(&[socket.as_raw_fd()], Streams::Error);
-    let Ok((server, from_server)) = child(|to_guard| server(start, socket, &to_guard)) else {
+    let Ok((server, from_server)) = child(move |to_guard| server(start, &socket, &to_guard)) else {
         return Exit::Internal.code();
     };
     // If there is none, the server has told the job's process why.
     let Ok(device) = receive(&from_server) else { return 0 };
     let processes = JobProcesses::with(job);
-    if tell(socket, b"guarded").is_err() {
+    if tell(&from_server, b"guarded").is_err() {
         return 0;
     }
     let filler = if start.settings.fill == Fill::Off { None } else { child(|socket| fill(start, &socket)).ok() };

@@ -7,7 +7,8 @@
 //! unshare ──────────▶ mount FUSE
 //!      ── /dev/fuse ──────────────────────────────────────────────▶ greets the kernel
 //!                                            ◀── /dev/fuse ─────
-//!      ◀── "guarded" ──────────────────────  waits for the server
+//!                                            ── "guarded" ──────▶
+//!      ◀──────────────────────────────────────────────────────────  "served"
 //! exec Python         reads files ◀───────────────────────────────▶ answers
 //! ```
 //!
@@ -62,7 +63,7 @@ impl JobStart<'_> {
         probe()?;
         let job = nix::unistd::getpid();
         let server =
-            detached(|socket| guard(self, &socket, job)).map_err(|e| format!("no server could be started: {e}"))?;
+            detached(|socket| guard(self, socket, job)).map_err(|e| format!("no server could be started: {e}"))?;
         let gone = |e: io::Error| format!("the server ended: {e}");
         let Greeting { root, key } = Greeting::parse(&hear(&server).map_err(gone)?)?;
         timing.mark(Phase::Plan);

@@ -20,7 +20,7 @@ use cpack_store::Store;
 use super::JobStart;
 use crate::error::BootError;
 use crate::message::say;
-use crate::processes::{Streams, leave_descriptors, tell};
+use crate::processes::{Streams, hear, leave_descriptors, tell};
 use crate::settings::Settings;
 use crate::sys;
 
@@ -74,7 +74,9 @@ pub(super) fn server(start: &JobStart<'_>, job: &UnixStream, guard: &UnixStream)
     let begun = tell(job, &greeting.to_bytes())
         .and_then(|()| receive(job))
         .and_then(|device| Ok((device.try_clone()?, Session::start(served, device, ANSWERING)?)))
-        .and_then(|(device, session)| send(guard, device).map(|()| session));
+        .and_then(|(device, session)| send(guard, device).map(|()| session))
+        .and_then(|session| hear(guard).map(|_| session))
+        .and_then(|session| tell(job, b"served").map(|()| session));
     // If it went wrong the job's process sees the socket close, and starts eagerly.
     let Ok(session) = begun else { return 0 };
     match session.run() {

@@ -245,6 +245,39 @@ fn lazy_start_ends_the_job_if_the_server_is_killed_or_stopped() {
 }
 
 #[test]
+fn lazy_start_leaves_nothing_that_later_starts_trip_over_whichever_process_is_killed_when() {
+    let world = World::new(crate::boot());
+    let launcher = world.path("env-python");
+    let code = "import alpha, data, large, os, sys\n\
+                for base, _, files in os.walk(sys.prefix):\n\
+                \x20   [open(os.path.join(base, name), 'rb').read() for name in files]\n\
+                print('read')";
+    for round in 0..40u64 {
+        let place = world.user_directory("lazy");
+        let mut command = lazily(&world, "lazy", "full", &["-c", code]);
+        let mut job = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+        std::thread::sleep(std::time::Duration::from_millis(round * 7 % 150));
+        let processes: Vec<_> = entries(Path::new("/proc")).into_iter().filter(|path| runs(path, &launcher)).collect();
+        if let Some(victim) = processes.get(round as usize % processes.len().max(1)) {
+            let pid = victim.file_name().and_then(|name| name.to_str()).expect("a number");
+            // It may have ended meanwhile.
+            let _ = Command::new("kill").args(["-KILL", pid]).stderr(Stdio::null()).status();
+        }
+        wait_until("the job has ended", || job.try_wait().expect("waits").is_some());
+        let output = job.wait_with_output().expect("ends");
+        let (status, error) = (output.status, text(&output.stderr));
+        let ended = status.code().is_none() || status.code() == Some(Exit::Internal.code().into());
+        assert!(ended || text(&output.stdout) == "read\n", "round {round}: {status}: {error}");
+        assert!(!error.contains("Traceback") && error.lines().count() <= 1, "round {round}: {error}");
+        wait_until("no process is left", || running(&launcher) == 0);
+        let output = succeed(world.command(&["-c", code]).env("CPACK_CACHE_DIR", &place));
+        assert_eq!(output, "read\n", "round {round}");
+        succeed(Command::new("chmod").args(["-R", "u+w"]).arg(&place));
+        fs::remove_dir_all(&place).expect("removes");
+    }
+}
+
+#[test]
 fn lazy_start_is_eager_and_says_why_where_the_node_refuses() {
     for (refuse, reason) in [
         ("mount --bind /dev/null /dev/fuse", "refuses mount: "),
@@ -370,7 +403,7 @@ fn runs(process: &Path, executable: &Path) -> bool {
 }
 
 /// Waits up to a minute.
-fn wait_until(what: &str, done: impl Fn() -> bool) {
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     for _ in 0..6000 {
         if done() {
             return;
