@@ -10,9 +10,9 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
-    OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEntry, ReplyOpen, ReplyStatfs, Request,
-    SessionACL,
+    Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEntry,
+    ReplyOpen, ReplyStatfs, Request, SessionACL,
 };
 
 use crate::served::Served;
@@ -35,7 +35,7 @@ impl Session {
     pub fn start(served: Served, device: OwnedFd, threads: usize) -> io::Result<Self> {
         let user = nix::unistd::geteuid().as_raw();
         let group = nix::unistd::getegid().as_raw();
-        let answers = Answers { served, user, group, since: SystemTime::now() };
+        let answers = Answers { served, user, group, since: SystemTime::now(), opens_directories: false };
         let mut config = Config::default();
         config.n_threads = Some(threads.max(1));
         config.acl = SessionACL::All;
@@ -54,6 +54,8 @@ struct Answers {
     user: u32,
     group: u32,
     since: SystemTime,
+    /// Whether the kernel opens directories by itself (Linux 5.1).
+    opens_directories: bool,
 }
 
 impl Answers {
@@ -118,6 +120,7 @@ impl Filesystem for Answers {
         ] {
             let _ = config.add_capabilities(wanted);
         }
+        self.opens_directories = config.capabilities().contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
         let _ = config.set_max_write(LONGEST_READ);
         let _ = config.set_max_readahead(LONGEST_READ).or_else(|most| config.set_max_readahead(most));
         let _ = config.set_max_background(64);
@@ -157,7 +160,11 @@ impl Filesystem for Answers {
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        reply.error(Errno::ENOSYS);
+        if self.opens_directories {
+            reply.error(Errno::ENOSYS);
+        } else {
+            reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+        }
     }
 
     fn read(
