@@ -12,6 +12,7 @@
 //! | `home` | a place for what programs cache |
 //! | `start` | the start as a whole, from arguments to Python |
 //! | `boot` | the start of a job |
+//! | `processes` | a process beside this one, and what the two say to each other |
 //! | `attempts` | whether one attempt to build settles the start |
 //! | `command` | `--cpack info`, `status`, `verify` … |
 //! | `pex` | starting a PEX file |
@@ -36,6 +37,7 @@ mod message;
 mod no_dlopen;
 mod path;
 mod pex;
+mod processes;
 mod settings;
 mod start;
 mod sys;

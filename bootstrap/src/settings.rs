@@ -25,6 +25,8 @@ pub(crate) const VARIABLES: &[(&str, &str)] = &[
     ("CPACK_PYTHON", "the interpreter to use, instead of looking for one"),
     ("CPACK_INTERPRETER", "1: act as Python, whatever the job's entry is"),
     ("CPACK_WRITABLE", "1: a private copy of the environment that may be written to"),
+    ("CPACK_START", "lazy: run Python before the environment is built, where the node allows it (default eager)"),
+    ("CPACK_FILL", "what a lazy start builds behind Python: off, idle (default), or full, which outlives the job"),
     (
         "CPACK_STALL_TIMEOUT",
         "seconds without progress of another process before its work is done here too (default 10)",
@@ -45,6 +47,26 @@ pub(crate) mod exported {
     /// The absolute path of `cpack-boot`, if the launcher is a script that starts it.
     pub(crate) const BOOT: &str = "CPACK_LAUNCHER_BOOT";
     pub(crate) const ENVIRONMENT: &str = "CPACK_ENVIRONMENT";
+}
+
+/// When Python runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// After the environment was built.
+    Eager,
+    /// At once, from an environment that is served, where the node allows it.
+    Lazy,
+}
+
+/// What a lazy start builds in the node cache while Python runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fill {
+    /// Nothing.
+    Off,
+    /// The environment, with what the job leaves of the machine, until the job ends.
+    Idle,
+    /// The environment, as fast as it goes, and to the end.
+    Full,
 }
 
 /// Default of `CPACK_CACHE_LIMIT`: seven environments of the size of torch's (6.4 GB).
@@ -73,6 +95,8 @@ pub(crate) struct Settings {
     pub(crate) python: Option<PathBuf>,
     pub(crate) interpreter: bool,
     pub(crate) writable: bool,
+    pub(crate) start: When,
+    pub(crate) fill: Fill,
     pub(crate) stall_timeout: Duration,
     pub(crate) metrics: Option<PathBuf>,
     pub(crate) trace: Option<PathBuf>,
@@ -114,6 +138,10 @@ impl Settings {
             python: path("CPACK_PYTHON"),
             interpreter: flag("CPACK_INTERPRETER")?,
             writable: flag("CPACK_WRITABLE")?,
+            start: value("CPACK_START")
+                .map_or(Ok(When::Eager), |v| parse("CPACK_START", &v, "eager or lazy", parse_when))?,
+            fill: value("CPACK_FILL")
+                .map_or(Ok(Fill::Idle), |v| parse("CPACK_FILL", &v, "off, idle or full", parse_fill))?,
             stall_timeout: value("CPACK_STALL_TIMEOUT").map_or(Ok(STALL_TIMEOUT), |v| {
                 parse("CPACK_STALL_TIMEOUT", &v, "a number of seconds from 0.1 to 86400", parse_seconds)
             })?,
@@ -155,6 +183,23 @@ fn parse_flag(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "true" | "yes" | "on" => Some(true),
         "0" | "false" | "no" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+fn parse_when(text: &str) -> Option<When> {
+    match text {
+        "eager" => Some(When::Eager),
+        "lazy" => Some(When::Lazy),
+        _ => None,
+    }
+}
+
+fn parse_fill(text: &str) -> Option<Fill> {
+    match text {
+        "off" => Some(Fill::Off),
+        "idle" => Some(Fill::Idle),
+        "full" => Some(Fill::Full),
         _ => None,
     }
 }
@@ -229,6 +274,8 @@ mod tests {
             ("CPACK_THREADS", "0"),
             ("CPACK_STALL_TIMEOUT", "nan"),
             ("CPACK_WRITABLE", "maybe"),
+            ("CPACK_START", "later"),
+            ("CPACK_FILL", "half"),
         ] {
             let error = read(&[(name, value)]).expect_err(value);
             assert!(error.to_string().contains(name) && error.to_string().contains(value), "{error}");

@@ -5,6 +5,7 @@
 //! runtime, records how they were ([`at_start`]).
 
 use std::ffi::{CStr, OsStr};
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
@@ -136,5 +137,69 @@ pub(crate) fn die_by(signal: i32) {
     unsafe {
         libc::signal(signal, libc::SIG_DFL);
         libc::raise(signal);
+    }
+}
+
+/// Forks. Returns the child's process id, or `None` in the child.
+///
+/// Fails if this process has other threads: a lock that one of them holds would be held in the child for ever.
+#[expect(unsafe_code, reason = "fork(2) has no safe wrapper")]
+pub(crate) fn fork() -> io::Result<Option<nix::unistd::Pid>> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("this process has several threads"));
+    }
+    // SAFETY: this is the only thread, so the child may do all that this process may.
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Parent { child } => Ok(Some(child)),
+        nix::unistd::ForkResult::Child => Ok(None),
+    }
+}
+
+/// Ignores signals that are meant for the job, which this process serves until it has ended. The kernel's `SIGKILL` ends both.
+#[expect(unsafe_code, reason = "signal(2)")]
+pub(crate) fn ignore_job_signals() {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGTSTP, libc::SIGPIPE] {
+        // SAFETY: ignoring a signal has no precondition.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
+/// Gives `SIGTERM` its default action again after [`ignore_job_signals`].
+#[expect(unsafe_code, reason = "signal(2)")]
+pub(crate) fn obey_termination() {
+    // SAFETY: setting a signal to its default action has no precondition.
+    unsafe { libc::signal(libc::SIGTERM, libc::SIG_DFL) };
+}
+
+/// Gives children of this process their default handling, so that they can be waited for.
+#[expect(unsafe_code, reason = "signal(2)")]
+pub(crate) fn expect_children() {
+    // SAFETY: setting a signal to its default action has no precondition.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
+/// Lets this thread, and those that it starts, have only what others leave of processors and disks.
+#[expect(unsafe_code, reason = "setpriority(2) and ioprio_set(2)")]
+pub(crate) fn be_idle() {
+    const WHO_PROCESS: libc::c_int = 1;
+    const CLASS_IDLE: libc::c_int = 3 << 13;
+    // SAFETY: neither call takes a pointer; 0 is the calling thread. What is refused changes nothing.
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, 0, 19);
+        libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, CLASS_IDLE);
+    }
+}
+
+/// Lets glibc give large buffers back to the kernel as soon as they are freed, and lets threads share its heaps.
+///
+/// By itself it keeps buffers up to 32 MiB once one was freed, in a heap for each thread: a server whose budget was 64 MiB
+/// took 205 MiB.
+#[expect(unsafe_code, reason = "mallopt(3)")]
+pub(crate) fn keep_no_freed_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no precondition; values that are refused change nothing.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 256 << 10);
+        libc::mallopt(libc::M_ARENA_MAX, 2);
     }
 }

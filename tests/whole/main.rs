@@ -13,6 +13,7 @@ mod equality;
 #[cfg(feature = "index")]
 mod from_index;
 mod input;
+mod lazy;
 mod publication;
 #[cfg(feature = "index")]
 mod readme;

@@ -15,7 +15,7 @@ use crate::sys;
 
 /// Replaces this process with the Python of a job.
 pub(crate) fn run(start: &JobStart<'_>, settings: &Settings, mut timing: Timing) -> Result<Infallible, BootError> {
-    let prepared = start.prepare(&mut timing).and_then(|ready| Ok((start.exec(&ready)?, ready)));
+    let prepared = start.prepare(settings.start, &mut timing).and_then(|ready| Ok((start.exec(&ready)?, ready)));
     become_python(prepared, start.job(), settings, &timing)
 }
 

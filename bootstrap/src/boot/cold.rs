@@ -1,7 +1,7 @@
 //! A cold start: the manifest, an interpreter, a place, the layers, the tree.
 
 use cpack_format::Digest;
-use cpack_format::manifest::{MAX_JSON, Manifest};
+use cpack_format::manifest::{Layer, MAX_JSON, Manifest};
 use cpack_node::building::{ensure_tree, in_order, private_tree};
 use cpack_node::cache::{Cache, Description};
 use cpack_node::stop::Stop;
@@ -32,21 +32,40 @@ impl Materials {
 /// What a cold start builds from.
 pub(super) struct Plan {
     pub(super) manifest: Manifest,
-    bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
     pub(super) python: Python,
     /// Its name in a cache, see [`JobStart::key_in`].
     pub(super) key: String,
-    description: Description,
+    pub(super) description: Description,
+}
+
+impl Plan {
+    /// What the tree called `key` is made from.
+    pub(super) fn inputs<'a>(&'a self, key: &'a str, overlays: &'a [Layer]) -> TreeInputs<'a> {
+        TreeInputs {
+            key,
+            manifest: &self.manifest,
+            manifest_bytes: &self.bytes,
+            python: &self.python,
+            description: &self.description,
+            overlays,
+        }
+    }
 }
 
 impl JobStart<'_> {
     /// Opens the job's store, and starts the watching thread.
     pub(crate) fn materials(&self) -> Result<Materials, BootError> {
-        let uri: StoreUri = self.job().store.parse()?;
-        let options = StoreOptions::of_process(self.job().cluster.clone());
-        let store = open(&uri, &options)?;
+        let store = self.open_store()?;
         let (stop, watching) = watch(self.arguments);
         Ok(Materials { store, stop, _watching: watching })
+    }
+
+    /// Opens the job's store.
+    pub(super) fn open_store(&self) -> Result<Box<dyn Store>, BootError> {
+        let uri: StoreUri = self.job().store.parse()?;
+        let options = StoreOptions::of_process(self.job().cluster.clone());
+        Ok(open(&uri, &options)?)
     }
 
     /// Builds the environment in the best place that can take it.
@@ -76,14 +95,7 @@ impl JobStart<'_> {
 
     fn build_in(&self, cache: Cache, plan: &Plan, means: &Means<'_>, timing: &mut Timing) -> Result<Ready, BootError> {
         let key = self.key_in(&plan.key, &cache);
-        let inputs = TreeInputs {
-            key: &key,
-            manifest: &plan.manifest,
-            manifest_bytes: &plan.bytes,
-            python: &plan.python,
-            description: &plan.description,
-            overlays: &self.job().overlays,
-        };
+        let inputs = plan.inputs(&key, &self.job().overlays);
         if self.settings.writable {
             let environment = private_tree(&cache, &inputs, means, timing)?;
             self.node.clean(&cache, &key, timing);
@@ -96,7 +108,8 @@ impl JobStart<'_> {
         self.add_overlays(cache, Some(key), environment, timing)
     }
 
-    fn plan(&self, store: &dyn Store) -> Result<Plan, BootError> {
+    /// Reads the manifest and chooses an interpreter.
+    pub(super) fn plan(&self, store: &dyn Store) -> Result<Plan, BootError> {
         let job = self.job();
         let (bytes, location) = self.manifest_bytes(store)?;
         let manifest = Manifest::parse(&bytes).map_err(|source| BootError::Manifest { location, source })?;

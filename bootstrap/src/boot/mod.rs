@@ -4,7 +4,10 @@ mod adopt;
 mod become_python;
 mod cold;
 mod conda;
+mod guard;
+mod lazy;
 mod overlays;
+mod server;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -20,7 +23,7 @@ use crate::error::BootError;
 use crate::exec::Exec;
 use crate::interpreter::{Identity, Search, environment_key};
 use crate::job::{FoundJob, Origin};
-use crate::settings::{Settings, exported};
+use crate::settings::{Settings, When, exported};
 use crate::{home, path, sys};
 
 pub(crate) use become_python::{become_python, run};
@@ -69,8 +72,8 @@ impl<'a> JobStart<'a> {
         }
     }
 
-    /// Finds the environment, or builds it.
-    pub(crate) fn prepare(&self, timing: &mut Timing) -> Result<Ready, BootError> {
+    /// Finds the environment, or builds it, or has it served if `when` says so and the node allows it.
+    pub(crate) fn prepare(&self, when: When, timing: &mut Timing) -> Result<Ready, BootError> {
         if let Some(name) = self.job().pass.iter().find(|name| std::env::var_os(name).is_none()) {
             return Err(BootError::Variable(name.clone()));
         }
@@ -78,7 +81,10 @@ impl<'a> JobStart<'a> {
         timing.mark(Phase::Look);
         let ready = match found {
             Some((cache, key, environment)) => self.add_overlays(cache, Some(key), environment, timing),
-            None => self.build(timing),
+            None => match self.serve(when, timing) {
+                Some((cache, key, environment)) => self.add_overlays(cache, Some(key), environment, timing),
+                None => self.build(timing),
+            },
         };
         ready.map_err(|error| error.of_store(&self.job().store))
     }

@@ -5,14 +5,14 @@ use std::sync::atomic::AtomicBool;
 
 use cpack_format::Digest;
 use cpack_format::manifest::{Archive, MAX_PIECE};
-use cpack_format::zip::{read_directory, read_end};
 
-use crate::error::{CallerError, ExtractError, Failure, refused, zip_error};
-use crate::limits::{Limits, Stats, check_directory_size};
-use crate::plan::{Layout, PlanError, WHOLE, plan_layer};
+use crate::error::{CallerError, ExtractError, Failure, refused};
+use crate::limits::{Limits, Stats};
+use crate::plan::{Layout, WHOLE};
 use crate::pool::{Crew, Jobs, work};
+use crate::read_plan::{read_pieces, read_plan};
 use crate::run::{Check, Run};
-use crate::source::{BytesSource, PieceSource, verify};
+use crate::source::{BytesSource, PieceSource};
 
 /// Layers up to this size are fetched by one request, directory and all: most of an environment's layers are small, and
 /// each request has its latency.
@@ -94,44 +94,10 @@ impl<'a> Jobs<'a> for LayerJobs<'_, 'a> {
 /// Reads and verifies the directory of a layer, and plans its extraction.
 fn start_layer<'a>(task: LayerTask<'a>, limits: &Limits) -> Result<Run<'a>, ExtractError> {
     let LayerTask { id, name, archive, content, mut source, into } = task;
-    let refuse = |error| refused(&name, error);
-    let layout = Layout::new(archive).map_err(refuse)?;
+    let layout = Layout::new(archive).map_err(|error| refused(&name, error))?;
     if limits.fetches > 0 && archive.size <= SMALL {
-        source = Box::new(BytesSource(read_pieces(&*source, &name, archive, &layout, 0)?));
+        source = Box::new(BytesSource(read_pieces(&*source, &name, &layout, 0)?));
     }
-    check_directory_size(archive.size.saturating_sub(archive.directory)).map_err(refuse)?;
-    let tail = read_pieces(&*source, &name, archive, &layout, archive.directory)?;
-    let end = read_end(&tail, archive.size).map_err(|e| zip_error(&name, e))?;
-    if end.directory_offset != archive.directory {
-        let (expected, found) = (archive.directory, end.directory_offset);
-        return Err(refuse(PlanError::Manifest { what: "as the offset of the directory", expected, found }));
-    }
-    let records = tail.get(..usize::try_from(end.directory_size).unwrap_or(usize::MAX)).unwrap_or_default();
-    let entries = read_directory(records, &end).map_err(|e| zip_error(&name, e))?;
-    drop(tail);
-    let plan = plan_layer(entries, &layout, limits).map_err(refuse)?;
+    let plan = read_plan(&*source, &name, &layout, limits)?;
     Ok(Run::new(id, name, plan, source, into, Check::Layer { archive, layout, content }))
-}
-
-/// Reads the archive from `start` on, where a piece starts, by one request, and verifies it.
-fn read_pieces(
-    source: &dyn PieceSource,
-    name: &str,
-    archive: &Archive,
-    layout: &Layout<'_>,
-    start: u64,
-) -> Result<Vec<u8>, ExtractError> {
-    let mut bytes = vec![0; usize::try_from(archive.size.saturating_sub(start)).unwrap_or(usize::MAX)];
-    let event = cpack_events::span("fetch", || format!("{name} at {start}")).of(bytes.len() as u64);
-    source.read(start, &mut bytes).map_err(|source| ExtractError::Read { archive: name.to_owned(), source })?;
-    drop(event);
-    let _event = cpack_events::span("verify", || format!("{name} at {start}")).of(bytes.len() as u64);
-    let (mut rest, mut offset) = (bytes.as_mut_slice(), start);
-    for piece in archive.pieces.iter().skip(layout.piece_at(start).unwrap_or(archive.pieces.len())) {
-        let (bytes, others) = rest.split_at_mut(rest.len().min(piece.size as usize));
-        verify(source, name, offset, &piece.digest, bytes)?;
-        rest = others;
-        offset += u64::from(piece.size);
-    }
-    Ok(bytes)
 }

@@ -3,6 +3,8 @@
 //! | module | does |
 //! | --- | --- |
 //! | `extract_layers`, `extract_zip` | read an archive's directory and hand its plan to the pool: the two ways in |
+//! | `layer_archive` | reads parts of a layer in any order, for a file system that serves it |
+//! | `read_plan` | reads and verifies the directory of a layer |
 //! | `plan` | decides, from the central directory alone, what will be done; every check that needs no data is here |
 //! | `pool` | workers that take spans of archive bytes and start archives |
 //! | `run` | one archive in work: reads, verifies, decodes, writes a span; completes the archive after the last |
@@ -38,10 +40,12 @@ mod error;
 mod extract_layers;
 mod extract_zip;
 mod large;
+mod layer_archive;
 mod limits;
 mod lock;
 mod plan;
 mod pool;
+mod read_plan;
 mod run;
 mod source;
 mod sum;
@@ -50,5 +54,6 @@ mod worker;
 pub use error::{CallerError, ExtractError, Failure};
 pub use extract_layers::{LayerTask, Layers, extract_layers};
 pub use extract_zip::{Select, ZipTask, everything, extract_zip};
+pub use layer_archive::{ArchivedFile, LayerArchive};
 pub use limits::{Limits, Stats};
 pub use source::{BytesSource, FileSource, PieceSource, StoreSource};

@@ -65,13 +65,21 @@ pub struct Timing {
     spent: [Duration; NAMES.len()],
     /// What the start did.
     pub counts: Counts,
+    /// Whether Python runs from an environment that is served before it is built.
+    pub is_lazy: bool,
 }
 
 impl Timing {
     /// Starts the clock.
     pub fn start() -> Self {
         let now = Instant::now();
-        Self { started: now, last: now, spent: [Duration::ZERO; NAMES.len()], counts: Counts::default() }
+        Self {
+            started: now,
+            last: now,
+            spent: [Duration::ZERO; NAMES.len()],
+            counts: Counts::default(),
+            is_lazy: false,
+        }
     }
 
     /// Adds the time since the last mark to `phase`.
@@ -87,9 +95,13 @@ impl Timing {
         self.started.elapsed()
     }
 
-    /// Whether anything was built.
-    const fn is_warm(&self) -> bool {
-        self.counts.built == 0 && self.counts.waited == 0 && self.counts.files == 0
+    /// `lazy` if the environment is served, `warm` if nothing was built.
+    const fn kind(&self) -> &'static str {
+        match self.counts {
+            _ if self.is_lazy => "lazy",
+            Counts { built: 0, waited: 0, files: 0, .. } => "warm",
+            _ => "cold",
+        }
     }
 
     fn phases(&self) -> impl Iterator<Item = (&'static str, Duration)> + '_ {
@@ -100,7 +112,7 @@ impl Timing {
     pub fn line(&self) -> String {
         let phases: Vec<_> =
             self.phases().map(|(name, spent)| format!("{name} {:.1}", spent.as_secs_f64() * 1e3)).collect();
-        let kind = if self.is_warm() { "warm" } else { "cold" };
+        let kind = self.kind();
         let Counts { built, waited, reused, .. } = self.counts;
         format!(
             "{kind} start in {:.1} ms ({}), layers: {built} built, {waited} waited for, {reused} there",
@@ -127,7 +139,7 @@ impl Timing {
             "environment": environment,
             "name": name,
             "outcome": outcome,
-            "start": if self.is_warm() { "warm" } else { "cold" },
+            "start": self.kind(),
             "total_ms": milliseconds(self.total()),
             "phases_ms": phases,
             "work_ms": work,

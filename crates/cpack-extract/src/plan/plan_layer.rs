@@ -35,6 +35,10 @@ impl<'a> Layout<'a> {
         }
     }
 
+    pub(crate) const fn archive(&self) -> &'a Archive {
+        self.archive
+    }
+
     /// The index of the piece that starts at `offset`.
     pub(crate) fn piece_at(&self, offset: u64) -> Option<usize> {
         self.starts.binary_search(&offset).ok()

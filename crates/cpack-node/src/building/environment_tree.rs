@@ -10,9 +10,11 @@ use cpack_format::manifest::{Layer, Manifest};
 use super::missing_layers::{ensure_layers, in_order};
 use super::waiting::{Waited, wait_for_environment};
 use super::{BuildError, Means};
-use crate::cache::{Cache, Committed, Description, Environment, Lookup, lease_tree, remove_tree, write_records};
+use crate::cache::{
+    Cache, Committed, Description, Environment, Lookup, Staging, lease_tree, remove_tree, write_records,
+};
 use crate::timing::{Phase, Timing};
-use crate::tree::{How, LinkError, Linked, Merged, OwnPrefix, Python, link_tree, seal_tree, write_hook};
+use crate::tree::{How, LinkError, Linked, Merged, OwnPrefix, Python, link_tree, own_files, seal_tree};
 
 /// How often layers may vanish under a tree that is built.
 const ATTEMPTS: usize = 5;
@@ -152,12 +154,30 @@ fn fill(
     let python = (inputs.python, &own_prefix);
     let Merged { linked, open } = link_tree(place, &layers, python, how, means.threads, progress)?;
     let own = |source| LinkError::Write { path: place.into(), source };
-    let wanted = &inputs.manifest.python;
-    write_hook(place, &wanted.version, &wanted.soabi).map_err(own)?;
-    write_records(place, cache, inputs.description, inputs.manifest_bytes, &contents).map_err(own)?;
+    own_part(cache, inputs, place).map_err(own)?;
     point("tree.records").map_err(own)?;
     seal_tree(place, how, &open).map_err(own)?;
     Ok(linked)
+}
+
+/// Writes what is in a tree beside the files of its layers: what makes it an environment, and its records.
+fn own_part(cache: &Cache, inputs: &TreeInputs<'_>, place: &Path) -> io::Result<()> {
+    let contents: Vec<Digest> = inputs.manifest.layers.iter().map(|layer| layer.content).collect();
+    own_files(place, inputs.python, &inputs.manifest.python)?;
+    write_records(place, cache, inputs.description, inputs.manifest_bytes, &contents)
+}
+
+/// Makes the part of a tree that is no layer's, in `staging`, for a tree that is served: its files go where the layers have
+/// none of the same path.
+pub fn stage_own_part(cache: &Cache, inputs: &TreeInputs<'_>, staging: &Staging) -> Result<PathBuf, BuildError> {
+    let stage = || {
+        let staged = staging.subdirectory("own")?;
+        // As every tree with a layer has it.
+        std::fs::create_dir(staged.join("lib"))?;
+        own_part(cache, inputs, &staged)?;
+        Ok(staged)
+    };
+    stage().map_err(|e| BuildError::cache(cache, e))
 }
 
 /// Builds a damaged environment again and puts it in the place of the one that is there.

@@ -177,12 +177,12 @@ impl<'a> Building<'a> {
             }
             LayerState::Missing => {}
         }
-        let source = source(self.means.store, layer)?;
+        let source = layer_source(self.means.store, layer)?;
         let staged = Cache::stage_layer(self.staging, &layer.content).map_err(failed)?;
         let into = OwnedFd::from(File::open(staged.files()).map_err(failed)?);
         self.lock().in_work.insert(index, (claimed, staged));
         let (archive, content) = (&layer.archive, layer.content);
-        Ok(Attempt::Build(Box::new(LayerTask { id: index, name: title(layer), archive, content, source, into })))
+        Ok(Attempt::Build(Box::new(LayerTask { id: index, name: layer_title(layer), archive, content, source, into })))
     }
 
     /// Commits an extracted layer and gives its claim back.
@@ -237,7 +237,7 @@ impl<'a> Layers<'a> for Building<'a> {
 }
 
 /// Where a layer's bytes come from: straight from the file if the store is a directory.
-fn source<'a>(store: &'a dyn Store, layer: &Layer) -> Result<Box<dyn PieceSource + 'a>, StoreError> {
+pub fn layer_source<'a>(store: &'a dyn Store, layer: &Layer) -> Result<Box<dyn PieceSource + 'a>, StoreError> {
     let key = layer.key();
     Ok(match store.local_path(&key) {
         Some(path) => match FileSource::open(&path) {
@@ -250,7 +250,7 @@ fn source<'a>(store: &'a dyn Store, layer: &Layer) -> Result<Box<dyn PieceSource
 }
 
 /// What a layer is called in messages.
-fn title(layer: &Layer) -> String {
+pub fn layer_title(layer: &Layer) -> String {
     match layer.version.as_str() {
         "" => format!("layer {}", layer.name),
         version => format!("layer {} {version}", layer.name),

@@ -11,9 +11,9 @@ mod means;
 mod missing_layers;
 mod waiting;
 
-pub use environment_tree::{TreeInputs, ensure_tree, private_tree, repair_tree};
+pub use environment_tree::{TreeInputs, ensure_tree, private_tree, repair_tree, stage_own_part};
 pub use error::BuildError;
 pub use job::{add_to_private, check_job, ensure_job};
 pub use means::{FETCHES, Means};
-pub use missing_layers::{ensure_layers, in_order};
+pub use missing_layers::{ensure_layers, in_order, layer_source, layer_title};
 pub use waiting::{Waited, wait_for_environment};

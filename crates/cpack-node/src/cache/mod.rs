@@ -7,6 +7,7 @@
 //!     environments/<key>/              a tree of hard links, named by environment id and interpreter
 //!     environments/<key>/.cpack/       its lease (also: under which boot it was written), manifest and store
 //!     jobs/<key>-<digest>/             what a job with overlays starts from: links to a tree, and where its overlays are
+//!     served/<key>/                    empty: where an environment is mounted that is served before it is built
 //!     private/<unique>/                copies for CPACK_WRITABLE, removed after their process ended
 //!     staging/<unique>/                what a process is building, and its trash; locked by it
 //!     user/                            XDG_CACHE_HOME of programs that have no other; its files go by the age of their last use
@@ -57,7 +58,8 @@ pub use layers::{LayerState, StagedLayer, seal_directories, size_of};
 pub use lease::Lease;
 pub use own_directory::{Cache, PlaceError, free_at};
 pub use places::{Place, PlaceKind, Places, places, unusable};
+pub use records::lease_tree;
 pub use records::{Description, RECORDS, read_description, read_manifest};
-pub(crate) use records::{LEASE, lease_tree, write_records};
+pub(crate) use records::{LEASE, write_records};
 pub use remove::remove_tree;
 pub use staging::{Staging, remove_own_staging};

@@ -20,6 +20,7 @@ pub(super) const JOBS: &str = "jobs";
 pub(super) const PRIVATE: &str = "private";
 pub(super) const STAGING: &str = "staging";
 pub(super) const LOCKS: &str = "locks";
+const SERVED: &str = "served";
 
 /// A directory `cpack-<uid>` that was checked to be this user's own.
 #[derive(Debug)]
@@ -97,6 +98,16 @@ impl Cache {
             Err(_) if self.is_read_only() => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
             _ => Ok(path),
         }
+    }
+
+    /// The empty directory at which the environment `key` is served before it is built, made if it is missing. It is as deep
+    /// as the environment's own place, which has to stay free for the finished tree.
+    pub fn served_place(&self, key: &str) -> io::Result<PathBuf> {
+        let directory = self.directory(SERVED);
+        make_directory(&directory)?;
+        let place = directory.join(key);
+        make_directory(&place)?;
+        Ok(place)
     }
 
     /// The entries of one of the cache's directories. A missing one counts as empty: [`Cache::create`] may be killed between

@@ -69,7 +69,7 @@ pub(super) fn write_lease(prefix: &Path, cache: &Cache) -> io::Result<()> {
 }
 
 /// Takes a lease on a tree outside `environments/`.
-pub(crate) fn lease_tree(tree: &Path) -> Option<Lease> {
+pub fn lease_tree(tree: &Path) -> Option<Lease> {
     Lease::take(&lease_path(tree)).map(|(lease, _)| lease)
 }
 

@@ -26,11 +26,11 @@ use std::path::{Component, Path, PathBuf};
 
 /// A file of more bytes is always linked. Templates are smaller; data, jars and models are larger, and copying them would
 /// cost each environment their size.
-pub(super) const LARGEST: u64 = 1 << 20;
+pub const LARGEST: u64 = 1 << 20;
 
 /// What a directory of a tree is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Area {
+pub enum Area {
     /// All its files are linked.
     Code,
     /// A package: files that are not code are copied.
@@ -44,8 +44,8 @@ const CODE: [&str; 15] =
     ["py", "pyc", "pyi", "pyd", "pyx", "pxd", "pxi", "h", "hpp", "cuh", "c", "cc", "cpp", "cu", "a"];
 
 impl Area {
-    /// Whether a file `name` in such a directory is copied, provided that it is small and no native code.
-    pub(super) fn copies(self, name: &OsStr) -> bool {
+    /// Whether a file `name` in such a directory is copied, provided that it is at most [`LARGEST`] and no native code.
+    pub fn copies(self, name: &OsStr) -> bool {
         match self {
             Self::Code => false,
             Self::Resource => !is_native(name),
@@ -66,11 +66,16 @@ fn is_native(name: &OsStr) -> bool {
 
 /// The packages of an environment: directories with an `__init__`, in whichever layer it is.
 #[derive(Debug, Default)]
-pub(super) struct Packages(HashSet<PathBuf>);
+pub struct Packages(HashSet<PathBuf>);
 
 impl Packages {
+    /// Whether `directory` stays writable; `shares` if a file in it is linked.
+    pub fn is_open(&self, directory: &Path, shares: bool) -> bool {
+        !shares && self.area(directory) == Area::Resource
+    }
+
     /// Notes a directory if the file `name` in it makes it a package.
-    pub(super) fn note(&mut self, directory: &Path, name: &OsStr) {
+    pub fn note(&mut self, directory: &Path, name: &OsStr) {
         let name = name.as_bytes();
         if name == b"__init__.py"
             || name == b"__init__.pyc"
@@ -81,7 +86,7 @@ impl Packages {
     }
 
     /// What a directory is, by its path in the tree.
-    pub(super) fn area(&self, directory: &Path) -> Area {
+    pub fn area(&self, directory: &Path) -> Area {
         let names: Vec<&OsStr> = directory.components().map(Component::as_os_str).collect();
         match names.first().and_then(|name| name.to_str()) {
             Some("share" | "etc") => return Area::Resource,

@@ -140,7 +140,7 @@ pub(crate) fn link_layers(
     })?;
     let shared: HashSet<&PathBuf> =
         groups.iter().zip(shares).filter_map(|(group, shares)| shares.then_some(&group.directory)).collect();
-    let is_open = |path: &PathBuf| packages.area(path) == Area::Resource && !shared.contains(path);
+    let is_open = |path: &PathBuf| packages.is_open(path, shared.contains(path));
     Ok(Merged {
         linked: Linked { files: work.files.into_inner(), copied: work.copied.into_inner() },
         open: directories.into_iter().filter(is_open).collect(),

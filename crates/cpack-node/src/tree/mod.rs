@@ -28,12 +28,14 @@ use std::path::{Path, PathBuf};
 
 use cpack_fault::point;
 use cpack_format::job::Job;
+use cpack_format::manifest;
 use cpack_format::virtual_environment::{interpreter_names, minor_in_names, pyvenv_cfg};
 
 use crate::cache::Description;
-pub(crate) use job::{add_scripts, fill_job, write_hook};
+pub(crate) use job::{add_scripts, fill_job};
 
 pub use compare::tree_fault;
+pub use copies::{Area, LARGEST, Packages};
 pub use link::LinkError;
 use link::{Files, link_layers};
 pub(crate) use link::{How, Linked, Merged};
@@ -102,8 +104,7 @@ pub fn is_own(python: &Python, path: &Path) -> bool {
     interpreter && matches!(python, Python::Node { .. })
 }
 
-/// Fills the empty directory `tree` with the files of `layers` and what makes them an environment of `python`. Records may
-/// be written below it until [`seal_tree`].
+/// Fills the empty directory `tree` with the files of `layers`; [`own_files`] makes them an environment. Records may be written below it until [`seal_tree`].
 pub(crate) fn link_tree(
     tree: &Path,
     layers: &[PathBuf],
@@ -113,9 +114,14 @@ pub(crate) fn link_tree(
     progress: &(dyn Fn() + Sync),
 ) -> Result<Merged, LinkError> {
     let files = Files { leave_out: &|path| is_own(python, path), own_prefix };
-    let merged = link_layers(tree, layers, how, threads, files, progress)?;
-    interpreter_files(tree, python).map_err(|source| LinkError::Write { path: tree.into(), source })?;
-    Ok(merged)
+    link_layers(tree, layers, how, threads, files, progress)
+}
+
+/// Writes the files that are a tree's own into `tree`, which has the files of its layers: what makes it an environment of
+/// `python`, and the hook for overlays.
+pub(crate) fn own_files(tree: &Path, python: &Python, wanted: &manifest::Python) -> io::Result<()> {
+    interpreter_files(tree, python)?;
+    job::write_hook(tree, &wanted.version, &wanted.soabi)
 }
 
 /// Takes the permission to write from the directories of a tree except those that are `open`, unless its files are copies
@@ -191,6 +197,7 @@ mod tests {
     fn build(tree: &Path, layers: &[PathBuf], python: &Python) -> Result<Linked, LinkError> {
         fs::create_dir(tree).expect("creates");
         let Merged { linked, open } = link_tree(tree, layers, (python, &OwnPrefix::default()), How::Link, 2, &|| {})?;
+        interpreter_files(tree, python).expect("writes");
         seal_tree(tree, How::Link, &open).expect("seals");
         Ok(linked)
     }

@@ -1,0 +1,99 @@
+//! A lazy start, on the side of the guard: the process that watches the server, and has the node cache filled.
+//!
+//! If the server ends or is stopped while the job needs it, programs would get `ENOTCONN`, which looks like a missing module, or
+//! wait for ever. The guard ends the job's processes, which are those in the mount namespace, and says why. It keeps `/dev/fuse`
+//! open until it has stopped them: until then they wait. The server ends with code 0 only after the mount is gone.
+//!
+//! **Filling** ([`Fill`]) is an eager start that ends where Python would run, in a process of its own: it claims and shares layers
+//! as all eager starts do, and what goes wrong there harms no job. As soon as a layer is there, servers read from it.
+
+use std::fs;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use cpack_format::exit::Exit;
+use cpack_lazy::{JobProcesses, receive};
+use cpack_node::timing::Timing;
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::JobStart;
+use super::server::server;
+use crate::message::say;
+use crate::processes::{Streams, child, leave_descriptors, tell};
+use crate::settings::Fill;
+use crate::sys;
+
+/// How long a stopped server may stay stopped. A debugger that looks at it is done by then.
+const STOPPED: Duration = Duration::from_secs(1);
+
+/// The guard's whole life: it starts the server for the process `job`, and watches it.
+///
+/// Only the server keeps `socket`, which leads to the job's process: whichever of the two ends early, that one notices.
+pub(super) fn guard(start: &JobStart<'_>, socket: UnixStream, job: Pid) -> u8 {
+    sys::ignore_job_signals();
+    sys::expect_children();
+    leave_descriptors(&[socket.as_raw_fd()], Streams::Error);
+    let Ok((server, from_server)) = child(move |to_guard| server(start, &socket, &to_guard)) else {
+        return Exit::Internal.code();
+    };
+    // If there is none, the server has told the job's process why.
+    let Ok(device) = receive(&from_server) else { return 0 };
+    let processes = JobProcesses::with(job);
+    if tell(&from_server, b"guarded").is_err() {
+        return 0;
+    }
+    let filler = if start.settings.fill == Fill::Off { None } else { child(|socket| fill(start, &socket)).ok() };
+    let ended = watch(server);
+    if let (Some((filler, _)), Fill::Idle) = (filler, start.settings.fill) {
+        let _ = kill(filler, Signal::SIGTERM);
+    }
+    let Some(ended) = ended else { return 0 };
+    let code = Exit::Internal.code();
+    if processes.is_ok_and(|processes| processes.end(code, device)) {
+        say(&format!(
+            "the server of this environment {ended}: the processes that read from it were ended, with code {code}"
+        ));
+    }
+    code
+}
+
+/// Waits until the server ends. How it did; `None` if its work was done.
+fn watch(server: Pid) -> Option<String> {
+    loop {
+        match waitpid(server, Some(WaitPidFlag::WUNTRACED)) {
+            Ok(WaitStatus::Exited(_, 0)) => return None,
+            Ok(WaitStatus::Exited(_, code)) => return Some(format!("ended with code {code}")),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Some(format!("was ended by {signal}")),
+            Ok(WaitStatus::Stopped(_, _)) => {
+                std::thread::sleep(STOPPED);
+                if is_stopped(server) {
+                    let _ = kill(server, Signal::SIGKILL);
+                    return Some("was stopped".into());
+                }
+            }
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Some(format!("cannot be waited for: {errno}")),
+        }
+    }
+}
+
+fn is_stopped(process: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+}
+
+/// The filler's whole life. What fails is left to a later start: the job has what it needs.
+fn fill(start: &JobStart<'_>, socket: &UnixStream) -> u8 {
+    // Its messages are not about the job, and the caller may wait for the end of standard error.
+    leave_descriptors(&[socket.as_raw_fd()], Streams::None);
+    // As in every cold start: the watching thread stops the work.
+    sys::obey_termination();
+    if start.settings.fill == Fill::Idle {
+        sys::be_idle();
+    }
+    start.build(&mut Timing::start()).map_or_else(|error| error.exit().code(), |_| 0)
+}

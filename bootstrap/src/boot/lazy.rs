@@ -1,0 +1,98 @@
+//! A lazy start, on the side of the process that becomes Python.
+//!
+//! ```text
+//! this process        its namespace          guard                 server
+//! fork ───────────────────────────────────▶  fork ──────────────▶  manifest, directories, tree
+//!      ◀──────────────────────────────────────────────────────────  "ready": cache, key
+//! unshare ──────────▶ mount FUSE
+//!      ── /dev/fuse ──────────────────────────────────────────────▶ greets the kernel
+//!                                            ◀── /dev/fuse ─────
+//!                                            ── "guarded" ──────▶
+//!      ◀──────────────────────────────────────────────────────────  "served"
+//! exec Python         reads files ◀───────────────────────────────▶ answers
+//! ```
+//!
+//! Guard and server stay outside of the namespaces: the mount goes with the last process in there, and the server sees that and
+//! ends. Both are no children of Python, and write nothing but errors.
+//!
+//! **The mount is not at the environment's own place.** That must stay free for the finished tree, which is renamed there without
+//! replacing; and a process outside of the namespace would find an empty directory there. `served/<key>` is as stable a path.
+//!
+//! **Before anything is fetched** a child tries what the node must allow, all of it: whether it does is known in milliseconds. A
+//! node that does not, or an environment that cannot be served, is started eagerly, and `CPACK_LOG` says why.
+
+use std::io;
+use std::path::Path;
+
+use cpack_lazy::{enter_and_mount, send};
+use cpack_node::cache::{Cache, Environment, lease_tree};
+use cpack_node::timing::{Phase, Timing};
+
+use super::JobStart;
+use super::guard::guard;
+use super::server::Greeting;
+use crate::message::say;
+use crate::processes::{child, detached, hear, tell, wait};
+use crate::settings::When;
+
+/// Why a start is not lazy, for people.
+type Reason = String;
+
+impl JobStart<'_> {
+    /// Has the environment served by another process, in namespaces that this one enters. `None` if that is not wanted, or not
+    /// possible: the start is eager then.
+    pub(super) fn serve(&self, when: When, timing: &mut Timing) -> Option<(Cache, String, Environment)> {
+        if when == When::Eager {
+            return None;
+        }
+        let served = if self.settings.writable {
+            Err("a writable copy is wanted (CPACK_WRITABLE)".to_owned())
+        } else {
+            self.try_serve(timing)
+        };
+        if let (Err(reason), true) = (&served, self.settings.log) {
+            say(&format!("CPACK_START=lazy is not possible here, so the environment is built first: {reason}"));
+        }
+        served.ok()
+    }
+
+    fn try_serve(&self, timing: &mut Timing) -> Result<(Cache, String, Environment), Reason> {
+        if std::process::id() == 1 {
+            return Err("this is process 1, which would have to wait for the server".into());
+        }
+        probe()?;
+        let job = nix::unistd::getpid();
+        let server =
+            detached(|socket| guard(self, socket, job)).map_err(|e| format!("no server could be started: {e}"))?;
+        let gone = |e: io::Error| format!("the server ended: {e}");
+        let Greeting { root, key } = Greeting::parse(&hear(&server).map_err(gone)?)?;
+        timing.mark(Phase::Plan);
+        let found = self.node.caches().find(|cache| *cache.root() == *root);
+        let cache = found.ok_or_else(|| format!("{} is gone", root.display()))?;
+        let place = cache.served_place(&key).map_err(|e| format!("{}: {e}", root.display()))?;
+        let device = enter_and_mount(&place).map_err(|refused| refused.to_string())?;
+        send(&server, device).map_err(gone)?;
+        hear(&server).map_err(gone)?;
+        let lease = lease_tree(&place).ok_or_else(|| format!("{} cannot be read", place.display()))?;
+        timing.is_lazy = true;
+        timing.mark(Phase::Link);
+        Ok((cache, key, Environment { path: place, lease }))
+    }
+}
+
+/// Tries in a child whether this node allows namespaces and a mount in them.
+fn probe() -> Result<(), Reason> {
+    let failed = |e: io::Error| format!("no child could be started: {e}");
+    let (child, answer) = child(|socket| {
+        let message = enter_and_mount(Path::new("/")).err().map(|refused| refused.to_string());
+        let _ = tell(&socket, message.unwrap_or_default().as_bytes());
+        0
+    })
+    .map_err(failed)?;
+    let answer = hear(&answer);
+    wait(child);
+    match answer.map_err(failed)?.as_slice() {
+        [] => Ok(()),
+        refused => Err(format!("this node refuses {}", String::from_utf8_lossy(refused))),
+    }
+}

@@ -1,0 +1,414 @@
+//! Lazy starts: Python runs from an environment that another process serves. They need `/dev/fuse` and user namespaces.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use cpack_format::exit::Exit;
+use cpack_format::job::Job;
+use cpack_format::manifest::LayerKind;
+use cpack_test::archives::Node;
+use cpack_test::small_world::{World, cache_name, entries, file, nodes, noise, standard_packages, succeed};
+
+/// Prints all that can be seen below `sys.prefix` but for records, by three ways of reading.
+const DESCRIBE: &str = "
+import hashlib, mmap, os, stat, sys
+def mapped(path, size):
+    with open(path, 'rb') as f:
+        return mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ)[:] if size else b''
+def read(path, size):
+    with open(path, 'rb') as f:
+        return f.read()
+def parts(path, size):
+    fd, out = os.open(path, os.O_RDONLY), {}
+    for at in reversed(range(0, size, 70001)):
+        out[at] = os.pread(fd, 70001, at)
+    os.close(fd)
+    return b''.join(out[at] for at in sorted(out))
+def describe(way):
+    lines = []
+    for base, directories, files in os.walk(sys.prefix):
+        directories[:] = sorted(d for d in directories if d != '.cpack')
+        for name in ['.'] + directories + files:
+            path = os.path.join(base, name)
+            found = os.lstat(path)
+            short, mode = os.path.relpath(path, sys.prefix), stat.filemode(found.st_mode)
+            if stat.S_ISLNK(found.st_mode):
+                lines.append((short, mode, os.readlink(path)))
+            elif stat.S_ISREG(found.st_mode):
+                lines.append((short, mode, found.st_size, found.st_uid, hashlib.sha256(way(path, found.st_size)).hexdigest()))
+            else:
+                lines.append((short, mode, found.st_uid))
+    return sorted(map(str, lines))
+";
+
+/// A command that starts lazily, in a cache of its own.
+fn lazily(world: &World, cache: &str, fill: &str, arguments: &[&str]) -> Command {
+    let place = world.user_directory(cache);
+    let mut command = world.command(arguments);
+    command.env("CPACK_CACHE_DIR", place).env("CPACK_START", "lazy").env("CPACK_FILL", fill);
+    command
+}
+
+fn code(code: &str) -> [String; 2] {
+    ["-c".into(), format!("{DESCRIBE}{code}")]
+}
+
+/// The standard packages, and one with large and odd files.
+fn odd_packages() -> Vec<(&'static str, cpack_test::archives::Nodes)> {
+    let mut packages = standard_packages();
+    let odd = nodes(&[
+        ("site/odd/__init__.py", file("")),
+        ("site/odd/empty.txt", file("")),
+        ("site/odd/exactly.bin", Node::File(noise(1 << 20, 1))),
+        ("site/odd/one-more.bin", Node::File(noise((1 << 20) + 1, 2))),
+        ("site/odd/large.bin", Node::File(noise((9 << 20) + 12_345, 3))),
+        ("site/odd/link.bin", Node::Link(b"large.bin".to_vec())),
+        ("site/odd/templates/run.sh", Node::Executable(b"#!/bin/sh\n".to_vec())),
+        ("site/odd/nothing", Node::Directory),
+    ]);
+    packages.push(("odd", odd));
+    packages
+}
+
+#[test]
+fn lazy_start_serves_every_byte_and_mode_of_the_eager_tree() {
+    let world = World::with(crate::boot(), &odd_packages(), |_| {});
+    for way in ["read", "mapped", "parts"] {
+        let code = code(&format!("print('\\n'.join(describe({way})))"));
+        let arguments = code.each_ref().map(String::as_str);
+        let eager = world.run(&arguments);
+        let lazy = succeed(&mut lazily(&world, &format!("lazy-{way}"), "off", &arguments));
+        assert!(eager.lines().count() > 320, "{eager}");
+        let differences: Vec<_> = eager.lines().zip(lazy.lines()).filter(|(eager, lazy)| eager != lazy).collect();
+        assert!(differences.is_empty() && eager == lazy, "{way}: {differences:?}");
+        assert_eq!(world.last_start(), "lazy");
+    }
+}
+
+#[test]
+fn lazy_start_serves_eight_processes_that_read_at_once_and_while_it_fills() {
+    let world = World::with(crate::boot(), &odd_packages(), |_| {});
+    let code = code(
+        "
+digests = []
+for child in range(8):
+    r, w = os.pipe()
+    if os.fork() == 0:
+        text = '\\n'.join(describe([read, mapped, parts][child % 3]))
+        os.write(w, hashlib.sha256(text.encode()).hexdigest().encode())
+        os._exit(0)
+    os.close(w)
+    digests.append(r)
+print(len({os.read(r, 64) for r in digests}), hashlib.sha256('\\n'.join(describe(read)).encode()).hexdigest())",
+    );
+    let arguments = code.each_ref().map(String::as_str);
+    let eager = world.run(&arguments);
+    assert!(eager.starts_with("1 "), "{eager}");
+    for fill in ["off", "idle", "full"] {
+        assert_eq!(succeed(&mut lazily(&world, &format!("lazy-{fill}"), fill, &arguments)), eager, "{fill}");
+    }
+}
+
+#[test]
+fn lazy_start_leaves_pid_streams_and_children_as_they_are() {
+    let world = World::new(crate::boot());
+    let code = "import os, sys, alpha\n\
+                try:\n    os.wait()\nexcept ChildProcessError:\n    print('no child')\n\
+                print(os.getpid(), os.getuid(), os.getgid(), os.getcwd(), \
+                sorted(int(fd) for fd in os.listdir('/proc/self/fd'))[:3], sys.prefix != sys.base_prefix)\n\
+                sys.exit(7)";
+    let mut command = lazily(&world, "lazy", "idle", &["-c", code]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    let pid = child.id();
+    let output = child.wait_with_output().expect("ends");
+    let user = fs::metadata(world.path("work")).map(|m| std::os::unix::fs::MetadataExt::uid(&m)).expect("stat");
+    let expected = format!("no child\n{pid} {user} {user} {} [0, 1, 2] True\n", world.path("work").display());
+    assert_eq!((text(&output.stdout), text(&output.stderr)), (expected, String::new()));
+    assert_eq!(output.status.code(), Some(7));
+    // What filled ends with the job. A later start builds the rest; what was left half built is nowhere but in staging.
+    wait_until("no process is left", || running(&world.path("env-python")) == 0);
+    let cache = world.path("lazy");
+    assert_eq!(
+        succeed(world.command(&["-c", "import alpha; print(alpha.NAME)"]).env("CPACK_CACHE_DIR", &cache)),
+        "alpha\n"
+    );
+    for layer in &world.manifest.layers {
+        let files = cache.join(cache_name()).join("layers").join(layer.content.to_hex()).join("files");
+        assert_eq!(cpack_node::cache::content_of(&files, 1, &|| {}).expect("a layer"), layer.content, "{}", layer.name);
+    }
+}
+
+#[test]
+fn lazy_start_that_fills_to_the_end_makes_the_next_one_plain_and_warm() {
+    let world = World::new(crate::boot());
+    let code = "import sys, alpha, beta; print(alpha.NAME, beta.NAME, sys.prefix)";
+    let arguments = ["-c", code];
+    let first = succeed(world.command(&arguments).env("CPACK_START", "lazy").env("CPACK_FILL", "full"));
+    assert!(first.contains("/served/") && world.last_start() == "lazy", "{first}");
+    let built = world.cache().join("environments");
+    wait_until("the environment is built", || {
+        !entries(&built).is_empty() && entries(&world.cache().join("staging")).is_empty()
+    });
+    let second = succeed(world.command(&arguments).env("CPACK_START", "lazy"));
+    assert!(second.contains("/environments/") && world.last_start() == "warm", "{second}");
+    world.check_cache();
+}
+
+#[test]
+fn lazy_start_reads_from_layers_that_are_there() {
+    let world = World::new(crate::boot());
+    world.run(&["-c", ""]);
+    // Only the tree is missing, and the store is gone but for the manifest, which travels with the launcher.
+    let tree = world.environment();
+    succeed(Command::new("chmod").args(["-R", "u+w"]).arg(&tree));
+    fs::remove_dir_all(&tree).expect("removes");
+    fs::remove_dir_all(world.path("store/layers")).expect("removes");
+    let arguments = ["-c", "import alpha, sys; print(alpha.NAME, '/served/' in sys.prefix)"];
+    let output = succeed(world.command(&arguments).env("CPACK_START", "lazy").env("CPACK_FILL", "off"));
+    assert_eq!(output, "alpha True\n");
+}
+
+#[test]
+fn lazy_start_answers_damage_with_an_error_and_one_line() {
+    for damage in ["flipped", "truncated"] {
+        let world = World::with(crate::boot(), &odd_packages(), |_| {});
+        let layer = world.manifest.layers.iter().find(|layer| layer.name == "odd").expect("there");
+        let path = world.path("store").join(layer.key().as_str());
+        let bytes = fs::read(&path).expect("reads");
+        // What the directory says stays right: the start itself goes well.
+        let damaged = match damage {
+            "flipped" => {
+                let mut bytes = bytes;
+                bytes[5 << 20] ^= 1;
+                bytes
+            }
+            _ => bytes,
+        };
+        rewrite(&path, &damaged);
+        let code = "import sys, odd, hashlib, os\n\
+                    print('started', flush=True)\n\
+                    if sys.argv[2] == 'truncated':\n    os.truncate(sys.argv[1], 4 << 20)\n\
+                    wrong = []\n\
+                    for _ in range(2):\n\
+                    \x20   try:\n        open(odd.__path__[0] + '/large.bin', 'rb').read(); wrong.append('read')\n\
+                    \x20   except OSError as e:\n        wrong.append(e.errno)\n\
+                    import alpha\n\
+                    print(wrong, alpha.NAME)";
+        let output = lazily(&world, "lazy", "off", &["-c", code, path.to_str().expect("UTF-8"), damage]).output();
+        let output = output.expect("starts");
+        assert_eq!(text(&output.stdout), "started\n[5, 5] alpha\n", "{damage}: {}", text(&output.stderr));
+        let error = text(&output.stderr);
+        assert!(
+            error.lines().all(|line| line.starts_with("cpack-boot: a file of the environment cannot be read: ")),
+            "{error}"
+        );
+        assert!(error.contains("odd") && (1..=2).contains(&error.lines().count()), "{error}");
+    }
+}
+
+#[test]
+fn lazy_start_ends_the_job_if_the_server_is_killed_or_stopped() {
+    let waits = "time.sleep(60)";
+    let computes = "[sum(range(1000)) for _ in iter(int, 1)]";
+    let threads = "[threading.Thread(target=time.sleep, args=[60]).start() for _ in range(4)]";
+    // Asks the server all the time, in all of its processes.
+    let reads = "import large; fd = os.open(large.__path__[0] + '/lib.so', os.O_RDONLY)\n\
+                 while True: os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED); os.pread(fd, 1 << 20, 1 << 20)";
+    for (signal, work) in
+        [("KILL", waits), ("STOP", waits), ("KILL", computes), ("KILL", threads), ("KILL", reads), ("STOP", reads)]
+    {
+        let world = World::new(crate::boot());
+        let code = format!(
+            "import os, sys, threading, time\n\
+             children = [os.fork() for _ in range(2)]\n\
+             print('up', flush=True)\n\
+             {work}\n\
+             time.sleep(60)\n\
+             print('survived')"
+        );
+        let mut command = lazily(&world, "lazy", "off", &["-c", &code]);
+        let mut job = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+        let mut first = [0; 3];
+        std::io::Read::read_exact(job.stdout.as_mut().expect("a pipe"), &mut first).expect("reads");
+        let server = server_of(&world.path("env-python"));
+        succeed(Command::new("kill").args([&format!("-{signal}"), &server.to_string()]));
+        let output = job.wait_with_output().expect("ends");
+        assert!(!text(&output.stdout).contains("survived"));
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(Exit::Internal.code().into()), "{}: {error}", output.status);
+        assert!(
+            error.starts_with("cpack-boot: the server of this environment was ") && error.lines().count() == 1,
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn lazy_start_leaves_nothing_that_later_starts_trip_over_whichever_process_is_killed_when() {
+    let world = World::new(crate::boot());
+    let launcher = world.path("env-python");
+    let code = "import alpha, data, large, os, sys\n\
+                for base, _, files in os.walk(sys.prefix):\n\
+                \x20   [open(os.path.join(base, name), 'rb').read() for name in files]\n\
+                print('read')";
+    for round in 0..40u64 {
+        let place = world.user_directory("lazy");
+        let mut command = lazily(&world, "lazy", "full", &["-c", code]);
+        let mut job = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+        std::thread::sleep(std::time::Duration::from_millis(round * 7 % 150));
+        let processes: Vec<_> = entries(Path::new("/proc")).into_iter().filter(|path| runs(path, &launcher)).collect();
+        if let Some(victim) = processes.get(round as usize % processes.len().max(1)) {
+            let pid = victim.file_name().and_then(|name| name.to_str()).expect("a number");
+            // It may have ended meanwhile.
+            let _ = Command::new("kill").args(["-KILL", pid]).stderr(Stdio::null()).status();
+        }
+        wait_until("the job has ended", || job.try_wait().expect("waits").is_some());
+        let output = job.wait_with_output().expect("ends");
+        let (status, error) = (output.status, text(&output.stderr));
+        let ended = status.code().is_none() || status.code() == Some(Exit::Internal.code().into());
+        assert!(ended || text(&output.stdout) == "read\n", "round {round}: {status}: {error}");
+        assert!(!error.contains("Traceback") && error.lines().count() <= 1, "round {round}: {error}");
+        wait_until("no process is left", || running(&launcher) == 0);
+        let output = succeed(world.command(&["-c", code]).env("CPACK_CACHE_DIR", &place));
+        assert_eq!(output, "read\n", "round {round}");
+        succeed(Command::new("chmod").args(["-R", "u+w"]).arg(&place));
+        fs::remove_dir_all(&place).expect("removes");
+    }
+}
+
+#[test]
+fn lazy_start_is_eager_and_says_why_where_the_node_refuses() {
+    for (refuse, reason) in [
+        ("mount --bind /dev/null /dev/fuse", "refuses mount: "),
+        ("echo 0 > /proc/sys/user/max_user_namespaces", "refuses user and mount namespaces: "),
+    ] {
+        let world = World::new(crate::boot());
+        // In namespaces in which this user may take things away.
+        let script = format!(
+            "{refuse} && exec \"$0\" -c 'import alpha, sys; print(alpha.NAME, \"environments\" in sys.prefix)'"
+        );
+        let start = |log: &str| {
+            let mut command = world.command_of(Path::new("/usr/bin/unshare"), &["-Urm", "sh", "-c", &script]);
+            command.arg(world.path("env-python")).env("CPACK_START", "lazy").env("CPACK_LOG", log);
+            command.output().expect("starts")
+        };
+        let output = start("1");
+        let error = text(&output.stderr);
+        assert_eq!(text(&output.stdout), "alpha True\n", "{error}");
+        assert!(error.contains("CPACK_START=lazy is not possible here") && error.contains(reason), "{error}");
+        let output = start("0");
+        assert_eq!((text(&output.stdout), text(&output.stderr)), ("alpha True\n".into(), String::new()));
+    }
+}
+
+#[test]
+fn lazy_start_serves_children_that_outlive_python_and_keeps_no_stream_of_its_caller() {
+    let world = World::new(crate::boot());
+    let code = "import os, sys, time\n\
+                if os.fork() == 0:\n\
+                \x20   os.setsid()\n\
+                \x20   nothing = os.open('/dev/null', os.O_RDWR)\n\
+                \x20   [os.dup2(nothing, fd) for fd in range(3)]\n\
+                \x20   while os.path.exists('wait'): time.sleep(0.01)\n\
+                \x20   import beta, large\n\
+                \x20   size = len(open(large.__path__[0] + '/lib.so', 'rb').read())\n\
+                \x20   open('result.new', 'w').write(f'{beta.NAME} {size}')\n\
+                \x20   os.rename('result.new', 'result')\n\
+                print('done')";
+    let wait = world.path("work/wait");
+    fs::write(&wait, "").expect("writes");
+    let mut command = lazily(&world, "lazy", "off", &["-c", code]);
+    // Standard error stays open for what the server has to say.
+    let output = command.stderr(Stdio::null()).output().expect("starts");
+    assert_eq!(text(&output.stdout), "done\n");
+    let launcher = world.path("env-python");
+    assert!(running(&launcher) > 0, "the server goes on");
+    fs::remove_file(&wait).expect("removes");
+    let result = world.path("work/result");
+    wait_until("the child has read", || result.exists());
+    assert_eq!(fs::read_to_string(result).expect("reads"), format!("beta {}", 6 << 20));
+    wait_until("the server has ended", || running(&launcher) == 0);
+    assert_eq!(
+        entries(&world.user_directory("lazy").join(cache_name()).join("staging")),
+        [] as [std::path::PathBuf; 0]
+    );
+}
+
+#[test]
+fn lazy_start_has_overlays() {
+    let world = World::new(crate::boot());
+    let project = nodes(&[
+        ("project.py", file("NAME = 'project'\n")),
+        ("project-1.0.dist-info/METADATA", file("Name: project\n")),
+    ]);
+    let job = Job { overlays: vec![world.put(LayerKind::Overlay, "project", &project)], ..world.job.clone() };
+    let launcher = world.write_launcher("with-overlay", &job);
+    let code = "import sys, project, alpha; print(project.NAME, alpha.NAME, alpha.__file__.split('/')[-6], '/jobs/' in sys.prefix)";
+    for start in ["eager", "lazy", "lazy"] {
+        let mut command = world.command_of(&launcher, &["-c", code]);
+        command.env("CPACK_CACHE_DIR", world.user_directory(start)).env("CPACK_START", start).env("CPACK_FILL", "off");
+        assert!(succeed(&mut command).starts_with("project alpha "), "{start}");
+        assert_eq!(world.last_start() == "lazy", start == "lazy");
+    }
+}
+
+#[test]
+fn lazy_start_differs_in_what_docs_lazy_md_says() {
+    let world = World::new(crate::boot());
+    let code = "import alpha, errno, os, sys\n\
+                def error(do, *arguments):\n\
+                \x20   try:\n        return do(*arguments)\n\
+                \x20   except OSError as e:\n        return errno.errorcode[e.errno]\n\
+                open('own', 'w').close()\n\
+                print(os.stat('/').st_uid, error(os.chown, 'own', -1, 0), error(os.setgroups, [1]), \
+                error(os.chown, 'own', -1, os.getgid()), error(open, alpha.__path__[0] + '/new', 'w'), \
+                error(os.listdir, '/root'), os.getuid() == os.stat('own').st_uid)";
+    let eager = succeed(&mut world.command(&["-c", code]));
+    let lazy = succeed(&mut lazily(&world, "lazy", "off", &["-c", code]));
+    assert_eq!(eager, "0 EPERM EPERM None EACCES EACCES True\n");
+    assert_eq!(lazy, "65534 EINVAL EPERM None EROFS EACCES True\n");
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Replaces a file that is read-only.
+fn rewrite(path: &Path, bytes: &[u8]) {
+    fs::remove_file(path).expect("removes");
+    fs::write(path, bytes).expect("writes");
+    cpack_test::small_world::own(path.to_owned());
+}
+
+/// The server's process id: of the processes that run the executable, the one whose parent runs it, too.
+fn server_of(executable: &Path) -> i32 {
+    let processes = || entries(Path::new("/proc")).into_iter().filter(|path| runs(path, executable));
+    let parent = |path: &Path| {
+        let status = fs::read_to_string(path.join("status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("PPid:").map(|pid| pid.trim().to_owned()));
+        Path::new("/proc").join(line.unwrap_or_default())
+    };
+    let found = processes().find(|path| runs(&parent(path), executable)).expect("a server");
+    found.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok()).expect("a number")
+}
+
+/// How many processes run the executable.
+fn running(executable: &Path) -> usize {
+    entries(Path::new("/proc")).iter().filter(|path| runs(path, executable)).count()
+}
+
+fn runs(process: &Path, executable: &Path) -> bool {
+    fs::read_link(process.join("exe")).is_ok_and(|exe| exe == executable)
+}
+
+/// Waits up to a minute.
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..6000 {
+        if done() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert!(done(), "not within a minute: {what}");
+}

@@ -1,0 +1,162 @@
+//! Pieces and blocks that were read lately.
+//!
+//! The kernel keeps what programs read, so this serves only two ends: the next frame of a large file is mostly in the same
+//! piece, and the kernel asks for a frame in several requests.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Bytes of pieces and blocks that are kept: four of the longest pieces.
+pub const BUDGET: usize = 32 << 20;
+
+/// Blocks up to this size are not kept: the kernel asks for them by one request, its read-ahead being 128 KiB.
+const SMALL: usize = 64 << 10;
+
+/// What is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Key {
+    /// A verified piece of a layer.
+    Piece { layer: u32, number: u32 },
+    /// A decoded block of a layer's file.
+    Block { layer: u32, file: u32, block: u32 },
+}
+
+/// Bytes that may be shared and are not changed.
+pub(crate) type Bytes = Arc<Vec<u8>>;
+
+/// Locked by the thread that makes the bytes.
+type Slot = Arc<Mutex<Option<Bytes>>>;
+
+#[derive(Debug)]
+pub(crate) struct Blocks {
+    budget: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    slots: HashMap<Key, Kept>,
+    bytes: usize,
+    /// Counts uses.
+    now: u64,
+}
+
+#[derive(Debug)]
+struct Kept {
+    slot: Slot,
+    used: u64,
+    bytes: usize,
+}
+
+impl Blocks {
+    pub(crate) fn new(budget: usize) -> Self {
+        Self { budget, state: Mutex::default() }
+    }
+
+    /// The bytes of `key`, made by `make` unless they are kept. One thread makes them while others that want the same wait.
+    pub(crate) fn get<E>(&self, key: Key, make: impl FnOnce() -> Result<Vec<u8>, E>) -> Result<Bytes, E> {
+        let slot = self.slot(key);
+        let mut locked = lock(&slot);
+        if let Some(bytes) = &*locked {
+            return Ok(Arc::clone(bytes));
+        }
+        let made = make();
+        match made {
+            Ok(bytes) => {
+                let bytes = Arc::new(bytes);
+                *locked = Some(Arc::clone(&bytes));
+                self.keep(key, bytes.len());
+                Ok(bytes)
+            }
+            Err(error) => {
+                lock(&self.state).slots.remove(&key);
+                Err(error)
+            }
+        }
+    }
+
+    fn slot(&self, key: Key) -> Slot {
+        let mut state = lock(&self.state);
+        state.now += 1;
+        let used = state.now;
+        let kept = state.slots.entry(key).or_insert_with(|| Kept { slot: Slot::default(), used, bytes: 0 });
+        kept.used = used;
+        Arc::clone(&kept.slot)
+    }
+
+    /// Counts the bytes of `key`, and drops those that were not used for longest.
+    fn keep(&self, key: Key, bytes: usize) {
+        let mut state = lock(&self.state);
+        if matches!(key, Key::Block { .. }) && bytes <= SMALL {
+            state.slots.remove(&key);
+            return;
+        }
+        let Some(kept) = state.slots.get_mut(&key) else { return };
+        kept.bytes = bytes;
+        state.bytes += bytes;
+        while state.bytes > self.budget {
+            let made = state.slots.iter().filter(|(other, kept)| **other != key && kept.bytes > 0);
+            let Some(oldest) = made.min_by_key(|(_, kept)| kept.used).map(|(key, _)| *key) else { return };
+            state.bytes -= state.slots.remove(&oldest).map_or(0, |kept| kept.bytes);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn piece(number: u32) -> Key {
+        Key::Piece { layer: 0, number }
+    }
+
+    #[test]
+    fn blocks_drop_what_was_not_used_for_longest() {
+        let blocks = Blocks::new(100);
+        let made = AtomicUsize::new(0);
+        let get = |number| {
+            blocks.get(piece(number), || {
+                made.fetch_add(1, Ordering::Relaxed);
+                Ok::<_, ()>(vec![0; 40])
+            })
+        };
+        for (number, expected) in [(1, 1), (2, 2), (1, 2), (3, 3), (1, 3), (2, 4)] {
+            assert_eq!(get(number).map(|bytes| bytes.len()), Ok(40));
+            assert_eq!(made.load(Ordering::Relaxed), expected, "after {number}");
+        }
+        assert!(lock(&blocks.state).bytes <= 100);
+    }
+
+    #[test]
+    fn blocks_are_made_once_for_threads_that_come_together() {
+        let blocks = Blocks::new(1 << 20);
+        let made = AtomicUsize::new(0);
+        let together = std::sync::Barrier::new(8);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    together.wait();
+                    let made = blocks.get(piece(1), || {
+                        made.fetch_add(1, Ordering::Relaxed);
+                        Ok::<_, ()>(vec![7; 1000])
+                    });
+                    assert_eq!(made.map(|bytes| bytes[999]), Ok(7));
+                });
+            }
+        });
+        assert_eq!(made.into_inner(), 1);
+    }
+
+    #[test]
+    fn blocks_ask_again_after_an_error() {
+        let blocks = Blocks::new(100);
+        assert_eq!(blocks.get(piece(1), || Err("no")).map(drop), Err("no"));
+        assert_eq!(blocks.get(piece(1), || Ok::<_, ()>(vec![1])).map(|bytes| bytes.len()), Ok(1));
+    }
+}
