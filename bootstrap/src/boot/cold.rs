@@ -30,7 +30,7 @@ impl Materials {
 }
 
 /// What a cold start builds from.
-pub(super) struct Plan {
+pub(crate) struct Plan {
     pub(super) manifest: Manifest,
     bytes: Vec<u8>,
     pub(super) python: Python,
@@ -74,7 +74,14 @@ impl JobStart<'_> {
         }
     }
 
-    fn build_in(&self, cache: Cache, plan: &Plan, means: &Means<'_>, timing: &mut Timing) -> Result<Ready, BootError> {
+    /// Builds the environment in one cache, and cleans that up.
+    pub(crate) fn build_in(
+        &self,
+        cache: Cache,
+        plan: &Plan,
+        means: &Means<'_>,
+        timing: &mut Timing,
+    ) -> Result<Ready, BootError> {
         let key = self.key_in(&plan.key, &cache);
         let inputs = TreeInputs {
             key: &key,
@@ -96,7 +103,8 @@ impl JobStart<'_> {
         self.add_overlays(cache, Some(key), environment, timing)
     }
 
-    fn plan(&self, store: &dyn Store) -> Result<Plan, BootError> {
+    /// Finds out what to build, and asks the interpreters of the node.
+    pub(crate) fn plan(&self, store: &dyn Store) -> Result<Plan, BootError> {
         let job = self.job();
         let (bytes, location) = self.manifest_bytes(store)?;
         let manifest = Manifest::parse(&bytes).map_err(|source| BootError::Manifest { location, source })?;

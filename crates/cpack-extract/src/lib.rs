@@ -2,7 +2,8 @@
 //!
 //! | module | does |
 //! | --- | --- |
-//! | `extract_layers`, `extract_zip` | read an archive's directory and hand its plan to the pool: the two ways in |
+//! | `extract_layers`, `extract_zip` | read an archive's directory and hand its plan to the pool: two ways in |
+//! | `extract_tar`, `tar_members`, `decoded` | the third way: a tar, whose members are checked and written one after the other |
 //! | `plan` | decides, from the central directory alone, what will be done; every check that needs no data is here |
 //! | `pool` | workers that take spans of archive bytes and start archives |
 //! | `run` | one archive in work: reads, verifies, decodes, writes a span; completes the archive after the last |
@@ -33,9 +34,11 @@
 
 mod codec;
 mod cut;
+mod decoded;
 mod destination;
 mod error;
 mod extract_layers;
+mod extract_tar;
 mod extract_zip;
 mod large;
 mod limits;
@@ -45,10 +48,13 @@ mod pool;
 mod run;
 mod source;
 mod sum;
+mod tar_members;
 mod worker;
 
+pub use decoded::Compression;
 pub use error::{CallerError, ExtractError, Failure};
 pub use extract_layers::{LayerTask, Layers, extract_layers};
+pub use extract_tar::{TarTask, extract_tar};
 pub use extract_zip::{Select, ZipTask, everything, extract_zip};
 pub use limits::{Limits, Stats};
 pub use source::{BytesSource, FileSource, PieceSource, StoreSource};
