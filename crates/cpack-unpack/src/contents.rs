@@ -12,6 +12,7 @@ use cpack_format::prefix::{Prefixes, replace};
 use crate::conda_unpack::{self, SCRIPTS};
 use crate::error::UnpackError;
 use crate::mend::{mend_byte_code, mend_scripts, replace_file};
+use crate::record::rewrite_records;
 
 /// The interpreter of an environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +61,8 @@ impl Unpacked {
         let told = if is_conda { conda_version(&root) } else { config.version.clone() };
         let version = told.filter(|told| minor(told) == number).unwrap_or(number);
         let prefixes = if is_conda { conda_prefixes(archive, &root)? } else { Vec::new() };
-        mend_scripts(&root.join("bin"), config.home.as_deref()).map_err(failed)?;
+        let mended = mend_scripts(&root.join("bin"), config.home.as_deref()).map_err(failed)?;
+        rewrite_records(&root.join("lib").join(&library).join("site-packages"), &mended).map_err(failed)?;
         let soabi = mend_byte_code(&root.join("lib"), &version).map_err(failed)?;
         let python = if is_shipped {
             Python::Shipped
@@ -186,4 +188,37 @@ fn conda_prefixes(archive: &Path, root: &Path) -> Result<Vec<Prefixes>, UnpackEr
         }
     }
     Ok(prefixes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pyvenv_cfg_is_read_as_venv_virtualenv_and_uv_write_it() {
+        let venv = "home = /usr/bin\ninclude-system-site-packages = true\nversion = 3.11.7\ncommand = /p -m venv /x\n";
+        let expected = Config { home: Some("/usr/bin".into()), version: Some("3.11.7".into()), sees_system: true };
+        assert_eq!(Config::parse(venv), expected);
+        let virtualenv = "home = /usr/bin\nversion = 3.11.7\nversion_info = 3.11.7.final.0\n";
+        assert_eq!(Config::parse(virtualenv).version.as_deref(), Some("3.11.7"));
+        let uv = "home = /u/bin\nimplementation = CPython\nuv = 0.9\nversion_info = 3.12\n";
+        assert_eq!(Config::parse(uv).version.as_deref(), Some("3.12"));
+        assert_eq!(Config::parse("home = relative\nodd\n"), Config::default());
+    }
+
+    #[test]
+    fn environment_lies_at_the_top_or_in_the_one_directory_there() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let top = directory.path();
+        assert_eq!(root_below(top), None);
+        fs::create_dir_all(top.join("venv/lib/python3.11/site-packages")).expect("creates");
+        assert_eq!(root_below(top), Some(top.join("venv")));
+        assert_eq!(library(&top.join("venv")).as_deref(), Some("python3.11"));
+        fs::create_dir(top.join("other")).expect("creates");
+        assert_eq!(root_below(top), None);
+        fs::create_dir_all(top.join("lib/python3.x/site-packages")).expect("creates");
+        assert_eq!(root_below(top), None);
+        fs::create_dir_all(top.join("lib/python3.13t/site-packages")).expect("creates");
+        assert_eq!(root_below(top), Some(top.to_owned()));
+    }
 }

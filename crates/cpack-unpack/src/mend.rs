@@ -1,6 +1,7 @@
 //! What makes files right wherever they are: scripts that find the interpreter beside them, and no byte-code that Python
 //! would pass over.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read as _};
@@ -18,14 +19,19 @@ const LARGEST_SCRIPT: u64 = 1 << 20;
 /// Directories of interpreters that belong to no environment.
 const OF_SYSTEM: [&[u8]; 3] = [b"/usr/bin", b"/bin", b"/usr/local/bin"];
 
+/// How scripts begin that venv-pack2 0.9 wrote, before and after the name of the interpreter.
+const OF_VENV_PACK: (&[u8], &[u8]) = (b"#!/bin/sh\n\"exec\" \"`dirname $(realpath -- $0)`/", b"\" \"$0\" \"$@\"\n\n");
+
 /// Whether this names an interpreter: `python`, `python3`, `python3.11`.
 pub(crate) fn is_python_name(name: &[u8]) -> bool {
     let Some(rest) = name.strip_prefix(b"python") else { return false };
     rest.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.')
 }
 
-/// Makes the scripts in `bin` start the interpreter beside them. `home` is the directory of the interpreter behind that.
-pub(crate) fn mend_scripts(bin: &Path, home: Option<&Path>) -> io::Result<()> {
+/// Makes the scripts in `bin` start the interpreter beside them, and returns those that did not. `home` is the directory of the
+/// interpreter behind that.
+pub(crate) fn mend_scripts(bin: &Path, home: Option<&Path>) -> io::Result<BTreeMap<String, Vec<u8>>> {
+    let mut all = BTreeMap::new();
     for entry in fs::read_dir(bin).into_iter().flatten() {
         let entry = entry?;
         if !entry.file_type()?.is_file() || entry.metadata()?.len() > LARGEST_SCRIPT {
@@ -41,9 +47,10 @@ pub(crate) fn mend_scripts(bin: &Path, home: Option<&Path>) -> io::Result<()> {
         file.read_to_end(&mut script)?;
         if let Some(mended) = mended(&script, home) {
             replace_file(&path, &mended, true)?;
+            all.insert(entry.file_name().to_string_lossy().into_owned(), mended);
         }
     }
-    Ok(())
+    Ok(all)
 }
 
 /// The script with a beginning that finds the interpreter beside it; `None` if it has one, or is for another program.
@@ -58,6 +65,11 @@ fn mended(script: &[u8], home: Option<&Path>) -> Option<Vec<u8>> {
             None => split_at(shell.command, u8::is_ascii_whitespace),
         };
         return is_of_environment(program, home).then(|| relocatable(plain(options), &shell.comments, shell.body));
+    }
+    if let Some(rest) = script.strip_prefix(OF_VENV_PACK.0) {
+        let end = memmem::find(rest, OF_VENV_PACK.1)?;
+        let (comments, body) = split_comments(rest.get(end + OF_VENV_PACK.1.len()..)?);
+        return Some(relocatable(b"", &comments, body));
     }
     let (line, body) = split_line(script);
     let (program, options) = split_at(line.strip_prefix(b"#!")?.trim_ascii(), u8::is_ascii_whitespace);
@@ -140,4 +152,67 @@ fn is_stale(directory: &Path, byte_code: &Path, name: &[u8]) -> io::Result<bool>
     let (flags, time, length) = (number(4), number(8), number(12));
     // Python compares the lowest 32 bits of both.
     Ok(flags == 0 && (time != stat.mtime().cast_unsigned() as u32 || length != stat.size() as u32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_for_the_environments_python_find_it_beside_themselves() {
+        let home = Path::new("/opt/python/bin");
+        let body = "# -*- coding: utf-8 -*-\nimport sys\n";
+        for (head, options) in [
+            ("#!/home/u/venv/bin/python\n", ""),
+            ("#!/home/u/venv/bin/python3.11 -E\n", " -E"),
+            ("#!/usr/bin/env python\n", ""),
+            ("#!/usr/bin/env python3 -s\n", " -s"),
+            ("#!/bin/sh\n'''exec' \"/x y/bin/python\" \"$0\" \"$@\"\n' '''\n", ""),
+            ("#!/bin/sh\n'''exec' /long/bin/python -E \"$0\" \"$@\"\n' '''\n", " -E"),
+            ("#!/bin/sh\n\"exec\" \"`dirname $(realpath -- $0)`/python3\" \"$0\" \"$@\"\n\n", ""),
+        ] {
+            let script = [head, body].concat();
+            let found = mended(script.as_bytes(), Some(home)).expect(head);
+            let text = String::from_utf8(found.clone()).expect("utf-8");
+            assert!(text.contains(&format!("'python'{options} \"$0\"")) && text.ends_with("import sys\n"), "{text}");
+            assert_eq!(mended(&found, Some(home)), None, "{head}");
+        }
+        for other in
+            ["#!/bin/sh\n", "#!/usr/bin/python3\n", "#!/opt/python/bin/python3\n", "#!/usr/bin/env perl\n", "#!"]
+        {
+            assert_eq!(mended(other.as_bytes(), Some(home)), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn byte_code_stays_if_it_fits_its_source() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let lib = directory.path();
+        let cache = lib.join("__pycache__");
+        fs::create_dir(&cache).expect("creates");
+        for name in ["native.cpython-311-x86_64-linux-gnu.so", "native.cpython-310-x86_64-linux-gnu.so"] {
+            fs::write(lib.join(name), "").expect("writes");
+        }
+        let header = |flags: u32, time: u32, length: u32| {
+            [0_u32, flags, time, length].into_iter().flat_map(u32::to_le_bytes).collect::<Vec<u8>>()
+        };
+        for (name, byte_code) in [
+            ("fits", header(0, 5, 4)),
+            ("older", header(0, 4, 4)),
+            ("longer", header(0, 5, 5)),
+            ("hashed", header(1, 0, 0)),
+            ("short", Vec::new()),
+        ] {
+            let source = File::create(lib.join(format!("{name}.py"))).expect("creates");
+            source.set_len(4).expect("sets");
+            source.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(5)).expect("sets");
+            fs::write(cache.join(format!("{name}.cpython-311.pyc")), byte_code).expect("writes");
+        }
+        fs::write(cache.join("no_source.cpython-311.pyc"), header(0, 1, 1)).expect("writes");
+        assert_eq!(mend_byte_code(lib, "3.11.7").expect("mends"), "cpython-311-x86_64-linux-gnu");
+        let entries = fs::read_dir(&cache).expect("reads");
+        let mut left: Vec<_> = entries.map(|entry| entry.expect("reads").file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["fits.cpython-311.pyc", "hashed.cpython-311.pyc", "no_source.cpython-311.pyc"]);
+    }
 }
