@@ -231,3 +231,33 @@ fn tar_that_claims_more_than_the_limits_is_refused() {
         assert!(said.contains(what) && exit == Exit::Artifact, "{said}");
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn tar_that_is_damaged_anywhere_ends_in_an_error_or_in_files_below_its_directory(
+        changes in proptest::collection::vec((0..6 * BLOCK, proptest::prelude::any::<u8>()), 1..6), valid_sums: bool
+    ) {
+        let mut bytes = ended(&[
+            member(b"d/", b'5', b""), pax(&[("path", b"d/long")]), file("cut"), link("d/l", "long"), same_as("e", "d/long"),
+        ]);
+        for (at, byte) in changes {
+            bytes[at] = byte;
+        }
+        if valid_sums {
+            // A header whose checksum is right gets further.
+            for header in bytes.chunks_exact_mut(BLOCK).filter(|block| block.get(257..262) == Some(b"ustar")) {
+                header[148..156].copy_from_slice(b"        ");
+                let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+                header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+            }
+        }
+        let directory = tempfile::tempdir().expect("a directory");
+        let into = directory.path().join("into");
+        std::fs::create_dir(&into).expect("creates");
+        let extracted = extract(&bytes, Compression::None, &Limits::default(), &into);
+        if let Err((said, exit)) = extracted {
+            assert_eq!(exit, Exit::Artifact, "{said}");
+        }
+        assert_eq!(std::fs::read_dir(directory.path()).expect("lists").count(), 1);
+    }
+}
