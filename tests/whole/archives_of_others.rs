@@ -22,7 +22,7 @@ fn environment(world: &World) -> PathBuf {
     venv(&usual_interpreter(), &env);
     let site = install_by_hand(&env, "thing", "1.0", "WORD = 'thing'\n");
     let tool =
-        format!("#!{}/bin/python -E\nimport sys, thing\nprint(thing.WORD, sys.prefix, sys.argv[1:])\n", env.display());
+        format!("#!{}/bin/python\nimport sys, thing\nprint(thing.WORD, sys.prefix, sys.argv[1:])\n", env.display());
     fs::write(env.join("bin/thing-tool"), tool).expect("writes");
     fs::set_permissions(env.join("bin/thing-tool"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
         .expect("chmod");

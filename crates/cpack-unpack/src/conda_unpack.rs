@@ -6,6 +6,8 @@
 //! ('etc/x.conf', '/home/user/env', 'text')
 //! ]
 //! ```
+//!
+//! conda-pack lists no interpreter, because `conda-unpack` runs by it. `conda-meta` tells what it holds.
 
 use std::fs;
 use std::path::Path;
@@ -13,6 +15,9 @@ use std::path::Path;
 use cpack_format::SafePath;
 use cpack_format::prefix::Mode;
 use memchr::memmem;
+use serde::Deserialize;
+
+use crate::mend::is_python_name;
 
 /// The script and the module that it imports (since conda-pack 0.9).
 pub(crate) const SCRIPTS: [&str; 2] = ["conda-unpack", "conda_unpack_progress.py"];
@@ -90,6 +95,40 @@ fn string(text: &str) -> Option<(String, &str)> {
         }
     }
     None
+}
+
+/// The part that is read of a package's record.
+#[derive(Deserialize)]
+struct Package {
+    paths_data: Paths,
+}
+
+#[derive(Deserialize)]
+struct Paths {
+    paths: Vec<File>,
+}
+
+#[derive(Deserialize)]
+struct File {
+    #[serde(rename = "_path")]
+    path: String,
+    prefix_placeholder: Option<String>,
+    file_mode: Option<Mode>,
+}
+
+/// The interpreters in `bin` that hold the environment's path, by the record of the package `python`.
+pub(crate) fn interpreters(conda_meta: &Path) -> Vec<Record> {
+    let entries = fs::read_dir(conda_meta).into_iter().flatten().flatten();
+    let of_python = entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"python-"));
+    let packages = of_python.filter_map(|entry| serde_json::from_slice::<Package>(&fs::read(entry.path()).ok()?).ok());
+    let files = packages.flat_map(|package| package.paths_data.paths);
+    let is_interpreter =
+        |file: &File| file.path.strip_prefix("bin/").is_some_and(|name| is_python_name(name.as_bytes()));
+    let record = |file: File| {
+        let placeholder = file.prefix_placeholder.filter(|placeholder| placeholder.len() > 1)?;
+        Some((SafePath::new(file.path.as_bytes()).ok()?, placeholder, file.file_mode?))
+    };
+    files.filter(is_interpreter).filter_map(record).collect()
 }
 
 /// Whether packages of the environment have files that hold its path.

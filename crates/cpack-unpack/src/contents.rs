@@ -173,7 +173,8 @@ fn conda_prefixes(archive: &Path, root: &Path) -> Result<Vec<Prefixes>, UnpackEr
             Ok(Vec::new())
         };
     };
-    let records = conda_unpack::records(&text).map_err(|at| UnpackError::Records { path: archive.into(), at })?;
+    let mut records = conda_unpack::records(&text).map_err(|at| UnpackError::Records { path: archive.into(), at })?;
+    records.extend(conda_unpack::interpreters(&root.join("conda-meta")));
     let mut prefixes = Vec::new();
     for (path, placeholder, mode) in records.into_iter().filter(|(path, ..)| is_file(&root.join(path.as_path()))) {
         let Ok(name) = String::from_utf8(path.as_bytes().to_vec()) else { continue };
