@@ -151,7 +151,7 @@ fn may_repeat(path: &SafePath) -> bool {
 fn last_of_repeated(entries: &[Entry]) -> HashMap<Box<[u8]>, u64> {
     let mut last = HashMap::new();
     for entry in entries.iter().filter(|entry| safe(&entry.name).is_some_and(|path| may_repeat(&path))) {
-        last.insert(entry.name.clone().into(), entry.header_offset);
+        last.insert(entry.name.clone(), entry.header_offset);
     }
     last
 }

@@ -20,10 +20,11 @@ pub(crate) fn rewrite_records(site_packages: &Path, mended: &Mended) -> io::Resu
         return Ok(());
     }
     for entry in fs::read_dir(site_packages)? {
-        let path = entry?.path().join("RECORD");
-        if !path.parent().is_some_and(|directory| directory.extension().is_some_and(|e| e == "dist-info")) {
+        let directory = entry?.path();
+        if directory.extension().is_none_or(|extension| extension != "dist-info") {
             continue;
         }
+        let path = directory.join("RECORD");
         // A distribution need not have one.
         let Ok(text) = fs::read_to_string(&path) else { continue };
         let rewritten = rewritten(&text, mended);
