@@ -69,7 +69,9 @@ pub(crate) fn unpack(
     let limits = Limits { threads, ..Limits::default() };
     let unpacked = archive.unpack(staging.path(), &limits, &AtomicBool::new(false), &|| {})?;
     unpacked.settle(&prefix)?;
-    if let Python::Node { home, sees_system } = &unpacked.python {
+    if unpacked.python == Python::Shipped {
+        name_interpreter(&unpacked).map_err(failed)?;
+    } else if let Python::Node { home, sees_system } = &unpacked.python {
         let python = interpreter(&unpacked, home.as_deref(), search).ok_or_else(|| UnpackArchiveError::NoPython {
             path: archive.path.clone(),
             name: unpacked.interpreter_name(),
@@ -101,6 +103,18 @@ fn interpreter(unpacked: &Unpacked, home: Option<&Path>, search: Option<&OsStr>)
     let mut places =
         home.map(Path::to_owned).into_iter().chain(on_path).map(|place| place.join(unpacked.interpreter_name()));
     places.find(|path| path.is_file())?.canonicalize().ok()
+}
+
+/// Gives an interpreter in the archive its other names, which a zip may lack.
+fn name_interpreter(unpacked: &Unpacked) -> io::Result<()> {
+    let [plain, three, versioned] = interpreter_names(&unpacked.version);
+    for name in [plain, three] {
+        match symlink(&versioned, unpacked.root.join("bin").join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Adds what makes the files a virtual environment of `python`.
