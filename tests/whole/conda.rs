@@ -266,7 +266,9 @@ fn archives_of_conda_pack_start_as_conda_unpack_would_leave_them() {
             assert_eq!(environ["CONDA_PREFIX"], tree);
             assert_eq!((&environ["FROM_JSON"], &environ["CONDA_DEFAULT_ENV"]), (&"json".into(), &"packed".into()));
             assert_eq!(environ["ACTIVATED"], format!("{tree}/share/activates"));
-            assert_eq!(holding(Path::new(tree), "_placehold_placehold"), BTreeMap::new());
+            // In a zip links are copies, which conda-pack does not list.
+            let held = holding(Path::new(tree), "_placehold_placehold");
+            assert!(held.is_empty() || archive.ends_with("packed.zip"), "{held:?}");
         }
     }
     let output = start(&world, boot(), &["--cpack", "exec", utf8(&fixed), "-c", ""]);

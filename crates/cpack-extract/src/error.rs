@@ -38,6 +38,8 @@ pub enum ExtractError {
          `cluster-pack upload --repair`"
     )]
     Digest { archive: String, found: Digest, expected: Digest },
+    #[error("refused to extract {archive}: {member:?} {reason}")]
+    Member { archive: String, member: String, reason: String },
     #[error("{archive} is damaged, cut short or no such archive: {reason}: copy or pack it again")]
     Stream { archive: String, reason: String },
     #[error("cannot write {path:?} of {archive}")]
@@ -59,6 +61,7 @@ impl ExtractError {
             | Self::Piece { .. }
             | Self::Entry { .. }
             | Self::Digest { .. }
+            | Self::Member { .. }
             | Self::Stream { .. } => Exit::Artifact,
             Self::Write { .. } | Self::Caller { .. } => Exit::Disk,
             Self::Panicked => Exit::Internal,

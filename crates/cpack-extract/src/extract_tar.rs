@@ -217,14 +217,14 @@ impl Work<'_> {
     }
 
     fn refused(&self, path: &SafePath, reason: String) -> ExtractError {
-        ExtractError::Entry { archive: self.name.into(), entry: path.to_string(), reason }
+        ExtractError::Member { archive: self.name.into(), member: path.to_string(), reason }
     }
 
     fn unreadable(&self, error: TarError) -> ExtractError {
         let archive = self.name.to_owned();
         match error {
             TarError::Stream(source) => stream(&archive, &source),
-            TarError::Member { name, reason } => ExtractError::Entry { archive, entry: name, reason },
+            TarError::Member { name, reason } => ExtractError::Member { archive, member: name, reason },
         }
     }
 

@@ -116,19 +116,21 @@ struct File {
     file_mode: Option<Mode>,
 }
 
-/// The interpreters in `bin` that hold the environment's path, by the record of the package `python`.
+/// The interpreters in `bin` that hold the environment's path, by the record of the package `python`. In a zip the links to
+/// one are copies of it.
 pub(crate) fn interpreters(conda_meta: &Path) -> Vec<Record> {
     let entries = fs::read_dir(conda_meta).into_iter().flatten().flatten();
     let of_python = entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"python-"));
     let packages = of_python.filter_map(|entry| serde_json::from_slice::<Package>(&fs::read(entry.path()).ok()?).ok());
-    let files = packages.flat_map(|package| package.paths_data.paths);
-    let is_interpreter =
-        |file: &File| file.path.strip_prefix("bin/").is_some_and(|name| is_python_name(name.as_bytes()));
-    let record = |file: File| {
-        let placeholder = file.prefix_placeholder.filter(|placeholder| placeholder.len() > 1)?;
-        Some((SafePath::new(file.path.as_bytes()).ok()?, placeholder, file.file_mode?))
-    };
-    files.filter(is_interpreter).filter_map(record).collect()
+    let mut files: Vec<File> = packages.flat_map(|package| package.paths_data.paths).collect();
+    files.retain(|file| file.path.strip_prefix("bin/").is_some_and(|name| is_python_name(name.as_bytes())));
+    let held = files.iter().find_map(|file| {
+        let placeholder = file.prefix_placeholder.clone().filter(|placeholder| placeholder.len() > 1)?;
+        Some((placeholder, file.file_mode?))
+    });
+    let Some((placeholder, mode)) = held else { return Vec::new() };
+    let paths = files.iter().filter_map(|file| SafePath::new(file.path.as_bytes()).ok());
+    paths.map(|path| (path, placeholder.clone(), mode)).collect()
 }
 
 /// Whether packages of the environment have files that hold its path.
