@@ -4,16 +4,18 @@
 //! written after the layer, so that a process that finds the note finds the layer.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 
 use cpack_extract::Limits;
+use cpack_format::virtual_environment::interpreter_names;
 use cpack_node::building::{BuildError, Means, Waited, wait_for};
 use cpack_node::cache::Cache;
 use cpack_node::timing::{Phase, Timing};
 use cpack_parallel::with_beat;
 use cpack_store::FileStore;
-use cpack_unpack::{Archive, UnpackError};
+use cpack_unpack::{Archive, Python, UnpackError, Unpacked};
 
 use super::{describe, note};
 use crate::attempts::settle;
@@ -71,6 +73,19 @@ fn laid(archive: &Archive, cache: &Cache, means: &Means<'_>, timing: &mut Timing
     Ok(found)
 }
 
+/// Removes the files that each tree has of its own. What they say belongs to the place where the archive was made.
+fn remove_own(unpacked: &Unpacked) -> io::Result<()> {
+    let names = interpreter_names(&unpacked.version).map(|name| format!("bin/{name}"));
+    let names = if unpacked.python == Python::Shipped { &[][..] } else { &names[..] };
+    for name in names.iter().map(String::as_str).chain(["pyvenv.cfg"]) {
+        match fs::remove_file(unpacked.root.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Unpacks the archive, commits it as a layer, and notes the job.
 fn lay(archive: &Archive, cache: &Cache, means: &Means<'_>) -> Result<FoundJob, BootError> {
     let failed = |source| BuildError::Cache { path: cache.root().into(), source };
@@ -85,7 +100,7 @@ fn lay(archive: &Archive, cache: &Cache, means: &Means<'_>) -> Result<FoundJob, 
         error => BootError::Unpack(error),
     })?;
     means.check_stop()?;
-    byte_code_directories(&unpacked.root.join("lib")).map_err(failed)?;
+    remove_own(&unpacked).and_then(|()| byte_code_directories(&unpacked.root.join("lib"))).map_err(failed)?;
     let (job, manifest) = describe::describe(archive, &unpacked);
     let content = commit(&unpacked.root, cache, &staging, means).map_err(failed)?;
     let found = describe::with_layer(job, manifest, content, archive);
