@@ -24,6 +24,9 @@ fn archive(world: &World) -> PathBuf {
     for i in 0..20 {
         fs::write(site.join(format!("data/{i}.bin")), noise(60_000, i)).expect("writes");
     }
+    // Directories without byte-code are left open for Python's own.
+    let compile = ["-m", "compileall", "-q"];
+    assert!(Command::new(&python().path).args(compile).arg(&site).status().expect("starts").success());
     fs::write(venv.join("bin/tool"), "#!/old/venv/bin/python\nprint()\n").expect("writes");
     std::os::unix::fs::symlink(&python().path, venv.join("bin/python")).expect("links");
     let home = python().path.parent().expect("a directory").display();
@@ -93,7 +96,7 @@ fn archive_start_survives_error_at_any_step() {
 }
 
 #[test]
-fn archive_start_on_full_disk_ends_in_one_line_and_leaves_no_tree_and_no_layer() {
+fn archive_start_on_full_disk_ends_in_one_line_and_leaves_nothing_half() {
     let world = narrow();
     let _part = Part::once("starts of an archive on full disks");
     let path = archive(&world);
@@ -111,8 +114,9 @@ fn archive_start_on_full_disk_ends_in_one_line_and_leaves_no_tree_and_no_layer()
         let mut command = with_mounts(&world, &script);
         let output = only_the_cache(&world, &mut command).current_dir("/").output().expect("starts");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let left: Vec<&str> =
-            said.lines().skip(1).filter(|line| !line.contains("/locks/") && !line.contains("/archives/")).collect();
+        // A layer that was whole before the tree did not fit may stay, and so may the note of it.
+        let half = |line: &&str| line.contains("/staging/") || line.contains("/environments/");
+        let left: Vec<&str> = said.lines().skip(1).filter(half).collect();
         assert!(output.status.code() == Some(87) && left.is_empty(), "{limit}: {}: {said}", output.status);
     }
 }
