@@ -8,6 +8,7 @@ use cpack_format::manifest::DocumentError;
 use cpack_node::building::BuildError;
 use cpack_pex::PexFileError;
 use cpack_store::{ObjectUriError, StoreError, UriError, redact};
+use cpack_unpack::UnpackError;
 
 use crate::entry::EntryError;
 use crate::interpreter::InterpreterError;
@@ -26,6 +27,8 @@ pub(crate) enum BootError {
     Pex(#[from] PexFileError),
     #[error("the wheelhouse {path} cannot be started: {reason}", path = .path.display())]
     Wheelhouse { path: PathBuf, reason: String, exit: Exit },
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(
@@ -66,6 +69,7 @@ impl BootError {
             Self::Find(error) => error.exit(),
             Self::Interpreter(_) | Self::Exec { .. } => Exit::Interpreter,
             Self::Pex(error) => error.exit(),
+            Self::Unpack(error) => error.exit(),
             Self::Wheelhouse { exit, .. } => *exit,
             Self::Store(error) => error.exit(),
             Self::StoreGone { source, .. } => source.exit(),

@@ -12,10 +12,13 @@
 //! | `home` | a place for what programs cache |
 //! | `start` | the start as a whole, from arguments to Python |
 //! | `boot` | the start of a job |
+//! | `artifact` | what a path or URI names |
+//! | `archive` | starting an archive of an environment |
 //! | `processes` | a process beside this one, and what the two say to each other |
 //! | `attempts` | whether one attempt to build settles the start |
 //! | `command` | `--cpack info`, `status`, `verify` … |
 //! | `pex` | starting a PEX file |
+//! | `local_layer` | layers that a start makes from local files |
 //! | `watch`, `error`, `message` | stopping, failing, telling |
 //! | `sys` | the few unsafe calls |
 //! | `no_dlopen` | keeps the static executable safe on nodes with another C library |
@@ -23,6 +26,8 @@
 //! **Standard output belongs to Python**: nothing is written there before `exec`. Standard error gets one line, and only
 //! when something is wrong. Standard input is never read.
 
+mod archive;
+mod artifact;
 mod attempts;
 mod boot;
 mod command;
@@ -32,6 +37,7 @@ mod exec;
 mod home;
 mod interpreter;
 mod job;
+mod local_layer;
 mod message;
 #[cfg(all(feature = "hdfs", target_env = "gnu", target_feature = "crt-static"))]
 mod no_dlopen;

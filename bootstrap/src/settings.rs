@@ -14,7 +14,7 @@ use cpack_store::Store;
 /// The variables that people set, with what `--cpack help` says of each.
 pub(crate) const VARIABLES: &[(&str, &str)] = &[
     ("CPACK_JOB", "the job: a path or URI of a launcher or job file, or the JSON itself"),
-    ("CPACK_ARTIFACT", "what to start where there is no job: a PEX or wheelhouse, by path or URI"),
+    ("CPACK_ARTIFACT", "what to start where there is no job: a PEX, wheelhouse or archive, by path or URI"),
     ("CPACK_CACHE_DIR", "where to keep environments on this node, before all other places"),
     ("CPACK_CACHE_LIMIT", "size above which unused environments go, e.g. 20G (default 50G)"),
     (

@@ -12,7 +12,7 @@ use crate::boot::{JobStart, run};
 use crate::error::BootError;
 use crate::message::{record, say};
 use crate::settings::Settings;
-use crate::{command, job, pex, sys};
+use crate::{artifact, command, job, sys};
 
 /// The packer searches the file for this text ([`cpack_format::launcher::STORES_MARK`]).
 #[used]
@@ -74,12 +74,7 @@ fn start(arguments: &[OsString]) -> Result<Infallible, BootError> {
         && settings.job.is_none()
         && job::own()?.is_none()
     {
-        let path = pex::local(artifact.as_ref(), &settings)?;
-        return if pex::is_pex(&path) {
-            pex::start(&path, &settings, arguments, timing)
-        } else {
-            run(&JobStart::new(&job::from_path(&path)?, &settings, arguments), &settings, timing)
-        };
+        return artifact::start(artifact.as_ref(), &settings, arguments, timing);
     }
     let found = job::find(&settings)?;
     timing.mark(Phase::Find);

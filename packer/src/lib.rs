@@ -14,3 +14,4 @@ mod publish;
 mod requirements;
 mod spark;
 mod submit;
+mod unpack_archive;

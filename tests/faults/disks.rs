@@ -32,7 +32,7 @@ pub(crate) fn with_mounts(world: &World, script: &str) -> Command {
 }
 
 /// A world in which the cache's place is the only one.
-fn narrow() -> World {
+pub(crate) fn narrow() -> World {
     let world = World::with(crate::boot(), &packages(), |_| {});
     let closed = world.path("closed");
     fs::create_dir(&closed).expect("creates");
@@ -40,13 +40,13 @@ fn narrow() -> World {
     world
 }
 
-fn only_the_cache<'a>(world: &World, command: &'a mut Command) -> &'a mut Command {
+pub(crate) fn only_the_cache<'a>(world: &World, command: &'a mut Command) -> &'a mut Command {
     let closed = world.path("closed");
     command.env("HOME", &closed).env("TMPDIR", &closed).current_dir(&closed).env_remove("CPACK_METRICS")
 }
 
 /// A start went well in silence, or failed in one line with a code of the table and without running Python.
-fn well_or_one_line(output: &Output, what: &str) -> bool {
+pub(crate) fn well_or_one_line(output: &Output, what: &str) -> bool {
     let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     if output.status.success() {
         assert_eq!((&*out, &*error), (SEEN, ""), "{what}");

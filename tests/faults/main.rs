@@ -3,6 +3,7 @@
 //! | module | part |
 //! | --- | --- |
 //! | `kills` | SIGKILL at random instants and at every named step, then a check of every byte |
+//! | `archives` | archives that other tools wrote: kills, errors and full disks at any step |
 //! | `disks` | full, read-only, without links, locks, inodes or room for names: the next place, or one line |
 //! | `images` | caches that came with a container's image: overlayfs, read-only, moves refused |
 //! | `crowds` | 64 starts, shared layers, holders that stand still, other users, prepared caches |
@@ -16,6 +17,7 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "tests report by panicking")]
 
+mod archives;
 mod crowds;
 mod disks;
 mod hostile;

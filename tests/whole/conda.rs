@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use cpack_format::Digest;
 use cpack_test::conda::{install, pip_install, tools, wheel};
-use cpack_test::programs::{World, succeeded, text, utf8};
+use cpack_test::programs::{World, boot, succeeded, text, utf8};
 
 use super::archives::edit;
 
@@ -231,4 +231,66 @@ fn activation_scripts_that_ask_the_node_are_run_by_a_shell_at_each_start() {
     let output = command.args(["-c", code, "a b"]).output().expect("starts");
     assert_eq!(succeeded(&output, "the launcher"), "Linux P P/share/activates ['-c', 'a b']\n");
     assert_eq!(text(&output.stderr), "noise\n");
+}
+
+/// Packs a conda environment with conda-pack, whose options are `more`.
+fn conda_packed(world: &World, prefix: &Path, name: &str, more: &[&str]) -> PathBuf {
+    let archive = world.path(name);
+    let pack = ["-p", utf8(prefix), "-o", utf8(&archive), "--quiet"];
+    succeeded(
+        &Command::new(tools().join("bin/conda-pack")).args(pack).args(more).output().expect("starts"),
+        "conda-pack",
+    );
+    archive
+}
+
+#[test]
+fn archives_of_conda_pack_start_as_conda_unpack_would_leave_them() {
+    let world = World::new();
+    let prefix = conda(&world, "conda", &PACKAGES);
+    let archives = ["packed.tar.gz", "packed.zip"].map(|name| conda_packed(&world, &prefix, name, &[]));
+    let fixed = conda_packed(&world, &prefix, "fixed.tar", &["--dest-prefix", "/opt/fixed"]);
+    fs::rename(&prefix, world.path("gone")).expect("moves");
+    for archive in archives {
+        for _ in ["cold", "warm"] {
+            let output = start(&world, boot(), &["--cpack", "exec", utf8(&archive), "-c", CODE]);
+            let found: serde_json::Value = serde_json::from_str(&succeeded(&output, utf8(&archive))).expect("JSON");
+            let tree = found["prefix"].as_str().expect("a path");
+            assert!(tree.starts_with(utf8(&world.path("node"))), "{found}");
+            assert_eq!((found["base"].as_str(), found["config"].as_str()), (Some(tree), Some(tree)), "{found}");
+            assert_eq!(found["share"], format!("{tree}/share/native"));
+            assert_eq!(found["conf"], format!("share = {tree}/share/native\nlib={tree}/lib\n"));
+            let tools = serde_json::json!([format!("pure 1.0 {tree} x"), format!("{tree}/share x"), tree]);
+            assert_eq!(found["tools"], tools);
+            let environ = &found["environ"];
+            assert_eq!(environ["CONDA_PREFIX"], tree);
+            assert_eq!((&environ["FROM_JSON"], &environ["CONDA_DEFAULT_ENV"]), (&"json".into(), &"packed".into()));
+            assert_eq!(environ["ACTIVATED"], format!("{tree}/share/activates"));
+            // In a zip links are copies, which conda-pack does not list.
+            let held = holding(Path::new(tree), "_placehold_placehold");
+            assert!(held.is_empty() || archive.ends_with("packed.zip"), "{held:?}");
+        }
+    }
+    let output = start(&world, boot(), &["--cpack", "exec", utf8(&fixed), "-c", ""]);
+    assert!(text(&output.stderr).contains("without --dest-prefix"), "{}", text(&output.stderr));
+    assert_eq!(output.status.code(), Some(83));
+}
+
+#[test]
+fn upload_splits_an_archive_of_conda_pack_by_package() {
+    let world = World::new();
+    let prefix = conda(&world, "conda", &PACKAGES);
+    let (direct, _) = uploaded(&world, &prefix);
+    let archive = conda_packed(&world, &prefix, "conda.tar.gz", &[]);
+    fs::rename(&prefix, world.path("gone")).expect("moves");
+    let report = world.pack_json(&["upload", utf8(&archive), "--name", "conda"]);
+    let layers = report["layers"].as_array().expect("layers");
+    let names: Vec<&str> = layers.iter().map(|layer| layer["name"].as_str().expect("a name")).collect();
+    assert!(direct.keys().all(|name| names.contains(&name.as_str())), "{names:?} {direct:?}");
+    let same = layers.iter().filter(|layer| layer["sent"] == false).count();
+    assert!(same > 0, "{layers:?} {direct:?}");
+    let launcher = world.path("env-python");
+    succeeded(&world.pack(&["launcher", utf8(&archive), "-o", utf8(&launcher)]), "launcher");
+    let found = described(&world, &launcher);
+    assert_eq!(found["share"], format!("{}/share/native", found["prefix"].as_str().expect("a path")));
 }

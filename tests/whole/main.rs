@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "tests report by panicking")]
 
 mod archives;
+mod archives_of_others;
 mod bench;
 #[cfg(feature = "index")]
 mod conda;

@@ -30,7 +30,7 @@ impl Materials {
 }
 
 /// What a cold start builds from.
-pub(super) struct Plan {
+pub(crate) struct Plan {
     pub(super) manifest: Manifest,
     pub(super) bytes: Vec<u8>,
     pub(super) python: Python,
@@ -93,7 +93,14 @@ impl JobStart<'_> {
         }
     }
 
-    fn build_in(&self, cache: Cache, plan: &Plan, means: &Means<'_>, timing: &mut Timing) -> Result<Ready, BootError> {
+    /// Builds the environment in one cache, and cleans that up.
+    pub(crate) fn build_in(
+        &self,
+        cache: Cache,
+        plan: &Plan,
+        means: &Means<'_>,
+        timing: &mut Timing,
+    ) -> Result<Ready, BootError> {
         let key = self.key_in(&plan.key, &cache);
         let inputs = plan.inputs(&key, &self.job().overlays);
         if self.settings.writable {
@@ -109,7 +116,7 @@ impl JobStart<'_> {
     }
 
     /// Reads the manifest and chooses an interpreter.
-    pub(super) fn plan(&self, store: &dyn Store) -> Result<Plan, BootError> {
+    pub(crate) fn plan(&self, store: &dyn Store) -> Result<Plan, BootError> {
         let job = self.job();
         let (bytes, location) = self.manifest_bytes(store)?;
         let manifest = Manifest::parse(&bytes).map_err(|source| BootError::Manifest { location, source })?;

@@ -54,6 +54,13 @@ pub(crate) struct Ready {
     pub(crate) leases: Vec<Lease>,
 }
 
+impl Ready {
+    /// An environment to which the job adds nothing.
+    pub(crate) fn of(cache: Cache, key: Option<String>, environment: Environment) -> Self {
+        Self { prefix: environment.path, cache, key, job: None, payload: None, leases: vec![environment.lease] }
+    }
+}
+
 impl<'a> JobStart<'a> {
     /// A start of the job that was found, with the arguments of the process.
     pub(crate) fn new(found: &'a FoundJob, settings: &'a Settings, arguments: &'a [OsString]) -> Self {

@@ -15,13 +15,13 @@ use std::path::PathBuf;
 use cpack_format::exit::Exit;
 use cpack_format::human;
 use cpack_format::manifest::Manifest;
-use cpack_node::timing::{Phase, Timing};
+use cpack_node::timing::Timing;
 use serde_json::Value;
 
+use crate::artifact;
 use crate::boot::JobStart;
 use crate::error::BootError;
-use crate::job::{self, FoundJob};
-use crate::pex;
+use crate::job::FoundJob;
 use crate::settings::{Settings, VARIABLES};
 
 /// What a command prints: the text for people, or the document for programs.
@@ -38,7 +38,11 @@ const COMMANDS: &[(&str, &str, &str)] = &[
     ("verify", "", "check every file in the node caches, and repair what is damaged"),
     ("prefetch", "", "make the environment ready, and sync it to disk"),
     ("gc", "[--all] [--limit SIZE]", "remove what is not used, above the limit or all of it"),
-    ("exec", "JOB [ARGUMENT]...", "start the job of a launcher or job file, a PEX or a wheelhouse: paths or URIs"),
+    (
+        "exec",
+        "JOB [ARGUMENT]...",
+        "start the job of a launcher or job file, a PEX, wheelhouse or archive: paths or URIs",
+    ),
     ("unzip", "ARCHIVE -d DIRECTORY", "extract a zip archive on all cores"),
     ("help", "", "show this"),
 ];
@@ -87,17 +91,11 @@ fn usage(what: &str) -> BootError {
     BootError::Usage(what.into())
 }
 
-fn exec(arguments: &[OsString], settings: &Settings, mut timing: Timing) -> Result<u8, BootError> {
+fn exec(arguments: &[OsString], settings: &Settings, timing: Timing) -> Result<u8, BootError> {
     let Some((artifact, rest)) = arguments.split_first() else {
-        return Err(usage("exec needs a launcher, job file, PEX or wheelhouse"));
+        return Err(usage("exec needs a launcher, job file, PEX, wheelhouse or archive"));
     };
-    let path = pex::local(artifact.as_ref(), settings)?;
-    if pex::is_pex(&path) {
-        return pex::start(&path, settings, rest, timing).map(|never| match never {});
-    }
-    let found = job::from_path(&path)?;
-    timing.mark(Phase::Find);
-    crate::boot::run(&JobStart::new(&found, settings, rest), settings, timing).map(|never| match never {})
+    artifact::start(artifact, settings, rest, timing).map(|never| match never {})
 }
 
 /// The manifest of a job, from its launcher or its store.

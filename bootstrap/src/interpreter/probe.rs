@@ -51,8 +51,9 @@ pub(crate) struct Choice {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InterpreterError {
     #[error(
-        "no interpreter for this environment: it needs Python {minor} ({soabi}); {found}; \
-         install one, set CPACK_PYTHON, or pack the environment --with-python"
+        "no interpreter for this environment: it needs Python {minor}{abi}; {found}; \
+         install one, set CPACK_PYTHON, or pack the environment --with-python",
+        abi = if soabi.is_empty() { String::new() } else { format!(" ({soabi})") }
     )]
     None { minor: String, soabi: String, found: String },
     #[error("the environment is for {needed}, this node is {found}: pack it for this platform (--python-platform)")]

@@ -4,11 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, Permissions};
-use std::io;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::time::Duration;
 
 use cpack_format::job::{self, Interpreter, Job};
 use cpack_format::manifest::{self, Layer, LayerKind, Manifest};
@@ -21,7 +17,6 @@ use cpack_pex::Pex;
 use cpack_pex::file::Metadata;
 use cpack_store::FileStore;
 
-use super::BYTE_CODE;
 use super::pex_layers::{self, Built, Work};
 use super::python::{self, Chosen};
 use super::reason::Reason;
@@ -31,11 +26,9 @@ use crate::boot::Ready;
 use crate::error::BootError;
 use crate::interpreter::{Identity, environment_key};
 use crate::job::{FoundJob, Origin};
+use crate::local_layer::{BEAT, open_byte_code};
 use crate::settings::Settings;
 use crate::watch::watch;
-
-/// How often the extracting process notes progress in its claim.
-const BEAT: Duration = Duration::from_millis(500);
 
 /// The job that a PEX stands for.
 pub(super) fn job(setup: &Setup) -> FoundJob {
@@ -58,7 +51,7 @@ pub(super) fn job(setup: &Setup) -> FoundJob {
 }
 
 pub(super) fn ready(cache: Cache, key: String, environment: Environment) -> Ready {
-    Ready { prefix: environment.path, cache, key: Some(key), job: None, payload: None, leases: vec![environment.lease] }
+    Ready::of(cache, Some(key), environment)
 }
 
 /// The name of the environment for one interpreter.
@@ -133,23 +126,6 @@ fn build_in(
     let environment = link(setup, &chosen, &key, &cache, layers, means, timing)?;
     drop(claimed);
     Ok(Ok((ready(cache, key, environment), true)))
-}
-
-/// Lets Python write byte-code into the empty `__pycache__` directories: it writes each file beside its place and renames it.
-fn open_byte_code(directory: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        if !entry.file_type()?.is_dir() {
-            continue;
-        }
-        let path = entry.path();
-        if entry.file_name() == BYTE_CODE && fs::read_dir(&path)?.next().is_none() {
-            fs::set_permissions(&path, Permissions::from_mode(0o755))?;
-        } else {
-            open_byte_code(&path)?;
-        }
-    }
-    Ok(())
 }
 
 /// Builds the tree that links the layers.

@@ -57,7 +57,6 @@ pub(crate) use fetch::local;
 
 /// The scripts of an environment and what each starts.
 const SCRIPTS: &str = "share/cluster-pack/scripts.json";
-const BYTE_CODE: &str = "__pycache__";
 
 /// Starts the PEX or wheelhouse at `path` with `arguments`. Returns only if that fails.
 pub(crate) fn start(

@@ -13,17 +13,18 @@ use cpack_format::Digest;
 use cpack_format::job::minor;
 use cpack_format::zip::Entry;
 use cpack_node::building::{BuildError, Means};
-use cpack_node::cache::{Cache, Staging, content_of, seal_directories, size_of};
+use cpack_node::cache::{Cache, Staging};
 use cpack_pex::PexFileError;
 use cpack_pex::file::{Files, Source, ZipFile};
 use cpack_pex::finish::finish;
 use cpack_pex::places::{self as placing, Part, Places, console_scripts};
 
+use super::SCRIPTS;
 use super::python::Chosen;
 use super::reason::Reason;
 use super::setup::{Inherit, Setup};
-use super::{BYTE_CODE, SCRIPTS};
 use crate::error::BootError;
+use crate::local_layer::{byte_code_directories, commit};
 
 /// The module that arranges `sys.path`, and what makes Python import it.
 const INHERIT: (&str, &str) = ("_cpack_pex.py", include_str!("inherit.py"));
@@ -149,25 +150,6 @@ impl Work<'_> {
     }
 }
 
-/// Makes a `__pycache__` in each directory that has modules and no byte-code: upstream's PEX files have none.
-fn byte_code_directories(directory: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    let mut has_modules = false;
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            byte_code_directories(&entry.path())?;
-        } else {
-            has_modules |= entry.path().extension().is_some_and(|extension| extension == "py");
-        }
-    }
-    let cache = directory.join(BYTE_CODE);
-    if has_modules && !cache.exists() { fs::create_dir(cache) } else { Ok(()) }
-}
-
 /// The first project of which two PEX files have different wheels.
 fn two_versions(parts: &[Part]) -> Option<String> {
     let project =
@@ -209,15 +191,4 @@ fn copy(files: &Files, places: &Places, root: &Path) -> io::Result<()> {
         fs::set_permissions(&target, Permissions::from_mode(if executable { 0o555 } else { 0o444 }))?;
     }
     Ok(())
-}
-
-/// Moves the files of a layer into the cache, under the digest of their content.
-fn commit(files: &Path, cache: &Cache, staging: &Staging, means: &Means<'_>) -> io::Result<Digest> {
-    let content = content_of(files, means.threads, &|| {})?;
-    let staged = Cache::stage_layer(staging, &content)?;
-    fs::remove_dir(staged.files())?;
-    fs::rename(files, staged.files())?;
-    seal_directories(staged.files())?;
-    cache.commit_layer(&staged, size_of(staged.files())?)?;
-    Ok(content)
 }

@@ -38,6 +38,10 @@ pub enum ExtractError {
          `cluster-pack upload --repair`"
     )]
     Digest { archive: String, found: Digest, expected: Digest },
+    #[error("refused to extract {archive}: {member:?} {reason}")]
+    Member { archive: String, member: String, reason: String },
+    #[error("{archive} is damaged, cut short or no such archive: {reason}: copy or pack it again")]
+    Stream { archive: String, reason: String },
     #[error("cannot write {path:?} of {archive}")]
     Write { archive: String, path: String, source: io::Error },
     #[error("cannot keep {archive}")]
@@ -52,9 +56,13 @@ impl ExtractError {
         match self {
             Self::Stopped => Exit::Stopped,
             Self::Read { source, .. } => source.exit(),
-            Self::Zip { .. } | Self::Refused { .. } | Self::Piece { .. } | Self::Entry { .. } | Self::Digest { .. } => {
-                Exit::Artifact
-            }
+            Self::Zip { .. }
+            | Self::Refused { .. }
+            | Self::Piece { .. }
+            | Self::Entry { .. }
+            | Self::Digest { .. }
+            | Self::Member { .. }
+            | Self::Stream { .. } => Exit::Artifact,
             Self::Write { .. } | Self::Caller { .. } => Exit::Disk,
             Self::Panicked => Exit::Internal,
         }

@@ -2,7 +2,8 @@
 //!
 //! | module | does |
 //! | --- | --- |
-//! | `extract_layers`, `extract_zip` | read an archive's directory and hand its plan to the pool: the two ways in |
+//! | `extract_layers`, `extract_zip` | read an archive's directory and hand its plan to the pool: two ways in |
+//! | `extract_tar`, `tar_members`, `decoded` | the third way: a tar, whose members are checked and written one after the other |
 //! | `layer_archive` | reads parts of a layer in any order, for a file system that serves it |
 //! | `read_plan` | reads and verifies the directory of a layer |
 //! | `plan` | decides, from the central directory alone, what will be done; every check that needs no data is here |
@@ -35,9 +36,11 @@
 
 mod codec;
 mod cut;
+mod decoded;
 mod destination;
 mod error;
 mod extract_layers;
+mod extract_tar;
 mod extract_zip;
 mod large;
 mod layer_archive;
@@ -49,10 +52,13 @@ mod read_plan;
 mod run;
 mod source;
 mod sum;
+mod tar_members;
 mod worker;
 
+pub use decoded::Compression;
 pub use error::{CallerError, ExtractError, Failure};
 pub use extract_layers::{LayerTask, Layers, extract_layers};
+pub use extract_tar::{TarTask, extract_tar};
 pub use extract_zip::{Select, ZipTask, everything, extract_zip};
 pub use layer_archive::{ArchivedFile, LayerArchive};
 pub use limits::{Limits, Stats};

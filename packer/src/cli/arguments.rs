@@ -156,7 +156,7 @@ pub(super) enum Command {
 
 #[derive(Debug, Args)]
 pub(super) struct Pack {
-    /// A PEX or wheelhouse to pack instead of an environment
+    /// A PEX, wheelhouse or archive to pack instead of an environment
     pub artifact: Option<PathBuf>,
     /// Where to write
     #[arg(short, long, value_name = "PATH")]
@@ -240,7 +240,7 @@ pub(super) struct PexArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct Upload {
-    /// A PEX or wheelhouse to publish instead of an environment
+    /// A PEX, wheelhouse or archive to publish instead of an environment
     pub artifact: Option<PathBuf>,
     #[command(flatten)]
     pub job: JobArguments,
@@ -366,7 +366,7 @@ pub(super) struct KubernetesJob {
 
 #[derive(Debug, Args)]
 pub(super) struct Launcher {
-    /// A PEX or wheelhouse to start instead of an environment
+    /// A PEX, wheelhouse or archive to start instead of an environment
     pub artifact: Option<PathBuf>,
     /// The file to write
     #[arg(short, long, value_name = "FILE")]

@@ -14,6 +14,7 @@ use cpack_format::job::Conda;
 use cpack_format::manifest::Manifest;
 use cpack_layer::archive::DEFAULT_LEVEL;
 use cpack_store::{Key, Store, StoreOptions, StoreUri, Watcher, cluster_properties, open};
+use cpack_unpack::Archive;
 
 use crate::activation::{Activation, activation};
 use crate::assemble;
@@ -27,6 +28,7 @@ use crate::pex;
 use crate::publish::{NameRecord, Publisher};
 use crate::requirements::{self, Machine};
 use crate::submit::{EntryRequest, JobRequest, Submission, submit, total_size};
+use crate::unpack_archive::{self, UnpackArchiveError};
 
 /// A variable whose name contains one of these words probably has a secret value.
 const SECRET_WORDS: [&str; 6] = ["SECRET", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIAL", "PRIVATE_KEY"];
@@ -55,10 +57,15 @@ impl Context {
         Ok(Self { common, voice, cache })
     }
 
-    /// A context whose environment is that of a PEX or wheelhouse, and a job that starts the PEX's entry point unless `job` has
-    /// an entry.
+    /// A context whose environment is that of an archive, PEX or wheelhouse, and a job that starts the PEX's entry point unless
+    /// `job` has an entry.
     pub(super) fn of_artifact(&self, path: &Path, job: &JobArguments) -> Result<(Self, JobArguments), CommandError> {
         let search = std::env::var_os("PATH");
+        if let Some(archive) = Archive::open(path).map_err(UnpackArchiveError::from)? {
+            let name = file_stem(&path.with_extension(""));
+            let prefix = unpack_archive::unpack(&archive, &name, &self.cache, search.as_deref())?;
+            return Ok((self.of_prefix(prefix, path), job.clone()));
+        }
         let unpacked = pex::unpack::unpack(path, &self.cache, search.as_deref())?;
         if unpacked.has_preamble {
             self.voice.warn(format!(
@@ -66,13 +73,18 @@ impl Context {
                 path.display()
             ));
         }
-        let name = self.common.name.clone().unwrap_or_else(|| file_stem(&path.with_extension("")));
-        let common = Common { venv: Some(unpacked.prefix), name: Some(name), ..self.common.clone() };
         let mut job = job.clone();
         if unpacked.has_entry && job.module.is_none() && job.script.is_none() && job.payload.is_none() {
             job.module = Some(pex::unpack::MAIN.into());
         }
-        Ok((Self { common, voice: self.voice, cache: self.cache.clone() }, job))
+        Ok((self.of_prefix(unpacked.prefix, path), job))
+    }
+
+    /// A context whose environment is at `prefix` and was made of the file at `path`, whose name it has.
+    fn of_prefix(&self, prefix: PathBuf, path: &Path) -> Self {
+        let name = self.common.name.clone().unwrap_or_else(|| file_stem(&path.with_extension("")));
+        let common = Common { venv: Some(prefix), name: Some(name), ..self.common.clone() };
+        Self { common, voice: self.voice, cache: self.cache.clone() }
     }
 
     /// The store of `--store`, otherwise the one in the client's cache.

@@ -17,6 +17,7 @@ use crate::prune::PruneError;
 use crate::publish::PublishError;
 use crate::requirements::RequirementsError;
 use crate::submit::SubmitError;
+use crate::unpack_archive::UnpackArchiveError;
 
 /// An error that ends a command.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +47,8 @@ pub enum CommandError {
     Pex(#[from] PexError),
     #[error(transparent)]
     Archive(#[from] EnvironmentArchiveError),
+    #[error(transparent)]
+    UnpackArchive(#[from] UnpackArchiveError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -86,6 +89,7 @@ impl CommandError {
             Self::Prune(error) => prune(error),
             Self::Pex(error) => pex(error),
             Self::Archive(error) => archive(error),
+            Self::UnpackArchive(error) => error.exit(),
             Self::Store(error) => error.exit(),
             Self::Launcher(LauncherError::NotBoot { .. } | LauncherError::NoStore { .. }) => Exit::Usage,
             Self::Document { .. } | Self::Damaged(_) | Self::Launcher(LauncherError::Damaged { .. }) => Exit::Artifact,

@@ -3,6 +3,7 @@
 
 mod hostile;
 mod random_access;
+mod tars;
 
 use std::io::{Seek, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

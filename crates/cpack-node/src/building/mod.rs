@@ -16,4 +16,4 @@ pub use error::BuildError;
 pub use job::{add_to_private, check_job, ensure_job};
 pub use means::{FETCHES, Means};
 pub use missing_layers::{ensure_layers, in_order, layer_source, layer_title};
-pub use waiting::{Waited, wait_for_environment};
+pub use waiting::{Waited, wait_for, wait_for_environment};

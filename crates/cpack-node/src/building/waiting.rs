@@ -26,29 +26,42 @@ impl Pauses {
     }
 }
 
-/// How [`wait_for_environment`] ends.
+/// How waiting ends.
 #[derive(Debug)]
-pub enum Waited {
-    /// Another process built the environment.
-    There(Environment),
+pub enum Waited<T = Environment> {
+    /// Another process built it.
+    There(T),
     /// This process should build it.
     Ours(Claimed),
 }
 
-/// Waits until the environment `key` is in `cache`, or until no other process builds it: none holds the claim `name`, or
-/// the holder makes no progress for [`Means::stall_timeout`].
-///
-/// After `Ours` look once more: the last holder may have built the environment before it gave the claim back.
+/// Waits until the environment `key` is in `cache`, or until no other process builds it ([`wait_for`]).
 pub fn wait_for_environment(cache: &Cache, key: &str, name: &str, means: &Means<'_>) -> Result<Waited, BuildError> {
+    let _event = cpack_events::span("wait", || format!("environment {key}"));
+    wait_for(cache, name, means, || match cache.find_environment(key) {
+        Lookup::Ready(environment) => Some(environment),
+        Lookup::Stale | Lookup::Missing => None,
+    })
+}
+
+/// Waits until `look` finds what is wanted, or until no other process builds it: none holds the claim `name`, or the holder
+/// makes no progress for [`Means::stall_timeout`].
+///
+/// After `Ours` look once more: the last holder may have built it before it gave the claim back.
+pub fn wait_for<T>(
+    cache: &Cache,
+    name: &str,
+    means: &Means<'_>,
+    look: impl Fn() -> Option<T>,
+) -> Result<Waited<T>, BuildError> {
     let mut pauses = Pauses::new();
     let mut watched = cache.watch(name);
-    let _event = cpack_events::span("wait", || format!("environment {key}"));
     loop {
         if let Some(claimed) = cache.claim(name) {
             return Ok(Waited::Ours(claimed));
         }
-        if let Lookup::Ready(environment) = cache.find_environment(key) {
-            return Ok(Waited::There(environment));
+        if let Some(found) = look() {
+            return Ok(Waited::There(found));
         }
         if watched.is_stalled(means.stall_timeout) {
             return Ok(Waited::Ours(Claimed::without_lock()));

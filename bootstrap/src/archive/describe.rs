@@ -1,0 +1,121 @@
+//! The job and the manifest that an archive stands for.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cpack_format::Digest;
+use cpack_format::job::{self, Conda, Interpreter, Job, Program};
+use cpack_format::manifest::{self, Layer, LayerKind, Manifest, SYSTEM_SITE_PACKAGES};
+use cpack_store::StoreUri;
+use cpack_unpack::{Archive, Python, Unpacked};
+use serde_json::Value;
+
+use crate::job::{FoundJob, Origin};
+
+/// The value by which conda notes that a variable is to be removed.
+const UNSET: &str = "***unset***";
+
+/// A job of which nothing is known but where it came from.
+pub(super) fn unknown(archive: &Archive) -> Job {
+    let name = archive.path.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.split_once('.').map_or(&*name, |(stem, _)| stem).to_owned();
+    let store = StoreUri::directory(archive.path.parent().unwrap_or(Path::new("/"))).to_string();
+    Job {
+        format: job::FORMAT,
+        requires: Vec::new(),
+        name,
+        environment: archive.identity,
+        store,
+        interpreter: Interpreter { path: String::new(), version: String::new(), soabi: String::new(), shipped: false },
+        overlays: Vec::new(),
+        entry: Program::Interpreter,
+        environ: BTreeMap::new(),
+        pass: Vec::new(),
+        cluster: BTreeMap::new(),
+        conda: None,
+    }
+}
+
+/// The job and manifest of what was unpacked. [`with_layer`] completes both.
+pub(super) fn describe(archive: &Archive, unpacked: &Unpacked) -> (Job, Manifest) {
+    let job = unknown(archive);
+    let (home, sees_system) = match &unpacked.python {
+        Python::Shipped => (None, false),
+        Python::Node { home, sees_system } => (home.clone(), *sees_system),
+    };
+    let path = home.map(|home| home.join(unpacked.interpreter_name()).display().to_string()).unwrap_or_default();
+    let (version, soabi) = (unpacked.version.clone(), unpacked.soabi.clone());
+    let shipped = unpacked.python == Python::Shipped;
+    let conda = unpacked.is_conda.then(|| activation(&unpacked.root, job.name.clone()));
+    let interpreter = Interpreter { path, version: version.clone(), soabi: soabi.clone(), shipped };
+    let machine = soabi.split('-').nth(2).map(|machine| format!("linux-{machine}")).unwrap_or_default();
+    let layer = Layer {
+        kind: LayerKind::Unowned,
+        name: "archive".into(),
+        version: String::new(),
+        content: Digest::of(b""),
+        archive: manifest::Archive {
+            digest: Digest::of(b""),
+            size: 0,
+            unpacked: unpacked.stats.unpacked,
+            files: unpacked.stats.files,
+            directory: 0,
+            pieces: Vec::new(),
+        },
+        imports: Vec::new(),
+        needs: Vec::new(),
+        rank: 0,
+        first: Vec::new(),
+        prefixes: unpacked.prefixes.clone(),
+    };
+    let manifest = Manifest {
+        format: manifest::FORMAT,
+        requires: sees_system.then(|| SYSTEM_SITE_PACKAGES.to_owned()).into_iter().collect(),
+        python: manifest::Python { version, soabi, platform: machine, least_glibc: None },
+        layers: vec![layer],
+        entry_points: Vec::new(),
+    };
+    (Job { interpreter, conda, ..job }, manifest)
+}
+
+/// The job of an environment whose one layer has this content.
+pub(super) fn with_layer(job: Job, mut manifest: Manifest, content: Digest, archive: &Archive) -> FoundJob {
+    for layer in &mut manifest.layers {
+        (layer.content, layer.archive.digest) = (content, content);
+    }
+    let bytes = manifest.to_bytes();
+    let job = Job { environment: Digest::of(&bytes), ..job };
+    FoundJob { job, manifest: Some(bytes), origin: Origin::File(archive.path.clone()), boot: None }
+}
+
+/// What activating a conda environment sets. Its scripts, if it has any, are run by a shell at each start.
+fn activation(root: &Path, name: String) -> Conda {
+    let mut conda = Conda { name, ..Conda::default() };
+    let declared = files(&root.join("etc/conda/env_vars.d"), "json");
+    let declared = declared.iter().filter_map(|path| read_json(path));
+    let state = read_json(&root.join("conda-meta/state")).and_then(|mut state| Some(state.get_mut("env_vars")?.take()));
+    for object in declared.chain(state) {
+        for (name, value) in object.as_object().into_iter().flatten() {
+            match value.as_str() {
+                Some(UNSET) => conda.unset.push(name.clone()),
+                Some(value) => drop(conda.set.insert(name.clone(), value.to_owned())),
+                None => {}
+            }
+        }
+    }
+    conda.scripts = !files(&root.join("etc/conda/activate.d"), "sh").is_empty();
+    conda
+}
+
+fn read_json(path: &Path) -> Option<Value> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+/// The files with this extension, in the order of their names.
+fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|e| e == extension)).collect();
+    files.sort();
+    files
+}

@@ -1,0 +1,186 @@
+//! Archives: recognised by their first bytes, identified by `stat`, unpacked.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use cpack_extract::{Compression, FileSource, Limits, Stats, TarTask, ZipTask, extract_tar, extract_zip};
+use cpack_format::zip::{Entry, MAX_TAIL, read_directory, read_end};
+use cpack_format::{Digest, SafePath};
+
+use crate::contents::Unpacked;
+use crate::error::UnpackError;
+use crate::mend::is_python_name;
+
+/// Changed when the same archive is unpacked to other files.
+const FORMAT: &[u8] = b"cluster-pack unpacked archive 1\n";
+
+/// Bytes of a tar's first header.
+const HEAD: u64 = 512;
+
+/// Longest directory of a zip that is read to tell what it holds.
+const MAX_DIRECTORY: u64 = 32 << 20;
+
+/// An archive of an environment.
+#[derive(Debug)]
+pub struct Archive {
+    /// Without symbolic links.
+    pub path: PathBuf,
+    /// Stands for path, length, times and inode: another file, or the same one changed, has another.
+    pub identity: Digest,
+    form: Form,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Tar(Compression),
+    Zip,
+}
+
+impl Archive {
+    /// The archive at `path`. `None` if there is something else, which others may know: a PEX, a wheelhouse, a launcher.
+    pub fn open(path: &Path) -> Result<Option<Self>, UnpackError> {
+        let Ok(file) = File::open(path) else { return Ok(None) };
+        let failed = |source| UnpackError::Read { path: path.into(), source };
+        let stat = file.metadata().map_err(failed)?;
+        if !stat.is_file() {
+            return Ok(None);
+        }
+        let mut head = Vec::new();
+        (&file).take(HEAD).read_to_end(&mut head).map_err(failed)?;
+        let codec = |codec| Err(UnpackError::Codec { path: path.into(), codec });
+        let form = match head.as_slice() {
+            [0x1f, 0x8b, ..] => Form::Tar(Compression::Gzip),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Form::Tar(Compression::Zstd),
+            [b'B', b'Z', b'h', ..] => return codec("bzip2"),
+            [0xfd, b'7', b'z', b'X', b'Z', ..] => return codec("xz"),
+            [b'P', b'K', ..] if holds_environment(&file, stat.len()) => Form::Zip,
+            head if head.get(257..262) == Some(b"ustar") => Form::Tar(Compression::None),
+            _ => return Ok(None),
+        };
+        let path = path.canonicalize().map_err(failed)?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(FORMAT).update(path.as_os_str().as_bytes());
+        let times = [stat.mtime(), stat.mtime_nsec(), stat.ctime(), stat.ctime_nsec()].map(i64::cast_unsigned);
+        for number in [stat.dev(), stat.ino(), stat.size()].into_iter().chain(times) {
+            hasher.update(&number.to_le_bytes());
+        }
+        Ok(Some(Self { path, identity: hasher.finalize().into(), form }))
+    }
+
+    /// Unpacks the environment below the empty directory `into`, which no other process uses, and makes it independent of its
+    /// place. Calls `progress` often. After an error, or a kill, the caller removes the directory.
+    pub fn unpack(
+        &self,
+        into: &Path,
+        limits: &Limits,
+        cancel: &AtomicBool,
+        progress: &dyn Fn(),
+    ) -> Result<Unpacked, UnpackError> {
+        let stats = self.extract(into, limits, cancel, progress)?;
+        Unpacked::read(&self.path, into, stats)
+    }
+
+    fn extract(
+        &self,
+        into: &Path,
+        limits: &Limits,
+        cancel: &AtomicBool,
+        progress: &dyn Fn(),
+    ) -> Result<Stats, UnpackError> {
+        let file = File::open(&self.path).map_err(|source| UnpackError::Read { path: self.path.clone(), source })?;
+        let opened = File::open(into).map_err(|source| UnpackError::Write { path: into.into(), source })?;
+        let (name, into) = (self.path.display().to_string(), OwnedFd::from(opened));
+        let extracted = match self.form {
+            Form::Tar(compression) => {
+                let (leaves_out, may_repeat) = (&is_interpreter, &may_repeat);
+                extract_tar(TarTask { name, file, compression, into, leaves_out, may_repeat }, limits, cancel, progress)
+            }
+            Form::Zip => {
+                let failed = |source| UnpackError::Read { path: self.path.clone(), source };
+                let size = file.metadata().map_err(failed)?.len();
+                let repeated = last_of_repeated(&zip_entries(&file, size).map_err(failed)?);
+                let source = Box::new(FileSource::new(file, self.path.clone(), 0));
+                let select = |entry: &Entry| {
+                    let is_older = repeated.get(&*entry.name).is_some_and(|last| *last != entry.header_offset);
+                    let is_left_out =
+                        is_older || entry.is_link() && safe(&entry.name).is_some_and(|path| is_interpreter(&path));
+                    (!is_left_out).then(|| entry.name.to_vec())
+                };
+                extract_zip(ZipTask { name, source, size, into, links: true }, &select, limits, cancel)
+            }
+        };
+        extracted.map_err(|failure| UnpackError::Extract(Box::new(failure)))
+    }
+}
+
+fn safe(name: &[u8]) -> Option<SafePath> {
+    SafePath::new(name).ok()
+}
+
+/// Splits a path into its directories and its name.
+fn directories_of(path: &SafePath) -> (Vec<&[u8]>, &[u8]) {
+    let mut parts: Vec<&[u8]> = path.components().collect();
+    let name = parts.pop().unwrap_or_default();
+    (parts, name)
+}
+
+/// Whether this is the interpreter of an environment: a link to one that each node has for itself.
+fn is_interpreter(path: &SafePath) -> bool {
+    let (directories, name) = directories_of(path);
+    matches!(directories.as_slice(), [b"bin"] | [_, b"bin"]) && is_python_name(name)
+}
+
+/// Whether an archive may have several files with this path. venv-pack2 0.9.2 writes `pyvenv.cfg` and `bin/Activate.ps1` twice, and
+/// the last one counts.
+fn may_repeat(path: &SafePath) -> bool {
+    let (directories, name) = directories_of(path);
+    match directories.as_slice() {
+        [] | [_] if name == b"pyvenv.cfg" => true,
+        [b"bin"] | [_, b"bin"] => name.to_ascii_lowercase().starts_with(b"activate"),
+        _ => false,
+    }
+}
+
+/// Where the last entry of each such path is.
+fn last_of_repeated(entries: &[Entry]) -> HashMap<Box<[u8]>, u64> {
+    let mut last = HashMap::new();
+    for entry in entries.iter().filter(|entry| safe(&entry.name).is_some_and(|path| may_repeat(&path))) {
+        last.insert(entry.name.clone(), entry.header_offset);
+    }
+    last
+}
+
+fn zip_entries(file: &File, size: u64) -> io::Result<Vec<Entry>> {
+    let length = usize::try_from(size).unwrap_or(usize::MAX).min(MAX_TAIL);
+    let mut tail = vec![0; length];
+    file.read_exact_at(&mut tail, size - length as u64)?;
+    let end = read_end(&tail, size).map_err(io::Error::other)?;
+    if end.directory_size > MAX_DIRECTORY {
+        return Err(io::Error::other("its directory is too large"));
+    }
+    let mut directory = vec![0; usize::try_from(end.directory_size).unwrap_or(0)];
+    file.read_exact_at(&mut directory, end.directory_offset)?;
+    read_directory(&directory, &end).map_err(io::Error::other)
+}
+
+/// Whether a zip holds an environment, not a PEX or wheels.
+fn holds_environment(file: &File, size: u64) -> bool {
+    let entries = zip_entries(file, size).unwrap_or_default();
+    let is_pex = entries.iter().any(|entry| *entry.name == *b"PEX-INFO");
+    let is_of_environment = |entry: &Entry| {
+        let Some(path) = safe(&entry.name) else { return false };
+        let (directories, name) = directories_of(&path);
+        match directories.as_slice() {
+            [] | [_] if name == b"pyvenv.cfg" => true,
+            [b"conda-meta"] | [_, b"conda-meta"] => true,
+            _ => is_interpreter(&path),
+        }
+    };
+    !is_pex && entries.iter().any(is_of_environment)
+}
