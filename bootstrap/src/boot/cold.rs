@@ -62,7 +62,7 @@ impl JobStart<'_> {
     }
 
     /// Opens the job's store.
-    pub(super) fn open_store(&self) -> Result<Box<dyn Store>, BootError> {
+    pub(crate) fn open_store(&self) -> Result<Box<dyn Store>, BootError> {
         let uri: StoreUri = self.job().store.parse()?;
         let options = StoreOptions::of_process(self.job().cluster.clone());
         Ok(open(&uri, &options)?)

@@ -80,8 +80,8 @@ impl JobStart<'_> {
     }
 }
 
-/// Tries in a child whether this node allows namespaces and a mount in them.
-fn probe() -> Result<(), Reason> {
+/// Tries in a child whether this node allows namespaces and a mount in them. `Err` says what it refuses.
+pub(crate) fn probe() -> Result<(), Reason> {
     let failed = |e: io::Error| format!("no child could be started: {e}");
     let (child, answer) = child(|socket| {
         let message = enter_and_mount(Path::new("/")).err().map(|refused| refused.to_string());

@@ -27,6 +27,7 @@ use crate::settings::{Settings, When, exported};
 use crate::{home, path, sys};
 
 pub(crate) use become_python::{become_python, run};
+pub(crate) use lazy::probe as probe_lazy;
 
 /// One start of one job.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 //!
 //! Standard output is the command's own here: aligned text for people, or one JSON document with `--json`.
 
+mod doctor;
 mod info;
 mod maintain;
 mod status;
@@ -13,8 +14,8 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use cpack_format::exit::Exit;
-use cpack_format::human;
 use cpack_format::manifest::Manifest;
+use cpack_format::{check, human};
 use cpack_node::timing::Timing;
 use serde_json::Value;
 
@@ -35,6 +36,7 @@ struct Report {
 const COMMANDS: &[(&str, &str, &str)] = &[
     ("info", "", "show the job, its environment and what that is made of"),
     ("status", "", "show the node caches and what is in them"),
+    ("doctor", "", "check what a start on this node will need; ends with the code of the first thing that is wrong"),
     ("verify", "", "check every file in the node caches, and repair what is damaged"),
     ("prefetch", "", "make the environment ready, and sync it to disk"),
     ("gc", "[--all] [--limit SIZE]", "remove what is not used, above the limit or all of it"),
@@ -58,6 +60,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<u8, BootError> {
         return exec(rest, &settings, timing);
     }
     let (json, rest): (Vec<_>, Vec<_>) = rest.iter().cloned().partition(|argument| argument == "--json");
+    let mut code = 0;
     let report = match (&*name, &rest[..]) {
         ("help" | "--help" | "-h", _) => Report { text: help(), json: Value::Null },
         ("--version" | "version", _) => {
@@ -66,6 +69,11 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<u8, BootError> {
         }
         ("info", []) => info::run(&settings)?,
         ("status", []) => status::run(&settings)?,
+        ("doctor", []) => {
+            let checks = doctor::run(&settings);
+            code = check::exit(&checks);
+            Report { text: check::text(&checks), json: check::document(&checks) }
+        }
         ("verify", []) => verify::run(&settings)?,
         ("prefetch", []) => maintain::prefetch(&settings, timing)?,
         ("gc", rest) => maintain::gc(&settings, rest)?,
@@ -83,7 +91,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<u8, BootError> {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(BootError::Io { path: PathBuf::from("standard output"), source: e })
         }
-        _ => Ok(0),
+        _ => Ok(code),
     }
 }
 
@@ -113,7 +121,7 @@ fn help() -> String {
     );
     let rows = COMMANDS.iter().map(|(name, takes, does)| vec![format!("  {name} {takes}"), (*does).to_owned()]);
     text += &table(&rows.collect::<Vec<_>>(), &[]);
-    text += "\ninfo, status, verify, prefetch, gc and unzip take --json.\n\nEnvironment variables:\n\n";
+    text += "\ninfo, status, doctor, verify, prefetch, gc and unzip take --json.\n\nEnvironment variables:\n\n";
     let rows = VARIABLES.iter().map(|(name, help)| vec![format!("  {name}"), (*help).to_owned()]);
     text += &table(&rows.collect::<Vec<_>>(), &[]);
     text += "\nExit codes, where Python does not run:\n\n";

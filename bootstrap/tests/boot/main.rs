@@ -1,6 +1,7 @@
 //! Real processes: launchers that are started, raced, stopped, killed and lied to, as an unprivileged user.
 #![expect(clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
+mod doctor;
 mod faults;
 mod lazy;
 mod overlays;

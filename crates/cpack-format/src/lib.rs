@@ -14,10 +14,11 @@
 //! | [`virtual_environment`] | `pyvenv.cfg`, and what an interpreter is called in `bin/` |
 //! | [`key`] | the names of objects in a store |
 //! | [`message`], [`human`] | errors as one line; sizes and tables for people |
-//! | [`exit`] | the exit codes of both programs |
+//! | [`exit`], [`check`] | the exit codes of both programs; what `doctor` finds |
 //!
 //! This crate does no I/O: it opens no file, reads no environment variable and starts no thread.
 
+pub mod check;
 pub mod content;
 pub mod digest;
 pub mod exit;
