@@ -43,8 +43,8 @@ pub enum LauncherError {
     #[error("{path} cannot be used as a launcher: {reason}", path = path.display())]
     Damaged { path: PathBuf, reason: String },
     #[error(
-        "{path} opens no {scheme}: stores: build it with the features hdfs and s3 (see \"Building the executable that is \
-         shipped\"), or name another with --boot", path = path.display()
+        "{path} opens no {scheme}: stores: build it with --features network (see docs/install.md), or name another with --boot",
+        path = path.display()
     )]
     NoStore { path: PathBuf, scheme: &'static str },
     #[error("cannot {verb} {path}: {source}", path = path.display())]

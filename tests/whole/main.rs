@@ -7,6 +7,7 @@ mod archives_of_others;
 mod bench;
 #[cfg(feature = "index")]
 mod conda;
+mod doctor;
 #[cfg(feature = "index")]
 mod editables;
 mod environments;

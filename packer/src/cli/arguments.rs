@@ -125,6 +125,8 @@ pub(super) enum Command {
     Run(Run),
     /// Show what an environment is made of and what changed
     Info(Info),
+    /// Check what a submission from here will need; ends with the code of the first thing that is wrong
+    Doctor,
     /// Measure what the first run costs here and where it goes
     Bench(Bench),
     /// Copy a file, its metadata and the layers that a launcher needs to a URI, unless the same file is there already

@@ -3,7 +3,7 @@
 use clap::CommandFactory as _;
 
 use super::arguments::{Cli, Command, Kubernetes, Skein, Spark, Upload};
-use super::commands::{bench, info, kubernetes, launcher, package, prune, publish, run, skein, spark, upload};
+use super::commands::{bench, doctor, info, kubernetes, launcher, package, prune, publish, run, skein, spark, upload};
 use super::config;
 use super::context::Context;
 use super::error::CommandError;
@@ -28,6 +28,7 @@ pub(super) fn run(mut cli: Cli) -> Result<u8, CommandError> {
         Command::Launcher(arguments) => launcher::launcher(&context, &arguments).map(|()| 0),
         Command::Run(arguments) => run::run(&context, &arguments),
         Command::Info(arguments) => info::info(&context, &arguments).map(|()| 0),
+        Command::Doctor => doctor::doctor(&context),
         Command::Publish(arguments) => publish::publish(&context, &arguments).map(|()| 0),
         Command::Metadata { uri } => package::metadata(&context, &uri).map(|()| 0),
         Command::Spark(Spark::Conf(arguments)) => spark::conf(&context, &arguments).map(|()| 0),
