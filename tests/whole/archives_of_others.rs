@@ -112,19 +112,25 @@ fn archives_of_a_venv_start_whatever_wrote_them() {
     assert!(shown.contains(" True True thing "), "{shown}");
 }
 
+/// Schedulers give each container a copy of its own.
 #[test]
-fn archive_of_an_environment_with_its_interpreter_needs_no_other() {
+fn copies_of_an_archive_are_unpacked_once() {
     let world = World::new();
-    let env = environment(&world);
-    let archive = world.path("env.tar.gz");
-    let output = world.pack(&["pack", "--with-python", "--venv", utf8(&env), "-o", utf8(&archive)]);
-    if text(&output.stderr).contains("--with-python") {
-        // The interpreter of this machine cannot be moved.
-        return;
-    }
-    succeeded(&output, "pack --with-python");
-    let output = exec(&world, &archive, "import sys; print(sys.prefix == sys.base_prefix)").output().expect("starts");
-    assert_eq!(succeeded(&output, "with its interpreter"), "True\n");
+    environment(&world);
+    let archive = tar(&world, "env.tar.gz", &["-C", utf8(world.directory.path()), "venv"]);
+    let start = |archive: &Path| {
+        let output = exec(&world, archive, SHOW).output().expect("starts");
+        succeeded(&output, utf8(archive));
+        text(&output.stderr)
+    };
+    assert!(start(&archive).contains("layers: 1 built"));
+    fs::create_dir(world.path("container")).expect("creates");
+    let copy = world.path("container/env.tar.gz");
+    fs::copy(&archive, &copy).expect("copies");
+    let said = start(&copy);
+    assert!(said.contains("layers: 0 built"), "{said}");
+    let said = start(&copy);
+    assert!(said.contains("warm start"), "{said}");
 }
 
 #[test]

@@ -9,9 +9,10 @@ use std::io;
 use std::path::Path;
 
 use cpack_extract::Limits;
+use cpack_format::Digest;
 use cpack_format::virtual_environment::interpreter_names;
 use cpack_node::building::{BuildError, Means, Waited, wait_for};
-use cpack_node::cache::Cache;
+use cpack_node::cache::{Cache, Staging};
 use cpack_node::timing::{Phase, Timing};
 use cpack_parallel::with_beat;
 use cpack_store::FileStore;
@@ -57,20 +58,38 @@ pub(super) fn build(
 
 /// The job that the archive stands for, with its layer in `cache`.
 fn laid(archive: &Archive, cache: &Cache, means: &Means<'_>, timing: &mut Timing) -> Result<FoundJob, BootError> {
-    let look = || note::read_whole(cache, archive);
-    let waited = wait_for(cache, &format!("{}.archive", archive.identity), means, look)?;
+    let content = archive.content()?;
+    let look = || note::read_whole(cache, &content, archive);
+    let waited = wait_for(cache, &format!("{content}.archive"), means, look)?;
     timing.mark(Phase::Wait);
     let claimed = match waited {
-        Waited::There(found) => return Ok(found),
+        Waited::There(found) => return Ok(noted(archive, &content, cache, found)),
         Waited::Ours(claimed) => claimed,
     };
     if let Some(found) = look() {
-        return Ok(found);
+        return Ok(noted(archive, &content, cache, found));
     }
-    let found = with_beat(BEAT, || claimed.progress(), || lay(archive, cache, means))?;
+    let found = with_beat(BEAT, || claimed.progress(), || lay(archive, &content, cache, means))?;
     timing.mark(Phase::Extract);
     timing.counts.built += 1;
     Ok(found)
+}
+
+/// Notes a job that was found by the archive's bytes, so that the next start need not read them. If that fails, it reads them again.
+fn noted(archive: &Archive, content: &Digest, cache: &Cache, found: FoundJob) -> FoundJob {
+    let _ = cache.staging().and_then(|staging| note_both(archive, content, cache, &staging, &found));
+    found
+}
+
+fn note_both(
+    archive: &Archive,
+    content: &Digest,
+    cache: &Cache,
+    staging: &Staging,
+    found: &FoundJob,
+) -> io::Result<()> {
+    note::write(cache, staging, content, found)?;
+    note::write(cache, staging, &archive.identity, found)
 }
 
 /// Removes the files that each tree has of its own. What they say belongs to the place where the archive was made.
@@ -87,7 +106,7 @@ fn remove_own(unpacked: &Unpacked) -> io::Result<()> {
 }
 
 /// Unpacks the archive, commits it as a layer, and notes the job.
-fn lay(archive: &Archive, cache: &Cache, means: &Means<'_>) -> Result<FoundJob, BootError> {
+fn lay(archive: &Archive, bytes: &Digest, cache: &Cache, means: &Means<'_>) -> Result<FoundJob, BootError> {
     let failed = |source| BuildError::Cache { path: cache.root().into(), source };
     let staging = cache.staging().map_err(failed)?;
     let into = staging.subdirectory("archive").map_err(failed)?;
@@ -100,10 +119,11 @@ fn lay(archive: &Archive, cache: &Cache, means: &Means<'_>) -> Result<FoundJob, 
         error => BootError::Unpack(error),
     })?;
     means.check_stop()?;
+    archive.require_unchanged()?;
     remove_own(&unpacked).and_then(|()| byte_code_directories(&unpacked.root.join("lib"))).map_err(failed)?;
     let (job, manifest) = describe::describe(archive, &unpacked);
     let content = commit(&unpacked.root, cache, &staging, means).map_err(failed)?;
     let found = describe::with_layer(job, manifest, content, archive);
-    note::write(cache, &staging, archive, &found).map_err(failed)?;
+    note_both(archive, bytes, cache, &staging, &found).map_err(failed)?;
     Ok(found)
 }

@@ -10,7 +10,7 @@
 //!
 //! **Once a node.** The first start unpacks the archive into one layer of the node cache, under the digest of its content, and notes
 //! the job that it stands for. All that follows is the start of that job: trees, interpreters and prefixes are as in any other. A
-//! later start finds the note by what `stat` tells of the archive, whose bytes it does not read.
+//! later start finds the note by what `stat` tells of the archive, whose bytes it does not read; one of a copy by the digest of its bytes.
 
 mod build;
 mod describe;
@@ -34,7 +34,7 @@ pub(crate) fn start(
     arguments: &[OsString],
     mut timing: Timing,
 ) -> Result<Infallible, BootError> {
-    let noted = settings.node().caches().find_map(|cache| note::read(&cache, archive));
+    let noted = settings.node().caches().find_map(|cache| note::read(&cache, &archive.identity, archive));
     timing.mark(Phase::Find);
     let warm = noted.and_then(|found| Some((look(&found, settings, arguments)?, found)));
     timing.mark(Phase::Look);

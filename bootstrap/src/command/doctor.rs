@@ -20,7 +20,7 @@ pub(super) fn run(settings: &Settings) -> Vec<Check> {
     let mut unpacked = 0;
     match job::find(settings) {
         Ok(found) => {
-            checks.push(Check::good("job", format!("{} of {}", found.job.name, found.origin)));
+            checks.push(Check::good("job", format!("{} in {}", found.job.name, found.origin)));
             unpacked = of_job(&found, settings, &mut checks);
         }
         Err(FindError::None(_)) => checks.push(Check::note(

@@ -1,7 +1,7 @@
 //! Archives: recognised by their first bytes, identified by `stat`, unpacked.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
@@ -36,6 +36,16 @@ pub struct Archive {
     form: Form,
 }
 
+fn identity(path: &Path, stat: &Metadata) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(FORMAT).update(path.as_os_str().as_bytes());
+    let times = [stat.mtime(), stat.mtime_nsec(), stat.ctime(), stat.ctime_nsec()].map(i64::cast_unsigned);
+    for number in [stat.dev(), stat.ino(), stat.size()].into_iter().chain(times) {
+        hasher.update(&number.to_le_bytes());
+    }
+    hasher.finalize().into()
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Tar(Compression),
@@ -64,13 +74,25 @@ impl Archive {
             _ => return Ok(None),
         };
         let path = path.canonicalize().map_err(failed)?;
+        let identity = identity(&path, &stat);
+        Ok(Some(Self { path, identity, form }))
+    }
+
+    /// The digest of its bytes. Reads all of them.
+    pub fn content(&self) -> Result<Digest, UnpackError> {
+        let failed = |source| UnpackError::Read { path: self.path.clone(), source };
         let mut hasher = blake3::Hasher::new();
-        hasher.update(FORMAT).update(path.as_os_str().as_bytes());
-        let times = [stat.mtime(), stat.mtime_nsec(), stat.ctime(), stat.ctime_nsec()].map(i64::cast_unsigned);
-        for number in [stat.dev(), stat.ino(), stat.size()].into_iter().chain(times) {
-            hasher.update(&number.to_le_bytes());
-        }
-        Ok(Some(Self { path, identity: hasher.finalize().into(), form }))
+        hasher.update(FORMAT);
+        hasher.update_reader(File::open(&self.path).map_err(failed)?).map_err(failed)?;
+        Ok(hasher.finalize().into())
+    }
+
+    /// Refuses an archive that was changed or replaced since it was opened: what was read of it may be of two.
+    pub fn require_unchanged(&self) -> Result<(), UnpackError> {
+        let failed = |source| UnpackError::Read { path: self.path.clone(), source };
+        let stat = self.path.metadata().map_err(failed)?;
+        let same = identity(&self.path, &stat) == self.identity;
+        if same { Ok(()) } else { Err(failed(io::Error::other("it changed while it was read"))) }
     }
 
     /// Unpacks the environment below the empty directory `into`, which no other process uses, and makes it independent of its
