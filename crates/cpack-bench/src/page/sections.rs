@@ -1,6 +1,6 @@
 //! The sections of the page that are text and tables.
 
-use cluster_pack::cli::bytes;
+use cluster_pack::cli::{bytes, count};
 
 use super::html::{escape, percent, seconds, section, table};
 use crate::report::{Report, phase_rows};
@@ -11,14 +11,15 @@ const LISTED: usize = 15;
 
 pub(crate) fn heading(report: &Report) -> String {
     let environment = &report.environment;
+    let files = usize::try_from(environment.files).unwrap_or(usize::MAX);
     let command = report.command.iter().map(|a| escape(a)).collect::<Vec<_>>().join(" ");
     format!(
-        "<header>\n<p class=\"kicker\">cluster-pack bench</p>\n<h1>First run of {}</h1>\n<p>Python {}, {} layers, {} files, {}, {} store. \
+        "<header>\n<p class=\"kicker\">cluster-pack bench</p>\n<h1>First run of {}</h1>\n<p>Python {}, {}, {}, {}, {} store. \
          The command: <code>python {command}</code></p>\n</header>\n",
         escape(&environment.name),
         escape(&environment.python),
-        environment.layers.len(),
-        environment.files,
+        count(environment.layers.len(), "layer"),
+        count(files, "file"),
         bytes(environment.unpacked),
         escape(&report.store),
     )
