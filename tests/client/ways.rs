@@ -42,11 +42,13 @@ impl<'a> Cluster<'a> {
     fn run(&self, example: &str, variable: (&str, &Path), arguments: &[&str], interpreter: &str) {
         let home = site(&environment(self.spark)).join("pyspark");
         // The driver's interpreter is the nodes' first one, too.
-        let (python, packer) = (venv().join("bin"), cluster_pack().parent().expect("a directory"));
-        let places = [&home.join("bin"), packer, &python, Path::new("/usr/bin"), Path::new("/bin")];
+        let mut places =
+            vec![home.join("bin"), cluster_pack().parent().expect("a directory").into(), venv().join("bin")];
+        let cluster = self.variables.iter().find(|(name, _)| *name == "PATH").map_or("/usr/bin:/bin", |(_, path)| path);
+        places.extend(std::env::split_paths(cluster));
         let mut command = self.world.command(root().join("examples").join(example));
-        command.env("SPARK_HOME", &home).env("PATH", std::env::join_paths(places).expect("paths"));
         command.env("CPACK_STORE", &self.store).env(variable.0, variable.1).envs(self.variables.iter().cloned());
+        command.env("SPARK_HOME", &home).env("PATH", std::env::join_paths(places).expect("paths"));
         command.args(arguments).args(&self.options);
         let mut found: Results =
             results(&self.world, command.arg(jobs()).arg(self.world.path("result.json")).args(JOBS));
