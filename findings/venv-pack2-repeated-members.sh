@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # venv-pack2 0.9.2 writes `pyvenv.cfg` twice into each archive.
 #
-# So is `bin/Activate.ps1`. Both members are equal, nothing is said, and `tar` unpacks them; an unpacker that refuses a path that comes twice, as
+# It does the same with `bin/Activate.ps1`. Both members are equal, nothing is said, and `tar` unpacks them; an unpacker that refuses a path that comes twice, as
 # a guard against archives that overwrite what was checked, refuses every archive of venv-pack2. Python's zipfile warns.
 #
 # Seen with: CPython 3.11, venv-pack2 0.9.2.

@@ -14,10 +14,7 @@ use std::process::{Command, Stdio};
 use cpack_format::job::{Conda, PREFIX};
 use cpack_format::prefix::substituted;
 use cpack_layer::content::transform::spellings;
-use serde_json::Value;
-
-/// The value by which conda notes that a variable is to be removed.
-const UNSET: &str = "***unset***";
+use cpack_unpack::{activation_scripts, declared_variables};
 
 /// Variables of a shell itself.
 const OF_SHELL: [&str; 4] = ["PWD", "OLDPWD", "SHLVL", "_"];
@@ -42,23 +39,15 @@ pub(crate) struct Activation {
 /// What activating the environment in `prefix` does.
 pub(crate) fn activation(prefix: &Path, name: String) -> Activation {
     let mut conda = Conda { name, ..Conda::default() };
-    let mut variables: BTreeMap<String, String> = BTreeMap::new();
-    let declared = files(&prefix.join("etc/conda/env_vars.d"), "json");
-    let declared = declared.iter().filter_map(|path| read_json(path));
-    let state =
-        read_json(&prefix.join("conda-meta/state")).and_then(|mut state| Some(state.get_mut("env_vars")?.take()));
-    for object in declared.chain(state) {
-        let pairs = object.as_object().into_iter().flatten();
-        variables.extend(pairs.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))));
+    let declared = declared_variables(prefix);
+    for (name, value) in &declared {
+        note(&mut conda, prefix, name, value.as_deref());
     }
-    for (name, value) in &variables {
-        note(&mut conda, prefix, name, Some(value.as_str()).filter(|value| *value != UNSET));
-    }
-    let scripts = files(&prefix.join("etc/conda/activate.d"), "sh");
+    let scripts = activation_scripts(prefix);
     if scripts.is_empty() {
         return Activation { conda, at_start: Vec::new() };
     }
-    variables.retain(|_, value| value != UNSET);
+    let variables: Variables = declared.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
     let texts: Vec<String> = scripts
         .iter()
         .map(|path| fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default())
@@ -72,18 +61,6 @@ pub(crate) fn activation(prefix: &Path, name: String) -> Activation {
     }
     conda.scripts = !at_start.is_empty();
     Activation { conda, at_start }
-}
-
-fn read_json(path: &Path) -> Option<Value> {
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
-}
-
-/// The files with this extension, in the order of their names.
-fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut files: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|e| e == extension)).collect();
-    files.sort();
-    files
 }
 
 /// Notes that a variable is set, or removed.

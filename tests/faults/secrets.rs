@@ -65,24 +65,28 @@ fn assert_not_kept(directory: &Path, what: &str) {
     }
 }
 
+/// What a person may run where secrets are.
+const COMMANDS: [&[&str]; 11] = [
+    &["-c", CODE],
+    &["-c", CODE],
+    &["--cpack", "info"],
+    &["--cpack", "info", "--json"],
+    &["--cpack", "status", "--json"],
+    &["--cpack", "doctor"],
+    &["--cpack", "doctor", "--json"],
+    &["--cpack", "verify", "--json"],
+    &["--cpack", "prefetch", "--json"],
+    &["--cpack", "gc", "--all"],
+    &["--cpack", "nonsense"],
+];
+
 #[test]
 fn planted_secrets_are_neither_said_nor_kept() {
     let world = World::with(crate::boot(), &packages(), |job| {
         job.environ = BTreeMap::from([("GIVEN".into(), format!("{MARK}-given"))]);
     });
     let _part = Part::once("planted secrets");
-    let commands: [&[&str]; 9] = [
-        &["-c", CODE],
-        &["-c", CODE],
-        &["--cpack", "info"],
-        &["--cpack", "info", "--json"],
-        &["--cpack", "status", "--json"],
-        &["--cpack", "verify", "--json"],
-        &["--cpack", "prefetch", "--json"],
-        &["--cpack", "gc", "--all"],
-        &["--cpack", "nonsense"],
-    ];
-    for arguments in commands {
+    for arguments in COMMANDS {
         let mut command = world.command(arguments);
         assert_silent(
             &plant(&mut command)
@@ -142,7 +146,7 @@ fn clients_neither_tell_nor_send_secrets() {
         &["upload", "--name", "a/b"],
         &["--store", "s3://PLANTED:PLANTED@bucket/x?X-Amz-Signature=PLANTED", "upload"],
     ];
-    for arguments in commands {
+    for arguments in COMMANDS {
         let mut command = site.command(crate::cluster_pack());
         let store = site.path("home/store");
         if arguments[0] != "--store" {

@@ -9,6 +9,7 @@ use cpack_test::programs::{World, text, utf8};
 use cpack_test::proxy::Proxy;
 use cpack_test::web::{Web, WebServer};
 
+use super::publishing::doctor;
 use super::secrets::{assert_not_kept, talkative, told};
 use super::starting::{
     a_change_costs_little_on_the_wire, a_pex_starts_from_the_store, from_upload_to_python, memory_is_bounded,
@@ -24,6 +25,7 @@ fn launcher_starts_from_google_and_azure() {
         let server = Cloud::start(kind);
         let proxy = Proxy::start(server.port);
         let site = Site::cloud(&server, proxy.port);
+        doctor(&site, &*site.store(&server.options(server.port)), &environment(&site));
         from_upload_to_python(&site);
         a_pex_starts_from_the_store(&site);
         a_change_costs_little_on_the_wire(&site, &proxy);

@@ -1,5 +1,6 @@
 //! Publishing to stores on the network: what is published is whole at every instant, beside other clients and prunes.
 
+use std::path::Path;
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,9 +34,18 @@ fn check_all(store: &dyn Store) -> usize {
     environments.len()
 }
 
+/// Checks that the store is found good before anything is there, and that nothing is left in it.
+pub(super) fn doctor(site: &Site, store: &dyn Store, env: &Path) {
+    let report = site.pack(&["doctor", "--venv", utf8(env)]);
+    let checks = report["checks"].as_array().expect("checks");
+    assert!(checks.iter().all(|check| check["verdict"] == "good"), "{report}");
+    assert_eq!(store.list("contents").expect("lists").len(), 0);
+}
+
 /// Damages what is stored and repairs it.
 fn repair(site: &Site, store: &dyn Store) {
     let env = environment(site);
+    doctor(site, store, &env);
     let report = site.pack(&["upload", "--venv", utf8(&env)]);
     let launcher = site.launcher(&env);
     let layers = store.list("layers").expect("lists");

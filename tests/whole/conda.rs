@@ -106,7 +106,7 @@ fn holding(root: &Path, mark: &str) -> BTreeMap<PathBuf, Digest> {
         for entry in fs::read_dir(&directory).expect("reads").flatten() {
             let (path, kind) = (entry.path(), entry.file_type().expect("stat"));
             let relative = path.strip_prefix(root).expect("below").to_owned();
-            // Byte-code is written by whoever runs there as root.
+            // A Python of root writes byte-code there.
             let is_left_out = ["conda-meta", ".cpack", "__pycache__"].iter().any(|name| relative.ends_with(name));
             if kind.is_dir() && !is_left_out {
                 pending.push(path);

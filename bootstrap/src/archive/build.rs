@@ -38,10 +38,13 @@ pub(super) fn build(
     let store = FileStore::new(archive.path.parent().unwrap_or(Path::new("/")));
     let means = settings.means(&store, &stop);
     let node = settings.node();
+    // Read before it is unpacked, and once, whichever place takes it.
+    let bytes = archive.content()?;
+    timing.mark(Phase::Find);
     let mut attempts = node.attempts(&[]);
     loop {
         let cache = attempts.next_cache(timing)?;
-        let built = laid(archive, &cache, &means, timing).and_then(|found| {
+        let built = laid(archive, &bytes, &cache, &means, timing).and_then(|found| {
             let start = JobStart::new(&found, settings, arguments);
             let plan = start.plan(&store)?;
             timing.mark(Phase::Plan);
@@ -56,39 +59,38 @@ pub(super) fn build(
     }
 }
 
-/// The job that the archive stands for, with its layer in `cache`.
-fn laid(archive: &Archive, cache: &Cache, means: &Means<'_>, timing: &mut Timing) -> Result<FoundJob, BootError> {
-    let content = archive.content()?;
-    let look = || note::read_whole(cache, &content, archive);
-    let waited = wait_for(cache, &format!("{content}.archive"), means, look)?;
+/// The job that the archive of these `bytes` stands for, with its layer in `cache`.
+fn laid(
+    archive: &Archive,
+    bytes: &Digest,
+    cache: &Cache,
+    means: &Means<'_>,
+    timing: &mut Timing,
+) -> Result<FoundJob, BootError> {
+    let look = || note::read_whole(cache, bytes, archive);
+    let waited = wait_for(cache, &format!("{bytes}.archive"), means, look)?;
     timing.mark(Phase::Wait);
     let claimed = match waited {
-        Waited::There(found) => return Ok(noted(archive, &content, cache, found)),
+        Waited::There(found) => return Ok(noted(archive, bytes, cache, found)),
         Waited::Ours(claimed) => claimed,
     };
     if let Some(found) = look() {
-        return Ok(noted(archive, &content, cache, found));
+        return Ok(noted(archive, bytes, cache, found));
     }
-    let found = with_beat(BEAT, || claimed.progress(), || lay(archive, &content, cache, means))?;
+    let found = with_beat(BEAT, || claimed.progress(), || lay(archive, bytes, cache, means))?;
     timing.mark(Phase::Extract);
     timing.counts.built += 1;
     Ok(found)
 }
 
 /// Notes a job that was found by the archive's bytes, so that the next start need not read them. If that fails, it reads them again.
-fn noted(archive: &Archive, content: &Digest, cache: &Cache, found: FoundJob) -> FoundJob {
-    let _ = cache.staging().and_then(|staging| note_both(archive, content, cache, &staging, &found));
+fn noted(archive: &Archive, bytes: &Digest, cache: &Cache, found: FoundJob) -> FoundJob {
+    let _ = cache.staging().and_then(|staging| note_both(archive, bytes, cache, &staging, &found));
     found
 }
 
-fn note_both(
-    archive: &Archive,
-    content: &Digest,
-    cache: &Cache,
-    staging: &Staging,
-    found: &FoundJob,
-) -> io::Result<()> {
-    note::write(cache, staging, content, found)?;
+fn note_both(archive: &Archive, bytes: &Digest, cache: &Cache, staging: &Staging, found: &FoundJob) -> io::Result<()> {
+    note::write(cache, staging, bytes, found)?;
     note::write(cache, staging, &archive.identity, found)
 }
 

@@ -1,20 +1,15 @@
 //! The job and the manifest that an archive stands for.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cpack_format::Digest;
 use cpack_format::job::{self, Conda, Interpreter, Job, Program};
 use cpack_format::manifest::{self, Layer, LayerKind, Manifest, SYSTEM_SITE_PACKAGES};
 use cpack_store::StoreUri;
-use cpack_unpack::{Archive, Python, Unpacked};
-use serde_json::Value;
+use cpack_unpack::{Archive, Python, Unpacked, activation_scripts, declared_variables};
 
 use crate::job::{FoundJob, Origin};
-
-/// The value by which conda notes that a variable is to be removed.
-const UNSET: &str = "***unset***";
 
 /// A job of which nothing is known but where it came from.
 pub(super) fn unknown(archive: &Archive) -> Job {
@@ -91,31 +86,12 @@ pub(super) fn with_layer(job: Job, mut manifest: Manifest, content: Digest, arch
 
 /// What activating a conda environment sets. Its scripts, if it has any, are run by a shell at each start.
 fn activation(root: &Path, name: String) -> Conda {
-    let mut conda = Conda { name, ..Conda::default() };
-    let declared = files(&root.join("etc/conda/env_vars.d"), "json");
-    let declared = declared.iter().filter_map(|path| read_json(path));
-    let state = read_json(&root.join("conda-meta/state")).and_then(|mut state| Some(state.get_mut("env_vars")?.take()));
-    for object in declared.chain(state) {
-        for (name, value) in object.as_object().into_iter().flatten() {
-            match value.as_str() {
-                Some(UNSET) => conda.unset.push(name.clone()),
-                Some(value) => drop(conda.set.insert(name.clone(), value.to_owned())),
-                None => {}
-            }
+    let mut conda = Conda { name, scripts: !activation_scripts(root).is_empty(), ..Conda::default() };
+    for (name, value) in declared_variables(root) {
+        match value {
+            Some(value) => drop(conda.set.insert(name, value)),
+            None => conda.unset.push(name),
         }
     }
-    conda.scripts = !files(&root.join("etc/conda/activate.d"), "sh").is_empty();
     conda
-}
-
-fn read_json(path: &Path) -> Option<Value> {
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
-}
-
-/// The files with this extension, in the order of their names.
-fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut files: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|e| e == extension)).collect();
-    files.sort();
-    files
 }

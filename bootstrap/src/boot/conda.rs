@@ -16,6 +16,7 @@ use cpack_node::cache::Cache;
 
 use super::JobStart;
 use crate::exec::Exec;
+use crate::message::say;
 
 /// Runs the activation scripts, then what the arguments name. Standard output belongs to Python, and so does standard input.
 const ACTIVATE: &str = "for script in \"$CONDA_PREFIX\"/etc/conda/activate.d/*.sh; do \
@@ -62,11 +63,18 @@ pub(super) fn set_variables(conda: &Conda, prefix: &Path, environ: &mut BTreeMap
     }
 }
 
-/// Lets a shell run the activation scripts first, where a job says that they must run. Without a shell they are left out.
+/// Lets a shell run the activation scripts first, where a job says that they must run. Without a shell they are left out, which one
+/// line says.
 pub(super) fn through_shell(conda: &Conda, prefix: &Path, exec: Exec) -> Exec {
     let own = prefix.join("bin/bash");
     let shells = std::iter::once(own).chain(SHELLS.map(PathBuf::from));
-    let Some(shell) = shells.filter(|_| conda.scripts).find(|path| path.is_file()) else { return exec };
+    if !conda.scripts {
+        return exec;
+    }
+    let Some(shell) = shells.into_iter().find(|path| path.is_file()) else {
+        say("the scripts in etc/conda/activate.d of this environment were not run: there is no bash and no /bin/sh");
+        return exec;
+    };
     let mut arguments: Vec<OsString> = vec![shell.clone().into(), "-c".into(), ACTIVATE.into()];
     arguments.extend(exec.arguments);
     Exec { program: shell, arguments, ..exec }

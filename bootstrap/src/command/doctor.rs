@@ -7,7 +7,7 @@ use cpack_format::manifest::Manifest;
 use cpack_format::message::with_causes;
 use cpack_node::building::in_order;
 use cpack_node::cache::{PlaceKind, free_at, unusable};
-use cpack_store::Store;
+use cpack_store::{Store, redact};
 
 use crate::boot::{JobStart, probe_lazy};
 use crate::error::BootError;
@@ -16,6 +16,8 @@ use crate::job::{self, FindError, FoundJob};
 use crate::settings::{Settings, VARIABLES, exported};
 
 pub(super) fn run(settings: &Settings) -> Vec<Check> {
+    // A child tries it: before a store has threads of its own.
+    let lazy = probe_lazy();
     let mut checks = Vec::new();
     let mut unpacked = 0;
     match job::find(settings) {
@@ -31,7 +33,7 @@ pub(super) fn run(settings: &Settings) -> Vec<Check> {
         Err(error) => checks.push(Check::bad("job", error.exit(), with_causes(&error), "")),
     }
     places(settings, unpacked, &mut checks);
-    checks.push(match probe_lazy() {
+    checks.push(match lazy {
         Ok(()) => Check::good("lazy start", "possible, by CPACK_START=lazy"),
         Err(reason) => Check::note("lazy start", reason, "starts are eager here"),
     });
@@ -60,12 +62,13 @@ fn of_job(found: &FoundJob, settings: &Settings, checks: &mut Vec<Check>) -> u64
         }
     };
     let layers = manifest.layers.len() + found.job.overlays.len();
+    let store = redact(&found.job.store);
     checks.push(match missing.first() {
-        None => Check::good("store", format!("{} answers and has all {layers} layers", found.job.store)),
+        None => Check::good("store", format!("{store} answers and has all {layers} layers")),
         Some(first) => Check::bad(
             "store",
             Exit::NotFound,
-            format!("{} lacks {} of {layers} layers, {first} among them", found.job.store, missing.len()),
+            format!("{store} lacks {} of {layers} layers, {first} among them", missing.len()),
             "run cluster-pack upload again",
         ),
     });

@@ -252,10 +252,13 @@ fn as_installed(package: &CondaPackage, claims: Vec<Claim>, written_ns: i64) -> 
     }
 }
 
-/// The top-level names of hidden folders that packages have files in.
-pub(super) fn hidden_folders(records: &[Record]) -> HashSet<Vec<u8>> {
+/// The top-level names of hidden folders that packages have files in; `None` without packages.
+pub(super) fn hidden_folders(records: &[Record]) -> Option<HashSet<Vec<u8>>> {
+    if records.is_empty() {
+        return None;
+    }
     let claims = records.iter().flat_map(|record| &record.claims).filter(|claim| claim.path.first() == Some(&b'.'));
-    claims.filter_map(|claim| claim.path.split(|byte| *byte == b'/').next().map(<[u8]>::to_vec)).collect()
+    Some(claims.filter_map(|claim| claim.path.split(|byte| *byte == b'/').next().map(<[u8]>::to_vec)).collect())
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ pub(crate) fn discover_layout(layout: Layout, options: &DiscoverOptions) -> Resu
 
     let (records, damaged) = conda_records(&layout, &python, options);
     let is_whole = !records.is_empty();
-    let mut found = PrefixFiles::walk(&layout.prefix, python.kind, &sites, at, &records)?;
+    let mut found = PrefixFiles::walk(&layout.prefix, python.kind, &sites, at, conda::hidden_folders(&records))?;
     let mut inventory = installed::read(&found, &layout.prefix, &sites, at);
     let (first_package, packages) = conda::join(records, &mut inventory, &layout.prefix);
     if matches!(python.kind, PythonKind::System | PythonKind::Standalone) {

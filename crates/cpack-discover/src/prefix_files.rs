@@ -1,13 +1,12 @@
 //! The files of a prefix and of its site-packages, at their paths in the environment.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::conda::{self, Record};
 use super::error::DiscoverError;
 use super::model::{FileKind, FileStat, Finding, FindingKind, PythonKind};
 use super::walk::{self, Walked};
@@ -73,13 +72,14 @@ pub(super) struct PrefixFiles {
 
 impl PrefixFiles {
     /// Walks the whole prefix of a virtual or conda environment, but only the `sites` of other interpreters. `at` is the
-    /// path of the sites in the environment. Of a conda environment whose records are given no part is left out.
+    /// path of the sites in the environment. A conda environment that is packed whole is walked whole, but for hidden folders
+    /// other than `whole_conda` names.
     pub(super) fn walk(
         prefix: &Path,
         kind: PythonKind,
         sites: &[Site],
         at: &[u8],
-        records: &[Record],
+        whole_conda: Option<HashSet<Vec<u8>>>,
     ) -> Result<Self, DiscoverError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -87,10 +87,9 @@ impl PrefixFiles {
         };
         let walked = match kind {
             PythonKind::Venv | PythonKind::Conda => {
-                let kept = conda::hidden_folders(records);
-                let skip = |path: &[u8]| match records {
-                    [] => is_skipped(path, kind, at),
-                    _ => is_skipped_of_whole_conda(path) && !kept.contains(path),
+                let skip = |path: &[u8]| match &whole_conda {
+                    None => is_skipped(path, kind, at),
+                    Some(kept) => is_skipped_of_whole_conda(path) && !kept.contains(path),
                 };
                 walk::walk(prefix, b"", &skip).map_err(failed(prefix))?
             }

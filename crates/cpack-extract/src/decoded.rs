@@ -53,7 +53,7 @@ impl Ahead {
     }
 }
 
-/// Fills buffers until the stream ends or fails, or nobody takes them any more.
+/// Fills buffers until the stream ends or fails, or the receiver is gone.
 fn fill(mut from: Box<dyn Read + Send>, full: &SyncSender<io::Result<Vec<u8>>>, empty: &Receiver<Vec<u8>>) {
     loop {
         let mut buffer = empty.try_recv().unwrap_or_default();

@@ -92,8 +92,9 @@ impl Blocks {
             return;
         }
         let Some(kept) = state.slots.get_mut(&key) else { return };
-        kept.bytes = bytes;
-        state.bytes += bytes;
+        // Another thread may have counted the same key, after an error of a third.
+        let before = std::mem::replace(&mut kept.bytes, bytes);
+        state.bytes = state.bytes - before + bytes;
         while state.bytes > self.budget {
             let made = state.slots.iter().filter(|(other, kept)| **other != key && kept.bytes > 0);
             let Some(oldest) = made.min_by_key(|(_, kept)| kept.used).map(|(key, _)| *key) else { return };

@@ -36,7 +36,7 @@ impl JobProcesses {
     /// Ends them all. The main one ends with the exit code `code`, if the kernel lets this process see to it, else like the
     /// others by `SIGKILL`. Returns whether there was any.
     ///
-    /// `device` is the last descriptor of `/dev/fuse`: while it is open, who reads waits. It is closed after all of them were
+    /// `device` is the last descriptor of `/dev/fuse`: while it is open, processes that read wait. It is closed after all of them were
     /// stopped or killed, so that none goes on with the error that the kernel answers then.
     pub fn end(&self, code: u8, device: OwnedFd) -> bool {
         let found = self.find();

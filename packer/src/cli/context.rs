@@ -141,13 +141,9 @@ impl Context {
         for finding in &environment.warnings {
             self.voice.warn(finding.to_string());
         }
-        let packages = match environment.packages.len() {
-            0 => String::new(),
-            n => format!("{} and ", count(n, "conda package")),
-        };
         self.voice.detail(format!(
-            "found {packages}{} with {} in {} ({})",
-            count(environment.distributions.len(), "distribution"),
+            "found {} with {} in {} ({})",
+            contents(&environment),
             count(environment.files().count(), "file"),
             environment.prefix.display(),
             seconds(start.elapsed()),
@@ -324,6 +320,15 @@ pub(super) fn record_of(manifest: &Manifest, environment: Digest, launcher: Opti
             .collect(),
         platform: manifest.python.platform.clone(),
         python_version: manifest.python.version.clone(),
+    }
+}
+
+/// What is installed: `12 conda packages and 3 distributions`.
+pub(super) fn contents(environment: &Environment) -> String {
+    let distributions = count(environment.distributions.len(), "distribution");
+    match environment.packages.len() {
+        0 => distributions,
+        packages => format!("{} and {distributions}", count(packages, "conda package")),
     }
 }
 

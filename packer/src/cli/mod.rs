@@ -120,4 +120,56 @@ mod tests {
         let Command::SparkSubmit(submit) = cli.command else { panic!("another command") };
         assert_eq!(submit.arguments, ["--name", "theirs", "-v", "--json", "job.py", "--store", "x"]);
     }
+
+    /// The commands in a page: what is shown as code, in lines and in sentences, without what a shell does with them.
+    fn commands(page: &str) -> Vec<Vec<String>> {
+        let lines = page.lines().filter_map(|line| line.strip_prefix("    ").or_else(|| line.strip_prefix("$ ")));
+        let sentences =
+            page.lines().filter(|line| !line.starts_with("    ")).flat_map(|line| line.split('`').skip(1).step_by(2));
+        let of_shell = |word: &str| [">", "|", "&&", ";"].contains(&word);
+        let words = |code: &str| -> Option<Vec<String>> {
+            let at = code
+                .find("cluster-pack ")
+                .filter(|at| code.get(..*at).is_some_and(|before| !before.ends_with(['/', '-'])))?;
+            let words = shlex::split(code.get(at..)?)?;
+            Some(
+                words
+                    .into_iter()
+                    .take_while(|word| !of_shell(word))
+                    .filter(|word| !word.contains('…'))
+                    .map(|word| word.trim_end_matches(')').to_owned())
+                    .collect(),
+            )
+        };
+        lines.chain(sentences).filter_map(words).filter(|words| words.len() > 1).collect()
+    }
+
+    #[test]
+    fn commands_in_the_docs_are_understood() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let pages = std::fs::read_dir(root.join("docs")).expect("docs").map(|entry| entry.expect("an entry").path());
+        let pages = pages.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+        let (mut understood, mut refused) = (0, Vec::new());
+        for path in pages.chain([root.join("README.md")]) {
+            for words in commands(&std::fs::read_to_string(&path).expect("reads")) {
+                // A word for any command.
+                if words.iter().any(|word| word == "COMMAND") {
+                    continue;
+                }
+                let shown = words.join(" ");
+                let parsed = Cli::try_parse_from(leave_alone(words.into_iter().map(Into::into).collect()));
+                use clap::error::ErrorKind::{DisplayHelp, DisplayVersion, MissingRequiredArgument, MissingSubcommand};
+                // A sentence need not name all that a command needs.
+                let known = [DisplayHelp, DisplayVersion, MissingRequiredArgument, MissingSubcommand];
+                match parsed.map_err(|error| error.kind()) {
+                    Err(kind) if !known.contains(&kind) => {
+                        refused.push(format!("{}: {shown}: {kind}", path.display()));
+                    }
+                    _ => understood += 1,
+                }
+            }
+        }
+        assert!(refused.is_empty(), "{refused:#?}");
+        assert!(understood > 60, "{understood} commands were found");
+    }
 }

@@ -5,14 +5,14 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use cpack_discover::Environment;
+use cpack_format::Digest;
 use cpack_format::check::{self, Check};
 use cpack_format::exit::Exit;
 use cpack_format::message::with_causes;
 use cpack_store::{Key, Put, Source, Store, StoreError};
 
-use crate::cli::context::{Context, variable};
+use crate::cli::context::{Context, contents, variable};
 use crate::cli::error::CommandError;
-use crate::cli::output::count;
 
 /// Says what was found and returns the exit code.
 pub(in crate::cli) fn doctor(context: &Context) -> Result<u8, CommandError> {
@@ -32,8 +32,7 @@ fn failed(subject: &'static str, error: &CommandError) -> Check {
 fn environment(context: &Context, checks: &mut Vec<Check>) -> Option<Environment> {
     match context.environment() {
         Ok(environment) => {
-            let distributions = count(environment.distributions.len(), "distribution");
-            let found = format!("{} with {distributions}", environment.prefix.display());
+            let found = format!("{} with {}", environment.prefix.display(), contents(&environment));
             checks.push(Check::good("environment", found));
             let python = format!("Python {} on {}", environment.python.version, environment.python.platform);
             checks.push(Check::good("interpreter", python));
@@ -73,10 +72,9 @@ fn store(context: &Context, checks: &mut Vec<Check>) {
 
 /// Whether objects can be written, by one that is removed again.
 fn takes_objects(store: &dyn Store) -> Result<(), StoreError> {
-    let unique = format!("doctor-{}", std::process::id());
-    let Ok(key) = Key::name(&unique, "json") else { return Ok(()) };
-    store.stat(&key)?;
-    store.put(&key, Source::Bytes(b"{}"), Put::Replace)?;
+    const OBJECT: &[u8] = b"cluster-pack doctor\n";
+    let key = Key::content(&Digest::of(OBJECT));
+    store.put(&key, Source::Bytes(OBJECT), Put::Replace)?;
     store.delete(&key)
 }
 
@@ -101,13 +99,13 @@ fn cache(context: &Context, checks: &mut Vec<Check>) {
 /// Spark's own version and settings, where a Spark is here.
 fn spark(environment: Option<&Environment>, checks: &mut Vec<Check>) {
     let Some(home) = spark_home() else { return };
-    let installed = spark_version(&home).unwrap_or_else(|| "unknown".into());
+    let installed = spark_version(&home);
     let packed = environment.and_then(|environment| {
         environment.distributions.iter().find(|distribution| distribution.name == "pyspark").map(|found| &found.version)
     });
-    let found = format!("{installed} at {}", home.display());
-    checks.push(match packed {
-        Some(version) if line_of(version) != line_of(&installed) => Check::note(
+    let found = format!("{} at {}", installed.as_deref().unwrap_or("unknown version"), home.display());
+    checks.push(match (packed, installed) {
+        (Some(version), Some(installed)) if line_of(version) != line_of(&installed) => Check::note(
             "spark",
             format!("{found}, and the environment has pyspark {version}"),
             "executors import Spark's own pyspark: install that version",
