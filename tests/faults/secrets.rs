@@ -146,7 +146,7 @@ fn clients_neither_tell_nor_send_secrets() {
         &["upload", "--name", "a/b"],
         &["--store", "s3://PLANTED:PLANTED@bucket/x?X-Amz-Signature=PLANTED", "upload"],
     ];
-    for arguments in COMMANDS {
+    for arguments in commands {
         let mut command = site.command(crate::cluster_pack());
         let store = site.path("home/store");
         if arguments[0] != "--store" {
