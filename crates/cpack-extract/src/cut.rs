@@ -1,38 +1,60 @@
-//! A file that is cut into parts, each a frame of its own: any thread decodes one, and the thread that writes the last
-//! part checks the whole.
+//! A file that is cut into parts, each a frame of its own: any thread decodes one, one thread at a time writes, and the
+//! thread that writes the last part checks the whole.
+//!
+//! The kernel lets one writer into a file and keeps the others spinning at its door. So a thread that finds another one
+//! writing leaves its part to that one, and decodes the next.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::os::unix::fs::FileExt as _;
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crate::lock::lock;
 use crate::sum::PartSum;
 
+/// Parts that may be left to the thread that writes. Whoever has one more waits for it.
+pub(crate) const MAX_LEFT: usize = 2;
+
 /// A file whose parts several threads decode.
 #[derive(Debug)]
 pub(crate) struct CutFile {
-    file: Mutex<Option<Arc<File>>>,
+    /// Held by the thread that writes.
+    writer: Mutex<Writer>,
+    left: Mutex<Left>,
     sums: Mutex<Vec<PartSum>>,
+}
+
+#[derive(Debug)]
+struct Writer {
+    file: Option<File>,
     /// Parts that are not written yet.
-    unwritten: AtomicU32,
+    unwritten: u32,
+}
+
+/// What waits for the thread that writes.
+#[derive(Debug, Default)]
+struct Left {
+    parts: VecDeque<Part>,
+    /// Buffers to be used again.
+    free: Vec<Vec<u8>>,
+}
+
+/// The decoded content of a part: the first `len` bytes of a buffer.
+#[derive(Debug)]
+struct Part {
+    offset: u64,
+    buffer: Vec<u8>,
+    len: usize,
 }
 
 impl CutFile {
     pub(crate) fn new(parts: u32) -> Self {
-        let sums = vec![PartSum::Crc32(0); parts as usize];
-        Self { file: Mutex::new(None), sums: Mutex::new(sums), unwritten: AtomicU32::new(parts) }
-    }
-
-    /// The open file, which `create` makes for the first thread that asks.
-    pub(crate) fn file(&self, create: impl FnOnce() -> io::Result<File>) -> io::Result<Arc<File>> {
-        let mut slot = lock(&self.file);
-        if let Some(open) = &*slot {
-            return Ok(Arc::clone(open));
+        Self {
+            writer: Mutex::new(Writer { file: None, unwritten: parts }),
+            left: Mutex::default(),
+            sums: Mutex::new(vec![PartSum::Crc32(0); parts as usize]),
         }
-        let created = Arc::new(create()?);
-        *slot = Some(Arc::clone(&created));
-        Ok(created)
     }
 
     /// Notes that `part` was decoded and has this sum.
@@ -42,12 +64,58 @@ impl CutFile {
         }
     }
 
-    /// Notes that one part was written. The sums of all parts after the last one, when the file is closed.
-    pub(crate) fn written(&self) -> Option<Vec<PartSum>> {
-        if self.unwritten.fetch_sub(1, Ordering::AcqRel) != 1 {
-            return None;
+    /// Writes the first `len` bytes of `buffer` at `offset`, and what others left meanwhile; or leaves them to the thread that
+    /// is writing. `buffer` is another one afterwards, and may be empty. `create` makes the file for the first writer.
+    /// Returns the sums of all parts after the last one, when the file is closed.
+    pub(crate) fn write(
+        &self,
+        offset: u64,
+        buffer: &mut Vec<u8>,
+        len: usize,
+        create: impl FnOnce() -> io::Result<File>,
+    ) -> io::Result<Option<Vec<PartSum>>> {
+        let mut create = Some(create);
+        let is_full = self.leave(Part { offset, buffer: std::mem::take(buffer), len });
+        let mut writer = if is_full { Some(lock(&self.writer)) } else { self.try_writer() };
+        while let Some(mut held) = writer {
+            if let Some(create) = create.take().filter(|_| held.file.is_none() && held.unwritten > 0) {
+                held.file = Some(create()?);
+            }
+            self.write_left(&mut held)?;
+            if held.unwritten == 0 {
+                // Later ones find nothing to write.
+                return Ok(held.file.take().map(|_| std::mem::take(&mut *lock(&self.sums))));
+            }
+            drop(held);
+            // One that was left before the lock was free again has nobody else to write it.
+            writer = if lock(&self.left).parts.is_empty() { None } else { self.try_writer() };
         }
-        *lock(&self.file) = None;
-        Some(std::mem::take(&mut *lock(&self.sums)))
+        *buffer = lock(&self.left).free.pop().unwrap_or_default();
+        Ok(None)
+    }
+
+    /// Returns whether more parts wait than may.
+    fn leave(&self, part: Part) -> bool {
+        let mut left = lock(&self.left);
+        left.parts.push_back(part);
+        left.parts.len() > MAX_LEFT
+    }
+
+    fn write_left(&self, writer: &mut Writer) -> io::Result<()> {
+        let Some(file) = &writer.file else { return Ok(()) };
+        loop {
+            let Some(part) = lock(&self.left).parts.pop_front() else { return Ok(()) };
+            file.write_all_at(part.buffer.get(..part.len).unwrap_or_default(), part.offset)?;
+            writer.unwritten -= 1;
+            lock(&self.left).free.push(part.buffer);
+        }
+    }
+
+    fn try_writer(&self) -> Option<MutexGuard<'_, Writer>> {
+        match self.writer.try_lock() {
+            Ok(writer) => Some(writer),
+            Err(TryLockError::Poisoned(poisoned)) => Some(PoisonError::into_inner(poisoned)),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 }

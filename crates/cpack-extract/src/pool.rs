@@ -1,9 +1,10 @@
 //! The workers: one pool for all archives of an extraction.
 //!
-//! A worker takes the next span of an archive that was started, and starts another archive when there is none. So the
-//! archives are worked on in their order, all workers share a large one, and no worker waits for an archive to end.
+//! A worker stays with its archive: it takes the next span of the one that it took a span of before. Else it takes up one that
+//! nobody works on, or starts another, and only when there is none left it helps with the one that has most left. So workers
+//! rarely meet in a file, the archives are taken up in their order, and no worker waits for an archive to end.
 //!
-//! Where reading takes time, *fetchers* read, one for each read in flight, and hand the bytes to the workers, which only
+//! Where reading takes time, *fetchers* read, archive after archive, one for each read in flight, and hand the bytes to the workers, which only
 //! decode. The bytes that are fetched and not yet decoded have a budget: when decoding is slower than the network,
 //! fetchers wait, and the other way round. The time is that of the slower of the two.
 
@@ -72,10 +73,8 @@ struct Pool<'p, 'a> {
 
 #[derive(Default)]
 struct State<'a> {
-    /// Archives with spans to be taken, and the next span of each.
-    ready: VecDeque<(Arc<Run<'a>>, usize)>,
-    /// Spans of the first of them that are left for a worker with more memory.
-    passed: VecDeque<usize>,
+    /// Archives with spans to be taken.
+    ready: Vec<Ready<'a>>,
     /// Workers that are starting an archive.
     starting: usize,
     /// Files of archives in work.
@@ -95,11 +94,31 @@ struct State<'a> {
     errors: Vec<ExtractError>,
 }
 
+/// An archive with spans to be taken.
+struct Ready<'a> {
+    run: Arc<Run<'a>>,
+    /// The next span.
+    next: usize,
+    /// Spans before it that are left for a worker with more memory.
+    passed: VecDeque<usize>,
+    /// Workers that took its spans, and no other archive's since.
+    workers: usize,
+}
+
 /// A span with its bytes.
 struct Fetched<'a> {
     run: Arc<Run<'a>>,
     span: usize,
     buffer: Vec<u8>,
+}
+
+/// What [`State`] has for a worker or fetcher.
+enum Choice<'a> {
+    Span(Arc<Run<'a>>, usize),
+    /// Nothing but another archive.
+    Other,
+    /// Nothing until others are further.
+    Later,
 }
 
 /// What a worker does next.
@@ -164,8 +183,9 @@ impl<'a> Pool<'_, 'a> {
     fn work_until_end(&self) -> Result<(), ExtractError> {
         let mut worker = self.worker()?;
         let mut buffer = Vec::new();
+        let mut at = None;
         loop {
-            match self.next(Some(&worker)) {
+            match self.next_to_work(&worker, &mut at) {
                 Step::Span(run, span) => {
                     run.read(span, &mut buffer)?;
                     self.decode(&mut worker, &run, span, &mut buffer)?;
@@ -179,7 +199,7 @@ impl<'a> Pool<'_, 'a> {
     /// Reads for others to decode.
     fn fetch_until_end(&self) -> Result<(), ExtractError> {
         loop {
-            match self.next(None) {
+            match self.next_to_fetch() {
                 Step::Span(run, span) => {
                     let mut buffer = lock(&self.state).free.pop().unwrap_or_default();
                     run.read(span, &mut buffer)?;
@@ -233,30 +253,41 @@ impl<'a> Pool<'_, 'a> {
         self.changed.wait_timeout(state, GLANCE).unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// What to do next: a worker takes the first span that suits it, a fetcher the next one if the budget has room for it.
-    fn next(&self, worker: Option<&Worker>) -> Step<'a> {
-        let fetching = worker.is_none();
-        let suits = |run: &Run<'a>, span| worker.is_none_or(|worker| run.suits(worker, span));
+    /// What a worker does next, which took its last span of the archive with the serial number `at`.
+    fn next_to_work(&self, worker: &Worker, at: &mut Option<u64>) -> Step<'a> {
+        self.next(|state| match state.choose(*at) {
+            Some(index) => state.take(index, at, &|run, span| run.suits(worker, span)),
+            None => Choice::Other,
+        })
+    }
+
+    /// What a fetcher does next: the next span, if the budget has room for it.
+    fn next_to_fetch(&self) -> Step<'a> {
+        self.next(|state| {
+            let Some(Ready { run, next, .. }) = state.ready.first() else { return Choice::Other };
+            let len = run.span_len(*next);
+            if state.in_flight > 0 && state.in_flight + len > self.fetched {
+                return Choice::Later;
+            }
+            state.in_flight += len;
+            state.take(0, &mut None, &|_, _| true)
+        })
+    }
+
+    fn next(&self, mut choose: impl FnMut(&mut State<'a>) -> Choice<'a>) -> Step<'a> {
         let mut state = lock(&self.state);
         loop {
             if self.stopped() {
                 return Step::End;
             }
-            let waiting = state.ready.front().map(|(run, span)| run.span_len(*span));
-            let has_room = |len| !fetching || state.in_flight == 0 || state.in_flight + len <= self.fetched;
-            match waiting {
-                Some(len) if has_room(len) => {
-                    if let Some(step) = state.take(if fetching { len } else { 0 }, &suits) {
-                        return step;
-                    }
-                }
-                Some(_) => {}
-                None if !state.exhausted && state.planned < MAX_PLANNED => {
+            match choose(&mut state) {
+                Choice::Span(run, span) => return Step::Span(run, span),
+                Choice::Other if state.may_start() => {
                     state.starting += 1;
                     return Step::Start;
                 }
-                None if state.exhausted && state.starting == 0 => return Step::End,
-                None => {}
+                Choice::Other if state.exhausted && state.starting == 0 => return Step::End,
+                Choice::Other | Choice::Later => {}
             }
             state = self.wait(state);
         }
@@ -290,7 +321,7 @@ impl<'a> Pool<'_, 'a> {
         state.planned += run.plan.files.len();
         self.packed.fetch_add(run.read_before(), Ordering::Relaxed);
         if !run.plan.spans.is_empty() {
-            state.ready.push_back((run, 0));
+            state.ready.push(Ready::new(run));
             return Ok(());
         }
         drop(state);
@@ -327,25 +358,64 @@ impl<'a> Pool<'_, 'a> {
 }
 
 impl<'a> State<'a> {
-    /// Takes the next span that `suits`, or else the first one, with `len` bytes of the budget.
-    fn take(&mut self, len: u64, suits: Suits<'_, 'a>) -> Option<Step<'a>> {
-        let (run, next) = self.ready.front_mut()?;
-        let spans = run.plan.spans.len();
-        let mut found = self.passed.iter().position(|span| suits(run, *span)).and_then(|at| self.passed.remove(at));
-        while found.is_none() && *next < spans {
-            if suits(run, *next) {
-                found = Some(*next);
+    /// Whether another archive may be started.
+    fn may_start(&self) -> bool {
+        !self.exhausted && self.planned < MAX_PLANNED
+    }
+
+    /// The archive of which a worker takes its next span: the one that it is at, else one that nobody is at, else, if none can
+    /// be started, the one with most spans left.
+    fn choose(&self, at: Option<u64>) -> Option<usize> {
+        let position = |is: &dyn Fn(&Ready<'a>) -> bool| self.ready.iter().position(is);
+        let longest = || (0..self.ready.len()).max_by_key(|index| self.ready.get(*index).map(Ready::left));
+        position(&|ready| Some(ready.run.serial) == at)
+            .or_else(|| position(&|ready| ready.workers == 0))
+            .or_else(|| if self.may_start() { None } else { longest() })
+    }
+
+    /// Takes the next span of an archive that `suits`, or else the first one. `at` is the archive that the worker was at.
+    fn take(&mut self, index: usize, at: &mut Option<u64>, suits: Suits<'_, 'a>) -> Choice<'a> {
+        let Some(ready) = self.ready.get_mut(index) else { return Choice::Other };
+        let serial = ready.run.serial;
+        let before = at.replace(serial);
+        ready.workers += usize::from(before != Some(serial));
+        let Some(span) = ready.take(suits) else { return Choice::Other };
+        let run = Arc::clone(&ready.run);
+        if ready.left() == 0 {
+            self.ready.remove(index);
+        }
+        if let Some(ready) =
+            self.ready.iter_mut().find(|ready| Some(ready.run.serial) == before && before != Some(serial))
+        {
+            ready.workers -= 1;
+        }
+        Choice::Span(run, span)
+    }
+}
+
+impl<'a> Ready<'a> {
+    fn new(run: Arc<Run<'a>>) -> Self {
+        Self { run, next: 0, passed: VecDeque::new(), workers: 0 }
+    }
+
+    /// Spans to be taken.
+    fn left(&self) -> usize {
+        self.run.plan.spans.len() - self.next + self.passed.len()
+    }
+
+    /// The next span that `suits`, or else the first one.
+    fn take(&mut self, suits: Suits<'_, 'a>) -> Option<usize> {
+        let suitable = self.passed.iter().position(|span| suits(&self.run, *span));
+        let mut found = suitable.and_then(|at| self.passed.remove(at));
+        while found.is_none() && self.next < self.run.plan.spans.len() {
+            if suits(&self.run, self.next) {
+                found = Some(self.next);
             } else {
-                self.passed.push_back(*next);
+                self.passed.push_back(self.next);
             }
-            *next += 1;
+            self.next += 1;
         }
-        let step = Step::Span(Arc::clone(run), found.or_else(|| self.passed.pop_front())?);
-        if *next == spans && self.passed.is_empty() {
-            self.ready.pop_front();
-        }
-        self.in_flight += len;
-        Some(step)
+        found.or_else(|| self.passed.pop_front())
     }
 }
 

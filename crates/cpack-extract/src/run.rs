@@ -40,14 +40,16 @@ pub(crate) struct Run<'a> {
     /// What it is called in messages.
     pub(crate) name: String,
     pub(crate) plan: Plan,
-    serial: u64,
+    /// Tells the archives of one process apart.
+    pub(crate) serial: u64,
     source: Box<dyn PieceSource + 'a>,
     into: OwnedFd,
     check: Check<'a>,
     cut: Vec<CutFile>,
     decoded: Mutex<Decoded>,
-    /// Spans that are not decoded yet.
-    undecoded: AtomicUsize,
+    /// Spans that are not decoded yet, and cut files that are not written yet: the last part of one may be written by another
+    /// thread than the one that decoded it.
+    unfinished: AtomicUsize,
 }
 
 /// What the data of an archive held that [`Run::complete`] needs.
@@ -76,7 +78,7 @@ impl<'a> Run<'a> {
             id,
             name,
             cut: cut.collect(),
-            undecoded: AtomicUsize::new(plan.spans.len()),
+            unfinished: AtomicUsize::new(plan.spans.len() + plan.cut as usize),
             decoded: Mutex::new(Decoded { digests, links: Vec::new() }),
             serial: SERIAL.fetch_add(1, Ordering::Relaxed) as u64,
             plan,
@@ -121,7 +123,7 @@ impl<'a> Run<'a> {
             self.units(worker, span, &mut buffer[..len + SPARE], stop)?;
         }
         // The thread that completes the archive sees what this one wrote.
-        Ok(self.undecoded.fetch_sub(1, Ordering::AcqRel) == 1)
+        Ok(self.unfinished.fetch_sub(1, Ordering::AcqRel) == 1)
     }
 
     /// Bytes of a layer that were read before its spans: its directory.
@@ -283,11 +285,13 @@ impl<'a> Run<'a> {
         cut.decoded(part, PartSum::of(offset, content, self.is_hashed()));
         drop(event);
         let _event = cpack_events::span("write", || file.path.to_string()).of(size);
-        let out = cut.file(|| self.destination().create(&mut worker.cursor, file));
-        out.and_then(|out| out.write_all_at(content, offset)).map_err(|e| self.unwritable(file, e))?;
-        if let Some(sums) = cut.written() {
+        let create = || self.destination().create(&mut worker.cursor, file);
+        let written = cut.write(offset, &mut worker.output, memory(size), create);
+        if let Some(sums) = written.map_err(|e| self.unwritable(file, e))? {
             let sum = FileSum::merge(file, &sums).ok_or_else(|| self.damaged_file(file, "has a single part"))?;
             self.check_sum(worker, index, file, sum)?;
+            // Never the last: the span that this thread is at is unfinished.
+            self.unfinished.fetch_sub(1, Ordering::AcqRel);
         }
         Ok(())
     }
