@@ -36,7 +36,6 @@ struct Shipped {
     name: &'static str,
     bytes: Vec<u8>,
     archive: cpack_format::manifest::Archive,
-    content: Digest,
 }
 
 fn ship(name: &'static str, nodes: &Nodes) -> Shipped {
@@ -44,8 +43,8 @@ fn ship(name: &'static str, nodes: &Nodes) -> Shipped {
     for (path, node) in nodes {
         maker.add(path, node, cpack_format::zip::Method::Zstd, 1 << 20);
     }
-    let (bytes, archive, content) = maker.layer();
-    Shipped { name, bytes, archive, content }
+    let (bytes, archive, _) = maker.layer();
+    Shipped { name, bytes, archive }
 }
 
 /// Extracts a layer whose bytes are `bytes` into an empty directory.
@@ -55,7 +54,6 @@ fn extract(shipped: &Shipped, bytes: &[u8], into: &Path) -> Result<(), Failure> 
         id: 0,
         name: format!("layer {}", shipped.name),
         archive: &shipped.archive,
-        content: shipped.content,
         source: Box::new(BytesSource(bytes)),
         into: directory,
     };

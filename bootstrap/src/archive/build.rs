@@ -8,7 +8,6 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use cpack_extract::Limits;
 use cpack_format::Digest;
 use cpack_format::virtual_environment::interpreter_names;
 use cpack_node::building::{BuildError, Means, Waited, wait_for};
@@ -114,7 +113,7 @@ fn lay(archive: &Archive, bytes: &Digest, cache: &Cache, means: &Means<'_>) -> R
     let into = staging.subdirectory("archive").map_err(failed)?;
     // Layers are spread over the disk in the same way.
     let _ = File::open(&into).and_then(cpack_node::sys::spread_subdirectories);
-    let limits = Limits { threads: means.threads, ..Limits::default() };
+    let limits = means.local_limits();
     let unpacked = archive.unpack(&into, &limits, means.stop.flag(), &|| {}).map_err(|error| match error {
         UnpackError::Extract(failure) => BuildError::Extract(failure).into(),
         UnpackError::Write { path, source } => BuildError::Cache { path, source }.into(),

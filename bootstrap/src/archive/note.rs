@@ -43,7 +43,7 @@ pub(super) fn read_whole(cache: &Cache, digest: &Digest, archive: &Archive) -> O
     let found = read(cache, digest, archive)?;
     let bytes = fs::read(place(cache, digest).join(MANIFEST_NAME)).ok()?;
     let manifest = Manifest::parse(&bytes).ok().filter(|_| Digest::of(&bytes) == found.job.environment)?;
-    let is_there = manifest.layers.iter().all(|layer| cache.lease_layer(&layer.content).is_some());
+    let is_there = manifest.layers.iter().all(|layer| cache.lease_layer(layer).is_some());
     is_there.then_some(FoundJob { manifest: Some(bytes), ..found })
 }
 

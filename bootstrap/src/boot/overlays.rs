@@ -65,8 +65,7 @@ impl JobStart<'_> {
 
     /// Takes a lease on an overlay in `cache`, or in any other cache if that one is read-only. Returns its files, too.
     fn lease_overlay(&self, cache: &Cache, layer: &Layer) -> Option<(Lease, PathBuf)> {
-        let content = &layer.content;
-        let lease = |cache: &Cache| Some((cache.lease_layer(content)?, cache.layer_files(content)));
+        let lease = |cache: &Cache| Some((cache.lease_layer(layer)?, cache.layer_files(&layer.content)));
         lease(cache)
             .or_else(|| if cache.is_read_only() { self.node.caches().find_map(|other| lease(&other)) } else { None })
     }

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use cpack_extract::{FileSource, Limits, ZipTask, extract_zip};
+use cpack_extract::{FileSource, ZipTask, extract_zip};
 use cpack_format::Digest;
 use cpack_format::job::minor;
 use cpack_format::zip::Entry;
@@ -174,7 +174,7 @@ fn unzip(
     let into = File::open(into).map_err(|source| BuildError::Cache { path: into.into(), source })?;
     let name = archive.path.display().to_string();
     let task = ZipTask { name, source: Box::new(source), size: archive.size, into: OwnedFd::from(into), links: false };
-    let limits = Limits { threads: means.threads, ..Limits::default() };
+    let limits = means.local_limits();
     let select = |entry: &Entry| select(&entry.name).filter(|_| !entry.is_directory());
     let stats = extract_zip(task, &select, &limits, means.stop.flag());
     stats.map(|_| ()).map_err(|failure| BuildError::Extract(Box::new(failure)))

@@ -11,7 +11,6 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crate::lock::lock;
-use crate::sum::PartSum;
 
 /// Parts that may be left to the thread that writes. Whoever has one more waits for it.
 pub(crate) const MAX_LEFT: usize = 2;
@@ -22,7 +21,7 @@ pub(crate) struct CutFile {
     /// Held by the thread that writes.
     writer: Mutex<Writer>,
     left: Mutex<Left>,
-    sums: Mutex<Vec<PartSum>>,
+    sums: Mutex<Vec<u32>>,
 }
 
 #[derive(Debug)]
@@ -53,12 +52,12 @@ impl CutFile {
         Self {
             writer: Mutex::new(Writer { file: None, unwritten: parts }),
             left: Mutex::default(),
-            sums: Mutex::new(vec![PartSum::Crc32(0); parts as usize]),
+            sums: Mutex::new(vec![0; parts as usize]),
         }
     }
 
-    /// Notes that `part` was decoded and has this sum.
-    pub(crate) fn decoded(&self, part: u32, sum: PartSum) {
+    /// Notes that `part` was decoded and has this CRC-32.
+    pub(crate) fn decoded(&self, part: u32, sum: u32) {
         if let Some(slot) = lock(&self.sums).get_mut(part as usize) {
             *slot = sum;
         }
@@ -66,14 +65,14 @@ impl CutFile {
 
     /// Writes the first `len` bytes of `buffer` at `offset`, and what others left meanwhile; or leaves them to the thread that
     /// is writing. `buffer` is another one afterwards, and may be empty. `create` makes the file for the first writer.
-    /// Returns the sums of all parts after the last one, when the file is closed.
+    /// Returns the CRC-32s of all parts after the last one, when the file is closed.
     pub(crate) fn write(
         &self,
         offset: u64,
         buffer: &mut Vec<u8>,
         len: usize,
         create: impl FnOnce() -> io::Result<File>,
-    ) -> io::Result<Option<Vec<PartSum>>> {
+    ) -> io::Result<Option<Vec<u32>>> {
         let mut create = Some(create);
         let is_full = self.leave(Part { offset, buffer: std::mem::take(buffer), len });
         let mut writer = if is_full { Some(lock(&self.writer)) } else { self.try_writer() };

@@ -33,11 +33,6 @@ pub enum ExtractError {
     Piece { archive: String, location: String, offset: u64, found: Digest, expected: Digest },
     #[error("{archive} is damaged: {entry:?} {reason}")]
     Entry { archive: String, entry: String, reason: String },
-    #[error(
-        "{archive} is damaged: its content has digest {found}, expected {expected}: pack the environment again with \
-         `cluster-pack upload --repair`"
-    )]
-    Digest { archive: String, found: Digest, expected: Digest },
     #[error("refused to extract {archive}: {member:?} {reason}")]
     Member { archive: String, member: String, reason: String },
     #[error("{archive} is damaged, cut short or no such archive: {reason}: copy or pack it again")]
@@ -60,7 +55,6 @@ impl ExtractError {
             | Self::Refused { .. }
             | Self::Piece { .. }
             | Self::Entry { .. }
-            | Self::Digest { .. }
             | Self::Member { .. }
             | Self::Stream { .. } => Exit::Artifact,
             Self::Write { .. } | Self::Caller { .. } => Exit::Disk,

@@ -3,7 +3,6 @@
 use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicBool;
 
-use cpack_format::Digest;
 use cpack_format::manifest::{Archive, MAX_PIECE};
 
 use crate::error::{CallerError, ExtractError, Failure, refused};
@@ -11,7 +10,7 @@ use crate::limits::{Limits, Stats};
 use crate::plan::{Layout, WHOLE};
 use crate::pool::{Crew, Jobs, work};
 use crate::read_plan::{read_pieces, read_plan};
-use crate::run::{Check, Run};
+use crate::run::Run;
 use crate::source::{BytesSource, PieceSource};
 
 /// Layers up to this size are fetched by one request, directory and all: most of an environment's layers are small, and
@@ -31,8 +30,6 @@ pub struct LayerTask<'a> {
     pub name: String,
     /// Its archive, as the manifest describes it.
     pub archive: &'a Archive,
-    /// What its content must be.
-    pub content: Digest,
     /// Where the archive's bytes come from.
     pub source: Box<dyn PieceSource + 'a>,
     /// An empty directory that no other process uses.
@@ -60,10 +57,10 @@ pub trait Layers<'a>: Sync {
 /// `cancel` is read between spans, that is every few dozen milliseconds.
 pub fn extract_layers<'a>(layers: &dyn Layers<'a>, limits: &Limits, cancel: &AtomicBool) -> Result<Stats, Failure> {
     let crew = if limits.fetches == 0 {
-        Crew { threads: limits.workers(MAX_PIECE + WHOLE), fetchers: 0, fetched: 0, large: 0 }
+        Crew { threads: limits.workers(MAX_PIECE + 2 * WHOLE), fetchers: 0, fetched: 0, large: 0 }
     } else {
-        let threads = limits.workers(2 * WHOLE);
-        let fetched = limits.memory.saturating_sub(2 * WHOLE * threads as u64).min(AHEAD);
+        let threads = limits.workers(3 * WHOLE);
+        let fetched = limits.memory.saturating_sub(3 * WHOLE * threads as u64).min(AHEAD);
         Crew { threads, fetchers: limits.fetches, fetched, large: 0 }
     };
     work(&LayerJobs { layers, limits }, crew, cancel)
@@ -93,11 +90,11 @@ impl<'a> Jobs<'a> for LayerJobs<'_, 'a> {
 
 /// Reads and verifies the directory of a layer, and plans its extraction.
 fn start_layer<'a>(task: LayerTask<'a>, limits: &Limits) -> Result<Run<'a>, ExtractError> {
-    let LayerTask { id, name, archive, content, mut source, into } = task;
+    let LayerTask { id, name, archive, mut source, into } = task;
     let layout = Layout::new(archive).map_err(|error| refused(&name, error))?;
     if limits.fetches > 0 && archive.size <= SMALL {
         source = Box::new(BytesSource(read_pieces(&*source, &name, &layout, 0)?));
     }
     let plan = read_plan(&*source, &name, &layout, limits)?;
-    Ok(Run::new(id, name, plan, source, into, Check::Layer { archive, layout, content }))
+    Ok(Run::new(id, name, plan, source, into, Some(layout), limits.mapped_by))
 }

@@ -12,7 +12,7 @@ use crate::limits::{Limits, Stats, check_directory_size};
 use crate::lock::lock;
 use crate::plan::{WHOLE, cut_entries, plan_zip};
 use crate::pool::{Crew, Jobs, work};
-use crate::run::{Check, Run};
+use crate::run::Run;
 use crate::source::PieceSource;
 
 /// A zip that [`extract_zip`] extracts.
@@ -46,7 +46,7 @@ pub fn extract_zip(
     cancel: &AtomicBool,
 ) -> Result<Stats, Failure> {
     let run = start_zip(task, select, limits)?;
-    let each = run.plan.spans.iter().map(|span| u64::from(span.len)).max().unwrap_or(0) + 2 * WHOLE;
+    let each = run.plan.spans.iter().map(|span| u64::from(span.len)).max().unwrap_or(0) + 3 * WHOLE;
     let threads = limits.workers(each);
     let large = limits.memory.saturating_sub(each * threads as u64);
     work(&ZipJob(Mutex::new(Some(run))), Crew { threads, fetchers: 0, fetched: 0, large }, cancel)
@@ -95,5 +95,5 @@ fn start_zip<'a>(task: ZipTask<'a>, select: Select<'_>, limits: &Limits) -> Resu
         header_len(entry)?;
     }
     let plan = plan_zip(entries, end.directory_offset, &data, select, limits).map_err(|e| refused(&name, e))?;
-    Ok(Run::new(0, name, plan, source, into, Check::Crc))
+    Ok(Run::new(0, name, plan, source, into, None, limits.mapped_by))
 }

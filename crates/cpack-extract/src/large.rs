@@ -13,7 +13,6 @@ use memmap2::{Advice, MmapMut};
 use crate::lock::lock;
 use crate::plan::PlannedFile;
 use crate::source::PieceSource;
-use crate::sum::FileSum;
 
 /// Bytes read, and written, at a time: half of a core's usual level 2 cache.
 pub(crate) const CHUNK: usize = 256 << 10;
@@ -157,39 +156,31 @@ impl StreamError {
     }
 }
 
-/// Decodes `packed` to `out`: exactly the length of `file`.
+/// Decodes `packed` to `out`: exactly the length of `file`. Returns the CRC-32.
 pub(crate) fn copy(
     file: &PlannedFile,
     packed: &mut dyn Read,
     out: &File,
-    hashing: bool,
     budget: &Budget,
     stop: Stop<'_>,
-) -> Result<FileSum, StreamError> {
+) -> Result<u32, StreamError> {
     let mut packed = BufReader::with_capacity(CHUNK, packed);
     match file.method {
-        Method::Store => drain(file, &mut packed, out, hashing, stop),
-        Method::Deflate => drain(file, &mut flate2::bufread::DeflateDecoder::new(packed), out, hashing, stop),
+        Method::Store => drain(file, &mut packed, out, stop),
+        Method::Deflate => drain(file, &mut flate2::bufread::DeflateDecoder::new(packed), out, stop),
         Method::Zstd => {
             let log = window_log(packed.fill_buf().map_err(StreamError::of)?, file.size);
             let _alone = (log > SMALL_WINDOW_LOG).then(|| lock(&budget.window));
             let mut decoder = zstd::stream::read::Decoder::with_buffer(packed).map_err(StreamError::of)?;
             decoder.window_log_max(log.clamp(SMALL_WINDOW_LOG, LARGE_WINDOW_LOG)).map_err(StreamError::of)?;
-            drain(file, &mut decoder, out, hashing, stop)
+            drain(file, &mut decoder, out, stop)
         }
     }
 }
 
-/// Copies `content`, which must be exactly as long as `file`.
-fn drain(
-    file: &PlannedFile,
-    content: &mut dyn Read,
-    out: &File,
-    hashing: bool,
-    stop: Stop<'_>,
-) -> Result<FileSum, StreamError> {
+/// Copies `content`, which must be exactly as long as `file`. Returns the CRC-32.
+fn drain(file: &PlannedFile, content: &mut dyn Read, out: &File, stop: Stop<'_>) -> Result<u32, StreamError> {
     let mut buffer = vec![0; CHUNK];
-    let mut hasher = hashing.then(blake3::Hasher::new);
     let mut crc = libdeflater::Crc::new();
     let mut at = 0;
     loop {
@@ -206,16 +197,13 @@ fn drain(
             break;
         }
         let event = cpack_events::span("verify", || file.path.to_string()).of(len as u64);
-        match &mut hasher {
-            Some(hasher) => _ = hasher.update(bytes),
-            None => crc.update(bytes),
-        }
+        crc.update(bytes);
         drop(event);
         let _event = cpack_events::span("write", || file.path.to_string()).of(len as u64);
         out.write_all_at(bytes, at).map_err(StreamError::Write)?;
         at = end;
     }
-    Ok(hasher.map_or_else(|| FileSum::Crc32(crc.sum()), |hasher| FileSum::Digest(hasher.finalize().into())))
+    Ok(crc.sum())
 }
 
 /// Log2, rounded up, of the window that a zstd frame of this content needs (RFC 8878, 3.1.1.1). A frame without a

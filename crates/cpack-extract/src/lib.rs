@@ -13,7 +13,7 @@
 //! | `cut`, `sum` | a file whose frames several threads decode, and what a file is checked by |
 //! | `codec`, `large` | decode to memory as one, or in pieces |
 //! | `destination` | files, directories and links below one descriptor |
-//! | `source` | where an archive's bytes come from |
+//! | `source`, `window` | where an archive's bytes come from, and parts of it that are mapped |
 //!
 //! **What is written where.** Everything is written below one directory per archive, which the caller made, empty and
 //! private, and passes as a descriptor. Files are 0444 or 0555 and directories 0755, less the process's umask. An error,
@@ -25,12 +25,10 @@
 //! of a zip. Any worker takes the next span in the order of the plan. Two workers meet only at a large file whose
 //! frames they decode (its descriptor, opened by the first and closed by the last) and at short locks.
 //!
-//! **Bytes are read, not mapped.** A mapped file that is cut short while it is read kills the process with SIGBUS, and
-//! the pages touched count as resident memory, which YARN sums up. Reading into a buffer that stays in the core's cache
-//! costs a tenth of a millisecond per MiB, decoding at least one.
+//! **Bytes are mapped where that is safe**, else read: `window` says when, and what happens to a mapped file that is cut short.
 //!
-//! **Memory.** A worker holds one span, at most [`MAX_PIECE`](cpack_format::manifest::MAX_PIECE) long, and one frame;
-//! there are only as many workers as fit [`Limits::memory`]. An entry of a zip that is larger than a worker's own buffer
+//! **Memory.** A worker holds one span, at most [`MAX_PIECE`](cpack_format::manifest::MAX_PIECE) long, and one frame, and may
+//! leave another one to the thread that writes; there are only as many workers as fit [`Limits::memory`]. An entry of a zip that is larger than a worker's own buffer
 //! (1 MiB) and cannot be cut is decoded to memory as one while that fits what is left of the limit, else in small pieces,
 //! which is slower by a third.
 
@@ -53,6 +51,7 @@ mod run;
 mod source;
 mod sum;
 mod tar_members;
+mod window;
 mod worker;
 
 pub use decoded::Compression;

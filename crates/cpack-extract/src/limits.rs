@@ -13,8 +13,11 @@ pub struct Limits {
     /// Ranges of layers that threads of their own fetch at once while others decode. 0 where reading costs nothing: the
     /// threads that decode then read as well.
     pub fetches: usize,
-    /// Bytes for all buffers.
+    /// Bytes for all buffers, mapped pages among them.
     pub memory: u64,
+    /// The program that ends if a local archive is cut short while it is extracted: its name, for the line that it says then.
+    /// `None` where it must not end for that; archives are then read instead of mapped.
+    pub mapped_by: Option<&'static str>,
     /// Content of one archive, in bytes.
     pub max_unpacked: u64,
     /// Entries of one archive, and directories.
@@ -26,7 +29,15 @@ pub struct Limits {
 impl Default for Limits {
     /// One thread. 16 threads with these limits stay below 200 MiB resident.
     fn default() -> Self {
-        Self { threads: 1, fetches: 0, memory: 144 << 20, max_unpacked: 1 << 40, max_entries: 250_000, max_ratio: 250 }
+        Self {
+            threads: 1,
+            fetches: 0,
+            memory: 160 << 20,
+            mapped_by: None,
+            max_unpacked: 1 << 40,
+            max_entries: 250_000,
+            max_ratio: 250,
+        }
     }
 }
 

@@ -187,8 +187,15 @@ impl<'a> Pool<'_, 'a> {
         loop {
             match self.next_to_work(&worker, &mut at) {
                 Step::Span(run, span) => {
-                    run.read(span, &mut buffer)?;
-                    self.decode(&mut worker, &run, span, &mut buffer)?;
+                    let mut window = run.window(span);
+                    let bytes = match &mut window {
+                        Some(window) => window.bytes(),
+                        None => {
+                            run.read(span, &mut buffer)?;
+                            &mut buffer
+                        }
+                    };
+                    self.decode(&mut worker, &run, span, bytes)?;
                 }
                 Step::Start => self.add(self.jobs.start())?,
                 Step::End => return self.end(),

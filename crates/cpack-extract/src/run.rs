@@ -8,9 +8,8 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cpack_format::Digest;
-use cpack_format::content::{Item, Kind, content_digest};
-use cpack_format::manifest::Archive;
+use cpack_format::content::Kind;
+use cpack_format::message::{one_line, with_causes};
 
 use crate::codec::SPARE;
 use crate::cut::CutFile;
@@ -19,18 +18,10 @@ use crate::error::{ExtractError, zip_error};
 use crate::large::{self, CHUNK, Reader, Stop, StreamError};
 use crate::lock::lock;
 use crate::plan::{Layout, Plan, PlannedFile, Span, Unit, WHOLE};
-use crate::source::{PieceSource, verify};
-use crate::sum::{FileSum, PartSum};
+use crate::source::{PieceSource, cut_short, verify};
+use crate::sum;
+use crate::window::Window;
 use crate::worker::{Worker, memory, room};
-
-/// How the decoded bytes are checked.
-#[derive(Debug)]
-pub(crate) enum Check<'a> {
-    /// Each span against the digest of its piece, all files together against the digest `content`.
-    Layer { archive: &'a Archive, layout: Layout<'a>, content: Digest },
-    /// Each entry against its CRC-32.
-    Crc,
-}
 
 /// One archive being extracted.
 #[derive(Debug)]
@@ -44,21 +35,16 @@ pub(crate) struct Run<'a> {
     pub(crate) serial: u64,
     source: Box<dyn PieceSource + 'a>,
     into: OwnedFd,
-    check: Check<'a>,
+    /// Where the pieces of a layer are, each with its digest in the manifest.
+    pieces: Option<Layout<'a>>,
+    /// [`Limits::mapped_by`](crate::Limits::mapped_by).
+    mapped_by: Option<&'static str>,
     cut: Vec<CutFile>,
-    decoded: Mutex<Decoded>,
+    /// Targets of links, by the index of their file: made by [`Run::complete`].
+    links: Mutex<Vec<(u32, Box<[u8]>)>>,
     /// Spans that are not decoded yet, and cut files that are not written yet: the last part of one may be written by another
     /// thread than the one that decoded it.
     unfinished: AtomicUsize,
-}
-
-/// What the data of an archive held that [`Run::complete`] needs.
-#[derive(Debug, Default)]
-struct Decoded {
-    /// Digest of each file's content, by index; for layers only.
-    digests: Vec<Option<Digest>>,
-    /// Targets of links.
-    links: Vec<(u32, Box<[u8]>)>,
 }
 
 impl<'a> Run<'a> {
@@ -68,23 +54,24 @@ impl<'a> Run<'a> {
         plan: Plan,
         source: Box<dyn PieceSource + 'a>,
         into: OwnedFd,
-        check: Check<'a>,
+        pieces: Option<Layout<'a>>,
+        mapped_by: Option<&'static str>,
     ) -> Self {
         static SERIAL: AtomicUsize = AtomicUsize::new(0);
         let parts = plan.files.iter().filter_map(|file| file.parts);
         let cut = parts.map(|parts| CutFile::new(parts.count));
-        let digests = if matches!(check, Check::Crc) { Vec::new() } else { vec![None; plan.files.len()] };
         Self {
             id,
             name,
             cut: cut.collect(),
             unfinished: AtomicUsize::new(plan.spans.len() + plan.cut as usize),
-            decoded: Mutex::new(Decoded { digests, links: Vec::new() }),
+            links: Mutex::default(),
             serial: SERIAL.fetch_add(1, Ordering::Relaxed) as u64,
             plan,
             source,
             into,
-            check,
+            pieces,
+            mapped_by,
         }
     }
 
@@ -95,6 +82,21 @@ impl<'a> Run<'a> {
     /// Length of the span with this index.
     pub(crate) fn span_len(&self, index: usize) -> u64 {
         self.plan.spans.get(index).map_or(0, |span| span.len.into())
+    }
+
+    /// Maps the span with this index, not verified yet, if that is possible.
+    pub(crate) fn window(&self, index: usize) -> Option<Window> {
+        let span = self.plan.spans.get(index)?;
+        self.window_at(span.offset, span.len as usize)
+    }
+
+    /// Maps `len` bytes from `offset` of the archive, and room behind them.
+    fn window_at(&self, offset: u64, len: usize) -> Option<Window> {
+        let program = self.mapped_by?;
+        let (file, start) = self.source.file()?;
+        let line =
+            || one_line(&format!("{program}: {}", with_causes(&self.unreadable(cut_short(self.source.location())))));
+        Window::new(file, start.checked_add(offset)?, len + SPARE, line)
     }
 
     /// Reads the span with this index to the start of `buffer`, not verified yet.
@@ -128,10 +130,7 @@ impl<'a> Run<'a> {
 
     /// Bytes of a layer that were read before its spans: its directory.
     pub(crate) fn read_before(&self) -> u64 {
-        match &self.check {
-            Check::Layer { archive, .. } => archive.size.saturating_sub(archive.directory),
-            Check::Crc => 0,
-        }
+        self.pieces.as_ref().map(Layout::archive).map_or(0, |archive| archive.size.saturating_sub(archive.directory))
     }
 
     /// Archive bytes and content bytes of a span, and whether it is a large entry.
@@ -161,8 +160,8 @@ impl<'a> Run<'a> {
 
     /// Compares a layer's span with the digest of its piece.
     fn verify(&self, span: &Span, buffer: &mut [u8]) -> Result<(), ExtractError> {
-        let Check::Layer { archive, layout, .. } = &self.check else { return Ok(()) };
-        let piece = layout.piece_at(span.offset).and_then(|piece| archive.pieces.get(piece));
+        let Some(layout) = &self.pieces else { return Ok(()) };
+        let piece = layout.piece_at(span.offset).and_then(|piece| layout.archive().pieces.get(piece));
         let piece = piece.ok_or_else(|| self.damaged("a piece", "is not in the manifest"))?;
         let _event = cpack_events::span("verify", || format!("{} at {}", self.name, span.offset)).of(span.len.into());
         verify(&*self.source, &self.name, span.offset, &piece.digest, buffer)
@@ -189,14 +188,6 @@ impl<'a> Run<'a> {
                 Unit::Stream { file, len } => self.large(worker, file, len, stop)?,
             }
         }
-        if !worker.digests.is_empty() {
-            let mut decoded = lock(&self.decoded);
-            for (file, digest) in worker.digests.drain(..) {
-                if let Some(slot) = decoded.digests.get_mut(file as usize) {
-                    *slot = Some(digest);
-                }
-            }
-        }
         Ok(())
     }
 
@@ -211,7 +202,7 @@ impl<'a> Run<'a> {
         }
         let packed = &mut bytes[header..];
         if file.size > WHOLE {
-            return self.stream(worker, index, file, &mut &packed[..len], stop);
+            return self.stream(worker, file, &mut &packed[..len], stop);
         }
         let mut output = std::mem::take(&mut worker.output);
         let content = room(&mut output, memory(file.size));
@@ -219,9 +210,9 @@ impl<'a> Run<'a> {
             worker.codec.decode(file.method, packed, len, true, content).map_err(|e| self.damaged_file(file, &e))?;
         }
         let event = cpack_events::span("verify", || file.path.to_string()).of(file.size);
-        let sum = FileSum::of(content, self.is_hashed());
+        let crc = libdeflater::crc32(content);
         drop(event);
-        self.check_sum(worker, index, file, sum)?;
+        self.check_crc(file, crc)?;
         self.put(worker, index, file, content)?;
         worker.output = output;
         Ok(())
@@ -239,35 +230,43 @@ impl<'a> Run<'a> {
         }
         let data = file.header_offset + header;
         let (packed, size) = (memory(file.compressed_size), memory(file.size));
-        if let Some((input, content)) = worker.large.buffers(packed + SPARE, size) {
-            self.source.read(data, &mut input[..packed]).map_err(|e| self.unreadable(e))?;
+        let mut window = self.window_at(data, packed);
+        let buffered = if window.is_some() { 0 } else { packed + SPARE };
+        if let Some((input, content)) = worker.large.buffers(buffered, size) {
+            let input = match &mut window {
+                Some(window) => window.bytes(),
+                None => {
+                    self.source.read(data, &mut input[..packed]).map_err(|e| self.unreadable(e))?;
+                    input
+                }
+            };
             worker.codec.decode(file.method, input, packed, true, content).map_err(|e| self.damaged_file(file, &e))?;
             let created = self.destination().create(&mut worker.cursor, file);
             let found = created.and_then(|out| write_summed(&out, content)).map_err(|e| self.unwritable(file, e))?;
-            return self.check_sum(worker, index, file, FileSum::Crc32(found));
+            return self.check_crc(file, found);
         }
+        drop(window);
         let mut reader = Reader::new(&*self.source, data, file.compressed_size);
-        self.stream(worker, index, file, &mut reader, stop)
+        self.stream(worker, file, &mut reader, stop)
     }
 
     /// Decodes a large entry piece by piece.
     fn stream(
         &self,
         worker: &mut Worker,
-        index: u32,
         file: &PlannedFile,
         packed: &mut dyn io::Read,
         stop: Stop<'_>,
     ) -> Result<(), ExtractError> {
         let created = self.destination().create(&mut worker.cursor, file);
         let out = created.map_err(|e| self.unwritable(file, e))?;
-        let sum = large::copy(file, packed, &out, self.is_hashed(), &worker.budget, stop).map_err(|e| match e {
+        let crc = large::copy(file, packed, &out, &worker.budget, stop).map_err(|e| match e {
             StreamError::Stopped => ExtractError::Stopped,
             StreamError::Read(source) => self.unreadable(source),
             StreamError::Content(reason) => self.damaged_file(file, &reason),
             StreamError::Write(source) => self.unwritable(file, source),
         })?;
-        self.check_sum(worker, index, file, sum)
+        self.check_crc(file, crc)
     }
 
     /// One part of a cut file.
@@ -282,36 +281,24 @@ impl<'a> Run<'a> {
         let ends = part + 1 == parts.count;
         worker.codec.decode(file.method, bytes, len, ends, content).map_err(|e| self.damaged_file(file, &e))?;
         let event = cpack_events::span("verify", || file.path.to_string()).of(size);
-        cut.decoded(part, PartSum::of(offset, content, self.is_hashed()));
+        cut.decoded(part, libdeflater::crc32(content));
         drop(event);
         let _event = cpack_events::span("write", || file.path.to_string()).of(size);
         let create = || self.destination().create(&mut worker.cursor, file);
         let written = cut.write(offset, &mut worker.output, memory(size), create);
         if let Some(sums) = written.map_err(|e| self.unwritable(file, e))? {
-            let sum = FileSum::merge(file, &sums).ok_or_else(|| self.damaged_file(file, "has a single part"))?;
-            self.check_sum(worker, index, file, sum)?;
+            self.check_crc(file, sum::merge(file, &sums))?;
             // Never the last: the span that this thread is at is unfinished.
             self.unfinished.fetch_sub(1, Ordering::AcqRel);
         }
         Ok(())
     }
 
-    /// Whether files are checked by their digests, all together, instead of by their CRC-32s.
-    fn is_hashed(&self) -> bool {
-        matches!(self.check, Check::Layer { .. })
-    }
-
-    /// Notes the digest of a decoded file for [`Self::complete`], or compares its CRC-32.
-    fn check_sum(&self, worker: &mut Worker, index: u32, file: &PlannedFile, sum: FileSum) -> Result<(), ExtractError> {
-        match sum {
-            FileSum::Digest(digest) => worker.digests.push((index, digest)),
-            FileSum::Crc32(found) if found == file.crc32 => {}
-            FileSum::Crc32(found) => {
-                let reason = format!("has CRC-32 {found:08x}, expected {:08x}", file.crc32);
-                return Err(self.damaged_file(file, &reason));
-            }
+    fn check_crc(&self, file: &PlannedFile, found: u32) -> Result<(), ExtractError> {
+        if found == file.crc32 {
+            return Ok(());
         }
-        Ok(())
+        Err(self.damaged_file(file, &format!("has CRC-32 {found:08x}, expected {:08x}", file.crc32)))
     }
 
     /// Writes a whole entry. Links are kept for [`Self::complete`].
@@ -324,7 +311,7 @@ impl<'a> Run<'a> {
                 return Err(self.damaged_file(file, &reason));
             }
             Kind::Link => {
-                lock(&self.decoded).links.push((index, content.into()));
+                lock(&self.links).push((index, content.into()));
                 return Ok(());
             }
             Kind::File | Kind::Executable => {}
@@ -335,27 +322,17 @@ impl<'a> Run<'a> {
         written.map_err(|e| self.unwritable(file, e))
     }
 
-    /// Makes empty directories and links, and compares the content of a layer with its digest. Called after the last span.
+    /// Makes empty directories and links. Called after the last span.
     pub(crate) fn complete(&self) -> Result<(), ExtractError> {
-        let decoded = std::mem::take(&mut *lock(&self.decoded));
         let mut cursor = Cursor::default();
         for directory in self.plan.files.iter().filter(|file| file.kind == Kind::Directory) {
             self.destination().make(&directory.path).map_err(|e| self.unwritable(directory, e))?;
         }
-        for (index, target) in &decoded.links {
+        for (index, target) in &*lock(&self.links) {
             let file = self.file(*index)?;
             self.destination().link(&mut cursor, file, target).map_err(|e| self.unwritable(file, e))?;
         }
-        let Check::Layer { content, .. } = &self.check else { return Ok(()) };
-        let items = self.plan.files.iter().zip(decoded.digests).map(|(file, digest)| {
-            let digest = digest.ok_or_else(|| self.damaged_file(file, "was not decoded"))?;
-            Ok(Item { path: file.path.clone(), kind: file.kind, size: file.size, digest })
-        });
-        let digest = content_digest(&mut items.collect::<Result<Vec<_>, ExtractError>>()?);
-        if digest == *content {
-            return Ok(());
-        }
-        Err(ExtractError::Digest { archive: self.name.clone(), found: digest, expected: *content })
+        Ok(())
     }
 
     fn file(&self, index: u32) -> Result<&PlannedFile, ExtractError> {

@@ -21,6 +21,11 @@ pub trait PieceSource: fmt::Debug + Send + Sync {
 
     /// Where the archive is, for messages.
     fn location(&self) -> String;
+
+    /// The local file that the archive lies in, and where it starts there.
+    fn file(&self) -> Option<(&File, u64)> {
+        None
+    }
 }
 
 /// A local file.
@@ -54,20 +59,26 @@ impl PieceSource for FileSource {
     fn location(&self) -> String {
         self.path.display().to_string()
     }
+
+    fn file(&self) -> Option<(&File, u64)> {
+        Some((&self.file, self.start))
+    }
+}
+
+/// The error of a file that is shorter than it should be.
+pub(crate) fn cut_short(location: String) -> StoreError {
+    let reason = "it is shorter than it should be: truncated?".to_owned();
+    StoreError { kind: StoreErrorKind::Damaged, operation: "cannot read", location, reason }
 }
 
 fn error(path: &Path, error: &io::Error) -> StoreError {
     let kind = match error.kind() {
         io::ErrorKind::NotFound => StoreErrorKind::NotFound,
         io::ErrorKind::PermissionDenied => StoreErrorKind::Denied,
-        io::ErrorKind::UnexpectedEof => StoreErrorKind::Damaged,
+        io::ErrorKind::UnexpectedEof => return cut_short(path.display().to_string()),
         _ => StoreErrorKind::Other,
     };
-    let reason = match kind {
-        StoreErrorKind::Damaged => "it is shorter than it should be: truncated?".to_owned(),
-        _ => error.to_string(),
-    };
-    StoreError { kind, operation: "cannot read", location: path.display().to_string(), reason }
+    StoreError { kind, operation: "cannot read", location: path.display().to_string(), reason: error.to_string() }
 }
 
 /// An object in a store.

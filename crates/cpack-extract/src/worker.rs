@@ -3,8 +3,6 @@
 use std::io;
 use std::sync::Arc;
 
-use cpack_format::Digest;
-
 use crate::codec::Codec;
 use crate::destination::Cursor;
 use crate::large::{Budget, Large};
@@ -13,8 +11,6 @@ pub(crate) struct Worker {
     pub(crate) codec: Codec,
     pub(crate) cursor: Cursor,
     pub(crate) output: Vec<u8>,
-    /// Digests of files that this thread decoded and did not note in their archive yet.
-    pub(crate) digests: Vec<(u32, Digest)>,
     pub(crate) large: Large,
     pub(crate) budget: Arc<Budget>,
 }
@@ -25,7 +21,6 @@ impl Worker {
             codec: Codec::new()?,
             cursor: Cursor::default(),
             output: Vec::new(),
-            digests: Vec::new(),
             large: Large::new(Arc::clone(&budget)),
             budget,
         })

@@ -149,7 +149,7 @@ impl Layer {
 
 /// The layer in the node cache, if it may be used.
 fn find(cache: &Cache, described: &manifest::Layer) -> Option<Cached> {
-    let lease = cache.lease_layer(&described.content)?;
+    let lease = cache.lease_layer(described)?;
     Some(Cached { root: cache.layer_files(&described.content), _lease: lease })
 }
 

@@ -246,6 +246,6 @@ fn find_in(cache: &Cache, key: &str, caches: &[Cache]) -> Option<Environment> {
 
 /// Bytes of those `wanted` layers that are in a cache; at least 1 for each.
 fn size_there(cache: &Cache, wanted: &[&Layer]) -> u64 {
-    let there = wanted.iter().filter(|layer| cache.layer_state(&layer.content) != LayerState::Missing);
+    let there = wanted.iter().filter(|layer| cache.layer_state(**layer) != LayerState::Missing);
     there.map(|layer| layer.archive.unpacked.max(1)).sum()
 }

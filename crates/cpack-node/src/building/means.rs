@@ -26,10 +26,15 @@ pub struct Means<'a> {
 }
 
 impl Means<'_> {
-    /// Threads of their own fetch where the store is no directory.
+    /// Limits of what is extracted from local files.
+    pub fn local_limits(&self) -> Limits {
+        Limits { threads: self.threads, mapped_by: Some("cpack-boot"), ..Limits::default() }
+    }
+
+    /// Limits of what is extracted from the store. Threads of their own fetch where that is no directory.
     pub(super) fn limits(&self) -> Limits {
         let fetches = if self.store.uri().as_directory().is_some() { 0 } else { FETCHES };
-        Limits { threads: self.threads, fetches, ..Limits::default() }
+        Limits { fetches, ..self.local_limits() }
     }
 
     /// Fails if the start should end.

@@ -32,7 +32,7 @@ pub fn ensure_layers(
     means: &Means<'_>,
     timing: &mut Timing,
 ) -> Result<(), BuildError> {
-    let is_ready = |layer: &&&Layer| cache.layer_state(&layer.content) == LayerState::Ready;
+    let is_ready = |layer: &&&Layer| cache.layer_state(**layer) == LayerState::Ready;
     let (ready, missing): (Vec<&Layer>, Vec<&Layer>) = layers.iter().partition(is_ready);
     ready.iter().for_each(|layer| cache.touch_layer(&layer.content));
     timing.counts.reused += ready.len() as u64;
@@ -136,7 +136,7 @@ impl<'a> Building<'a> {
         let mut looked_at = 0;
         while let Some((index, mut watched)) = state.theirs.pop_front() {
             let Some(layer) = self.layers.get(index) else { continue };
-            if self.cache.layer_state(&layer.content) == LayerState::Ready {
+            if self.cache.layer_state(*layer) == LayerState::Ready {
                 state.counts.waited += 1;
                 continue;
             }
@@ -167,7 +167,7 @@ impl<'a> Building<'a> {
             None => return Ok(Attempt::Theirs(self.cache.watch(&name))),
         };
         point("layer.claimed").map_err(failed)?;
-        match self.cache.layer_state(&layer.content) {
+        match self.cache.layer_state(layer) {
             LayerState::Ready => return Ok(Attempt::Complete(|counts| counts.waited += 1)),
             LayerState::Unchecked => {
                 let progress = || claimed.progress();
@@ -178,11 +178,11 @@ impl<'a> Building<'a> {
             LayerState::Missing => {}
         }
         let source = layer_source(self.means.store, layer)?;
-        let staged = Cache::stage_layer(self.staging, &layer.content).map_err(failed)?;
+        let staged = Cache::stage_layer(self.staging, layer).map_err(failed)?;
         let into = OwnedFd::from(File::open(staged.files()).map_err(failed)?);
         self.lock().in_work.insert(index, (claimed, staged));
-        let (archive, content) = (&layer.archive, layer.content);
-        Ok(Attempt::Build(Box::new(LayerTask { id: index, name: layer_title(layer), archive, content, source, into })))
+        let (name, archive) = (layer_title(layer), &layer.archive);
+        Ok(Attempt::Build(Box::new(LayerTask { id: index, name, archive, source, into })))
     }
 
     /// Commits an extracted layer and gives its claim back.

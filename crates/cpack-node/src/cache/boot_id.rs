@@ -10,6 +10,8 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use cpack_format::Digest;
+
 /// One boot of this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootId(String);
@@ -58,15 +60,12 @@ impl Mark {
         }
     }
 
-    /// Reads the mark at the start of an open file.
-    pub(super) fn read(file: &File) -> io::Result<Self> {
-        let mut text = [0; TEXT_LEN];
-        file.read_exact_at(&mut text, 0)?;
-        let text = String::from_utf8_lossy(&text);
-        Ok(match text.trim_end() {
+    /// The mark with this text.
+    fn parse(text: &str) -> Self {
+        match text.trim_end() {
             DURABLE => Self::Durable,
             id => Self::Boot(BootId::new(id)),
-        })
+        }
     }
 
     /// The bytes of a mark: always [`TEXT_LEN`].
@@ -84,6 +83,37 @@ impl Mark {
     }
 }
 
+/// A state or lease file: its mark, then a line with the size of a layer, then one with the archive that it was extracted
+/// from, unless its content was checked since.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct State {
+    pub(super) mark: Mark,
+    /// The digest of the archive, in hexadecimal digits.
+    pub(super) archive: Option<String>,
+}
+
+impl State {
+    /// More than the longest state.
+    const MAX: usize = 256;
+
+    /// Reads an open file.
+    pub(super) fn read(file: &File) -> io::Result<Self> {
+        let mut bytes = [0; Self::MAX];
+        let len = file.read_at(&mut bytes, 0)?;
+        let bytes = bytes.get(..len.max(TEXT_LEN)).unwrap_or_default();
+        let text = String::from_utf8_lossy(bytes);
+        let mut lines = text.lines();
+        let mark = lines.next().filter(|_| len >= TEXT_LEN).map(Mark::parse).ok_or(io::ErrorKind::UnexpectedEof)?;
+        Ok(Self { mark, archive: lines.nth(1).map(str::to_owned) })
+    }
+
+    /// The bytes of a layer's state.
+    pub(super) fn of_layer(boot: &BootId, size: u64, archive: Option<Digest>) -> Vec<u8> {
+        let archive = archive.map(|digest| format!("{digest}\n")).unwrap_or_default();
+        [Mark::Boot(boot.clone()).to_bytes(), format!("\n{size}\n{archive}").into_bytes()].concat()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,7 +125,7 @@ mod tests {
         let boot = BootId::current();
         let other = BootId::new("another");
         fs::write(&path, [Mark::Boot(other.clone()).to_bytes(), b"\n17".to_vec()].concat()).expect("writes");
-        let read = || Mark::read(&File::open(&path).expect("opens")).expect("reads");
+        let read = || State::read(&File::open(&path).expect("opens")).expect("reads").mark;
         assert!(read().is_trusted_by(&other) && !read().is_trusted_by(&boot));
         Mark::Boot(boot.clone()).overwrite(&path).expect("overwrites");
         assert!(read().is_trusted_by(&boot) && !read().is_trusted_by(&other));
@@ -107,6 +137,6 @@ mod tests {
     #[test]
     fn an_empty_mark_is_no_mark() {
         let file = tempfile::tempfile().expect("a file");
-        assert!(Mark::read(&file).is_err());
+        assert!(State::read(&file).is_err());
     }
 }

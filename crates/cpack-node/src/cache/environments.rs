@@ -50,10 +50,10 @@ impl Cache {
 
     /// Looks for a prefix of Python: an environment's tree, or what a job starts from.
     pub(super) fn find_prefix(&self, path: PathBuf) -> Lookup {
-        let Some((lease, mark)) = Lease::take(&lease_path(&path)) else {
+        let Some((lease, state)) = Lease::take(&lease_path(&path)) else {
             return if path.exists() { Lookup::Stale } else { Lookup::Missing };
         };
-        let trusted = mark.is_ok_and(|mark| mark.is_trusted_by(self.boot()));
+        let trusted = state.is_ok_and(|state| state.mark.is_trusted_by(self.boot()));
         // A link to an interpreter that is gone counts as damage.
         if trusted && path.join("bin/python").exists() {
             return Lookup::Ready(Environment { path, lease });

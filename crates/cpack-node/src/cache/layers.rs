@@ -8,9 +8,10 @@ use std::time::SystemTime;
 
 use cpack_fault::point;
 use cpack_format::Digest;
+use cpack_format::manifest::Layer;
 use cpack_store::unique_name;
 
-use super::boot_id::{Mark, TEXT_LEN};
+use super::boot_id::{Mark, State};
 use super::commit::{self, Committed};
 use super::content::content_of;
 use super::image;
@@ -21,12 +22,34 @@ use super::staging::Staging;
 const FILES: &str = "files";
 const STATE: &str = "state";
 
+/// A layer as somebody wants it: with this content, as it came in this archive.
+///
+/// What an archive decodes to is not hashed again: its bytes were verified. So a layer of the cache is trusted by whoever names
+/// the same archive; whoever names another one of the same content, or none, has the content checked first.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    content: Digest,
+    archive: Option<Digest>,
+}
+
+impl From<&Layer> for Wanted {
+    fn from(layer: &Layer) -> Self {
+        Self { content: layer.content, archive: Some(layer.archive.digest) }
+    }
+}
+
+impl From<&Digest> for Wanted {
+    fn from(content: &Digest) -> Self {
+        Self { content: *content, archive: None }
+    }
+}
+
 /// The result of [`Cache::layer_state`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LayerState {
-    /// It is there, and was written or checked under this boot.
+    /// It is there, and was written from the archive, or checked, under this boot.
     Ready,
-    /// It is there, written under another boot of the node: it must be checked before it is used.
+    /// It is there, written under another boot of the node or from another archive: it must be checked before it is used.
     Unchecked,
     /// It is not there.
     Missing,
@@ -52,19 +75,31 @@ impl Cache {
     }
 
     /// Looks at a layer: two system calls.
-    pub(crate) fn layer_state(&self, content: &Digest) -> LayerState {
-        match File::open(self.layer_state_file(content)) {
-            Ok(file) if Mark::read(&file).is_ok_and(|mark| mark.is_trusted_by(self.boot())) => LayerState::Ready,
+    pub(crate) fn layer_state(&self, wanted: impl Into<Wanted>) -> LayerState {
+        let wanted = wanted.into();
+        match File::open(self.layer_state_file(&wanted.content)) {
+            Ok(file) if State::read(&file).is_ok_and(|state| self.trusts(&state, wanted)) => LayerState::Ready,
             Ok(_) => LayerState::Unchecked,
-            Err(e) if e.kind() == io::ErrorKind::NotFound && !self.layer(content).exists() => LayerState::Missing,
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !self.layer(&wanted.content).exists() => {
+                LayerState::Missing
+            }
             Err(_) => LayerState::Unchecked,
         }
     }
 
     /// Takes a lease on a layer that is ready.
-    pub fn lease_layer(&self, content: &Digest) -> Option<Lease> {
-        let (lease, mark) = Lease::take(&self.layer_state_file(content))?;
-        mark.is_ok_and(|mark| mark.is_trusted_by(self.boot())).then_some(lease)
+    pub fn lease_layer(&self, wanted: impl Into<Wanted>) -> Option<Lease> {
+        let wanted = wanted.into();
+        let (lease, state) = Lease::take(&self.layer_state_file(&wanted.content))?;
+        state.is_ok_and(|state| self.trusts(&state, wanted)).then_some(lease)
+    }
+
+    fn trusts(&self, state: &State, wanted: Wanted) -> bool {
+        state.mark.is_trusted_by(self.boot())
+            && state
+                .archive
+                .as_ref()
+                .is_none_or(|archive| wanted.archive.is_some_and(|wanted| wanted.to_hex() == *archive))
     }
 
     /// Tells clean-up that a layer was just used.
@@ -75,22 +110,24 @@ impl Cache {
     }
 
     /// Makes a directory in `staging` for the files of a layer, which [`Cache::commit_layer`] takes.
-    pub fn stage_layer(staging: &Staging, content: &Digest) -> io::Result<StagedLayer> {
-        let path = staging.subdirectory(&format!("{content}-{}", unique_name()))?;
+    ///
+    /// The archive of `wanted` is what its files are decoded from, verified; without one, the caller verifies their content.
+    pub fn stage_layer(staging: &Staging, wanted: impl Into<Wanted>) -> io::Result<StagedLayer> {
+        let wanted = wanted.into();
+        let path = staging.subdirectory(&format!("{}-{}", wanted.content, unique_name()))?;
         let files = path.join(FILES);
         fs::create_dir(&files)?;
         point("layer.staged")?;
-        Ok(StagedLayer { path, files, content: *content })
+        Ok(StagedLayer { path, files, wanted })
     }
 
-    /// Renames a staged layer into its place, unless there is one. Its content must have been verified, and its directories
-    /// must be read-only. `size` is what its files take on disk.
+    /// Renames a staged layer into its place, unless there is one. Its directories must be read-only. `size` is what its files take on disk.
     pub fn commit_layer(&self, staged: &StagedLayer, size: u64) -> io::Result<Committed> {
-        let mark = Mark::Boot(self.boot().clone()).to_bytes();
+        let Wanted { content, archive } = staged.wanted;
         point("layer.sealed")?;
-        fs::write(staged.path.join(STATE), [mark, format!("\n{size}\n").into_bytes()].concat())?;
+        fs::write(staged.path.join(STATE), State::of_layer(self.boot(), size, archive))?;
         point("layer.state")?;
-        let committed = commit::commit(&staged.path, &self.layer(&staged.content))?;
+        let committed = commit::commit(&staged.path, &self.layer(&content))?;
         point("layer.published")?;
         Ok(committed)
     }
@@ -118,15 +155,18 @@ impl Cache {
         Ok(false)
     }
 
-    /// Notes that a layer was found good under this boot, and its size again if a power loss took it.
+    /// Notes that the content of a layer was found good under this boot, wherever it came from, and its size again if a power
+    /// loss took it.
     fn trust_layer(&self, content: &Digest) -> io::Result<()> {
-        let state = self.layer_state_file(content);
-        if self.layer_size(content) == 0 {
-            let size = size_of(&self.layer_files(content))?;
-            let file = File::options().write(true).open(&state)?;
-            file.write_all_at(format!("\n{size}\n").as_bytes(), TEXT_LEN as u64)?;
-        }
-        Mark::Boot(self.boot().clone()).overwrite(&state)
+        let size = match self.layer_size(content) {
+            0 => size_of(&self.layer_files(content))?,
+            size => size,
+        };
+        let state = State::of_layer(self.boot(), size, None);
+        // Others have it open and locked. What they read meanwhile says less than what is written, never more.
+        let file = File::options().write(true).open(self.layer_state_file(content))?;
+        file.set_len(state.len() as u64)?;
+        file.write_all_at(&state, 0)
     }
 
     /// Removes a layer from its place, so that it can be built again. Trees that link its files keep them.
@@ -171,7 +211,7 @@ impl Cache {
 pub struct StagedLayer {
     path: PathBuf,
     files: PathBuf,
-    content: Digest,
+    wanted: Wanted,
 }
 
 impl StagedLayer {
@@ -214,15 +254,19 @@ mod tests {
 
     /// Commits a layer with one file and returns its content digest.
     fn layer(cache: &Cache, text: &str) -> Digest {
-        let staging = cache.staging().expect("staging");
         let scratch = tempfile::tempdir().expect("a directory");
         fs::write(scratch.path().join("file"), text).expect("writes");
         let content = content_of(scratch.path(), 1, &|| {}).expect("reads");
-        let staged = Cache::stage_layer(&staging, &content).expect("stages");
+        commit(cache, (&content).into(), text);
+        content
+    }
+
+    fn commit(cache: &Cache, wanted: Wanted, text: &str) {
+        let staging = cache.staging().expect("staging");
+        let staged = Cache::stage_layer(&staging, wanted).expect("stages");
         fs::write(staged.files().join("file"), text).expect("writes");
         seal_directories(staged.files()).expect("seals");
         cache.commit_layer(&staged, 17).expect("commits");
-        content
     }
 
     #[test]
@@ -255,6 +299,31 @@ mod tests {
         fs::write(cache.layer_files(&torn).join("file"), "").expect("tears");
         assert!(!cache.check_layer(&torn, 1, &|| {}, &staging).expect("checks"));
         assert_eq!(cache.layer_state(&torn), LayerState::Missing);
+    }
+
+    #[test]
+    fn layer_of_another_archive_is_checked_once() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let cache = cache(directory.path(), "b");
+        let staging = cache.staging().expect("staging");
+        let content = layer(&cache, "text");
+        cache.discard_layer(&content, &staging).expect("discards");
+        let [one, other] = [b"one", b"two"].map(|name| Wanted { content, archive: Some(Digest::of(name)) });
+        for (text, is_good) in [("text", true), ("lies", false)] {
+            commit(&cache, one, text);
+            assert_eq!(cache.layer_state(one), LayerState::Ready);
+            assert!(cache.lease_layer(one).is_some() && cache.lease_layer(other).is_none());
+            for wanted in [other, (&content).into()] {
+                assert_eq!(cache.layer_state(wanted), LayerState::Unchecked);
+            }
+            assert_eq!(cache.check_layer(&content, 1, &|| {}, &staging).expect("checks"), is_good);
+            let state = if is_good { LayerState::Ready } else { LayerState::Missing };
+            for wanted in [one, other, (&content).into()] {
+                assert_eq!(cache.layer_state(wanted), state);
+            }
+            assert_eq!(cache.layer_size(&content), if is_good { 17 } else { 0 });
+            cache.discard_layer(&content, &staging).expect("discards");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::boot_id::Mark;
+use super::boot_id::State;
 use super::flock;
 use crate::sys;
 
@@ -36,12 +36,12 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Takes a lease by locking the file at `path`, and reads the mark in it. `None` if the file is gone, or a clean-up holds
+    /// Takes a lease by locking the file at `path`, and reads the state in it. `None` if the file is gone, or a clean-up holds
     /// it.
     ///
     /// If the file system refuses locks, or its locks exclude no other process, the lease protects nothing; clean-up removes
     /// no environment and no layer there.
-    pub(super) fn take(path: &Path) -> Option<(Self, io::Result<Mark>)> {
+    pub(super) fn take(path: &Path) -> Option<(Self, io::Result<State>)> {
         let file = File::open(path).ok()?;
         let mut attempts = PATIENCE;
         while matches!(flock::shared(&file), Err(TryLockError::WouldBlock)) {
@@ -52,11 +52,11 @@ impl Lease {
         if (held.dev(), held.ino()) != (there.dev(), there.ino()) {
             return None;
         }
-        let mark = Mark::read(&file);
+        let state = State::read(&file);
         if held.modified().is_ok_and(|used| used.elapsed().is_ok_and(|age| age > USE_RESOLUTION)) {
             let _ = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
         }
-        Some((Self { file }, mark))
+        Some((Self { file }, state))
     }
 
     /// Lets the lock outlive `exec`: it ends with the last process that inherits the descriptor.
@@ -79,6 +79,7 @@ pub(super) fn last_used(path: &Path) -> Option<SystemTime> {
 #[cfg(test)]
 mod tests {
     use super::super::BootId;
+    use super::super::boot_id::Mark;
     use super::*;
 
     #[test]
@@ -88,8 +89,8 @@ mod tests {
         assert!(Lease::take(&path).is_none());
         let boot = BootId::new("b");
         fs::write(&path, Mark::Boot(boot.clone()).to_bytes()).expect("writes");
-        let (lease, mark) = Lease::take(&path).expect("free");
-        assert!(mark.expect("a mark").is_trusted_by(&boot));
+        let (lease, state) = Lease::take(&path).expect("free");
+        assert!(state.expect("a state").mark.is_trusted_by(&boot));
         assert!(exclusive(&path).is_none());
         let kept = lease.keep_across_exec().expect("duplicates");
         assert!(kept >= LEAST_DESCRIPTOR);

@@ -54,7 +54,7 @@ pub use commit::Committed;
 pub use content::{content_of, file_digest};
 pub use environments::{Environment, Lookup};
 pub use image::Verdict;
-pub use layers::{LayerState, StagedLayer, seal_directories, size_of};
+pub use layers::{LayerState, StagedLayer, Wanted, seal_directories, size_of};
 pub use lease::Lease;
 pub use own_directory::{Cache, PlaceError, free_at};
 pub use places::{Place, PlaceKind, Places, places, unusable};
