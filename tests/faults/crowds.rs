@@ -149,7 +149,7 @@ fn gc_takes_nothing_where_locks_exclude_nobody() {
 }
 
 /// Waits until a child stops itself.
-fn wait_until_stopped(child: &Child) {
+pub(crate) fn wait_until_stopped(child: &Child) {
     let pid = Pid::from_raw(child.id().cast_signed());
     match waitpid(pid, Some(WaitPidFlag::WUNTRACED)).expect("waits") {
         WaitStatus::Stopped(..) => {}

@@ -22,8 +22,11 @@ use cpack_format::zip::{MAX_TAIL, read_end};
 use cpack_test::archives::{Maker, Nodes};
 use cpack_test::extraction::extract_tasks;
 use cpack_test::small_world::{World, assert_fails, entries, nodes, spawn, succeed, write_executable};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-use crate::inspect::remove;
+use crate::crowds::wait_until_stopped;
+use crate::inspect::{check, remove};
 use crate::kills::{CODE, SEEN, packages};
 use crate::random::{Part, say};
 use crate::site::Site;
@@ -73,6 +76,59 @@ fn assert_refused(shipped: &Shipped, bytes: &[u8], into: &Path, what: &str) {
     assert_eq!(failure.exit(), Exit::Artifact, "{what}: {failure:?}");
     assert!(failure.to_string().contains(&format!("layer {}", shipped.name)), "{what}: {failure}");
     entries(into).iter().for_each(|path| remove(path));
+}
+
+/// What happens to a layer's file in the store between the moment when it was verified and the one when it is decoded.
+type Meanwhile = fn(&Path);
+
+#[test]
+fn start_survives_or_names_archive_that_changes_while_it_is_mapped() {
+    let table: [(&str, Meanwhile, Option<&str>); 4] = [
+        ("cut short", |path| truncate(path, 0), Some("it is shorter than it should be: truncated?")),
+        ("cut short by half", |path| truncate(path, fs::metadata(path).expect("stat").len() / 2), Some("truncated?")),
+        ("removed", |path| fs::remove_file(path).expect("removes"), None),
+        (
+            "replaced",
+            |path| {
+                fs::write(path.with_extension("new"), "new")
+                    .and_then(|()| fs::rename(path.with_extension("new"), path))
+                    .expect("replaces")
+            },
+            None,
+        ),
+    ];
+    for (what, meanwhile, error) in table {
+        let world = World::with(crate::boot(), &packages(), |_| {});
+        let large = world.manifest.layers.iter().find(|layer| layer.name == "large").expect("a package");
+        let archive = world.path("store").join(large.key().as_str());
+        // The longest layer comes first. Its first file is made when the first piece is verified and its first part decoded.
+        let start = || world.command(&["-c", CODE]);
+        let stopped = spawn(start().env("CPACK_FAULTS", "layer.file=stop@1").env("CPACK_THREADS", "1"));
+        wait_until_stopped(&stopped);
+        let whole = fs::read(&archive).expect("reads");
+        meanwhile(&archive);
+        kill(Pid::from_raw(stopped.id().cast_signed()), Signal::SIGCONT).expect("signals");
+        let output = stopped.wait_with_output().expect("ends");
+        fs::write(&archive, whole).expect("repairs");
+        match error {
+            Some(words) => {
+                assert_fails(
+                    &output,
+                    83,
+                    &format!("cpack-boot: cannot extract layer large 1.0: cannot read {}", archive.display()),
+                );
+                assert_fails(&output, 83, words);
+                assert_eq!(world.run(&["-c", CODE]), SEEN, "{what}");
+            }
+            None => assert_eq!(String::from_utf8_lossy(&output.stdout), SEEN, "{what}: {output:?}"),
+        }
+        let seen = check(&world.cache());
+        assert_eq!(seen.layers, world.manifest.layers.len(), "{what}");
+    }
+}
+
+fn truncate(path: &Path, length: u64) {
+    fs::File::options().write(true).open(path).and_then(|file| file.set_len(length)).expect("truncates");
 }
 
 #[test]
