@@ -7,6 +7,8 @@ mod archives_of_others;
 mod bench;
 #[cfg(feature = "index")]
 mod conda;
+#[cfg(feature = "index")]
+mod conda_archives;
 mod doctor;
 #[cfg(feature = "index")]
 mod editables;

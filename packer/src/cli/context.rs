@@ -14,7 +14,7 @@ use cpack_format::job::Conda;
 use cpack_format::manifest::Manifest;
 use cpack_layer::archive::DEFAULT_LEVEL;
 use cpack_store::{Key, Store, StoreOptions, StoreUri, Watcher, cluster_properties, open};
-use cpack_unpack::Archive;
+use cpack_unpack::{Archive, declared_variables};
 
 use crate::activation::{Activation, activation};
 use crate::assemble;
@@ -268,6 +268,22 @@ impl Context {
             ));
         }
         conda
+    }
+
+    /// Says what is to be known of an archive of a conda environment, of which so many files hold a placeholder of its path.
+    pub(super) fn say_of_conda(&self, environment: &Environment, placeholders: usize) {
+        if placeholders > 0 {
+            self.voice.say(format!(
+                "{} of conda packages name the environment's path: bin/conda-unpack writes it where they matter, cpack-boot by itself",
+                count(placeholders, "file")
+            ));
+        }
+        for name in declared_variables(&environment.prefix).keys().filter(|name| is_secret(name)) {
+            self.voice.warn(format!(
+                "the value of {name}, which activating the environment sets, is in the archive; remove it with `conda env config \
+                 vars unset {name}`"
+            ));
+        }
     }
 
     /// Reads the boot executable and checks that it can open `store`. Called before packing, which may take minutes.
