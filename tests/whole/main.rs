@@ -9,6 +9,8 @@ mod bench;
 mod conda;
 #[cfg(feature = "index")]
 mod conda_archives;
+#[cfg(feature = "index")]
+mod conda_files;
 mod doctor;
 #[cfg(feature = "index")]
 mod editables;

@@ -158,6 +158,7 @@ impl Context {
         let machine = Machine {
             path: std::env::var_os("PATH"),
             home: std::env::var_os("HOME").map(PathBuf::from),
+            conda: ["MAMBA_EXE", "CONDA_EXE"].into_iter().filter_map(variable).map(PathBuf::from).collect(),
             cache_dir: self.cache.root().to_owned(),
         };
         let request = self.requirements();
@@ -169,7 +170,12 @@ impl Context {
             } else {
                 "requirements installed"
             });
-            return Ok(prepared.discover(self.cache.root())?);
+            let mut environment = prepared.discover(self.cache.root(), whole_conda)?;
+            let request = requirements::Request { files: Vec::new(), ..request };
+            if prepared.is_conda && !request.requirements.is_empty() {
+                self.add(&mut environment, &request, &machine)?;
+            }
+            return Ok(environment);
         }
         let ActivePrefix { prefix, is_of_project } =
             cpack_discover::active_prefix(self.common.venv.as_deref(), &ActiveVariables::from_env())?;
@@ -179,12 +185,24 @@ impl Context {
         let options = DiscoverOptions { whole_conda, cache_dir: self.cache.root().to_owned(), python: None };
         let mut environment = cpack_discover::discover(&prefix, &options)?;
         system::apply(&mut environment, self.system_packages()?, &options)?;
-        if !request.requirements.is_empty()
-            && let Some(added) = requirements::additions(&environment, &request, &machine, &heard)?
-        {
-            merge(&mut environment, added.discover(self.cache.root())?);
+        if !request.requirements.is_empty() {
+            self.add(&mut environment, &request, &machine)?;
         }
         Ok(environment)
+    }
+
+    /// Merges in what `request` names and `environment` lacks.
+    fn add(
+        &self,
+        environment: &mut Environment,
+        request: &requirements::Request,
+        machine: &Machine,
+    ) -> Result<(), CommandError> {
+        let added = requirements::additions(environment, request, machine, &|line| self.voice.detail(line))?;
+        if let Some(added) = added {
+            merge(environment, added.discover(self.cache.root(), false)?);
+        }
+        Ok(())
     }
 
     /// What becomes of the packages of the base interpreter.
@@ -221,7 +239,9 @@ impl Context {
     pub fn name(&self, environment: &Environment) -> Result<String, CommandError> {
         let name = match (&self.common.name, self.common.requirements.first()) {
             (Some(name), _) => name.clone(),
-            (None, Some(file)) => file_stem(file),
+            (None, Some(file)) => {
+                requirements::environment_name(file).map_or_else(|| file_stem(file), |name| sanitised(&name))
+            }
             (None, None) => environment_name(&environment.prefix),
         };
         Key::name(&name, "json").map_err(|e| CommandError::Usage(format!("--name {e}")))?;
@@ -257,7 +277,11 @@ impl Context {
 
     /// What activating a conda environment does. Says which scripts a shell must run at each start.
     fn activation(&self, environment: &Environment) -> Conda {
-        let Activation { conda, at_start } = activation(&environment.prefix, environment_name(&environment.prefix));
+        let name = match self.common.requirements.is_empty() {
+            true => environment_name(&environment.prefix),
+            false => self.name(environment).unwrap_or_default(),
+        };
+        let Activation { conda, at_start } = activation(&environment.prefix, name);
         if !at_start.is_empty() {
             self.voice.say(format!("a shell runs the activation scripts at each start: {}", at_start.join(", ")));
         }
