@@ -67,8 +67,9 @@ impl Archive {
         let form = match head.as_slice() {
             [0x1f, 0x8b, ..] => Form::Tar(Compression::Gzip),
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Form::Tar(Compression::Zstd),
-            [b'B', b'Z', b'h', ..] => return codec("bzip2"),
-            [0xfd, b'7', b'z', b'X', b'Z', ..] => return codec("xz"),
+            [b'B', b'Z', b'h', ..] => Form::Tar(Compression::Bzip2),
+            [0xfd, b'7', b'z', b'X', b'Z', ..] => Form::Tar(Compression::Xz),
+            [0x04, 0x22, 0x4d, 0x18, ..] => return codec("lz4"),
             [b'P', b'K', ..] if holds_environment(&file, stat.len()) => Form::Zip,
             head if head.get(257..262) == Some(b"ustar") => Form::Tar(Compression::None),
             _ => return Ok(None),
