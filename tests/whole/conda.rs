@@ -233,6 +233,27 @@ fn activation_scripts_that_ask_the_node_are_run_by_a_shell_at_each_start() {
     assert_eq!(text(&output.stderr), "noise\n");
 }
 
+#[test]
+fn only_and_ignore_select_conda_packages() {
+    let world = World::new();
+    let prefix = conda(&world, "conda", &PACKAGES);
+    let names = |more: &[&str]| {
+        let report = world.pack_json(&[&["upload", "--venv", utf8(&prefix)], more].concat());
+        let layers = report["layers"].as_array().expect("layers").iter();
+        layers.map(|layer| layer["name"].as_str().expect("a name").to_owned()).collect::<Vec<_>>()
+    };
+    // A package that the named one is linked with is kept, and Python in any case.
+    assert_eq!(names(&["--only", "needs-native"]), ["native", "needs-native", "python"]);
+    assert_eq!(names(&["--ignore", "pure,activates,python"]), ["native", "needs-native", "python"]);
+    let output = world.pack(&["upload", "--venv", utf8(&prefix), "--only", "needs-nativ"]);
+    let said = text(&output.stderr);
+    assert!(said.contains("did you mean needs-native?") && said.lines().count() == 1, "{said}");
+    let archive = world.path("env.tar.gz");
+    succeeded(&world.pack(&["pack", "--venv", utf8(&prefix), "--ignore", "pure", "-o", utf8(&archive)]), "pack");
+    let exec = start(&world, boot(), &["--cpack", "exec", utf8(&archive), "-c", "import needs_native, pure"]);
+    assert!(text(&exec.stderr).contains("No module named 'pure'"), "{}", text(&exec.stderr));
+}
+
 /// Packs a conda environment with conda-pack, whose options are `more`.
 fn conda_packed(world: &World, prefix: &Path, name: &str, more: &[&str]) -> PathBuf {
     let archive = world.path(name);

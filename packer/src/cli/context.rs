@@ -60,13 +60,21 @@ impl Context {
     /// A context whose environment is that of an archive, PEX or wheelhouse, and a job that starts the PEX's entry point unless
     /// `job` has an entry.
     pub(super) fn of_artifact(&self, path: &Path, job: &JobArguments) -> Result<(Self, JobArguments), CommandError> {
-        let search = std::env::var_os("PATH");
-        if let Some(archive) = Archive::open(path).map_err(UnpackArchiveError::from)? {
-            let name = file_stem(&path.with_extension(""));
-            let prefix = unpack_archive::unpack(&archive, &name, &self.cache, search.as_deref())?;
-            return Ok((self.of_prefix(prefix, path), job.clone()));
+        let Some(archive) = Archive::open(path).map_err(UnpackArchiveError::from)? else {
+            return self.of_pex(path, path, job);
+        };
+        if let Some(wheels) = unpack_archive::unpack_wheels(&archive, &self.cache)? {
+            return self.of_pex(&wheels, path, job);
         }
-        let unpacked = pex::unpack::unpack(path, &self.cache, search.as_deref())?;
+        let name = file_stem(&path.with_extension(""));
+        let search = std::env::var_os("PATH");
+        let prefix = unpack_archive::unpack(&archive, &name, &self.cache, search.as_deref())?;
+        Ok((self.of_prefix(prefix, path), job.clone()))
+    }
+
+    /// The same for a PEX or wheelhouse, which was unpacked from `path` if that is a tar.
+    fn of_pex(&self, pex: &Path, path: &Path, job: &JobArguments) -> Result<(Self, JobArguments), CommandError> {
+        let unpacked = pex::unpack::unpack(pex, &self.cache, std::env::var_os("PATH").as_deref())?;
         if unpacked.has_preamble {
             self.voice.warn(format!(
                 "{} has a preamble (--preamble-file), which jobs made of it do not run: start the PEX itself where that matters",
