@@ -4,6 +4,9 @@
 //! them an environment (`bin/python`, `pyvenv.cfg`, `lib64`). Scripts find the interpreter beside them, so it works wherever
 //! it is unpacked. A relocatable interpreter is packed with it; any other must be on each node where it is here.
 //!
+//! A conda environment is packed whole. Its files hold the placeholders of their packages where they held its path; what
+//! [`conda_archive`] adds writes the new path there, and `cpack-boot` does so by itself.
+//!
 //! A zip has no links: Spark and Hadoop unpack a link as a file that holds its target's text. Its `bin/python` is a copy of
 //! the interpreter, as `python -m venv --copies` makes it; other links become copies of what they lead to.
 
@@ -16,6 +19,7 @@ use cpack_discover::Environment;
 use cpack_format::SafePath;
 use cpack_format::content::Kind;
 use cpack_format::manifest::LayerKind;
+use cpack_format::prefix::Prefixes;
 use cpack_format::virtual_environment::{interpreter_names, pyvenv_cfg};
 use cpack_layer::PackError;
 use cpack_layer::archive::{ArchiveError, Body, Codec, DEFAULT_LEVEL, Entry, Form, TarCodec, write_tar, write_zip};
@@ -24,6 +28,7 @@ use cpack_layer::content::facts::Facts;
 use rayon::prelude::*;
 
 use crate::assemble::{self, AssembleError, LayerPlan};
+use crate::conda_archive;
 use crate::pack::Packer;
 
 /// The level of gzip and zip: conda-pack's and venv-pack2's default is zlib's 4.
@@ -61,6 +66,8 @@ pub(crate) struct EnvironmentArchive {
     pub left_out: Vec<String>,
     /// The interpreter that each node must have; `None` if it is packed.
     pub node_python: Option<PathBuf>,
+    /// How many files of a conda environment hold a placeholder of its path.
+    pub placeholders: usize,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +98,8 @@ pub(crate) fn write_archive(
         return Err(EnvironmentArchiveError::Occupied(output.into()));
     }
     let python = &environment.python;
-    let with_python = options.with_python || python.ships_relocatable_interpreter;
+    let is_conda = environment.is_whole_conda();
+    let with_python = options.with_python || python.ships_relocatable_interpreter || is_conda;
     let plan = assemble::plan(environment, &assemble::Options { with_python, level: DEFAULT_LEVEL })?;
     let plans: Vec<&LayerPlan<'_>> = plan.layers.iter().chain(&plan.overlays).collect();
     let compilers = Compilers::of(python);
@@ -100,13 +108,18 @@ pub(crate) fn write_archive(
     let (mut contents, mut facts) = (Contents::new(environment, with_python, options.form), Vec::new());
     for (plan, (entries, found)) in plans.iter().zip(packed?) {
         entries.into_iter().try_for_each(|entry| contents.add(plan.kind, entry))?;
+        contents.note(&found.prefixes);
         facts.push((format!("{} {}", plan.name, plan.version), found));
     }
     contents.add_interpreter()?;
     let left_out = if options.form == ArchiveForm::Zip { contents.replace_links() } else { Vec::new() };
+    let placeholders = contents.prefixes.iter().flat_map(Prefixes::files).count();
+    if is_conda {
+        conda_archive::add(&mut contents.entries, &environment.prefix, &contents.prefixes)?;
+    }
     let size = contents.write(options, output, progress)?;
     let node_python = (!with_python).then(|| python.base_executable.clone());
-    Ok(EnvironmentArchive { size, facts, left_out, node_python })
+    Ok(EnvironmentArchive { size, facts, left_out, node_python, placeholders })
 }
 
 /// The files of the archive by their paths.
@@ -115,11 +128,13 @@ struct Contents<'a> {
     with_python: bool,
     form: ArchiveForm,
     entries: BTreeMap<SafePath, Entry>,
+    /// Files that hold a placeholder.
+    prefixes: Vec<Prefixes>,
 }
 
 impl<'a> Contents<'a> {
     fn new(environment: &'a Environment, with_python: bool, form: ArchiveForm) -> Self {
-        Self { environment, with_python, form, entries: BTreeMap::new() }
+        Self { environment, with_python, form, entries: BTreeMap::new(), prefixes: Vec::new() }
     }
 
     /// Adds an entry of a layer where it belongs. What is there already stays, as on a node.
@@ -129,6 +144,15 @@ impl<'a> Contents<'a> {
             self.entries.entry(path.clone()).or_insert(Entry { path, ..entry });
         }
         Ok(())
+    }
+
+    /// Notes files of a layer that hold a placeholder.
+    fn note(&mut self, prefixes: &[Prefixes]) {
+        for held in prefixes {
+            held.files().for_each(|(path, mode)| {
+                Prefixes::add(&mut self.prefixes, &held.placeholder, mode, path.to_owned());
+            });
+        }
     }
 
     /// Where a file of an editable project belongs: its overlay has scripts where a wheel has them.
@@ -174,7 +198,7 @@ impl<'a> Contents<'a> {
             self.put("pyvenv.cfg", Kind::File, Body::Bytes(config))?;
         }
         // As `python -m venv` leaves it on 64-bit systems: some packages look there.
-        if self.form != ArchiveForm::Zip {
+        if self.form != ArchiveForm::Zip && !self.environment.is_whole_conda() {
             self.put("lib64", Kind::Link, Body::Bytes(b"lib".to_vec()))?;
         }
         Ok(())
@@ -206,25 +230,26 @@ impl<'a> Contents<'a> {
         for (path, copy) in links.into_iter().zip(copies) {
             self.entries.remove(&path);
             match copy {
-                Some((kind, body)) => drop(self.entries.insert(path.clone(), Entry { path, kind, body })),
+                Some((target, kind, body)) => {
+                    let held: Vec<Prefixes> =
+                        self.prefixes.iter().filter_map(|held| copied(held, &target, &path)).collect();
+                    self.note(&held);
+                    self.entries.insert(path.clone(), Entry { path, kind, body });
+                }
                 None => left_out.push(path.to_string()),
             }
         }
         left_out
     }
 
-    /// A copy of the file that a link leads to.
-    fn behind(&self, link: &SafePath) -> Option<(Kind, Body)> {
+    /// A copy of the file that a link leads to, with that file's path.
+    fn behind(&self, link: &SafePath) -> Option<(SafePath, Kind, Body)> {
         let mut path = link.clone();
         for _ in 0..=MOST_LINKS {
             let entry = self.entries.get(&path)?;
             match (&entry.kind, &entry.body) {
                 (Kind::Link, Body::Bytes(target)) => path = joined(&path, target)?,
-                (kind, Body::File { path, size }) => {
-                    return Some((*kind, Body::File { path: path.clone(), size: *size }));
-                }
-                (kind, Body::Bytes(bytes)) => return Some((*kind, Body::Bytes(bytes.clone()))),
-                (_, Body::Made { .. }) => return None,
+                (kind, body) => return Some((path, *kind, body.clone())),
             }
         }
         None
@@ -267,6 +292,14 @@ impl Drop for Staged {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
     }
+}
+
+/// The files that hold the placeholder because `to` is a copy of `from`.
+fn copied(held: &Prefixes, from: &SafePath, to: &SafePath) -> Option<Prefixes> {
+    let (_, mode) = held.files().find(|(path, _)| path.as_bytes() == from.as_bytes())?;
+    let mut copied = Vec::new();
+    Prefixes::add(&mut copied, &held.placeholder, mode, to.to_string());
+    copied.pop()
 }
 
 /// The path that a link's relative `target` names; `None` if it leads out of the environment.

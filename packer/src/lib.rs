@@ -4,6 +4,7 @@ mod activation;
 mod assemble;
 mod cache;
 pub mod cli;
+mod conda_archive;
 mod environment_archive;
 pub mod launcher;
 pub mod manifest;

@@ -3,6 +3,7 @@
 //! ```text
 //! <cache>/archive-environments/<identity of the archive>/<name>/   kept for the next submission of the same file
 //! <cache>/archive-environments/.<…>                                being made
+//! <cache>/wheelhouse-archives/<identity of the archive>/<name>/    the wheels of one that is a wheelhouse
 //! ```
 
 use std::ffi::OsStr;
@@ -91,6 +92,33 @@ pub(crate) fn unpack(
         result => result.map_err(failed)?,
     }
     Ok(prefix)
+}
+
+/// The directory of the wheels in `archive`, unpacked unless `cache` has it; `None` if it is no wheelhouse.
+pub(crate) fn unpack_wheels(archive: &Archive, cache: &ClientCache) -> Result<Option<PathBuf>, UnpackArchiveError> {
+    if !archive.holds_wheels()? {
+        return Ok(None);
+    }
+    let all = cache.root().join("wheelhouse-archives");
+    let place = all.join(archive.identity.to_hex());
+    let wheels = place.join(archive.path.file_name().unwrap_or_default());
+    if wheels.is_dir() {
+        return Ok(Some(wheels));
+    }
+    let failed = |source| UnpackArchiveError::Io { path: all.clone(), source };
+    fs::create_dir_all(&all).map_err(failed)?;
+    keep_youngest(&all, KEPT - 1);
+    let staged = tempfile::Builder::new().prefix(".new").tempdir_in(&all).map_err(failed)?;
+    let into = staged.path().join(archive.path.file_name().unwrap_or_default());
+    fs::create_dir(&into).map_err(failed)?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    archive.unpack_wheels(&into, &Limits { threads, ..Limits::default() })?;
+    match fs::rename(staged.path(), &place) {
+        // Another process unpacked it meanwhile.
+        Err(_) if wheels.is_dir() => {}
+        result => result.map_err(failed)?,
+    }
+    Ok(Some(wheels))
 }
 
 fn is_whole(prefix: &Path) -> bool {

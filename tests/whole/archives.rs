@@ -10,7 +10,7 @@ use cpack_test::programs::{World, install_by_hand, text, usual_interpreter, utf8
 pub(super) const UNTAR: &str = "import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2])";
 
 /// Unpacks a zip with its modes, which `zipfile` leaves to its callers.
-const UNZIP: &str = "import os, sys, zipfile\narchive = zipfile.ZipFile(sys.argv[1])\n\
+pub(super) const UNZIP: &str = "import os, sys, zipfile\narchive = zipfile.ZipFile(sys.argv[1])\n\
     for entry in archive.infolist():\n    path = archive.extract(entry, sys.argv[2])\n    mode = entry.external_attr >> 16\n    \
     assert mode & 0o170000 == 0o100000, entry\n    os.chmod(path, mode & 0o777)\n";
 

@@ -12,24 +12,24 @@ use cpack_test::programs::{World, boot, succeeded, text, utf8};
 
 use super::archives::edit;
 
-const PACKAGES: [&str; 5] = ["python", "pure=1.0", "native", "needs-native", "activates"];
+pub(super) const PACKAGES: [&str; 5] = ["python", "pure=1.0", "native", "needs-native", "activates"];
 
 /// Says what the environment is, where a node has no Python and nothing on its path.
-const CODE: &str = "import json, needs_native, os, pure, subprocess, sys, sysconfig\n\
+pub(super) const CODE: &str = "import json, needs_native, os, pure, subprocess, sys, sysconfig\n\
     value, share, path = needs_native.all()\n\
     tools = [subprocess.check_output([tool, 'x'], text=True).strip() for tool in ['pure-tool', 'native-tool', '2to3']]\n\
     print(json.dumps(dict(prefix=sys.prefix, base=sys.base_prefix, value=value, share=share, path=path, tools=tools,\n\
     conf=open(os.path.join(sys.prefix, 'etc/native.conf')).read(), config=sysconfig.get_config_var('prefix'),\n\
     version=pure.VERSION, environ={k: v for k, v in os.environ.items() if k != '_'})))";
 
-fn conda(world: &World, name: &str, packages: &[&str]) -> PathBuf {
+pub(super) fn conda(world: &World, name: &str, packages: &[&str]) -> PathBuf {
     let prefix = world.path(name);
     install(&prefix, packages);
     prefix
 }
 
 /// Starts a launcher on a node without Python: there is nothing on its path but what scripts find their own directory by.
-fn start(world: &World, launcher: &Path, arguments: &[&str]) -> Output {
+pub(super) fn start(world: &World, launcher: &Path, arguments: &[&str]) -> Output {
     let bin = world.path("bin");
     if fs::create_dir(&bin).is_ok() {
         for tool in ["dirname", "realpath"] {
@@ -46,7 +46,7 @@ fn described(world: &World, launcher: &Path) -> serde_json::Value {
 }
 
 /// The archive of each layer by its name, and the names of those that were sent.
-fn uploaded(world: &World, prefix: &Path) -> (BTreeMap<String, String>, Vec<String>) {
+pub(super) fn uploaded(world: &World, prefix: &Path) -> (BTreeMap<String, String>, Vec<String>) {
     let report = world.pack_json(&["upload", "--venv", utf8(prefix), "--name", "conda"]);
     let layers = report["layers"].as_array().expect("layers");
     let name = |layer: &serde_json::Value| layer["name"].as_str().expect("a name").to_owned();
@@ -99,7 +99,7 @@ fn conda_environments_at_two_places_share_all_layers() {
 }
 
 /// Regular files below `root` that hold `mark`, by their path.
-fn holding(root: &Path, mark: &str) -> BTreeMap<PathBuf, Digest> {
+pub(super) fn holding(root: &Path, mark: &str) -> BTreeMap<PathBuf, Digest> {
     let mut found = BTreeMap::new();
     let mut pending = vec![root.to_owned()];
     while let Some(directory) = pending.pop() {
@@ -231,6 +231,27 @@ fn activation_scripts_that_ask_the_node_are_run_by_a_shell_at_each_start() {
     let output = command.args(["-c", code, "a b"]).output().expect("starts");
     assert_eq!(succeeded(&output, "the launcher"), "Linux P P/share/activates ['-c', 'a b']\n");
     assert_eq!(text(&output.stderr), "noise\n");
+}
+
+#[test]
+fn only_and_ignore_select_conda_packages() {
+    let world = World::new();
+    let prefix = conda(&world, "conda", &PACKAGES);
+    let names = |more: &[&str]| {
+        let report = world.pack_json(&[&["upload", "--venv", utf8(&prefix)], more].concat());
+        let layers = report["layers"].as_array().expect("layers").iter();
+        layers.map(|layer| layer["name"].as_str().expect("a name").to_owned()).collect::<Vec<_>>()
+    };
+    // A package that the named one is linked with is kept, and Python in any case.
+    assert_eq!(names(&["--only", "needs-native"]), ["native", "needs-native", "python"]);
+    assert_eq!(names(&["--ignore", "pure,activates,python"]), ["native", "needs-native", "python"]);
+    let output = world.pack(&["upload", "--venv", utf8(&prefix), "--only", "needs-nativ"]);
+    let said = text(&output.stderr);
+    assert!(said.contains("did you mean needs-native?") && said.lines().count() == 1, "{said}");
+    let archive = world.path("env.tar.gz");
+    succeeded(&world.pack(&["pack", "--venv", utf8(&prefix), "--ignore", "pure", "-o", utf8(&archive)]), "pack");
+    let exec = start(&world, boot(), &["--cpack", "exec", utf8(&archive), "-c", "import needs_native, pure"]);
+    assert!(text(&exec.stderr).contains("No module named 'pure'"), "{}", text(&exec.stderr));
 }
 
 /// Packs a conda environment with conda-pack, whose options are `more`.

@@ -7,6 +7,10 @@ mod archives_of_others;
 mod bench;
 #[cfg(feature = "index")]
 mod conda;
+#[cfg(feature = "index")]
+mod conda_archives;
+#[cfg(feature = "index")]
+mod conda_files;
 mod doctor;
 #[cfg(feature = "index")]
 mod editables;

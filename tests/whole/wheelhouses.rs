@@ -74,7 +74,21 @@ fn wheelhouse_starts_in_each_form_and_packed() {
     let stored = "import os, sys, zipfile\nwith zipfile.ZipFile(sys.argv[1], 'w') as z:\n    \
         [z.write(os.path.join(sys.argv[2], n), n) for n in os.listdir(sys.argv[2])]\n";
     let deflated = "import shutil, sys\nshutil.make_archive(sys.argv[1][:-4], 'zip', sys.argv[2] + '/..', 'house')\n";
-    for artifact in [directory.clone(), zip("stored.zip", stored), zip("deflated.zip", deflated)] {
+    let tarred = |name: &str, mode: &str, top: &str| {
+        let code =
+            "import sys, tarfile\nwith tarfile.open(sys.argv[1], sys.argv[3]) as t: t.add(sys.argv[2], sys.argv[4])";
+        world.run(&usual_interpreter(), &["-c", code, utf8(&world.path(name)), utf8(&directory), mode, top]);
+        world.path(name)
+    };
+    let artifacts = [
+        directory.clone(),
+        zip("stored.zip", stored),
+        zip("deflated.zip", deflated),
+        tarred("house.tar.gz", "w:gz", "house"),
+        tarred("flat.tar", "w", "."),
+        tarred("house.tar.xz", "w:xz", "house"),
+    ];
+    for artifact in artifacts {
         let cold = succeeded(&exec(&world, &artifact, &["-c", SHOW]), utf8(&artifact));
         assert_eq!(cold, SHOWN, "{}", artifact.display());
         let warm = world.command(boot()).env("CPACK_ARTIFACT", &artifact).args(["-c", SHOW]).output().expect("starts");
@@ -88,16 +102,28 @@ fn wheelhouse_starts_in_each_form_and_packed() {
     assert_eq!(cached("layers"), 3, "thing, other, and the scripts");
     // What another container got is the same environment.
     fs::create_dir(world.path("container")).expect("creates");
-    let copy = world.path("container/stored.zip");
-    fs::copy(world.path("stored.zip"), &copy).expect("copies");
     let before = cached("environments");
-    assert_eq!(succeeded(&exec(&world, &copy, &["-c", SHOW]), "a copy"), SHOWN);
-    assert_eq!(cached("environments"), before);
+    for name in ["stored.zip", "house.tar.gz"] {
+        let copy = world.path("container").join(name);
+        fs::copy(world.path(name), &copy).expect("copies");
+        assert_eq!(succeeded(&exec(&world, &copy, &["-c", SHOW]), "a copy"), SHOWN);
+        assert_eq!(cached("environments"), before, "{name}");
+    }
     let launcher = world.path("env-python");
     succeeded(&world.pack(&["launcher", utf8(&directory), "-o", utf8(&launcher)]), "launcher");
     assert_eq!(world.run(&launcher, &["-c", SHOW]), SHOWN);
     let report = world.pack_json(&["upload", utf8(&world.path("stored.zip"))]);
     assert_eq!(report["packages"], serde_json::json!(["other==1.5", "thing==1.0"]));
+    assert_eq!(world.pack_json(&["upload", utf8(&world.path("house.tar.gz"))])["packages"], report["packages"]);
+    for (name, form) in
+        [("house.tar.gz", "wheelhouse, starts python"), ("stored.zip", "wheelhouse, zipped, starts python")]
+    {
+        let shown = succeeded(&world.pack(&["info", utf8(&world.path(name))]), "info");
+        assert!([name, form, "2 distributions", "thing", "1.5"].iter().all(|fact| shown.contains(fact)), "{shown}");
+    }
+    let archive = world.path("env.tar.zst");
+    succeeded(&world.pack(&["pack", utf8(&world.path("flat.tar")), "-o", utf8(&archive)]), "pack");
+    assert_eq!(succeeded(&exec(&world, &archive, &["-c", SHOW]), "a wheelhouse packed again"), SHOWN);
 }
 
 #[test]
@@ -128,6 +154,14 @@ fn wheelhouse_that_lacks_something_is_refused_in_one_line() {
             assert_eq!(output.status.code(), Some(code), "{name}: {said}");
         }
     }
+    // In a tar the same is said, with the tar's name.
+    let code = "import sys, tarfile\nwith tarfile.open(sys.argv[1], 'w:gz') as t: t.add(sys.argv[2], '.')";
+    let tar = world.path("lacks.tar.gz");
+    world.run(&usual_interpreter(), &["-c", code, utf8(&tar), utf8(&world.path("lacks"))]);
+    let refused = exec(&world, &tar, &["-c", "print('ran')"]);
+    let said = text(&refused.stderr);
+    assert!(said.contains("lacks.tar.gz") && said.contains("other (>=1) of thing-1.0"), "{said}");
+    assert_eq!((refused.status.code(), said.lines().count()), (Some(82), 1), "{said}");
     // Only what the requirements need is started.
     let place = house(&world, "some", &["thing", "other", "native"]);
     fs::write(place.join("requirements.txt"), "--no-index\nthing\n").expect("writes");

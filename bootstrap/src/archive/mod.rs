@@ -5,6 +5,7 @@
 //! | `build` | unpacks the archive into a layer, and builds its environment |
 //! | `describe` | the job and manifest that an archive stands for |
 //! | `note` | keeps both for the next start |
+//! | `wheels` | unpacks one that is a wheelhouse, for [`crate::pex`] |
 //!
 //! [`cpack_unpack`] reads archives and mends what is in them.
 //!
@@ -15,6 +16,9 @@
 mod build;
 mod describe;
 mod note;
+mod wheels;
+
+pub(crate) use note::remove_stale;
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -38,6 +42,11 @@ pub(crate) fn start(
     timing.mark(Phase::Find);
     let warm = noted.and_then(|found| Some((look(&found, settings, arguments)?, found)));
     timing.mark(Phase::Look);
+    if warm.is_none()
+        && let Some(directory) = wheels::directory(archive, settings, &mut timing)?
+    {
+        return crate::pex::start(&directory, settings, arguments, timing);
+    }
     let ready = match warm {
         Some((ready, found)) => Ok((found, ready)),
         None => build::build(archive, settings, arguments, &mut timing),

@@ -5,6 +5,8 @@
 //! <cache>/archives/<digest>/manifest.json    its environment: one layer
 //! ```
 //!
+//! Of a wheelhouse, `wheels` takes the place of both: see `wheels`.
+//!
 //! There are two of them, under the archive's identity and under the digest of its bytes: a scheduler gives each container a copy of its
 //! own, which has another identity. A start of a copy reads it once, and unpacks nothing.
 //!
@@ -22,10 +24,14 @@ use cpack_node::cache::{Cache, Staging};
 use cpack_pex::keep_youngest;
 use cpack_unpack::Archive;
 
+use super::wheels;
 use crate::job::{FoundJob, Origin};
 
 const NOTES: &str = "archives";
 const KEPT: usize = 64;
+
+/// Says where the wheels of a wheelhouse are.
+const WHEELS: &str = "wheels";
 
 fn place(cache: &Cache, digest: &Digest) -> PathBuf {
     cache.root().join(NOTES).join(digest.to_hex())
@@ -49,9 +55,40 @@ pub(super) fn read_whole(cache: &Cache, digest: &Digest, archive: &Archive) -> O
 
 /// Notes the job of an archive whose layer is in `cache`, under `digest`.
 pub(super) fn write(cache: &Cache, staging: &Staging, digest: &Digest, found: &FoundJob) -> io::Result<()> {
+    let manifest = found.manifest.as_deref().unwrap_or_default();
+    put(cache, staging, digest, &[(job::FILE_NAME, &found.job.to_bytes()), (MANIFEST_NAME, manifest)])
+}
+
+/// Removes the notes whose layer or wheels are gone. Returns how many there were.
+pub(crate) fn remove_stale(cache: &Cache) -> u64 {
+    let notes = fs::read_dir(cache.root().join(NOTES)).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_useful = |note: &PathBuf| {
+        let manifest = fs::read(note.join(MANIFEST_NAME)).ok().and_then(|bytes| Manifest::parse(&bytes).ok());
+        let has_layers =
+            |manifest: Manifest| manifest.layers.iter().all(|layer| cache.lease_layer(&layer.content).is_some());
+        let wheels = fs::read(note.join(WHEELS)).is_ok_and(|within| wheels::place(cache, &within).is_dir());
+        wheels || manifest.is_some_and(has_layers)
+    };
+    let stale = notes.filter(|note| !is_useful(note));
+    stale.filter(|note| fs::remove_dir_all(note).is_ok()).count() as u64
+}
+
+/// Where the wheels of the archive with this identity were unpacked.
+pub(super) fn noted_wheels(cache: &Cache, identity: &Digest) -> Option<Vec<u8>> {
+    fs::read(place(cache, identity).join(WHEELS)).ok().filter(|within| !within.is_empty())
+}
+
+/// Notes that.
+pub(super) fn write_wheels(cache: &Cache, staging: &Staging, identity: &Digest, within: &[u8]) -> io::Result<()> {
+    put(cache, staging, identity, &[(WHEELS, within)])
+}
+
+/// Puts a directory of these files in the place of an older note.
+fn put(cache: &Cache, staging: &Staging, digest: &Digest, files: &[(&str, &[u8])]) -> io::Result<()> {
     let staged = staging.subdirectory(&format!("note {digest}"))?;
-    fs::write(staged.join(job::FILE_NAME), found.job.to_bytes())?;
-    fs::write(staged.join(MANIFEST_NAME), found.manifest.as_deref().unwrap_or_default())?;
+    for (name, bytes) in files {
+        fs::write(staged.join(name), bytes)?;
+    }
     let (all, place) = (cache.root().join(NOTES), place(cache, digest));
     fs::create_dir_all(&all)?;
     keep_youngest(&all, KEPT - 1);

@@ -11,6 +11,7 @@ use cpack_node::timing::Timing;
 use serde_json::json;
 
 use super::{Report, manifest_of, usage};
+use crate::archive;
 use crate::boot::JobStart;
 use crate::error::BootError;
 use crate::job;
@@ -56,7 +57,7 @@ pub(super) fn gc(settings: &Settings, arguments: &[OsString]) -> Result<Report, 
         total.environments += cleaned.environments;
         total.jobs += cleaned.jobs;
         total.layers += cleaned.layers;
-        total.abandoned += cleaned.abandoned;
+        total.abandoned += cleaned.abandoned + archive::remove_stale(&cache);
         total.cached_files += cleaned.cached_files;
         total.bytes += cleaned.bytes;
         total.in_use += cleaned.in_use;

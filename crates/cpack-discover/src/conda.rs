@@ -26,7 +26,7 @@ use crate::record;
 pub(super) const META: &str = "conda-meta";
 
 /// Fields of a record that describe the package itself.
-const KEPT: [&str; 18] = [
+const KEPT: [&str; 19] = [
     "arch",
     "build",
     "build_number",
@@ -45,6 +45,7 @@ const KEPT: [&str; 18] = [
     "subdir",
     "timestamp",
     "track_features",
+    "version",
 ];
 
 /// Fields of a file in a record that do not depend on where it was installed.
@@ -278,7 +279,7 @@ mod tests {
             }]}
         });
         let at = SafePath::new(b"conda-meta/x-1-0.json").expect("safe");
-        let Record { package, claims, .. } = parse(&value, at, 0).expect("a record");
+        let Record { package, claims, .. } = parse(&value, at.clone(), 0).expect("a record");
         let text = String::from_utf8(package.record_bytes.clone()).expect("utf-8");
         assert!(
             ["home", "user", "pass", "to-ken", "requested", "1111"].iter().all(|word| !text.contains(word)),
@@ -289,6 +290,10 @@ mod tests {
         assert_eq!(package.unpacked.as_deref(), Some(Path::new("/home/a/pkgs/x-1-0")));
         let [claim] = &claims[..] else { panic!("{claims:?}") };
         assert_eq!((claim.hash.clone(), claim.size), (record_hash(&"11".repeat(32)), None));
+        // Where they are installed from an archive, they are read again, and give the same.
+        let again = serde_json::from_slice(&package.record_bytes).expect("JSON");
+        let again = parse(&again, at, 0).expect("a record").package;
+        assert_eq!((&again.version, &again.record_bytes), (&package.version, &package.record_bytes));
         let (path, placeholder) = package.placeholders.iter().next().expect("one");
         assert_eq!((path.as_bytes(), placeholder.mode), (&b"bin/x"[..], Mode::Text));
     }

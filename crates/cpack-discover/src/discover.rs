@@ -183,7 +183,7 @@ fn prefix_findings(layout: &Layout, python: &PythonInfo, files: &[FileStat], is_
         PythonKind::Conda => say(
             FindingKind::Conda,
             format!(
-                "{prefix} is a conda prefix: here libraries of conda packages are packed as files that no distribution owns, and what has the prefix written in it may not work elsewhere; upload, launcher and run take the environment whole, and conda-pack writes archives of it"
+                "{prefix} is a conda prefix: this form holds Python distributions alone, without the interpreter and native packages; upload, launcher, run and pack -o env.tar.gz take the environment whole"
             ),
         ),
         PythonKind::Venv => {}

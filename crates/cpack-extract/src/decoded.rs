@@ -5,11 +5,16 @@ use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::Scope;
 
+use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
+use lzma_rust2::XzReader;
 
 /// Bytes that are handed over at once, and how many such buffers there are.
 const BUFFER: usize = 256 << 10;
 const BUFFERS: usize = 8;
+
+/// KiB of the window of an xz stream: `xz -9` has 64 MiB, and each start may need that much.
+const XZ_MEMORY: u32 = 128 << 10;
 
 /// How a tar is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +25,10 @@ pub enum Compression {
     Gzip,
     /// Zstandard, in one or several frames.
     Zstd,
+    /// bzip2, in one or several streams.
+    Bzip2,
+    /// xz, in one or several streams.
+    Xz,
 }
 
 impl Compression {
@@ -29,6 +38,8 @@ impl Compression {
         Ok(match self {
             Self::None => Box::new(file),
             Self::Gzip => Box::new(MultiGzDecoder::new(file)),
+            Self::Bzip2 => Box::new(MultiBzDecoder::new(file)),
+            Self::Xz => Box::new(XzReader::new_mem_limit(file, true, XZ_MEMORY)),
             Self::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(file)?),
         })
     }

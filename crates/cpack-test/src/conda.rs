@@ -1,5 +1,7 @@
 //! Conda environments, from a channel that is built here: no channel on the network is needed, only wheels from PyPI.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -9,6 +11,9 @@ use crate::programs::{installed, succeeded, target, usual_interpreter, utf8};
 
 /// Builds the channel and installs from it.
 const SCRIPT: &str = include_str!("conda_channel.py");
+
+/// Stands for one of conda's tools.
+const TOOL: &str = include_str!("conda_tool.py");
 
 /// The tools, each in the release that was looked at.
 pub fn tools() -> PathBuf {
@@ -51,4 +56,17 @@ pub fn pip_install(prefix: &Path, arguments: &[&str]) {
     let mut command = Command::new(tools().join("bin/python"));
     let output = command.args(pip).args(["--disable-pip-version-check", "--no-deps"]).args(arguments).output();
     succeeded(&output.expect("starts"), &format!("pip install {arguments:?}"));
+}
+
+/// A directory for `PATH` with a program called `name` that stands for that tool: it notes its calls in `calls` there and installs
+/// from the channel.
+pub fn stand_in(directory: &Path, name: &str) {
+    fs::create_dir_all(directory).expect("creates");
+    let script = directory.join("script");
+    fs::write(&script, SCRIPT).expect("writes");
+    let settings = serde_json::json!({ "script": script, "channel": channel() });
+    fs::write(directory.join("settings.json"), settings.to_string()).expect("writes");
+    let program = directory.join(name);
+    fs::write(&program, format!("#!{}\n{TOOL}", tools().join("bin/python").display())).expect("writes");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("chmod");
 }

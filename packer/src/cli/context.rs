@@ -14,7 +14,7 @@ use cpack_format::job::Conda;
 use cpack_format::manifest::Manifest;
 use cpack_layer::archive::DEFAULT_LEVEL;
 use cpack_store::{Key, Store, StoreOptions, StoreUri, Watcher, cluster_properties, open};
-use cpack_unpack::Archive;
+use cpack_unpack::{Archive, declared_variables};
 
 use crate::activation::{Activation, activation};
 use crate::assemble;
@@ -60,13 +60,21 @@ impl Context {
     /// A context whose environment is that of an archive, PEX or wheelhouse, and a job that starts the PEX's entry point unless
     /// `job` has an entry.
     pub(super) fn of_artifact(&self, path: &Path, job: &JobArguments) -> Result<(Self, JobArguments), CommandError> {
-        let search = std::env::var_os("PATH");
-        if let Some(archive) = Archive::open(path).map_err(UnpackArchiveError::from)? {
-            let name = file_stem(&path.with_extension(""));
-            let prefix = unpack_archive::unpack(&archive, &name, &self.cache, search.as_deref())?;
-            return Ok((self.of_prefix(prefix, path), job.clone()));
+        let Some(archive) = Archive::open(path).map_err(UnpackArchiveError::from)? else {
+            return self.of_pex(path, path, job);
+        };
+        if let Some(wheels) = unpack_archive::unpack_wheels(&archive, &self.cache)? {
+            return self.of_pex(&wheels, path, job);
         }
-        let unpacked = pex::unpack::unpack(path, &self.cache, search.as_deref())?;
+        let name = file_stem(&path.with_extension(""));
+        let search = std::env::var_os("PATH");
+        let prefix = unpack_archive::unpack(&archive, &name, &self.cache, search.as_deref())?;
+        Ok((self.of_prefix(prefix, path), job.clone()))
+    }
+
+    /// The same for a PEX or wheelhouse, which was unpacked from `path` if that is a tar.
+    fn of_pex(&self, pex: &Path, path: &Path, job: &JobArguments) -> Result<(Self, JobArguments), CommandError> {
+        let unpacked = pex::unpack::unpack(pex, &self.cache, std::env::var_os("PATH").as_deref())?;
         if unpacked.has_preamble {
             self.voice.warn(format!(
                 "{} has a preamble (--preamble-file), which jobs made of it do not run: start the PEX itself where that matters",
@@ -158,6 +166,7 @@ impl Context {
         let machine = Machine {
             path: std::env::var_os("PATH"),
             home: std::env::var_os("HOME").map(PathBuf::from),
+            conda: ["MAMBA_EXE", "CONDA_EXE"].into_iter().filter_map(variable).map(PathBuf::from).collect(),
             cache_dir: self.cache.root().to_owned(),
         };
         let request = self.requirements();
@@ -169,7 +178,12 @@ impl Context {
             } else {
                 "requirements installed"
             });
-            return Ok(prepared.discover(self.cache.root())?);
+            let mut environment = prepared.discover(self.cache.root(), whole_conda)?;
+            let request = requirements::Request { files: Vec::new(), ..request };
+            if prepared.is_conda && !request.requirements.is_empty() {
+                self.add(&mut environment, &request, &machine)?;
+            }
+            return Ok(environment);
         }
         let ActivePrefix { prefix, is_of_project } =
             cpack_discover::active_prefix(self.common.venv.as_deref(), &ActiveVariables::from_env())?;
@@ -179,12 +193,24 @@ impl Context {
         let options = DiscoverOptions { whole_conda, cache_dir: self.cache.root().to_owned(), python: None };
         let mut environment = cpack_discover::discover(&prefix, &options)?;
         system::apply(&mut environment, self.system_packages()?, &options)?;
-        if !request.requirements.is_empty()
-            && let Some(added) = requirements::additions(&environment, &request, &machine, &heard)?
-        {
-            merge(&mut environment, added.discover(self.cache.root())?);
+        if !request.requirements.is_empty() {
+            self.add(&mut environment, &request, &machine)?;
         }
         Ok(environment)
+    }
+
+    /// Merges in what `request` names and `environment` lacks.
+    fn add(
+        &self,
+        environment: &mut Environment,
+        request: &requirements::Request,
+        machine: &Machine,
+    ) -> Result<(), CommandError> {
+        let added = requirements::additions(environment, request, machine, &|line| self.voice.detail(line))?;
+        if let Some(added) = added {
+            merge(environment, added.discover(self.cache.root(), false)?);
+        }
+        Ok(())
     }
 
     /// What becomes of the packages of the base interpreter.
@@ -221,7 +247,9 @@ impl Context {
     pub fn name(&self, environment: &Environment) -> Result<String, CommandError> {
         let name = match (&self.common.name, self.common.requirements.first()) {
             (Some(name), _) => name.clone(),
-            (None, Some(file)) => file_stem(file),
+            (None, Some(file)) => {
+                requirements::environment_name(file).map_or_else(|| file_stem(file), |name| sanitised(&name))
+            }
             (None, None) => environment_name(&environment.prefix),
         };
         Key::name(&name, "json").map_err(|e| CommandError::Usage(format!("--name {e}")))?;
@@ -257,7 +285,11 @@ impl Context {
 
     /// What activating a conda environment does. Says which scripts a shell must run at each start.
     fn activation(&self, environment: &Environment) -> Conda {
-        let Activation { conda, at_start } = activation(&environment.prefix, environment_name(&environment.prefix));
+        let name = match self.common.requirements.is_empty() {
+            true => environment_name(&environment.prefix),
+            false => self.name(environment).unwrap_or_default(),
+        };
+        let Activation { conda, at_start } = activation(&environment.prefix, name);
         if !at_start.is_empty() {
             self.voice.say(format!("a shell runs the activation scripts at each start: {}", at_start.join(", ")));
         }
@@ -268,6 +300,22 @@ impl Context {
             ));
         }
         conda
+    }
+
+    /// Says what is to be known of an archive of a conda environment, of which so many files hold a placeholder of its path.
+    pub(super) fn say_of_conda(&self, environment: &Environment, placeholders: usize) {
+        if placeholders > 0 {
+            self.voice.say(format!(
+                "{} of conda packages name the environment's path: bin/conda-unpack writes it where they matter, cpack-boot by itself",
+                count(placeholders, "file")
+            ));
+        }
+        for name in declared_variables(&environment.prefix).keys().filter(|name| is_secret(name)) {
+            self.voice.warn(format!(
+                "the value of {name}, which activating the environment sets, is in the archive; remove it with `conda env config \
+                 vars unset {name}`"
+            ));
+        }
     }
 
     /// Reads the boot executable and checks that it can open `store`. Called before packing, which may take minutes.

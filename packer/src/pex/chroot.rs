@@ -114,7 +114,7 @@ impl<'a> Files<'a> {
             let module = Source { bytes: &bytes, modified };
             compilers.byte_code(module, installed.as_deref(), name.as_bytes()).map_err(|e| e.to_string())
         };
-        Some(Entry { path, kind: Kind::File, body: Body::Made { size_hint: file.size, make: Box::new(make) } })
+        Some(Entry { path, kind: Kind::File, body: Body::Made { size_hint: file.size, make: Arc::new(make) } })
     }
 }
 

@@ -20,6 +20,21 @@ pub enum RequirementsError {
     Start { program: String, source: io::Error },
     #[error("{what} failed ({status}):\n{output}")]
     Failed { what: &'static str, status: String, output: String },
+    #[error(
+        "{path} needs one of {tools}, and none is on PATH: install one, or name an environment that is there by --venv PREFIX",
+        path = .path.display()
+    )]
+    NoCondaTool { path: PathBuf, tools: String },
+    #[error("{path} stands for a whole environment: name it as the only -r, and what comes on top by --add", path = .path.display())]
+    CondaAlone { path: PathBuf },
+    #[error(
+        "{path} says itself which Python, platform and indexes it is for: write them there instead of --python-version, \
+         --python-platform, --index-url, --extra-index-url and --find-links",
+        path = .path.display()
+    )]
+    CondaOptions { path: PathBuf },
+    #[error("the environment of {path} has no bin/python: add python to its dependencies", path = .path.display())]
+    CondaPython { path: PathBuf },
     #[error("cannot use {path}: {source}", path = path.display())]
     File { path: PathBuf, source: io::Error },
     #[error("{name} {version} has no wheel for {platform}: it was built for this machine ({tag})")]

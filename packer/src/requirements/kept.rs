@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <cache>/environments/<key>.json        which directory holds the environment of a resolution
-//! <cache>/environments/<key>-<unique>/   a virtual environment
+//! <cache>/environments/<key>-<unique>/   a virtual environment, or one of conda (with pixi, in .pixi/envs/default)
 //! <cache>/environments/scratch-<unique>/ files for one run of uv or pip
 //! ```
 //!
@@ -21,6 +21,8 @@ use std::time::{Duration, SystemTime};
 use cpack_format::Digest;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
+
+use super::conda_files::OF_PIXI;
 
 /// A directory without a record is deleted after this time, which is longer than any installation takes.
 const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 3600);
@@ -53,7 +55,8 @@ impl Kept {
     pub(super) fn find(&self, key: &Digest) -> Option<PathBuf> {
         let record: Record = serde_json::from_slice(&fs::read(self.record(key)).ok()?).ok()?;
         let directory = self.root.join(Path::new(&record.directory).file_name()?);
-        directory.join("pyvenv.cfg").is_file().then_some(directory)
+        let places = [directory.join(OF_PIXI), directory];
+        places.into_iter().find(|place| place.join("pyvenv.cfg").is_file() || place.join("conda-meta").is_dir())
     }
 
     /// A new, empty directory for the environment of `key`. It stays if the value is kept ([`TempDir::keep`]).

@@ -12,12 +12,15 @@
 //! packed again. If the resolution has the directory of a local project, that project is installed again in the same
 //! environment: neither tool can tell whether its sources changed. The stat of a local archive is part of the key.
 //!
+//! conda's files (`environment.yml` and lock files) are another matter: `conda_files`.
+//!
 //! # Another platform
 //!
 //! With `--python-platform`, wheels of that platform are installed into an environment of this machine's interpreter, which
 //! compiles byte-code but never runs the installed code. pip takes wheels only. uv builds projects that have no wheel; a
 //! project that was so built for this machine is refused.
 
+mod conda_files;
 mod error;
 mod hashes;
 mod kept;
@@ -30,6 +33,7 @@ mod run;
 mod tests;
 mod tools;
 
+pub(crate) use conda_files::environment_name;
 pub(crate) use error::RequirementsError;
 pub(crate) use prepare::{additions, prepare};
 pub(crate) use request::{Machine, Options, Request};

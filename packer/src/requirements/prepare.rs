@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use cpack_discover::{DiscoverOptions, Environment, discover, python_info, without_credentials};
 use cpack_format::Digest;
 
+use super::conda_files;
 use super::error::RequirementsError;
 use super::hashes::hashes;
 use super::kept::Kept;
@@ -26,6 +27,8 @@ pub(crate) struct Prepared {
     pub reused: bool,
     /// The platform that it is for. `None` for this machine's.
     pub platform: Option<Platform>,
+    /// Whether one of conda's tools made it.
+    pub is_conda: bool,
 }
 
 /// Makes the environment of `request`, or finds the one that was made before. Calls `heard` with each line that the tool prints.
@@ -37,6 +40,9 @@ pub(crate) fn prepare(
     for path in &request.files {
         fs::File::open(path).map_err(|source| RequirementsError::Requirements { path: path.clone(), source })?;
     }
+    if let Some(prepared) = conda_files::prepare(request, machine, heard)? {
+        return Ok(prepared);
+    }
     let tool = Tool::find(machine.path.as_deref());
     let python = choose_interpreter(&tool, &request.options, machine)?;
     with_task(request, machine, &tool, &python, heard, |task, kept| {
@@ -47,10 +53,10 @@ pub(crate) fn prepare(
             if has_paths {
                 task.install(&prefix, &pins)?;
             }
-            return Ok(Prepared { prefix, reused: true, platform: task.platform.cloned() });
+            return Ok(Prepared { prefix, reused: true, platform: task.platform.cloned(), is_conda: false });
         }
         let prefix = make(kept, &key, |prefix| task.create(prefix).and_then(|()| task.install(prefix, &pins)))?;
-        Ok(Prepared { prefix, reused: false, platform: task.platform.cloned() })
+        Ok(Prepared { prefix, reused: false, platform: task.platform.cloned(), is_conda: false })
     })
 }
 
@@ -77,16 +83,17 @@ pub(crate) fn additions(
             if exact.requirements.iter().any(|requirement| local::path(requirement).is_some()) {
                 install(&prefix)?;
             }
-            return Ok(Some(Prepared { prefix, reused: true, platform }));
+            return Ok(Some(Prepared { prefix, reused: true, platform, is_conda: false }));
         }
         let prefix = make(kept, &key, |prefix| task.create(prefix).and_then(|()| install(prefix)))?;
-        Ok(Some(Prepared { prefix, reused: false, platform }))
+        Ok(Some(Prepared { prefix, reused: false, platform, is_conda: false }))
     })
 }
 
 impl Prepared {
-    pub(crate) fn discover(&self, cache_dir: &Path) -> Result<Environment, RequirementsError> {
-        let mut options = DiscoverOptions { whole_conda: false, cache_dir: cache_dir.to_owned(), python: None };
+    /// Discovers it; one of conda whole if `whole_conda` says so.
+    pub(crate) fn discover(&self, cache_dir: &Path, whole_conda: bool) -> Result<Environment, RequirementsError> {
+        let mut options = DiscoverOptions { whole_conda, cache_dir: cache_dir.to_owned(), python: None };
         if let Some(platform) = &self.platform {
             options.python = Some(platform.python(&python_info(&self.prefix, cache_dir)?));
         }

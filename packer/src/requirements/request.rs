@@ -20,6 +20,8 @@ pub(crate) struct Options {
 pub(crate) struct Machine {
     pub path: Option<OsString>,
     pub home: Option<PathBuf>,
+    /// Programs of conda that variables name (`MAMBA_EXE`, `CONDA_EXE`): their installers leave `PATH` alone.
+    pub conda: Vec<PathBuf>,
     pub cache_dir: PathBuf,
 }
 

@@ -104,7 +104,7 @@ fn machines(index: &Index) -> Vec<(&'static str, Machine)> {
     let folder = index.directory.path().join("bin");
     fs::create_dir_all(&folder).expect("makes");
     std::os::unix::fs::symlink(&interpreter, folder.join("python3")).expect("links");
-    let mut machine = Machine { path: Some(folder.clone().into()), home: None, cache_dir: index.cache() };
+    let mut machine = Machine { path: Some(folder.clone().into()), cache_dir: index.cache(), ..Machine::default() };
     let mut machines = vec![("pip", machine.clone())];
     match on_path(std::env::var_os("PATH").as_deref(), "uv") {
         None => println!("this machine has no uv: only pip is tested"),
@@ -121,7 +121,7 @@ fn machines(index: &Index) -> Vec<(&'static str, Machine)> {
 
 /// `name==version` of everything in an environment, and that it is sound.
 fn installed(prepared: &Prepared, machine: &Machine) -> Vec<String> {
-    let environment = prepared.discover(&machine.cache_dir).expect("an environment");
+    let environment = prepared.discover(&machine.cache_dir, false).expect("an environment");
     assert_eq!(environment.warnings, []);
     assert_eq!(environment.unowned, []);
     for distribution in &environment.distributions {
@@ -206,7 +206,7 @@ fn another_platform_gets_its_own_wheels() {
         let foreign = prepare(&request, &machine, &|_| {}).expect(tool);
         assert_ne!(native.prefix, foreign.prefix, "{tool}");
         assert_eq!(installed(&foreign, &machine), ["cpt-app==1.0", "cpt-lib==2.0", "cpt-native==1.0"], "{tool}");
-        let environment = foreign.discover(&machine.cache_dir).expect("an environment");
+        let environment = foreign.discover(&machine.cache_dir, false).expect("an environment");
         let tags = &environment.distribution("cpt-native").expect("there").tags;
         assert_eq!(tags, &[format!("py3-none-manylinux_2_17_{there}")], "{tool}");
         assert!(environment.python.soabi.ends_with(&format!("{there}-linux-gnu")), "{:?}", environment.python.soabi);
@@ -215,7 +215,7 @@ fn another_platform_gets_its_own_wheels() {
         assert!(matches!(prepare(&request, &machine, &|_| {}), Err(RequirementsError::Platform(_))));
         // What was built for this machine does not pass for the other.
         let wrong = Prepared { platform: foreign.platform, ..native };
-        let error = wrong.discover(&machine.cache_dir).expect_err("refused").to_string();
+        let error = wrong.discover(&machine.cache_dir, false).expect_err("refused").to_string();
         assert!(error.contains("cpt-native 1.0 has no wheel for"), "{error}");
     }
 }
@@ -225,7 +225,7 @@ fn what_is_added_to_an_environment_is_what_it_lacks() {
     let index = Index::new();
     for (tool, machine) in machines(&index) {
         let base = prepare(&index.request(&[], &["cpt-lib==1.0"]), &machine, &|_| {}).expect(tool);
-        let mut environment = base.discover(&machine.cache_dir).expect("an environment");
+        let mut environment = base.discover(&machine.cache_dir, false).expect("an environment");
         let nothing = additions(&environment, &index.request(&[], &["cpt-lib"]), &machine, &|_| {}).expect(tool);
         assert_eq!(nothing, None, "{tool}");
         let request = index.request(&[], &["cpt-app"]);
@@ -233,7 +233,7 @@ fn what_is_added_to_an_environment_is_what_it_lacks() {
         assert_eq!(installed(&more, &machine), ["cpt-app==1.0"], "{tool}");
         let again = additions(&environment, &request, &machine, &|_| {}).expect(tool).expect("something");
         assert!(again.reused && again.prefix == more.prefix, "{tool}");
-        selection::merge(&mut environment, more.discover(&machine.cache_dir).expect("an environment"));
+        selection::merge(&mut environment, more.discover(&machine.cache_dir, false).expect("an environment"));
         let names: Vec<_> = environment.distributions.iter().map(|d| format!("{}=={}", d.name, d.version)).collect();
         assert_eq!(names, ["cpt-app==1.0", "cpt-lib==1.0"], "{tool}");
         let files = environment.distributions.iter().flat_map(|d| &d.files);
@@ -284,7 +284,7 @@ fn local_project(index: &Index, module: &str) -> PathBuf {
 
 /// The source of `cpt_local` in an environment.
 fn local_module(prepared: &Prepared, machine: &Machine) -> String {
-    let environment = prepared.discover(&machine.cache_dir).expect("an environment");
+    let environment = prepared.discover(&machine.cache_dir, false).expect("an environment");
     let path = environment.prefix.join(&environment.site_packages).join("cpt_local.py");
     fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
@@ -298,7 +298,7 @@ fn requirements_are_paths_of_projects_and_archives_without_a_name() {
         let request = index.request(std::slice::from_ref(&file), &[]);
         let first = prepare(&request, &machine, &|_| {}).expect(tool);
         assert_eq!(local_module(&first, &machine), "first", "{tool}");
-        let names = first.discover(&machine.cache_dir).expect("an environment").distributions;
+        let names = first.discover(&machine.cache_dir, false).expect("an environment").distributions;
         assert_eq!(names.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["cpt-lib", "cpt-local"], "{tool}");
         // Sources that changed without `pyproject.toml`.
         local_project(&index, "second");
@@ -327,7 +327,7 @@ fn additions_are_paths_of_projects_without_a_name() {
     let index = Index::new();
     for (tool, machine) in machines(&index) {
         let base = prepare(&index.request(&[], &["cpt-lib==1.0"]), &machine, &|_| {}).expect(tool);
-        let environment = base.discover(&machine.cache_dir).expect("an environment");
+        let environment = base.discover(&machine.cache_dir, false).expect("an environment");
         for text in ["first", "second"] {
             let project = local_project(&index, text).display().to_string();
             let request = index.request(&[], &[&project]);
@@ -357,7 +357,7 @@ fn a_local_project_is_looked_at_again() {
         let request = index.request(std::slice::from_ref(&file), &[]);
         let first = prepare(&request, &machine, &|_| {}).expect(tool);
         let local = |prepared: &Prepared| {
-            let environment = prepared.discover(&machine.cache_dir).expect("an environment");
+            let environment = prepared.discover(&machine.cache_dir, false).expect("an environment");
             assert_eq!((environment.warnings.as_slice(), environment.distributions.len()), (&[][..], 1), "{tool}");
             let editables = environment.editables.into_iter();
             editables

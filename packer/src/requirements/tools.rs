@@ -59,6 +59,12 @@ fn all_on_path<'a>(path: Option<&'a OsStr>, name: &'a str) -> impl Iterator<Item
     folders.map(move |folder| folder.join(name)).filter(is_executable)
 }
 
+/// The first program called `name` on `path`, or else in `also`, that works.
+pub(super) fn working(path: Option<&OsStr>, also: &[PathBuf], name: &str) -> Option<PathBuf> {
+    let also = also.iter().filter(|file| file.is_file() && file.file_name() == Some(OsStr::new(name)));
+    all_on_path(path, name).chain(also.cloned()).find(|program| is_no_broken_shim(program))
+}
+
 /// Whether a program is none of a version manager's scripts that are there and fail, because the version of Python that has
 /// the program is not the one that is chosen.
 fn is_no_broken_shim(program: &Path) -> bool {

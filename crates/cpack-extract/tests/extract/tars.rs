@@ -1,7 +1,9 @@
 //! Tars: what is read, and what is refused.
 
+use std::fs;
 use std::io::Write as _;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
 use cpack_extract::{Compression, Limits, Stats, TarTask, extract_tar};
@@ -9,6 +11,7 @@ use cpack_format::SafePath;
 use cpack_format::exit::Exit;
 use cpack_format::message::with_causes;
 use cpack_test::archives::{Node, open_directory, read_tree};
+use cpack_test::programs::succeeded;
 
 const BLOCK: usize = 512;
 
@@ -115,7 +118,7 @@ fn tar_members_are_files_directories_and_links_of_any_name() {
     let mut members = members.to_vec();
     members.pop();
     members.push(member(b"pax_global_header", b'g', b"13 comment=x\n"));
-    for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+    for compression in [Compression::None, Compression::Gzip, Compression::Zstd, Compression::Bzip2, Compression::Xz] {
         let plain = ended(&members);
         let bytes = match compression {
             Compression::None => plain,
@@ -125,6 +128,8 @@ fn tar_members_are_files_directories_and_links_of_any_name() {
                 let frame = |bytes: &[u8]| zstd::encode_all(bytes, 1).expect("compresses");
                 [frame(&plain[..1000]), frame(&plain[1000..])].concat()
             }
+            Compression::Bzip2 => [by_python("bz2", &plain[..1000]), by_python("bz2", &plain[1000..])].concat(),
+            Compression::Xz => [by_python("lzma", &plain[..1000]), by_python("lzma", &plain[1000..])].concat(),
         };
         let directory = tempfile::tempdir().expect("a directory");
         let stats = extract(&bytes, compression, &Limits::default(), directory.path()).expect("extracts");
@@ -191,6 +196,52 @@ fn tar_with_a_hostile_member_is_refused_and_the_member_named() {
         let said = refused(&members);
         assert!(said.contains(name) && said.contains(reason), "{name} {reason}: {said}");
     }
+}
+
+/// What a module of Python's compresses `bytes` to.
+fn by_python(module: &str, bytes: &[u8]) -> Vec<u8> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("plain");
+    fs::write(&path, bytes).expect("writes");
+    let code = "import importlib, sys; path = sys.argv[2]\n\
+                packed = importlib.import_module(sys.argv[1]).compress(open(path, 'rb').read()); open(path, 'wb').write(packed)";
+    let mut python = Command::new(cpack_test::programs::usual_interpreter());
+    succeeded(&python.args(["-c", code, module]).arg(&path).output().expect("starts"), module);
+    fs::read(path).expect("reads")
+}
+
+#[test]
+fn tar_in_bzip2_or_xz_that_was_cut_or_damaged_says_so() {
+    let members: Vec<Vec<u8>> = (0..4).map(|n| file(&n.to_string())).collect();
+    for (module, compression) in [("bz2", Compression::Bzip2), ("lzma", Compression::Xz)] {
+        let packed = by_python(module, &ended(&members));
+        let refuses = |bytes: &[u8], what: &str| {
+            let directory = tempfile::tempdir().expect("a directory");
+            let extracted = extract(bytes, compression, &Limits::default(), directory.path());
+            let (said, exit) = extracted.expect_err(what);
+            assert!(said.contains("env.tar") && exit == Exit::Artifact, "{module} {what}: {said}");
+        };
+        for cut in 6..packed.len() {
+            refuses(&packed[..cut], &format!("cut at {cut}"));
+        }
+        // The last byte of bzip2 is filled up with bits that mean nothing.
+        for at in (8..packed.len() - 1).step_by(3) {
+            let mut damaged = packed.clone();
+            damaged[at] ^= 0x10;
+            refuses(&damaged, &format!("damaged at {at}"));
+        }
+    }
+    // A window of 4 GiB must not be taken from memory.
+    let mut greedy = by_python("lzma", &ended(&members));
+    let at = greedy.windows(3).position(|bytes| bytes == [0x21, 0x01, 0x16]).expect("LZMA2 in its block's header") + 2;
+    greedy[at] = 40;
+    let header = 12..12 + (usize::from(greedy[12]) + 1) * 4;
+    let checked = header.end - 4;
+    let sum = crc32fast::hash(&greedy[header.start..checked]);
+    greedy[checked..header.end].copy_from_slice(&sum.to_le_bytes());
+    let directory = tempfile::tempdir().expect("a directory");
+    let (said, _) = extract(&greedy, Compression::Xz, &Limits::default(), directory.path()).expect_err("refuses");
+    assert!(said.contains("env.tar"), "{said}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cpack_format::SafePath;
 use cpack_format::content::Kind;
@@ -13,7 +14,7 @@ use super::codec::Codec;
 use super::error::ArchiveError;
 
 /// Makes the content of an entry when the writer gets to it, on any thread. `None` leaves the entry out.
-pub type Make = Box<dyn Fn() -> Result<Option<Vec<u8>>, String> + Send + Sync>;
+pub type Make = Arc<dyn Fn() -> Result<Option<Vec<u8>>, String> + Send + Sync>;
 
 /// One file, link or empty directory to be packed.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub struct Entry {
 }
 
 /// Where an entry's content comes from.
+#[derive(Clone)]
 pub enum Body {
     /// A file of the environment.
     File {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Read as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use cpack_format::content::{Item, Kind, content_digest};
 use cpack_format::zip::{FRAME_SIZE, MAX_TAIL, read_directory, read_end};
@@ -40,7 +41,7 @@ fn entries(directory: &Path, made: bool) -> Vec<Entry> {
         let file = directory.join(format!("{i}"));
         let body = match kind {
             Kind::Link | Kind::Directory => Body::Bytes(bytes),
-            _ if made => Body::Made { size_hint: 10, make: Box::new(move || Ok(Some(bytes.clone()))) },
+            _ if made => Body::Made { size_hint: 10, make: Arc::new(move || Ok(Some(bytes.clone()))) },
             _ => {
                 fs::write(&file, &bytes).expect("writes");
                 Body::File { path: file, size: bytes.len() as u64 }
@@ -150,7 +151,7 @@ fn entries_whose_content_is_not_made_are_left_out() {
     let nothing = Entry {
         path: SafePath::new(b"lib/refused.pyc").expect("safe"),
         kind: Kind::File,
-        body: Body::Made { size_hint: 1 << 30, make: Box::new(|| Ok(None)) },
+        body: Body::Made { size_hint: 1 << 30, make: Arc::new(|| Ok(None)) },
     };
     let mut more = entries(directory.path(), false);
     more.push(nothing);

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cpack_discover::{Placeholder, record};
 use cpack_format::prefix::{Mode, replace, restore, substituted};
@@ -80,7 +81,7 @@ pub(super) fn with_own_placeholder(text: &[u8], prefixes: &[Vec<u8>]) -> Vec<u8>
 /// Restores a large file again when it is written, so that not all of them are in memory at once.
 pub(super) fn restore_later(path: &Path, was: &Placeholder, prefixes: &[Vec<u8>], cached: Option<PathBuf>) -> Make {
     let (path, was, prefixes) = (path.to_owned(), was.clone(), prefixes.to_vec());
-    Box::new(move || {
+    Arc::new(move || {
         let installed = fs::read(&path).map_err(|error| error.to_string())?;
         let read_cached = || fs::read(cached.as_ref()?).ok();
         Ok(Some(restored(&installed, &was, &prefixes, read_cached).bytes))

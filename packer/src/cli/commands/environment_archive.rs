@@ -20,12 +20,14 @@ struct Report {
     seconds: f64,
     /// The interpreter that each node must have; `null` if it is in the archive.
     node_python: Option<String>,
+    /// How many files of a conda environment `bin/conda-unpack` writes.
+    placeholders: usize,
 }
 
 pub(in crate::cli) fn pack(context: &Context, arguments: &Pack, form: ArchiveForm) -> Result<(), CommandError> {
     let start = Instant::now();
     let output = absolute(&arguments.output)?;
-    let environment = context.distributions()?;
+    let environment = context.environment()?;
     let options = ArchiveOptions { form, level: context.common.level, with_python: context.common.with_python };
     let bar = context.voice.bar(total_size(&environment), "packing");
     let written = write_archive(&environment, &options, &output, &|bytes| bar.inc(bytes));
@@ -41,11 +43,15 @@ pub(in crate::cli) fn pack(context: &Context, arguments: &Pack, form: ArchiveFor
         path: output.display().to_string(),
         bytes: written.size,
         seconds: start.elapsed().as_secs_f64(),
+        placeholders: written.placeholders,
         node_python: written.node_python.map(|path| path.display().to_string()),
     };
     context.voice.say(format!("wrote {} in {:.2} s", bytes(report.bytes), report.seconds));
     if let Some(python) = &report.node_python {
         context.voice.say(format!("each node needs {python}: an environment of a uv-managed Python brings its own"));
+    }
+    if environment.is_whole_conda() {
+        context.say_of_conda(&environment, written.placeholders);
     }
     if form != ArchiveForm::TarZst {
         let name = output.file_name().unwrap_or_default().to_string_lossy();

@@ -12,13 +12,18 @@ use cpack_format::manifest::{LayerKind, MAX_JSON, Manifest};
 use cpack_pex::info::InheritPath;
 use cpack_pex::{self, Pex};
 use cpack_store::{Key, Store};
+use cpack_unpack::Archive;
 use serde::Serialize;
 
-use crate::cli::arguments::Info;
+use crate::cli::arguments::{Info, JobArguments};
 use crate::cli::context::Context;
 use crate::cli::error::CommandError;
 use crate::cli::output::{bytes, count, table};
 use crate::publish::read_name;
+use crate::unpack_archive::{UnpackArchiveError, unpack_wheels};
+
+/// Begins the layout of a wheelhouse.
+const WHEELHOUSE: &str = "wheelhouse";
 
 /// What `info --json` prints: an environment, a launcher, a manifest or a PEX.
 #[derive(Debug, Default, Serialize)]
@@ -143,9 +148,12 @@ fn of_environment(environment: &Environment) -> Content {
     }
 }
 
-/// Loads a PEX, launcher or manifest on disk, a manifest at a URI, or a name in the store, in this order.
+/// Loads an archive, PEX, wheelhouse, launcher or manifest on disk, a manifest at a URI, or a name in the store, in this order.
 fn load(context: &Context, artifact: &str) -> Result<Content, CommandError> {
     let path = Path::new(artifact);
+    if let Some(archive) = Archive::open(path).map_err(UnpackArchiveError::from)? {
+        return of_archive(context, artifact, &archive);
+    }
     if cpack_pex::is_pex(path) {
         return of_pex(artifact, &cpack_pex::open(path).map_err(crate::pex::PexError::from)?);
     }
@@ -170,6 +178,17 @@ fn load(context: &Context, artifact: &str) -> Result<Content, CommandError> {
             store.uri()
         ))),
     }
+}
+
+/// What is in an archive: the environment that it becomes, or its wheels. Unpacks it, as an upload does.
+fn of_archive(context: &Context, what: &str, archive: &Archive) -> Result<Content, CommandError> {
+    if let Some(wheels) = unpack_wheels(archive, &context.cache)? {
+        return of_pex(what, &cpack_pex::open(&wheels).map_err(crate::pex::PexError::from)?);
+    }
+    let (context, _) = context.of_artifact(&archive.path, &JobArguments::default())?;
+    let size = fs::metadata(&archive.path).map_err(CommandError::io("read", &archive.path))?.len();
+    let content = of_environment(&context.environment()?);
+    Ok(Content { what: what.to_owned(), packed_bytes: Some(size), ..content })
 }
 
 fn of_pex(what: &str, pex: &Pex) -> Result<Content, CommandError> {
@@ -333,7 +352,8 @@ fn render(content: &Content, top: usize) -> String {
         facts.push(vec!["Environment".into(), id.clone()]);
     }
     if let Some(pex) = &content.pex {
-        facts.push(vec!["PEX".into(), format!("{}, starts {}", pex.layout, pex.starts)]);
+        let name = if pex.layout.starts_with(WHEELHOUSE) { "Form" } else { "PEX" };
+        facts.push(vec![name.into(), format!("{}, starts {}", pex.layout, pex.starts)]);
         for (name, all) in [
             ("Requires", pex.requirements.join(", ")),
             ("Constraints", pex.interpreter_constraints.join(" or ")),

@@ -74,7 +74,7 @@ struct WheelhouseReport {
 pub(in crate::cli) fn pack_wheelhouse(context: &Context, arguments: &Pack) -> Result<(), CommandError> {
     let start = Instant::now();
     let output = absolute(&arguments.output)?;
-    let environment = context.environment()?;
+    let environment = context.distributions()?;
     let bar = context.voice.bar(total_size(&environment), "packing");
     let level = context.common.level.and_then(|level| u32::try_from(level).ok()).unwrap_or(WHEEL_LEVEL).min(9);
     let written = write_wheelhouse(&environment, level, &output, &|bytes| bar.inc(bytes));
