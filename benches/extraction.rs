@@ -69,7 +69,6 @@ fn extraction(criterion: &mut Criterion) {
                     id: 0,
                     name: "bench".into(),
                     archive: &written.archive,
-                    content: written.content,
                     source: Box::new(BytesSource(&layer)),
                     into: fresh(),
                 },
