@@ -268,12 +268,19 @@ fn lazy_start_leaves_nothing_that_later_starts_trip_over_whichever_process_is_ki
                 for base, _, files in os.walk(sys.prefix):\n\
                 \x20   [open(os.path.join(base, name), 'rb').read() for name in files]\n\
                 print('read')";
-    for round in 0..40u64 {
+    // As in tests/faults: the usual number, or the same multiple of it that the variable is of 200.
+    let asked = std::env::var("CPACK_FAULT_ROUNDS").ok().map(|asked| asked.parse::<u64>().expect("a number of rounds"));
+    for round in 0..asked.map_or(40, |asked| (asked * 40).div_ceil(200)) {
         let place = world.user_directory("lazy");
         let mut command = lazily(&world, "lazy", "full", &["-c", code]);
         let mut job = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
         std::thread::sleep(std::time::Duration::from_millis(round * 7 % 150));
-        let processes: Vec<_> = entries(Path::new("/proc")).into_iter().filter(|path| runs(path, &launcher)).collect();
+        let mut processes: Vec<_> =
+            entries(Path::new("/proc")).into_iter().filter(|path| runs(path, &launcher)).collect();
+        let python = Path::new("/proc").join(job.id().to_string());
+        if !processes.contains(&python) {
+            processes.push(python);
+        }
         if let Some(victim) = processes.get(round as usize % processes.len().max(1)) {
             let pid = victim.file_name().and_then(|name| name.to_str()).expect("a number");
             // It may have ended meanwhile.

@@ -306,8 +306,6 @@ pub(super) enum DeployMode {
 
 #[derive(Debug, Args)]
 pub(super) struct SparkSubmit {
-    #[command(flatten)]
-    pub start: StartArguments,
     /// Arguments of spark-submit
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
     pub arguments: Vec<String>,

@@ -56,7 +56,7 @@ pub(in crate::cli) fn conf(context: &Context, given: &SparkConf) -> Result<(), C
 
 /// Replaces this process with the real `spark-submit`. Returns only if that fails.
 pub(in crate::cli) fn submit(context: &Context, given: &SparkSubmit) -> Result<Infallible, CommandError> {
-    let (prepared, shipped) = make(context, false, &given.start)?;
+    let (prepared, shipped) = make(context, false, &StartArguments::default())?;
     let program = find(&prepared.python)?;
     let driver = prepared.python.display().to_string();
     let uri = shipped.local_uri();
