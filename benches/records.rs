@@ -56,7 +56,6 @@ fn manifest(layers: u32) -> Manifest {
             imports: vec![format!("package{number}")],
             needs: vec!["numpy".into(), "packaging".into()],
             rank: number,
-            first: Vec::new(),
             prefixes: Vec::new(),
         }
     };

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use cpack_format::Digest;
-use cpack_format::job::{FORMAT, Interpreter, Job, Program};
+use cpack_format::job::{FORMAT, Interpreter, Job, Program, Start};
 use cpack_format::manifest::{MAX_JSON, Manifest};
 use cpack_store::{FileStore, Key, Put, Source, Store as _, StoreOptions, StoreUri, cluster_properties, open};
 use cpack_test::hadoop::Hdfs;
@@ -99,6 +99,8 @@ fn publish(packed: &Packed, python: u8, uri: &StoreUri, options: &StoreOptions) 
         pass: Vec::new(),
         cluster: cluster_properties(uri, options).expect("properties"),
         conda: None,
+        start: Start::Eager,
+        trace: Vec::new(),
     }
 }
 

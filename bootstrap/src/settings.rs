@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cpack_format::job::{Job, Start};
 use cpack_node::building::Means;
 use cpack_node::cache::Places;
 use cpack_node::node::Node;
@@ -25,7 +26,11 @@ pub(crate) const VARIABLES: &[(&str, &str)] = &[
     ("CPACK_PYTHON", "the interpreter to use, instead of looking for one"),
     ("CPACK_INTERPRETER", "1: act as Python, whatever the job's entry is"),
     ("CPACK_WRITABLE", "1: a private copy of the environment that may be written to"),
-    ("CPACK_START", "lazy: run Python before the environment is built, where the node allows it (default eager)"),
+    (
+        "CPACK_START",
+        "lazy: run Python before the environment is built, where the node allows it; auto: where a trace says that it pays \
+         (default: as the job says, or eager)",
+    ),
     ("CPACK_FILL", "what a lazy start builds behind Python: off, idle (default), or full, which outlives the job"),
     (
         "CPACK_STALL_TIMEOUT",
@@ -33,8 +38,12 @@ pub(crate) const VARIABLES: &[(&str, &str)] = &[
     ),
     ("CPACK_HTTP_HEADER_FILE", "a file of headers for the web server of an https: store"),
     ("CPACK_HTTP_PLAIN", "1: http: stores on other machines are read, too"),
-    ("CPACK_METRICS", "a file that gets one line of JSON per start"),
+    ("CPACK_METRICS", "a file that gets one line of JSON per start, and lazy starts' servers and fillers at their end"),
     ("CPACK_TRACE", "a file that gets every fetch, decode, write and wait, for Perfetto"),
+    (
+        "CPACK_RECORD",
+        "a file to which a lazy start adds what is read first, for cluster-pack upload --trace-file; starts are lazy then",
+    ),
     ("CPACK_LOG", "1: say on standard error where the time went"),
 ];
 
@@ -47,15 +56,6 @@ pub(crate) mod exported {
     /// The absolute path of `cpack-boot`, if the launcher is a script that starts it.
     pub(crate) const BOOT: &str = "CPACK_LAUNCHER_BOOT";
     pub(crate) const ENVIRONMENT: &str = "CPACK_ENVIRONMENT";
-}
-
-/// When Python runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum When {
-    /// After the environment was built.
-    Eager,
-    /// At once, from an environment that is served, where the node allows it.
-    Lazy,
 }
 
 /// What a lazy start builds in the node cache while Python runs.
@@ -95,11 +95,14 @@ pub(crate) struct Settings {
     pub(crate) python: Option<PathBuf>,
     pub(crate) interpreter: bool,
     pub(crate) writable: bool,
-    pub(crate) start: When,
+    /// When Python runs, if the node says it.
+    pub(crate) start: Option<Start>,
     pub(crate) fill: Fill,
     pub(crate) stall_timeout: Duration,
     pub(crate) metrics: Option<PathBuf>,
     pub(crate) trace: Option<PathBuf>,
+    /// Gets what programs read first.
+    pub(crate) record: Option<PathBuf>,
     pub(crate) log: bool,
     pub(crate) places: Places,
     pub(crate) path: OsString,
@@ -139,7 +142,8 @@ impl Settings {
             interpreter: flag("CPACK_INTERPRETER")?,
             writable: flag("CPACK_WRITABLE")?,
             start: value("CPACK_START")
-                .map_or(Ok(When::Eager), |v| parse("CPACK_START", &v, "eager or lazy", parse_when))?,
+                .map(|v| parse("CPACK_START", &v, "eager, lazy or auto", parse_start))
+                .transpose()?,
             fill: value("CPACK_FILL")
                 .map_or(Ok(Fill::Idle), |v| parse("CPACK_FILL", &v, "off, idle or full", parse_fill))?,
             stall_timeout: value("CPACK_STALL_TIMEOUT").map_or(Ok(STALL_TIMEOUT), |v| {
@@ -147,6 +151,7 @@ impl Settings {
             })?,
             metrics: path("CPACK_METRICS"),
             trace: path("CPACK_TRACE"),
+            record: path("CPACK_RECORD"),
             log: flag("CPACK_LOG")?,
             places: Places {
                 cache_dir: path("CPACK_CACHE_DIR"),
@@ -159,6 +164,14 @@ impl Settings {
             },
             path: value("PATH").unwrap_or_default(),
         })
+    }
+
+    /// When the Python of `job` runs.
+    pub(crate) fn start_of(&self, job: &Job) -> Start {
+        match (&self.record, self.start) {
+            (Some(_), _) => Start::Lazy,
+            (None, set) => set.unwrap_or(job.start),
+        }
     }
 
     /// The threads to use: `CPACK_THREADS`, or else the CPUs that affinity and cgroup allow, at most 16. More do not help: a
@@ -187,10 +200,11 @@ fn parse_flag(text: &str) -> Option<bool> {
     }
 }
 
-fn parse_when(text: &str) -> Option<When> {
+fn parse_start(text: &str) -> Option<Start> {
     match text {
-        "eager" => Some(When::Eager),
-        "lazy" => Some(When::Lazy),
+        "eager" => Some(Start::Eager),
+        "lazy" => Some(Start::Lazy),
+        "auto" => Some(Start::Auto),
         _ => None,
     }
 }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use cpack_discover::Environment;
 use cpack_format::Digest;
-use cpack_format::job::{self, Conda, Interpreter, Job, Program};
+use cpack_format::job::{self, Conda, Interpreter, Job, Program, Start};
 use cpack_format::manifest::{CONDA, LayerKind, Manifest};
 use cpack_layer::PackError;
 use cpack_layer::content::compile::Compilers;
@@ -44,6 +44,7 @@ pub(crate) struct JobRequest {
     pub name: String,
     /// What activating the environment does, if it is one of conda.
     pub conda: Conda,
+    pub start: Start,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -214,5 +215,7 @@ fn make_job(
         pass: request.pass.clone(),
         cluster: request.cluster.clone(),
         conda,
+        start: request.start,
+        trace: Vec::new(),
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use cpack_format::Digest;
-use cpack_format::job::{self, Interpreter, Job};
+use cpack_format::job::{self, Interpreter, Job, Start};
 use cpack_test::http;
 use cpack_test::programs::{World, boot, text, usual_interpreter, utf8};
 use cpack_test::proxy::Proxy;
@@ -150,6 +150,8 @@ fn clients_of_hdfs_tell_nothing_of_their_tokens() {
         pass: Vec::new(),
         cluster: [("hadoop.security.authentication".to_owned(), "kerberos".to_owned())].into(),
         conda: None,
+        start: Start::Eager,
+        trace: Vec::new(),
     };
     let job = text(&job.to_bytes());
     let whole = token_file(&service);

@@ -34,9 +34,15 @@ fn bench_report_tells_where_time_went() {
     let env = environment(&world);
     let (report, page) = measured(&world, &env);
     let number = |path: &str| report.pointer(path).and_then(serde_json::Value::as_f64).unwrap_or(-1.0);
-    for path in
-        ["/creation/seconds", "/creation/again", "/cold/seconds", "/second/seconds", "/warm/boot", "/together/last"]
-    {
+    for path in [
+        "/creation/seconds",
+        "/creation/again",
+        "/cold/seconds",
+        "/lazy/seconds",
+        "/second/seconds",
+        "/warm/boot",
+        "/together/last",
+    ] {
         let (median, min, max) = ("/median", "/min", "/max");
         let [median, min, max] = [median, min, max].map(|part| number(&format!("{path}{part}")));
         assert!(0.0 < min && min <= median && median <= max, "{path}: {min} {median} {max}");
@@ -57,6 +63,8 @@ fn bench_report_tells_where_time_went() {
     let work: Vec<&str> =
         report["cold"]["work"].as_array().expect("work").iter().filter_map(|w| w[0].as_str()).collect();
     assert_eq!(work, ["fetch", "verify", "decode", "write"]);
+    let fetched = number("/lazy/fetched");
+    assert!(0.0 < fetched, "{}", report["lazy"]);
     // Three containers fetch what one does.
     assert_eq!(number("/together/fetched"), number("/cold/fetched"));
     let modules = |name: &str| {

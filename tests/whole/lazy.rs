@@ -56,6 +56,58 @@ fn lazy_start_of_a_venv_is_as_installed_and_the_next_one_is_plain() {
     assert_eq!(text(&output.stdout), "42 True False\n");
 }
 
+#[test]
+fn upload_traces_a_run_and_every_way_of_making_a_job_takes_the_trace() {
+    let world = World::new();
+    let env = world.path("venv");
+    venv(&usual_interpreter(), &env);
+    install_by_hand(&env, "handmade", "1.0", "def value():\n    return 42\n");
+    install_by_hand(&env, "other", "1.0", "VALUE = 1\n");
+    let venv = env.to_str().expect("UTF-8");
+    let code = "import handmade; print(handmade.value())";
+    let traced = ["upload", "--venv", venv, "--start", "lazy", "--trace-file", "trace", "--trace", "--", "-c", code];
+    let output = world.pack(&traced);
+    let (out, said) = (succeeded(&output, "upload --trace"), text(&output.stderr));
+    // Standard output is the URI alone; what the run prints is beside it.
+    assert!(out.starts_with("file:") && out.lines().count() == 1, "{out}");
+    assert!(said.contains("42\n") && said.contains("the trace needs "), "{said}");
+    let trace = fs::read_to_string(world.path("trace")).expect("a trace");
+    assert!(trace.contains("/handmade.py") || trace.contains("/handmade.cpython"), "{trace}");
+    assert!(!trace.contains("other"), "{trace}");
+
+    let info = |launcher: &Path| -> serde_json::Value {
+        let said = world.run(launcher, &["--cpack", "info", "--json"]);
+        serde_json::from_str(&said).expect("JSON")
+    };
+    let by_upload = info_of_job(&world, out.trim());
+    let launcher = world.launcher(&env, &["--start", "auto", "--trace-file", "trace"]);
+    let by_launcher = info(&launcher);
+    assert_eq!(by_upload["job"]["trace"], by_launcher["job"]["trace"]);
+    assert!(by_upload["job"]["trace"].as_array().is_some_and(|pieces| !pieces.is_empty()), "{by_upload}");
+    assert_eq!((&by_upload["job"]["start"], &by_launcher["job"]["start"]), (&"lazy".into(), &"auto".into()));
+    // Two jobs with and without a trace share all that is on a node.
+    assert_eq!(by_upload["job"]["environment"], info(&world.launcher(&env, &[]))["job"]["environment"]);
+
+    // A layer that is another one now has no trace.
+    install_by_hand(&env, "handmade", "1.0", "def value():\n    return 43\n");
+    let output = world.pack(&["launcher", "--venv", venv, "-o", "later", "--trace-file", "trace"]);
+    succeeded(&output, "launcher");
+    assert!(text(&output.stderr).contains("the trace is of other versions of handmade: "), "{}", text(&output.stderr));
+
+    let failing =
+        world.pack(&["upload", "--venv", venv, "--name", "failing", "--trace", "--", "-c", "raise SystemExit(3)"]);
+    assert_eq!((failing.status.code(), text(&failing.stdout)), (Some(80), String::new()));
+    assert!(text(&failing.stderr).contains("ended with code 3"), "{}", text(&failing.stderr));
+    assert!(!world.path("store/names/failing").exists());
+}
+
+/// What a job without its executable says of itself.
+fn info_of_job(world: &World, job: &str) -> serde_json::Value {
+    let mut command = world.command(cpack_test::programs::boot());
+    let output = command.args(["--cpack", "info", "--json"]).env("CPACK_JOB", job).output().expect("starts");
+    serde_json::from_str(&succeeded(&output, "info")).expect("JSON")
+}
+
 #[cfg(feature = "index")]
 #[test]
 fn lazy_start_runs_numpy_and_its_tests_while_it_fills() {

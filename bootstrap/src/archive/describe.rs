@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use cpack_format::Digest;
-use cpack_format::job::{self, Conda, Interpreter, Job, Program};
+use cpack_format::job::{self, Conda, Interpreter, Job, Program, Start};
 use cpack_format::manifest::{self, Layer, LayerKind, Manifest, SYSTEM_SITE_PACKAGES};
 use cpack_store::StoreUri;
 use cpack_unpack::{Archive, Python, Unpacked, activation_scripts, declared_variables};
@@ -29,6 +29,8 @@ pub(super) fn unknown(archive: &Archive) -> Job {
         pass: Vec::new(),
         cluster: BTreeMap::new(),
         conda: None,
+        start: Start::Eager,
+        trace: Vec::new(),
     }
 }
 
@@ -61,7 +63,6 @@ pub(super) fn describe(archive: &Archive, unpacked: &Unpacked) -> (Job, Manifest
         imports: Vec::new(),
         needs: Vec::new(),
         rank: 0,
-        first: Vec::new(),
         prefixes: unpacked.prefixes.clone(),
     };
     let manifest = Manifest {

@@ -15,8 +15,23 @@ use crate::sys;
 
 /// Replaces this process with the Python of a job.
 pub(crate) fn run(start: &JobStart<'_>, settings: &Settings, mut timing: Timing) -> Result<Infallible, BootError> {
-    let prepared = start.prepare(settings.start, &mut timing).and_then(|ready| Ok((start.exec(&ready)?, ready)));
+    let prepared =
+        start.prepare(settings.start_of(start.job()), &mut timing).and_then(|ready| Ok((start.exec(&ready)?, ready)));
     become_python(prepared, start.job(), settings, &timing)
+}
+
+impl JobStart<'_> {
+    /// Writes the metrics of a process of this start.
+    pub(super) fn note(&self, timing: &Timing, outcome: &str) {
+        note(self.settings, self.job(), timing, outcome);
+    }
+}
+
+fn note(settings: &Settings, job: &Job, timing: &Timing, outcome: &str) {
+    if let Some(path) = &settings.metrics {
+        // Metrics that cannot be written are no reason to fail.
+        let _ = timing.append(path, &job.environment, &job.name, outcome);
+    }
 }
 
 /// Replaces this process with the prepared program, or returns the error of preparing it. Writes log, metrics and trace.
@@ -30,10 +45,7 @@ pub(crate) fn become_python(
     if settings.log {
         say(&timing.line());
     }
-    if let Some(path) = &settings.metrics {
-        // Metrics and a trace that cannot be written are no reason to fail.
-        let _ = timing.append(path, &job.environment, &job.name, &outcome);
-    }
+    note(settings, job, timing, &outcome);
     let _ = cpack_events::write();
     let (exec, ready) = prepared?;
     // A signal that came after the watching thread's last check must not be lost.

@@ -8,7 +8,7 @@ use cpack_node::stop::Stop;
 use cpack_node::tree::Python;
 use cpack_store::{Key, Store, StoreOptions, StoreUri, open};
 
-use super::{JobStart, Means, Phase, Ready, Timing, TreeInputs};
+use super::{JobStart, Means, Phase, Ready, Timing, TreeInputs, trace};
 use crate::attempts::settle;
 use crate::error::BootError;
 use crate::interpreter::{Search, choose, environment_key, node_glibc, require_glibc, require_platform};
@@ -119,7 +119,8 @@ impl JobStart<'_> {
     pub(crate) fn plan(&self, store: &dyn Store) -> Result<Plan, BootError> {
         let job = self.job();
         let (bytes, location) = self.manifest_bytes(store)?;
-        let manifest = Manifest::parse(&bytes).map_err(|source| BootError::Manifest { location, source })?;
+        let mut manifest = Manifest::parse(&bytes).map_err(|source| BootError::Manifest { location, source })?;
+        trace::rank(&mut manifest.layers, &job.trace);
         require_platform(&manifest.python.platform)?;
         let search = Search::new(job, self.settings);
         let (python, identity) = if job.interpreter.shipped {

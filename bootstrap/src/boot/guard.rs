@@ -2,7 +2,8 @@
 //!
 //! If the server ends or is stopped while the job needs it, programs would get `ENOTCONN`, which looks like a missing module, or
 //! wait for ever. The guard ends the job's processes, which are those in the mount namespace, and says why. It keeps `/dev/fuse`
-//! open until it has stopped them: until then they wait. The server ends with code 0 only after the mount is gone.
+//! open until it has stopped them: until then they wait. The server ends with code 0 only after the mount is gone. The server
+//! does the same if the guard is killed ([`super::server`]).
 //!
 //! **Filling** ([`Fill`]) is an eager start that ends where Python would run, in a process of its own: it claims and shares layers
 //! as all eager starts do, and what goes wrong there harms no job. As soon as a layer is there, servers read from it.
@@ -13,8 +14,9 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use cpack_format::exit::Exit;
+use cpack_format::job::Start;
 use cpack_lazy::{JobProcesses, receive};
-use cpack_node::timing::Timing;
+use cpack_node::timing::{Role, Timing};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -33,11 +35,11 @@ const STOPPED: Duration = Duration::from_secs(1);
 /// The guard's whole life: it starts the server for the process `job`, and watches it.
 ///
 /// Only the server keeps `socket`, which leads to the job's process: whichever of the two ends early, that one notices.
-pub(super) fn guard(start: &JobStart<'_>, socket: UnixStream, job: Pid) -> u8 {
+pub(super) fn guard(start: &JobStart<'_>, when: Start, socket: UnixStream, job: Pid) -> u8 {
     sys::ignore_job_signals();
     sys::expect_children();
     leave_descriptors(&[socket.as_raw_fd()], Streams::Error);
-    let Ok((server, from_server)) = child(move |to_guard| server(start, &socket, &to_guard)) else {
+    let Ok((server, from_server)) = child(move |to_guard| server(start, when, job, &socket, &to_guard)) else {
         return Exit::Internal.code();
     };
     // If there is none, the server has told the job's process why.
@@ -94,6 +96,13 @@ fn fill(start: &JobStart<'_>, socket: &UnixStream) -> u8 {
     sys::obey_termination();
     if start.settings.fill == Fill::Idle {
         sys::be_idle();
+        // It is of no use once the guard is killed, which takes the job along.
+        let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGTERM);
     }
-    start.build(&mut Timing::start()).map_or_else(|error| error.exit().code(), |_| 0)
+    let mut timing = Timing::start();
+    timing.role = Role::Filler;
+    let built = start.build(&mut timing);
+    let outcome = built.as_ref().map_or_else(|error| format!("{:?}", error.exit()), |_| "built".into());
+    start.note(&timing, &outcome);
+    built.map_or_else(|error| error.exit().code(), |_| 0)
 }

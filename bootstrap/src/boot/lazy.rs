@@ -24,16 +24,16 @@
 use std::io;
 use std::path::Path;
 
+use cpack_format::job::Start;
 use cpack_lazy::{enter_and_mount, send};
 use cpack_node::cache::{Cache, Environment, lease_tree};
-use cpack_node::timing::{Phase, Timing};
+use cpack_node::timing::{Phase, Role, Timing};
 
 use super::JobStart;
 use super::guard::guard;
-use super::server::Greeting;
+use super::server::{Greeting, served_message};
 use crate::message::say;
 use crate::processes::{child, detached, hear, tell, wait};
-use crate::settings::When;
 
 /// Why a start is not lazy, for people.
 type Reason = String;
@@ -41,29 +41,37 @@ type Reason = String;
 impl JobStart<'_> {
     /// Has the environment served by another process, in namespaces that this one enters. `None` if that is not wanted, or not
     /// possible: the start is eager then.
-    pub(super) fn serve(&self, when: When, timing: &mut Timing) -> Option<(Cache, String, Environment)> {
-        if when == When::Eager {
-            return None;
-        }
-        let served = if self.settings.writable {
-            Err("a writable copy is wanted (CPACK_WRITABLE)".to_owned())
-        } else {
-            self.try_serve(timing)
+    pub(super) fn serve(&self, when: Start, timing: &mut Timing) -> Option<(Cache, String, Environment)> {
+        let served = match when {
+            Start::Eager => return None,
+            _ if self.settings.writable => Err("a writable copy is wanted (CPACK_WRITABLE)".to_owned()),
+            Start::Auto if self.job().trace.is_empty() => {
+                Err("the job has no trace; cluster-pack upload --trace makes one".to_owned())
+            }
+            Start::Auto | Start::Lazy => self.try_serve(when, timing),
         };
-        if let (Err(reason), true) = (&served, self.settings.log) {
-            say(&format!("CPACK_START=lazy is not possible here, so the environment is built first: {reason}"));
+        if let Err(reason) = &served {
+            let wanted = match (&self.settings.record, when) {
+                (Some(_), _) => "nothing can be recorded (CPACK_RECORD)",
+                (None, Start::Auto) => "CPACK_START=auto is eager here",
+                (None, _) => "CPACK_START=lazy is not possible here",
+            };
+            // Who records waits for a file.
+            if self.settings.log || self.settings.record.is_some() {
+                say(&format!("{wanted}, so the environment is built first: {reason}"));
+            }
         }
         served.ok()
     }
 
-    fn try_serve(&self, timing: &mut Timing) -> Result<(Cache, String, Environment), Reason> {
+    fn try_serve(&self, when: Start, timing: &mut Timing) -> Result<(Cache, String, Environment), Reason> {
         if std::process::id() == 1 {
             return Err("this is process 1, which would have to wait for the server".into());
         }
         probe()?;
         let job = nix::unistd::getpid();
-        let server =
-            detached(|socket| guard(self, socket, job)).map_err(|e| format!("no server could be started: {e}"))?;
+        let server = detached(|socket| guard(self, when, socket, job))
+            .map_err(|e| format!("no server could be started: {e}"))?;
         let gone = |e: io::Error| format!("the server ended: {e}");
         let Greeting { root, key } = Greeting::parse(&hear(&server).map_err(gone)?)?;
         timing.mark(Phase::Plan);
@@ -72,9 +80,9 @@ impl JobStart<'_> {
         let place = cache.served_place(&key).map_err(|e| format!("{}: {e}", root.display()))?;
         let device = enter_and_mount(&place).map_err(|refused| refused.to_string())?;
         send(&server, device).map_err(gone)?;
-        hear(&server).map_err(gone)?;
+        timing.counts.fetched = served_message::parse(&hear(&server).map_err(gone)?);
         let lease = lease_tree(&place).ok_or_else(|| format!("{} cannot be read", place.display()))?;
-        timing.is_lazy = true;
+        timing.role = Role::LazyStart;
         timing.mark(Phase::Link);
         Ok((cache, key, Environment { path: place, lease }))
     }

@@ -8,11 +8,12 @@ mod guard;
 mod lazy;
 mod overlays;
 mod server;
+mod trace;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use cpack_format::job::{self, Job, Program};
+use cpack_format::job::{self, Job, Program, Start};
 use cpack_node::building::{Means, TreeInputs};
 use cpack_node::cache::{Cache, Environment, Lease};
 use cpack_node::node::Node;
@@ -23,7 +24,7 @@ use crate::error::BootError;
 use crate::exec::Exec;
 use crate::interpreter::{Identity, Search, environment_key};
 use crate::job::{FoundJob, Origin};
-use crate::settings::{Settings, When, exported};
+use crate::settings::{Settings, exported};
 use crate::{home, path, sys};
 
 pub(crate) use become_python::{become_python, run};
@@ -81,11 +82,13 @@ impl<'a> JobStart<'a> {
     }
 
     /// Finds the environment, or builds it, or has it served if `when` says so and the node allows it.
-    pub(crate) fn prepare(&self, when: When, timing: &mut Timing) -> Result<Ready, BootError> {
+    pub(crate) fn prepare(&self, when: Start, timing: &mut Timing) -> Result<Ready, BootError> {
         if let Some(name) = self.job().pass.iter().find(|name| std::env::var_os(name).is_none()) {
             return Err(BootError::Variable(name.clone()));
         }
-        let found = if self.settings.writable { None } else { self.look() };
+        // What is read from a plain tree cannot be recorded.
+        let is_recorded = when == Start::Lazy && self.settings.record.is_some();
+        let found = if self.settings.writable || is_recorded { None } else { self.look() };
         timing.mark(Phase::Look);
         let ready = match found {
             Some((cache, key, environment)) => self.add_overlays(cache, Some(key), environment, timing),

@@ -2,26 +2,34 @@
 //!
 //! It uses neither standard input nor output, and ignores the signals that end a job: Python may still have to clean up, by
 //! modules that it did not read yet. It ends with the mount.
+//!
+//! Guard and server watch each other, the one by waiting for its child, the other by a socket that is closed when its peer ends.
+//! Whichever is killed, the other one ends the job. Only if both are killed at once does nobody.
 
 use std::ffi::OsStr;
-use std::os::fd::AsRawFd as _;
+use std::io::{self, Read as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
 
 use cpack_format::exit::Exit;
+use cpack_format::job::Start;
+use cpack_format::manifest::Layer;
 use cpack_format::message::with_causes;
-use cpack_lazy::{Served, Session, receive, send};
+use cpack_lazy::{Fetched, JobProcesses, Manner, Served, Session, receive, send};
 use cpack_node::building::{TreeInputs, in_order};
 use cpack_node::cache::Cache;
-use cpack_node::timing::Timing;
+use cpack_node::timing::{Role, Timing};
 use cpack_store::Store;
+use nix::unistd::Pid;
 
-use super::JobStart;
+use super::{JobStart, trace};
 use crate::error::BootError;
 use crate::message::say;
 use crate::processes::{Streams, hear, leave_descriptors, tell};
-use crate::settings::Settings;
 use crate::sys;
 
 /// Threads that answer: some wait for the network while others answer what is there.
@@ -52,39 +60,91 @@ impl Greeting {
     }
 }
 
-/// The server's whole life: it tells the job's process what it can serve, gets `/dev/fuse` from it, shares that with the guard, and
+/// What the server says once it answers: how many bytes it fetched until then.
+pub(super) mod served_message {
+    pub(super) fn to_bytes(fetched: u64) -> Vec<u8> {
+        format!("served {fetched}").into_bytes()
+    }
+
+    /// The bytes; 0 if the message has none.
+    pub(in super::super) fn parse(bytes: &[u8]) -> u64 {
+        let text = String::from_utf8_lossy(bytes);
+        text.strip_prefix("served ").and_then(|fetched| fetched.parse().ok()).unwrap_or(0)
+    }
+}
+
+/// The server's whole life: it tells the process `job` what it can serve, gets `/dev/fuse` from it, shares that with the guard, and
 /// answers.
-pub(super) fn server(start: &JobStart<'_>, job: &UnixStream, guard: &UnixStream) -> u8 {
-    leave_descriptors(&[job.as_raw_fd(), guard.as_raw_fd()], Streams::Error);
+pub(super) fn server(start: &JobStart<'_>, when: Start, job: Pid, to_job: &UnixStream, guard: &UnixStream) -> u8 {
+    leave_descriptors(&[to_job.as_raw_fd(), guard.as_raw_fd()], Streams::Error);
     sys::keep_no_freed_memory();
     std::panic::set_hook(Box::new(|panic| {
         say(&format!("internal fault: {panic}; please report it"));
         // The guard ends the job. A thread that is gone would leave a program waiting.
         std::process::abort();
     }));
-    let prepared = Prepared::new(start).and_then(|prepared| Ok((prepared.open(start.settings)?, prepared)));
+    let mut timing = Timing::start();
+    timing.role = Role::Server;
+    let prepared = Prepared::new(start, when).and_then(|prepared| Ok((prepared.open(start)?, prepared)));
     let (served, Prepared { cache, inputs, .. }) = match prepared {
         Ok(ready) => ready,
         Err(reason) => {
-            let _ = tell(job, reason.as_bytes());
+            let _ = tell(to_job, reason.as_bytes());
             return 0;
         }
     };
+    let served = Arc::new(served);
+    served.work_behind();
     let greeting = Greeting { root: cache.root().into(), key: inputs.key.into() };
-    let begun = tell(job, &greeting.to_bytes())
-        .and_then(|()| receive(job))
-        .and_then(|device| Ok((device.try_clone()?, Session::start(served, device, ANSWERING)?)))
-        .and_then(|(device, session)| send(guard, device).map(|()| session))
-        .and_then(|session| hear(guard).map(|_| session))
-        .and_then(|session| tell(job, b"served").map(|()| session));
-    // If it went wrong the job's process sees the socket close, and starts eagerly.
-    let Ok(session) = begun else { return 0 };
-    match session.run() {
+    // If it goes wrong the job's process sees the socket close, and starts eagerly.
+    let begun = begin(&served, &greeting, job, to_job, guard);
+    let Ok(ended) = begun.map(Session::run) else {
+        served.close();
+        return 0;
+    };
+    served.close();
+    let Fetched { all, ahead } = served.fetched();
+    (timing.counts.fetched, timing.counts.ahead) = (all, ahead);
+    start.note(&timing, if ended.is_ok() { "served" } else { "failed" });
+    match ended {
         Ok(()) => 0,
         Err(error) => {
             say(&format!("the environment cannot be served any longer: {error}"));
             Exit::Internal.code()
         }
+    }
+}
+
+/// Has the job's process mount the file system, and shares it with the guard.
+fn begin(
+    served: &Arc<Served>,
+    greeting: &Greeting,
+    job: Pid,
+    to_job: &UnixStream,
+    guard: &UnixStream,
+) -> io::Result<Session> {
+    tell(to_job, &greeting.to_bytes())?;
+    let device = receive(to_job)?;
+    let (for_guard, for_job) = (device.try_clone()?, device.try_clone()?);
+    let session = Session::start(Arc::clone(served), device, ANSWERING)?;
+    send(guard, for_guard)?;
+    hear(guard)?;
+    let (processes, guard) = (JobProcesses::with(job)?, guard.try_clone()?);
+    thread::spawn(move || watch(&guard, processes, for_job));
+    tell(to_job, &served_message::to_bytes(served.fetched().all))?;
+    Ok(session)
+}
+
+/// Waits until the guard is gone, which outlives the server unless it is killed. Then nothing would end the job if the server
+/// died, so the job ends now. The mount goes with it, and the server ends as always.
+fn watch(mut guard: &UnixStream, processes: JobProcesses, device: OwnedFd) {
+    let mut byte = [0];
+    while guard.read(&mut byte).is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {}
+    let code = Exit::Internal.code();
+    if processes.end(code, device) {
+        say(&format!(
+            "the guard of this environment's server was ended: the processes that read from it were ended, with code {code}"
+        ));
     }
 }
 
@@ -97,26 +157,37 @@ struct Prepared {
 
 impl Prepared {
     /// Reads the manifest and chooses interpreter and cache. The error is the reason for an eager start.
-    fn new(start: &JobStart<'_>) -> Result<Self, String> {
+    fn new(start: &JobStart<'_>, when: Start) -> Result<Self, String> {
         let failed = |error: BootError| with_causes(&error);
         let store: &'static dyn Store = Box::leak(start.open_store().map_err(failed)?);
         let plan = Box::leak(Box::new(start.plan(store).map_err(failed)?));
         // The warm path does not find an interpreter behind a shim: it was asked only now.
-        if start.node.look_by(|cache| start.key_in(&plan.key, cache)).is_some() {
+        if start.settings.record.is_none() && start.node.look_by(|cache| start.key_in(&plan.key, cache)).is_some() {
             return Err("the environment is there".into());
         }
         let wanted = in_order(plan.manifest.layers.iter().chain(&start.job().overlays));
         let cache = start.node.attempts(&wanted).next_cache(&mut Timing::start());
         let cache: &'static Cache = Box::leak(Box::new(cache.map_err(|error| with_causes(&error))?));
+        if when == Start::Auto {
+            let is_there = |layer: &Layer| cache.lease_layer(&layer.content).is_some();
+            trace::pays(&plan.manifest.layers, &start.job().trace, is_there)?;
+        }
         let key: &'static str = start.key_in(&plan.key, cache).leak();
         Ok(Self { store, cache, inputs: plan.inputs(key, &[]) })
     }
 
     /// Lists what is served.
-    fn open(&self, settings: &Settings) -> Result<Served, String> {
-        let report = Box::new(|line: &str| say(line));
-        let served = Served::open(self.cache, &self.inputs, self.store, settings.threads(), report);
-        served.map_err(|error| with_causes(&error))
+    fn open(&self, start: &JobStart<'_>) -> Result<Served, String> {
+        let settings = start.settings;
+        let record = settings.record.as_deref().map(trace::recorder).transpose()?;
+        let manner = Manner {
+            threads: settings.threads(),
+            report: Box::new(|line: &str| say(line)),
+            trace: &start.job().trace,
+            record,
+            patience: settings.stall_timeout,
+        };
+        Served::open(self.cache, &self.inputs, self.store, manner).map_err(|error| with_causes(&error))
     }
 }
 
@@ -130,5 +201,7 @@ mod tests {
         assert_eq!(Greeting::parse(&greeting.to_bytes()), Ok(greeting));
         assert_eq!(Greeting::parse(b"no store"), Err("no store".into()));
         assert_eq!(Greeting::parse(b"ready\0half"), Err("ready\0half".into()));
+        assert_eq!(served_message::parse(&served_message::to_bytes(77)), 77);
+        assert_eq!(served_message::parse(b"served"), 0);
     }
 }

@@ -6,11 +6,14 @@ use cpack_format::manifest::{Layer, Manifest};
 use serde_json::json;
 
 use super::{Report, manifest_of, table};
+use crate::boot::probe_lazy;
 use crate::error::BootError;
 use crate::job;
 use crate::settings::Settings;
 
 pub(super) fn run(settings: &Settings) -> Result<Report, BootError> {
+    // It forks, so no other thread may run yet.
+    let lazy = probe_lazy();
     let found = job::find(settings)?;
     let manifest = manifest_of(&found, settings)?;
     let job = &found.job;
@@ -27,6 +30,7 @@ pub(super) fn run(settings: &Settings) -> Result<Report, BootError> {
         "layers": manifest.layers.iter().map(summary).collect::<Vec<_>>(),
         "packed": packed,
         "unpacked": unpacked,
+        "lazy": { "possible": lazy.is_ok(), "reason": lazy.as_ref().err() },
     });
     let rows: Vec<Vec<String>> = [
         ("job", found.origin.to_string()),
@@ -37,6 +41,9 @@ pub(super) fn run(settings: &Settings) -> Result<Report, BootError> {
         ("entry", entry(&job.entry)),
         ("variables", job.environ.keys().chain(&job.pass).cloned().collect::<Vec<_>>().join(", ")),
         ("layers", format!("{}, {} packed, {} unpacked", manifest.layers.len(), bytes(packed), bytes(unpacked))),
+        ("start", format!("{:?}", settings.start_of(job)).to_lowercase()),
+        ("lazy starts", lazy.map_or_else(|reason| format!("not here: {reason}"), |()| "possible here".into())),
+        ("trace", traced(job, &manifest)),
     ]
     .into_iter()
     .filter(|(_, value)| !value.is_empty())
@@ -70,6 +77,12 @@ fn summary(layer: &Layer) -> serde_json::Value {
         "packed": layer.archive.size,
         "unpacked": layer.archive.unpacked,
     })
+}
+
+/// How much of the environment the job's trace needs.
+fn traced(job: &Job, manifest: &Manifest) -> String {
+    let needed: u64 = job.trace.iter().map(|piece| piece.size(&manifest.layers)).sum();
+    if needed == 0 { String::new() } else { format!("{} packed are needed first", bytes(needed)) }
 }
 
 fn python(job: &Job, manifest: &Manifest) -> String {

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::time::Duration;
 
 use cpack_format::human::bytes;
+use cpack_format::job::Start;
 use cpack_node::cache::{Cleaned, Cleaning, RECENT, clean};
 use cpack_node::timing::Timing;
 use serde_json::json;
@@ -15,7 +16,7 @@ use crate::archive;
 use crate::boot::JobStart;
 use crate::error::BootError;
 use crate::job;
-use crate::settings::{Settings, When, parse_size};
+use crate::settings::{Settings, parse_size};
 
 /// Longer than any clean-up takes: the user can stop it.
 const NO_HURRY: Duration = Duration::from_secs(24 * 3600);
@@ -23,7 +24,7 @@ const NO_HURRY: Duration = Duration::from_secs(24 * 3600);
 /// Makes the job's environment ready and syncs it, so that a start after a reboot trusts it.
 pub(super) fn prefetch(settings: &Settings, mut timing: Timing) -> Result<Report, BootError> {
     let found = job::find(settings)?;
-    let ready = JobStart::new(&found, settings, &[]).prepare(When::Eager, &mut timing)?;
+    let ready = JobStart::new(&found, settings, &[]).prepare(Start::Eager, &mut timing)?;
     let failed = |source| BootError::Io { path: ready.cache.root().into(), source };
     let directory = File::open(ready.cache.root()).map_err(failed)?;
     nix::unistd::syncfs(&directory).map_err(|e| failed(e.into()))?;

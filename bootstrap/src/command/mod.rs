@@ -20,9 +20,9 @@ use cpack_node::timing::Timing;
 use serde_json::Value;
 
 use crate::artifact;
-use crate::boot::JobStart;
+use crate::boot::{self, JobStart};
 use crate::error::BootError;
-use crate::job::FoundJob;
+use crate::job::{self, FoundJob};
 use crate::settings::{Settings, VARIABLES};
 
 /// What a command prints: the text for people, or the document for programs.
@@ -45,6 +45,11 @@ const COMMANDS: &[(&str, &str, &str)] = &[
         "JOB [ARGUMENT]...",
         "start the job of a launcher or job file, a PEX, wheelhouse or archive: paths or URIs",
     ),
+    (
+        "trace",
+        "FILE [ARGUMENT]...",
+        "start the job lazily, and add to FILE what it reads first, for cluster-pack upload --trace-file",
+    ),
     ("unzip", "ARCHIVE -d DIRECTORY", "extract a zip archive on all cores"),
     ("help", "", "show this"),
 ];
@@ -56,8 +61,10 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<u8, BootError> {
     crate::message::record(&settings);
     let Some((name, rest)) = arguments.split_first() else { return Err(usage("--cpack needs a command")) };
     let name = name.to_string_lossy();
-    if name == "exec" {
-        return exec(rest, &settings, timing);
+    match &*name {
+        "exec" => return exec(rest, &settings, timing),
+        "trace" => return trace(rest, settings, timing),
+        _ => {}
     }
     let (json, rest): (Vec<_>, Vec<_>) = rest.iter().cloned().partition(|argument| argument == "--json");
     let mut code = 0;
@@ -104,6 +111,14 @@ fn exec(arguments: &[OsString], settings: &Settings, timing: Timing) -> Result<u
         return Err(usage("exec needs a launcher, job file, PEX, wheelhouse or archive"));
     };
     artifact::start(artifact, settings, rest, timing).map(|never| match never {})
+}
+
+/// Starts the job lazily, and has what it reads first noted in a file.
+fn trace(arguments: &[OsString], settings: Settings, timing: Timing) -> Result<u8, BootError> {
+    let Some((file, rest)) = arguments.split_first() else { return Err(usage("trace needs a file to write")) };
+    let settings = Settings { record: Some(file.into()), ..settings };
+    let found = job::find(&settings)?;
+    boot::run(&JobStart::new(&found, &settings, rest), &settings, timing).map(|never| match never {})
 }
 
 /// The manifest of a job, from its launcher or its store.

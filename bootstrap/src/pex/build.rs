@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
-use cpack_format::job::{self, Interpreter, Job};
+use cpack_format::job::{self, Interpreter, Job, Start};
 use cpack_format::manifest::{self, Layer, LayerKind, Manifest};
 use cpack_node::building::{BuildError, Means, TreeInputs, Waited, ensure_tree, wait_for_environment};
 use cpack_node::cache::{Cache, Environment, Lookup};
@@ -46,6 +46,8 @@ pub(super) fn job(setup: &Setup) -> FoundJob {
         pass: Vec::new(),
         cluster: Default::default(),
         conda: None,
+        start: Start::Eager,
+        trace: Vec::new(),
     };
     FoundJob { job, manifest: None, origin: Origin::File(pex.path.clone()), boot: None }
 }
@@ -186,7 +188,6 @@ fn manifest_of(setup: &Setup, chosen: &Chosen, layers: Vec<Built>) -> Manifest {
             imports: Vec::new(),
             needs: Vec::new(),
             rank: 0,
-            first: Vec::new(),
             prefixes: Vec::new(),
         }
     };

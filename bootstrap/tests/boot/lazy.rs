@@ -1,12 +1,14 @@
 //! Lazy starts: Python runs from an environment that another process serves. They need `/dev/fuse` and user namespaces.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use cpack_format::exit::Exit;
-use cpack_format::job::Job;
+use cpack_format::job::{Job, Start};
 use cpack_format::manifest::LayerKind;
+use cpack_format::trace::{self, TracedPiece};
 use cpack_test::archives::Node;
 use cpack_test::small_world::{World, cache_name, entries, file, nodes, noise, standard_packages, succeed};
 
@@ -208,16 +210,27 @@ fn lazy_start_answers_damage_with_an_error_and_one_line() {
 }
 
 #[test]
-fn lazy_start_ends_the_job_if_the_server_is_killed_or_stopped() {
+fn lazy_start_ends_the_job_if_the_server_is_killed_or_stopped_or_the_guard_killed() {
     let waits = "time.sleep(60)";
     let computes = "[sum(range(1000)) for _ in iter(int, 1)]";
     let threads = "[threading.Thread(target=time.sleep, args=[60]).start() for _ in range(4)]";
     // Asks the server all the time, in all of its processes.
     let reads = "import large; fd = os.open(large.__path__[0] + '/lib.so', os.O_RDONLY)\n\
                  while True: os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED); os.pread(fd, 1 << 20, 1 << 20)";
-    for (signal, work) in
-        [("KILL", waits), ("STOP", waits), ("KILL", computes), ("KILL", threads), ("KILL", reads), ("STOP", reads)]
-    {
+    let server = "server of this environment was ";
+    let guard = "guard of this environment's server was ended";
+    for (victim, signal, work) in [
+        (server, "KILL", waits),
+        (server, "STOP", waits),
+        (server, "KILL", computes),
+        (server, "KILL", threads),
+        (server, "KILL", reads),
+        (server, "STOP", reads),
+        (guard, "KILL", waits),
+        (guard, "KILL", computes),
+        (guard, "KILL", threads),
+        (guard, "KILL", reads),
+    ] {
         let world = World::new(crate::boot());
         let code = format!(
             "import os, sys, threading, time\n\
@@ -231,15 +244,18 @@ fn lazy_start_ends_the_job_if_the_server_is_killed_or_stopped() {
         let mut job = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
         let mut first = [0; 3];
         std::io::Read::read_exact(job.stdout.as_mut().expect("a pipe"), &mut first).expect("reads");
-        let server = server_of(&world.path("env-python"));
-        succeed(Command::new("kill").args([&format!("-{signal}"), &server.to_string()]));
+        let launcher = world.path("env-python");
+        let server_process = server_of(&launcher);
+        let pid = if victim == server { server_process } else { parent_of(server_process) };
+        succeed(Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]));
         let output = job.wait_with_output().expect("ends");
+        wait_until("no process is left", || running(&launcher) == 0);
         assert!(!text(&output.stdout).contains("survived"));
         let error = text(&output.stderr);
         assert_eq!(output.status.code(), Some(Exit::Internal.code().into()), "{}: {error}", output.status);
         assert!(
-            error.starts_with("cpack-boot: the server of this environment was ") && error.lines().count() == 1,
-            "{error}"
+            error.starts_with(&format!("cpack-boot: the {victim}")) && error.lines().count() == 1,
+            "{victim}: {error}"
         );
     }
 }
@@ -252,12 +268,19 @@ fn lazy_start_leaves_nothing_that_later_starts_trip_over_whichever_process_is_ki
                 for base, _, files in os.walk(sys.prefix):\n\
                 \x20   [open(os.path.join(base, name), 'rb').read() for name in files]\n\
                 print('read')";
-    for round in 0..40u64 {
+    // As in tests/faults: the usual number, or the same multiple of it that the variable is of 200.
+    let asked = std::env::var("CPACK_FAULT_ROUNDS").ok().map(|asked| asked.parse::<u64>().expect("a number of rounds"));
+    for round in 0..asked.map_or(40, |asked| (asked * 40).div_ceil(200)) {
         let place = world.user_directory("lazy");
         let mut command = lazily(&world, "lazy", "full", &["-c", code]);
         let mut job = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
         std::thread::sleep(std::time::Duration::from_millis(round * 7 % 150));
-        let processes: Vec<_> = entries(Path::new("/proc")).into_iter().filter(|path| runs(path, &launcher)).collect();
+        let mut processes: Vec<_> =
+            entries(Path::new("/proc")).into_iter().filter(|path| runs(path, &launcher)).collect();
+        let python = Path::new("/proc").join(job.id().to_string());
+        if !processes.contains(&python) {
+            processes.push(python);
+        }
         if let Some(victim) = processes.get(round as usize % processes.len().max(1)) {
             let pid = victim.file_name().and_then(|name| name.to_str()).expect("a number");
             // It may have ended meanwhile.
@@ -370,6 +393,123 @@ fn lazy_start_differs_in_what_docs_lazy_md_says() {
     assert_eq!(lazy, "65534 EINVAL EPERM None EROFS EACCES True\n");
 }
 
+#[test]
+fn lazy_start_records_what_is_read_first_and_later_ones_fetch_it_ahead() {
+    let world = World::with(crate::boot(), &odd_packages(), |_| {});
+    // The environment is on the node: what is recorded is read from archives all the same.
+    world.run(&["-c", ""]);
+    let file = world.path("work/trace");
+    let code = "import alpha, odd; print(len(open(odd.__path__[0] + '/large.bin', 'rb').read()), alpha.NAME)";
+    let recorded = |arguments: &[&str]| succeed(world.command(arguments).env("CPACK_FILL", "off"));
+    let output = recorded(&["--cpack", "trace", "trace", "-c", code]);
+    assert_eq!((output, world.last_start()), (format!("{} alpha\n", (9 << 20) + 12_345), "lazy".into()));
+    let touches = trace::parse(&fs::read(&file).expect("a trace")).expect("parses");
+    let of =
+        |name: &'static str| touches.iter().filter(move |touch| touch.path.ends_with(name)).map(|touch| touch.offset);
+    assert_eq!(of("odd/large.bin").collect::<Vec<_>>(), (0..10).map(|block| block << 20).collect::<Vec<_>>());
+    assert_eq!(
+        (of("alpha/__init__.py").count(), of("beta/__init__.py").count(), of("one-more.bin").count()),
+        (1, 0, 0)
+    );
+    // A second run adds to the file, by the variable.
+    succeed(world.command(&["-c", "import beta"]).env("CPACK_RECORD", &file).env("CPACK_FILL", "off"));
+    let both = trace::parse(&fs::read(&file).expect("a trace")).expect("parses");
+    assert!(both.len() > touches.len() && both.starts_with(&touches));
+
+    let traced = trace::pieces(&both, &world.manifest.layers);
+    assert_eq!(traced.others, [] as [String; 0]);
+    let job = Job { trace: traced.pieces, start: Start::Lazy, ..world.job.clone() };
+    let launcher = world.write_launcher("traced", &job);
+    let mut command = world.command_of(&launcher, &["-c", "import time, alpha; time.sleep(1); print(alpha.NAME)"]);
+    command.env("CPACK_CACHE_DIR", world.user_directory("ahead")).env("CPACK_FILL", "off");
+    assert_eq!(succeed(&mut command), "alpha\n");
+    wait_until("the server has ended", || running(&launcher) == 0);
+    let metrics = world.metrics();
+    let of = |kind: &str| metrics.iter().rfind(|line| line["start"] == kind).expect("a line");
+    let bytes = |line: &serde_json::Value, name: &str| line["bytes"][name].as_u64().expect("a number");
+    let all: u64 = job.trace.iter().map(|piece| piece.size(&world.manifest.layers)).sum();
+    let (start, server) = (of("lazy"), of("server"));
+    assert!(bytes(server, "ahead") > 8 << 20 && bytes(server, "ahead") <= all, "{server}");
+    assert!(bytes(server, "fetched") >= all && bytes(start, "fetched") <= bytes(server, "fetched"), "{start} {server}");
+    assert!(bytes(start, "fetched") > 0, "{start}");
+}
+
+#[test]
+fn auto_start_is_lazy_only_where_a_trace_says_that_it_pays() {
+    let world = World::with(crate::boot(), &odd_packages(), |_| {});
+    let layers = &world.manifest.layers;
+    let index = layers.iter().position(|layer| layer.name == "odd").expect("there");
+    let pieces = layers[index].archive.pieces.len() as u32;
+    assert!(pieces >= 4, "{pieces}");
+    let whole: Vec<_> = (0..pieces).map(|number| TracedPiece(index as u32, number)).collect();
+    let small = vec![TracedPiece(0, 0)];
+    for (trace, start, reason) in [
+        (Vec::new(), "cold", "the job has no trace"),
+        (whole.clone(), "cold", "more than a third"),
+        (small.clone(), "lazy", ""),
+    ] {
+        let job = Job { trace, start: Start::Auto, ..world.job.clone() };
+        let launcher = world.write_launcher(&format!("auto-{start}"), &job);
+        let mut command = world.command_of(&launcher, &["-c", "import alpha"]);
+        let place = world.user_directory(&format!("auto-{}", job.trace.len()));
+        let output = command.env("CPACK_CACHE_DIR", place).env("CPACK_LOG", "1").env("CPACK_FILL", "off").output();
+        let output = output.expect("starts");
+        assert!(output.status.success());
+        let said = text(&output.stderr);
+        assert_eq!(world.last_start(), start, "{said}");
+        assert_eq!(said.contains("CPACK_START=auto is eager here"), start == "cold", "{said}");
+        assert!(said.contains(reason), "{said}");
+    }
+    // The node has the last word.
+    let launcher = world.write_launcher("auto", &Job { trace: small, start: Start::Auto, ..world.job.clone() });
+    let mut command = world.command_of(&launcher, &["-c", "import alpha"]);
+    succeed(command.env("CPACK_CACHE_DIR", world.user_directory("eager")).env("CPACK_START", "eager"));
+    assert_eq!(world.last_start(), "cold");
+}
+
+#[test]
+fn info_says_whether_this_node_can_start_lazily() {
+    let world = World::new(crate::boot());
+    let said = succeed(&mut world.command(&["--cpack", "info"]));
+    assert!(said.contains("lazy starts  possible here"), "{said}");
+    let script = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$0\" --cpack info --json";
+    let mut command = world.command_of(Path::new("/usr/bin/unshare"), &["-Urm", "sh", "-c", script]);
+    let said = succeed(command.arg(world.path("env-python")));
+    let json: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    let reason = json["lazy"]["reason"].as_str().expect("a reason");
+    assert!(json["lazy"]["possible"] == false && reason.contains("namespaces"), "{said}");
+    assert!(!world.cache().exists(), "info leaves nothing behind");
+}
+
+#[test]
+fn lazy_start_goes_on_when_the_disk_is_full_for_what_fills() {
+    let world = World::with(crate::boot(), &odd_packages(), |_| {});
+    // The cache has room for the server's own files, and for a part of the layers.
+    let script = "mount -t tmpfs -o size=6m,mode=777 none \"$CPACK_CACHE_DIR\" && exec \"$0\" -c \"$CODE\"";
+    let code = "import alpha, odd, os, sys, time\n\
+                cache = os.environ['CPACK_CACHE_DIR']\n\
+                line = lambda: any('\"filler\"' in line for line in open(os.environ['CPACK_METRICS']))\n\
+                while not line(): time.sleep(0.01)\n\
+                print(len(open(odd.__path__[0] + '/large.bin', 'rb').read()), '/served/' in sys.prefix)\n\
+                top = os.path.join(cache, os.listdir(cache)[0])\n\
+                print(len(os.listdir(top + '/staging')), os.path.exists(top + '/environments') and os.listdir(top + '/environments'))";
+    let mut command = world.command_of(Path::new("/usr/bin/unshare"), &["-Urm", "sh", "-c", script]);
+    command.arg(world.path("env-python")).env("CODE", code).env("CPACK_START", "lazy").env("CPACK_FILL", "full");
+    // There is no other place.
+    let closed = world.path("closed");
+    fs::create_dir(&closed).expect("creates");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o555)).expect("chmod");
+    command.env("CPACK_CACHE_DIR", world.user_directory("small"));
+    command.env("HOME", &closed).env("TMPDIR", &closed).current_dir(&closed);
+    let output = command.output().expect("starts");
+    let said = (text(&output.stdout), text(&output.stderr));
+    // Staging has what the server serves, and nothing of the filler.
+    assert_eq!(said, (format!("{} True\n1 []\n", (9 << 20) + 12_345), String::new()));
+    let metrics = world.metrics();
+    let filler = metrics.iter().find(|line| line["start"] == "filler").expect("a line");
+    assert_eq!(filler["outcome"], "Disk", "{filler}");
+}
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -383,14 +523,15 @@ fn rewrite(path: &Path, bytes: &[u8]) {
 
 /// The server's process id: of the processes that run the executable, the one whose parent runs it, too.
 fn server_of(executable: &Path) -> i32 {
-    let processes = || entries(Path::new("/proc")).into_iter().filter(|path| runs(path, executable));
-    let parent = |path: &Path| {
-        let status = fs::read_to_string(path.join("status")).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("PPid:").map(|pid| pid.trim().to_owned()));
-        Path::new("/proc").join(line.unwrap_or_default())
-    };
-    let found = processes().find(|path| runs(&parent(path), executable)).expect("a server");
-    found.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok()).expect("a number")
+    let processes = entries(Path::new("/proc")).into_iter().filter(|path| runs(path, executable));
+    let pids = processes.filter_map(|path| path.file_name()?.to_str()?.parse().ok());
+    let mut servers = pids.filter(|pid| runs(&Path::new("/proc").join(parent_of(*pid).to_string()), executable));
+    servers.next().expect("a server")
+}
+
+fn parent_of(process: i32) -> i32 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok()).unwrap_or(0)
 }
 
 /// How many processes run the executable.

@@ -86,6 +86,7 @@ pub(crate) fn measure(subject: &Subject<'_>, scratch: &mut Scratch, say: &dyn Fn
         creation,
         modes,
         cold: starts.cold,
+        lazy: starts.lazy,
         second: starts.second,
         warm: starts.warm,
         together: starts.together,
@@ -95,6 +96,7 @@ pub(crate) fn measure(subject: &Subject<'_>, scratch: &mut Scratch, say: &dyn Fn
 
 struct AllStarts {
     cold: Starts,
+    lazy: Option<Starts>,
     second: Starts,
     warm: Starts,
     together: Together,
@@ -105,7 +107,7 @@ struct AllStarts {
 impl Measurement<'_> {
     fn starts(&mut self) -> Result<AllStarts, BenchError> {
         let (mut cold, mut second, mut warm, mut bare) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut imported = Vec::new();
+        let (mut imported, mut lazy) = (Vec::new(), Vec::new());
         for run in 0..self.subject.runs {
             (self.say)(&format!("starting on a fresh node, {} of {}", run + 1, self.subject.runs));
             let (node, container) = (self.scratch.fresh("node")?, self.container()?);
@@ -120,13 +122,29 @@ impl Measurement<'_> {
                 imported = self.imports(&node, &other)?;
             }
             self.leave(&node);
+            lazy.extend(self.lazy_start()?);
         }
         let together = self.together()?;
         let interpreter = Spread::of(bare.iter().map(Sample::python)).median;
         let [cold, second, warm] = [cold, second, warm].map(|samples| starts::summary(&samples, interpreter));
+        let lazy = (!lazy.is_empty()).then(|| starts::summary(&lazy, interpreter));
         let waterfall = self.waterfall(&imported, interpreter, warm.python())?;
         let modules = imported.len() as u64;
-        Ok(AllStarts { cold, second, warm, together, waterfall, modules })
+        Ok(AllStarts { cold, lazy, second, warm, together, waterfall, modules })
+    }
+
+    /// A lazy start on a fresh node; `None` if this machine allows none. Bytes are those that its server fetched.
+    fn lazy_start(&mut self) -> Result<Option<Sample>, BenchError> {
+        let (node, container) = (self.scratch.fresh("node")?, self.container()?);
+        self.settle();
+        let lazily = |command: &mut std::process::Command| _ = command.env("CPACK_START", "lazy");
+        let mut sample = self.shipped.start_with(&node, &container, &self.subject.command, lazily)?;
+        let is_lazy = sample.metrics.start == "lazy";
+        if is_lazy {
+            sample.metrics.bytes.fetched = starts::served(&container)?;
+        }
+        self.leave(&node);
+        Ok(is_lazy.then_some(sample))
     }
 
     /// Writes dirty pages to disk and touches the memory that a cold start needs.
@@ -276,8 +294,8 @@ fn layers_of(launcher: &Path) -> Result<Vec<Layer>, BenchError> {
 fn must_remove(subject: &Subject<'_>, scratch: &Scratch, layers: &[Layer]) -> Result<bool, BenchError> {
     let one: u64 = layers.iter().map(|layer| layer.unpacked).sum();
     let free = (scratch.free() as f64 * (1.0 - RESERVE)) as u64;
-    // Cold starts, crowds, and the traced start; a PEX and its node for each run of each other format.
-    let nodes = 2 * subject.runs + 1 + 2 * subject.runs * subject.formats.len();
+    // Cold and lazy starts, crowds, and the traced start; a PEX and its node for each run of each other format.
+    let nodes = 3 * subject.runs + 1 + 2 * subject.runs * subject.formats.len();
     if one > free {
         let path = scratch.path().to_owned();
         return Err(BenchError::Room { path, free: free >> 20, needed: one >> 20 });

@@ -9,7 +9,7 @@ use crate::error::BenchError;
 /// The metrics of one start.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(crate) struct Metrics {
-    /// `warm` or `cold`.
+    /// `warm`, `cold` or `lazy`; `server` and `filler` for what works behind a lazy start.
     pub(crate) start: String,
     /// Milliseconds until `exec`.
     pub(crate) total_ms: f64,
@@ -27,6 +27,13 @@ pub(crate) struct Bytes {
     pub(crate) fetched: u64,
     /// Of files.
     pub(crate) written: u64,
+}
+
+impl Metrics {
+    /// Whether a process wrote them that became Python.
+    pub(crate) fn is_start(&self) -> bool {
+        !["server", "filler"].contains(&self.start.as_str())
+    }
 }
 
 /// Parses a file of `CPACK_METRICS`.

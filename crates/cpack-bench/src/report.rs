@@ -28,6 +28,9 @@ pub(crate) struct Report {
     pub(crate) modes: Vec<Mode>,
     /// The first start on a node.
     pub(crate) cold: Starts,
+    /// The same with `CPACK_START=lazy`, without the CPU time of the processes behind it; none if this machine allows none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lazy: Option<Starts>,
     /// The first start of another container on that node.
     pub(crate) second: Starts,
     /// Further starts.

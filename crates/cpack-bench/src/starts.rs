@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use cluster_pack::cli::{CommandError, PHASES};
 
@@ -12,6 +13,9 @@ use crate::error::BenchError;
 use crate::metrics::{self, Metrics};
 use crate::report::{Starts, Together};
 use crate::spread::Spread;
+
+/// How long the processes behind a lazy start may take to end after it.
+const ENDING: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone)]
 pub(crate) struct Shipped {
@@ -78,11 +82,33 @@ pub(crate) fn on_node(command: &mut Command, node: &Path, container: &Path) {
     command.current_dir(container);
 }
 
+/// What processes in a container have told until now.
+fn told(container: &Path) -> Result<Vec<Metrics>, BenchError> {
+    let path = container.join("metrics");
+    metrics::read(&fs::read_to_string(&path).map_err(CommandError::io("read", path))?)
+}
+
 /// The metrics of the last start in a container.
 fn last_metrics(container: &Path) -> Result<Metrics, BenchError> {
-    let path = container.join("metrics");
-    let mut all = metrics::read(&fs::read_to_string(&path).map_err(CommandError::io("read", path))?)?;
-    all.pop().ok_or_else(|| BenchError::Unexpected { what: "CPACK_METRICS", reason: "it has no line".into() })
+    let last = told(container)?.into_iter().rfind(Metrics::is_start);
+    last.ok_or_else(|| BenchError::Unexpected { what: "CPACK_METRICS", reason: "it has no line".into() })
+}
+
+/// Waits until all processes of a lazy start have ended. Returns the bytes that its server fetched.
+pub(crate) fn served(container: &Path) -> Result<u64, BenchError> {
+    let began = Instant::now();
+    loop {
+        let told = told(container)?;
+        let of = |kind: &str| told.iter().find(|metrics| metrics.start == kind);
+        if let (Some(server), Some(_)) = (of("server"), of("filler")) {
+            return Ok(server.bytes.fetched);
+        }
+        if began.elapsed() > ENDING {
+            let reason = "no line of a server and of what fills".into();
+            return Err(BenchError::Unexpected { what: "CPACK_METRICS", reason });
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Fails if the start was not `cold` or `warm` as expected.

@@ -33,7 +33,9 @@ fn modes(report: &Report) -> String {
 
 fn starts(report: &Report) -> String {
     let mut rows = vec![["Start", "until Python", "until the end", "CPU", "Fetched"].map(str::to_owned).to_vec()];
-    let kinds = [("cold", &report.cold), ("second container", &report.second), ("warm", &report.warm)];
+    let lazy = report.lazy.as_ref().map(|lazy| ("lazy", lazy));
+    let others = [("second container", &report.second), ("warm", &report.warm)];
+    let kinds = std::iter::once(("cold", &report.cold)).chain(lazy).chain(others);
     rows.extend(kinds.map(|(name, s): (&str, &Starts)| {
         vec![name.to_owned(), shown(&s.boot), shown(&s.seconds), shown(&s.cpu), bytes(s.fetched)]
     }));

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Digest;
 use crate::manifest::{DocumentError, Layer, parse_document};
+use crate::trace::TracedPiece;
 
 /// The format that this release writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;
@@ -60,6 +61,31 @@ pub struct Job {
     /// What activation does, if the environment is one of conda.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conda: Option<Conda>,
+    /// When Python runs, unless the node says otherwise by `CPACK_START`.
+    #[serde(default, skip_serializing_if = "Start::is_default")]
+    pub start: Start,
+    /// The pieces that a traced run needed, in its order ([`crate::trace`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trace: Vec<TracedPiece>,
+}
+
+/// When Python runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// After the environment was built.
+    #[default]
+    Eager,
+    /// At once, from an environment that is served, where the node allows it.
+    Lazy,
+    /// As `Lazy` where a trace says that little of the environment is needed, else as `Eager`.
+    Auto,
+}
+
+impl Start {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What activating a conda environment does, as `conda run` activates it.
@@ -152,6 +178,8 @@ mod tests {
             pass: vec!["B".into()],
             cluster: BTreeMap::new(),
             conda: None,
+            start: Start::Auto,
+            trace: vec![TracedPiece(1, 0)],
         };
         assert_eq!(Job::parse(&job.to_bytes()), Ok(job));
     }

@@ -9,6 +9,7 @@
 //! | [`manifest`] | the JSON that names an environment's layers |
 //! | [`job`] | the JSON that one submission adds to an environment |
 //! | [`launcher`] | a job appended to the boot executable |
+//! | [`trace`] | what a run reads first, as a file and in a job |
 //! | [`script`] | scripts of `bin/` that run by the Python beside them |
 //! | [`prefix`] | the path of an environment that is written in its files, and the one that a node writes there |
 //! | [`virtual_environment`] | `pyvenv.cfg`, and what an interpreter is called in `bin/` |
@@ -31,6 +32,7 @@ pub mod message;
 pub mod path;
 pub mod prefix;
 pub mod script;
+pub mod trace;
 pub mod virtual_environment;
 pub mod zip;
 

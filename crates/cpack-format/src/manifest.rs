@@ -101,9 +101,6 @@ pub struct Layer {
     /// Order of need: the boot fetches lower ranks first.
     #[serde(default)]
     pub rank: u32,
-    /// Entries that a traced run needed, in its order.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub first: Vec<String>,
     /// Its files that hold a placeholder of the environment's path. The node writes them anew into the environment's tree.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prefixes: Vec<Prefixes>,

@@ -6,8 +6,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Bytes of pieces and blocks that are kept: four of the longest pieces.
-pub const BUDGET: usize = 32 << 20;
+/// Bytes of pieces and blocks that are kept: eight of the longest pieces, of which half may be fetched ahead.
+pub const BUDGET: usize = 64 << 20;
+
+/// The same without a trace.
+pub(crate) const BUDGET_OF_DEMAND: usize = 32 << 20;
 
 /// Blocks up to this size are not kept: the kernel asks for them by one request, its read-ahead being 128 KiB.
 const SMALL: usize = 64 << 10;

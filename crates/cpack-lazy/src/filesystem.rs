@@ -7,6 +7,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -32,7 +33,7 @@ pub struct Session(fuser::Session<Answers>);
 
 impl Session {
     /// Answers the kernel's greeting on `device`, `/dev/fuse` of a mount ([`crate::enter_and_mount`]).
-    pub fn start(served: Served, device: OwnedFd, threads: usize) -> io::Result<Self> {
+    pub fn start(served: Arc<Served>, device: OwnedFd, threads: usize) -> io::Result<Self> {
         let user = nix::unistd::geteuid().as_raw();
         let group = nix::unistd::getegid().as_raw();
         let answers = Answers { served, user, group, since: SystemTime::now(), opens_directories: false };
@@ -50,7 +51,7 @@ impl Session {
 
 #[derive(Debug)]
 struct Answers {
-    served: Served,
+    served: Arc<Served>,
     user: u32,
     group: u32,
     since: SystemTime,

@@ -9,12 +9,14 @@ use std::sync::OnceLock;
 use cpack_extract::{LayerArchive, Limits};
 use cpack_format::content::Kind;
 use cpack_format::manifest;
+use cpack_format::trace::{self, Touch, TracedPiece};
 use cpack_node::building::{layer_source, layer_title};
 use cpack_node::cache::{Cache, Lease};
 use cpack_store::Store;
 
-use crate::blocks::{Blocks, Bytes, Key};
+use crate::blocks::{Bytes, Key};
 use crate::error::LazyError;
+use crate::reads::{Purpose, Reads};
 
 /// A block of more bytes is not decoded for one read. Layers that this project packs have frames of 1 MiB.
 const LARGEST_BLOCK: u64 = 64 << 20;
@@ -49,15 +51,16 @@ struct Cached {
 }
 
 impl Layer {
-    /// Lists a layer: from its directory in the node cache, or that of its archive.
+    /// Lists a layer: from its directory in the node cache, unless its `pieces` are wanted, or that of its archive.
     pub(crate) fn open(
         index: u32,
         described: &'static manifest::Layer,
         cache: &'static Cache,
         store: &'static dyn Store,
+        pieces: bool,
     ) -> Result<Self, LazyError> {
         let cached = OnceLock::new();
-        if let Some(found) = find(cache, described) {
+        if let (false, Some(found)) = (pieces, find(cache, described)) {
             let files = list(&found.root)?;
             let _ = cached.set(found);
             return Ok(Self { index, described, cache, cached, archive: None, files });
@@ -75,13 +78,19 @@ impl Layer {
         Ok(Self { index, described, cache, cached, archive: Some(archive), files })
     }
 
+    /// Bytes of its archive that [`Self::open`] has fetched.
+    pub(crate) fn directory_size(&self) -> u64 {
+        let archive = &self.described.archive;
+        if self.archive.is_some() { archive.size.saturating_sub(archive.directory) } else { 0 }
+    }
+
     /// Its files, links and directories. The position of each is its number.
     pub(crate) fn files(&self) -> &[Listed] {
         &self.files
     }
 
     /// Reads `size` bytes of the file `number` from `offset` on, or up to its end.
-    pub(crate) fn read(&self, blocks: &Blocks, number: u32, offset: u64, size: u32) -> Result<Vec<u8>, LazyError> {
+    pub(crate) fn read(&self, reads: &Reads, number: u32, offset: u64, size: u32) -> Result<Vec<u8>, LazyError> {
         let file = self.files.get(number as usize).ok_or(LazyError::Missing("a file of a layer"))?;
         let end = file.size.min(offset.saturating_add(size.into()));
         let mut bytes = Vec::with_capacity(end.saturating_sub(offset) as usize);
@@ -91,12 +100,13 @@ impl Layer {
         let block_size = archive.file(number).ok_or(LazyError::Missing("a file of an archive"))?.block;
         let mut at = offset;
         while at < end {
+            let block = u32::try_from(at / block_size).unwrap_or(u32::MAX);
+            self.touch(archive, reads, file, (number, block, block_size))?;
             if self.cached.get().is_some() {
                 bytes.extend(self.read_cached(file, at, end)?);
                 return Ok(bytes);
             }
-            let block = u32::try_from(at / block_size).unwrap_or(u32::MAX);
-            let content = self.block(archive, blocks, number, block)?;
+            let content = self.block(archive, reads, number, block)?;
             let start = u64::from(block) * block_size;
             let range = (at - start) as usize..(end - start).min(block_size) as usize;
             let part = content.get(range).filter(|part| !part.is_empty()).ok_or(LazyError::Missing("a block"))?;
@@ -107,7 +117,7 @@ impl Layer {
     }
 
     /// The target of the link `number`.
-    pub(crate) fn target(&self, blocks: &Blocks, number: u32) -> Result<Vec<u8>, LazyError> {
+    pub(crate) fn target(&self, reads: &Reads, number: u32) -> Result<Vec<u8>, LazyError> {
         let file = self.files.get(number as usize).ok_or(LazyError::Missing("a link of a layer"))?;
         match (&self.archive, self.cached.get()) {
             (None, Some(cached)) => {
@@ -115,26 +125,73 @@ impl Layer {
                 let path = cached.root.join(&file.path);
                 Ok(fs::read_link(&path).map_err(LazyError::read(path))?.into_os_string().into_vec())
             }
-            (Some(archive), _) => Ok(self.block(archive, blocks, number, 0)?.to_vec()),
+            (Some(archive), _) => {
+                self.touch(archive, reads, file, (number, 0, 1))?;
+                Ok(self.block(archive, reads, number, 0)?.to_vec())
+            }
             (None, None) => Err(LazyError::Missing("a layer")),
         }
     }
 
-    fn block(&self, archive: &LayerArchive<'_>, blocks: &Blocks, file: u32, block: u32) -> Result<Bytes, LazyError> {
+    /// Records the first read of a block, if a trace is recorded.
+    fn touch(
+        &self,
+        archive: &LayerArchive<'_>,
+        reads: &Reads,
+        file: &Listed,
+        (number, block, block_size): (u32, u32, u64),
+    ) -> Result<(), LazyError> {
+        let Some(record) = reads.first_of((self.index, number, block)) else { return Ok(()) };
+        record(&Touch {
+            format: trace::FORMAT,
+            layer: self.described.name.clone(),
+            archive: self.described.archive.digest,
+            path: file.path.to_string_lossy().into_owned(),
+            offset: u64::from(block) * block_size,
+            piece: archive.piece_of(number, block)?,
+        });
+        Ok(())
+    }
+
+    fn block(&self, archive: &LayerArchive<'_>, reads: &Reads, file: u32, block: u32) -> Result<Bytes, LazyError> {
         let layer = self.index;
-        blocks.get(Key::Block { layer, file, block }, || {
+        reads.blocks.get(Key::Block { layer, file, block }, || {
             let number = archive.piece_of(file, block)?;
-            let piece = blocks.get(Key::Piece { layer, number }, || {
-                // A fetch costs more than a look: another process may have built the layer meanwhile.
-                if self.cached.get().is_none()
-                    && let Some(found) = find(self.cache, self.described)
-                {
-                    let _ = self.cached.set(found);
-                }
-                archive.read_piece(number)
-            })?;
+            reads.ahead.asked_for(TracedPiece(layer, number));
+            let piece = self.piece(archive, reads, number, Purpose::Demand)?;
             Ok(archive.decode(file, block, &piece)?)
         })
+    }
+
+    fn piece(
+        &self,
+        archive: &LayerArchive<'_>,
+        reads: &Reads,
+        number: u32,
+        purpose: Purpose,
+    ) -> Result<Bytes, LazyError> {
+        let layer = self.index;
+        reads.blocks.get(Key::Piece { layer, number }, || {
+            // A fetch costs more than a look: another process may have built the layer meanwhile.
+            if self.cached.get().is_none()
+                && let Some(found) = find(self.cache, self.described)
+            {
+                let _ = self.cached.set(found);
+            }
+            let bytes = reads.waits.during(|| layer_title(self.described), || archive.read_piece(number))?;
+            reads.count(bytes.len(), purpose);
+            Ok(bytes)
+        })
+    }
+
+    /// Fetches a piece that is wanted soon, unless the layer is in the node cache.
+    pub(crate) fn read_ahead(&self, reads: &Reads, number: u32) -> Result<(), LazyError> {
+        match &self.archive {
+            Some(archive) if self.cached.get().is_none() => {
+                self.piece(archive, reads, number, Purpose::Ahead).map(drop)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn read_cached(&self, file: &Listed, offset: u64, end: u64) -> Result<Vec<u8>, LazyError> {

@@ -6,6 +6,9 @@
 //! | `tree` | the environment's tree as metadata, merged from layers as an eager start merges them |
 //! | `layer` | one layer: its files in the node cache, or its archive |
 //! | `blocks` | pieces and blocks that were read lately, within a budget of bytes |
+//! | `ahead` | which piece of a trace is fetched next |
+//! | `reads` | what all layers share while they are read |
+//! | `waits` | reads that wait for the store |
 //! | `served` | the two together: what a name is, what a range of a file holds |
 //! | `filesystem` | answers the kernel |
 //! | `namespace` | enters a user and mount namespace and mounts there |
@@ -26,6 +29,7 @@
 //!
 //! **Concurrency.** Several threads answer. Two that need the same piece wait for one that fetches it; all others go on.
 
+mod ahead;
 mod blocks;
 mod error;
 mod exit_of;
@@ -34,8 +38,10 @@ mod handover;
 mod job_processes;
 mod layer;
 mod namespace;
+mod reads;
 mod served;
 mod tree;
+mod waits;
 
 pub use blocks::BUDGET;
 pub use error::LazyError;
@@ -43,4 +49,5 @@ pub use filesystem::Session;
 pub use handover::{receive, send};
 pub use job_processes::JobProcesses;
 pub use namespace::{Refused, enter_and_mount};
-pub use served::{Report, Served};
+pub use reads::Record;
+pub use served::{Fetched, Manner, Report, Served};

@@ -1,6 +1,9 @@
 //! Where the time of a start went: one line of JSON per start in `CPACK_METRICS`, one line for people with `CPACK_LOG`,
 //! every step of it in `CPACK_TRACE` ([`cpack_events`]).
 //!
+//! A lazy start has up to three lines: its own before Python runs, with the bytes that were fetched until then; that of what fills
+//! behind it, when that ends; that of its server when the job has ended, with all that it fetched.
+//!
 //! Recording is a few clock readings; nothing is formatted or written unless one of these variables is set.
 
 use std::fs::File;
@@ -40,6 +43,8 @@ const NAMES: [&str; 8] = ["find", "look", "plan", "extract", "wait", "link", "co
 pub struct Counts {
     /// Bytes of archives that were fetched.
     pub fetched: u64,
+    /// Those of them that a server fetched before a program asked for them.
+    pub ahead: u64,
     /// Bytes of files that were written.
     pub written: u64,
     /// Bytes of archives that this start needed and did not fetch: their layers were there, or another process built them. A
@@ -57,6 +62,25 @@ pub struct Counts {
     pub checked: u64,
 }
 
+/// What a process does for a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It becomes Python, in an environment that was built.
+    Start,
+    /// It becomes Python, in an environment that is served.
+    LazyStart,
+    /// It serves the environment until the job ends.
+    Server,
+    /// It builds the environment behind a lazy start.
+    Filler,
+}
+
+/// Metrics have this in place of the kind of start, in the line of a server.
+pub const SERVER: &str = "server";
+
+/// The same for what fills.
+pub const FILLER: &str = "filler";
+
 /// The clock of one start.
 #[derive(Debug)]
 pub struct Timing {
@@ -65,8 +89,8 @@ pub struct Timing {
     spent: [Duration; NAMES.len()],
     /// What the start did.
     pub counts: Counts,
-    /// Whether Python runs from an environment that is served before it is built.
-    pub is_lazy: bool,
+    /// What this process does for the start.
+    pub role: Role,
 }
 
 impl Timing {
@@ -78,7 +102,7 @@ impl Timing {
             last: now,
             spent: [Duration::ZERO; NAMES.len()],
             counts: Counts::default(),
-            is_lazy: false,
+            role: Role::Start,
         }
     }
 
@@ -95,12 +119,14 @@ impl Timing {
         self.started.elapsed()
     }
 
-    /// `lazy` if the environment is served, `warm` if nothing was built.
+    /// What the metrics call this: `lazy` if the environment is served, `warm` if nothing was built.
     const fn kind(&self) -> &'static str {
-        match self.counts {
-            _ if self.is_lazy => "lazy",
-            Counts { built: 0, waited: 0, files: 0, .. } => "warm",
-            _ => "cold",
+        match (self.role, self.counts) {
+            (Role::LazyStart, _) => "lazy",
+            (Role::Server, _) => SERVER,
+            (Role::Filler, _) => FILLER,
+            (Role::Start, Counts { built: 0, waited: 0, files: 0, .. }) => "warm",
+            (Role::Start, _) => "cold",
         }
     }
 
@@ -145,7 +171,8 @@ impl Timing {
             "work_ms": work,
             "layers": { "built": self.counts.built, "waited": self.counts.waited, "reused": self.counts.reused,
                 "checked": self.counts.checked },
-            "bytes": { "fetched": self.counts.fetched, "written": self.counts.written, "saved": self.counts.saved },
+            "bytes": { "fetched": self.counts.fetched, "ahead": self.counts.ahead, "written": self.counts.written,
+                "saved": self.counts.saved },
             "retries": sums.get("retry").map_or(0, |sum| sum.count),
             "files": self.counts.files,
         });

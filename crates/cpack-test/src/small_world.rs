@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 
-use cpack_format::job::{self, Interpreter, Job, Program};
+use cpack_format::job::{self, Interpreter, Job, Program, Start};
 use cpack_format::launcher::appendix;
 use cpack_format::manifest::{self, Layer, LayerKind, Manifest, Python};
 use cpack_format::zip::Method;
@@ -135,6 +135,8 @@ impl World {
             pass: Vec::new(),
             cluster: BTreeMap::new(),
             conda: None,
+            start: Start::Eager,
+            trace: Vec::new(),
         };
         change(&mut job);
         let world = Self { directory, boot: boot.into(), manifest, job };
@@ -218,7 +220,8 @@ impl World {
     /// `cold` or `warm`, of the last start.
     pub fn last_start(&self) -> String {
         let metrics = self.metrics();
-        metrics.last().expect("a start")["start"].as_str().expect("a word").to_owned()
+        let mut kinds = metrics.iter().map(|line| line["start"].as_str().expect("a word"));
+        kinds.rfind(|kind| !["server", "filler"].contains(kind)).expect("a start").to_owned()
     }
 
     /// The one environment in the cache.
@@ -317,7 +320,6 @@ fn put_layer(store: &FileStore, kind: LayerKind, name: &str, nodes: &Nodes) -> L
         imports: vec![name.into()],
         needs: Vec::new(),
         rank: 0,
-        first: Vec::new(),
         prefixes: Vec::new(),
     }
 }

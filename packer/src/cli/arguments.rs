@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::bench_arguments::Bench;
+use super::start_arguments::{StartArguments, TraceArguments};
 
 /// Ship a Python environment to a cluster.
 #[derive(Debug, Parser)]
@@ -246,6 +247,8 @@ pub(super) struct Upload {
     pub artifact: Option<PathBuf>,
     #[command(flatten)]
     pub job: JobArguments,
+    #[command(flatten)]
+    pub trace: TraceArguments,
     /// Verify what the store has, and replace what is damaged
     #[arg(long)]
     pub repair: bool,
@@ -288,6 +291,8 @@ pub(super) struct SparkConf {
     /// Leave editable projects out
     #[arg(long)]
     pub no_editable: bool,
+    #[command(flatten)]
+    pub start: StartArguments,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -395,6 +400,8 @@ pub(super) struct JobArguments {
     /// Leave editable projects out
     #[arg(long)]
     pub no_editable: bool,
+    #[command(flatten)]
+    pub start: StartArguments,
 }
 
 #[derive(Debug, Args)]

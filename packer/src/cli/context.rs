@@ -10,7 +10,7 @@ use cpack_discover::selection::{Selection, merge};
 use cpack_discover::system::{self, SystemPackages};
 use cpack_discover::{self, ActivePrefix, ActiveVariables, DiscoverOptions, Environment};
 use cpack_format::Digest;
-use cpack_format::job::Conda;
+use cpack_format::job::{Conda, Start};
 use cpack_format::manifest::Manifest;
 use cpack_layer::archive::DEFAULT_LEVEL;
 use cpack_store::{Key, Store, StoreOptions, StoreUri, Watcher, cluster_properties, open};
@@ -333,7 +333,8 @@ impl Context {
     }
 
     pub(super) fn job(&self, arguments: &JobArguments, name: String) -> JobRequest {
-        let mut job = JobRequest { name, no_editable: arguments.no_editable, ..JobRequest::default() };
+        let start = arguments.start.start.map_or(Start::default(), Start::from);
+        let mut job = JobRequest { name, no_editable: arguments.no_editable, start, ..JobRequest::default() };
         job.entry = match (&arguments.module, &arguments.script, &arguments.payload) {
             (Some(module), _, _) => EntryRequest::Module(module.clone()),
             (_, Some(script), _) => EntryRequest::Script(script.clone()),

@@ -14,6 +14,7 @@ mod output;
 mod report;
 mod run;
 mod shell;
+mod start_arguments;
 
 use std::ffi::OsString;
 use std::path::Path;

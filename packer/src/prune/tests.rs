@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, FileTimes};
 use std::path::Path;
 
-use cpack_format::job::{FORMAT, Interpreter, Program};
+use cpack_format::job::{FORMAT, Interpreter, Program, Start};
 use cpack_format::manifest::{Archive, Layer, LayerKind, Python};
 use cpack_store::{FileStore, Written};
 use tempfile::TempDir;
@@ -51,7 +51,6 @@ impl Shelf {
             imports: Vec::new(),
             needs: Vec::new(),
             rank: 0,
-            first: Vec::new(),
             prefixes: Vec::new(),
         }
     }
@@ -91,6 +90,8 @@ impl Shelf {
             pass: Vec::new(),
             cluster: BTreeMap::new(),
             conda: None,
+            start: Start::Eager,
+            trace: Vec::new(),
         };
         let manifest = self.store.read(&Key::environment(&environment), MAX_JSON).expect("its manifest");
         let manifest = Manifest::parse(&manifest).expect("parses");

@@ -219,7 +219,6 @@ fn published(plan: &LayerPlan<'_>, packed: PackedLayer, sent: Option<u64>, was_p
         imports: plan.imports.clone(),
         needs: Vec::new(),
         rank: 0,
-        first: Vec::new(),
         prefixes: packed.facts.prefixes.clone(),
     };
     PublishedLayer { layer, facts: packed.facts, sent, packed: was_packed }

@@ -78,8 +78,8 @@ mod tests {
         publisher.put(kind, &packed, &file).expect("sends");
         let PackedLayer { content, archive, .. } = packed;
         let (name, version) = (name.to_owned(), "1".to_owned());
-        let (imports, needs, first, prefixes) = Default::default();
-        Layer { kind, name, version, content, archive, imports, needs, rank: 0, first, prefixes }
+        let (imports, needs, prefixes) = Default::default();
+        Layer { kind, name, version, content, archive, imports, needs, rank: 0, prefixes }
     }
 
     #[test]

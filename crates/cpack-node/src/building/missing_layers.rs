@@ -283,7 +283,6 @@ mod tests {
             imports: Vec::new(),
             needs: Vec::new(),
             rank,
-            first: Vec::new(),
             prefixes: Vec::new(),
         }
     }

@@ -14,4 +14,5 @@ pub(super) mod publish;
 pub(super) mod run;
 pub(super) mod skein;
 pub(super) mod spark;
+pub(super) mod trace;
 pub(super) mod upload;

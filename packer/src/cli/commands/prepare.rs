@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use cpack_format::Digest;
 use cpack_format::job::Program;
+use cpack_format::trace::Touch;
 use cpack_store::{Key, Scheme, StoreOptions, StoreUri, cluster_properties};
 
 use crate::cli::arguments::JobArguments;
@@ -56,7 +57,11 @@ impl Context {
         let boot = self.boot(store.as_ref())?;
         let environment = self.environment()?;
         let job = self.job(arguments, self.name(&environment)?);
-        let submission = self.submit(&environment, store.as_ref(), &job, false)?;
+        let traced = trace_of(arguments)?;
+        let mut submission = self.submit(&environment, store.as_ref(), &job, false)?;
+        if let Some(touches) = traced {
+            self.add_trace(&touches, &submission.manifest, &mut submission.job);
+        }
         let python = environment.prefix.join("bin/python");
         let layers = LayerReport::all(&submission);
         let launcher = Launcher::new(boot, submission.job, &submission.manifest);
@@ -67,6 +72,7 @@ impl Context {
         let boot = variable(LAUNCHER_BOOT).map(PathBuf::from);
         let mut launcher = Launcher::read(&path, boot.as_deref())?;
         let request = self.job(arguments, launcher.job.name.clone());
+        let manifest = launcher.manifest().ok().flatten();
         let job = &mut launcher.job;
         job.entry = match request.entry {
             EntryRequest::Interpreter => Program::Interpreter,
@@ -81,6 +87,12 @@ impl Context {
             }
         };
         job.environ.extend(request.environ);
+        if arguments.start.start.is_some() {
+            job.start = request.start;
+        }
+        if let (Some(touches), Some(manifest)) = (trace_of(arguments)?, manifest) {
+            self.add_trace(&touches, &manifest, job);
+        }
         let passed: Vec<String> = request.pass.into_iter().filter(|name| !job.pass.contains(name)).collect();
         job.pass.extend(passed);
         self.voice.detail(format!("forwarding the environment of {}", path.display()));
@@ -105,6 +117,11 @@ impl Context {
         };
         Ok(Shipped { local, remote })
     }
+}
+
+/// The trace that the arguments name. It is read before packing, which may take minutes.
+pub(super) fn trace_of(arguments: &JobArguments) -> Result<Option<Vec<Touch>>, CommandError> {
+    arguments.start.trace_file.as_deref().map(super::trace::read).transpose()
 }
 
 /// Links `directory/env-python` to the launcher. Returns false if there is a file that this program did not put there.

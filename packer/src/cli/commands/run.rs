@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+use super::prepare::trace_of;
 use crate::cli::arguments::Run;
 use crate::cli::context::Context;
 use crate::cli::error::CommandError;
@@ -20,6 +21,7 @@ pub(in crate::cli) fn run(context: &Context, arguments: &Run) -> Result<u8, Comm
     let environment = context.environment()?;
     let discovered = start.elapsed();
     let job = context.job(&arguments.job, context.name(&environment)?);
+    let traced = trace_of(&arguments.job)?;
     let mut submission = context.submit(&environment, store.as_ref(), &job, false)?;
     if wants_tokens(&submission.job.cluster) {
         context.voice.say(
@@ -31,6 +33,9 @@ pub(in crate::cli) fn run(context: &Context, arguments: &Run) -> Result<u8, Comm
     let directory = tempfile::tempdir().map_err(CommandError::io("write", std::env::temp_dir()))?;
     let path = directory.path().join("env-python");
     let metrics = directory.path().join("metrics.json");
+    if let Some(touches) = traced {
+        context.add_trace(&touches, &submission.manifest, &mut submission.job);
+    }
     let made = Launcher::new(boot, submission.job, &submission.manifest);
     launcher::write(&path, &made.whole(), made.access())?;
     let booting = start.elapsed();
@@ -49,8 +54,12 @@ pub(in crate::cli) fn run(context: &Context, arguments: &Run) -> Result<u8, Comm
         rows.push(vec!["total".into(), seconds(finished)]);
         context.voice.say(table(&rows, &[1]));
     }
-    // A child that a signal ended has the exit code that shells report.
-    Ok(status.code().or_else(|| Some(128 + status.signal()?)).and_then(|c| u8::try_from(c).ok()).unwrap_or(1))
+    Ok(exit_of(status))
+}
+
+/// The exit code of a child as shells report it, of one that a signal ended, too.
+pub(super) fn exit_of(status: ExitStatus) -> u8 {
+    status.code().or_else(|| Some(128 + status.signal()?)).and_then(|c| u8::try_from(c).ok()).unwrap_or(1)
 }
 
 /// Whether `cpack-boot`, which has no Kerberos, needs delegation tokens to read the store and there are none.
@@ -62,9 +71,13 @@ fn wants_tokens(cluster: &BTreeMap<String, String>) -> bool {
 /// The phases of a start, in their order, as `CPACK_METRICS` names them.
 pub const PHASES: [&str; 8] = ["find", "look", "plan", "extract", "wait", "link", "commit", "clean"];
 
-/// The phases of a start in their order, read from `phases_ms` in the last line of `CPACK_METRICS`.
+/// The phases of a start in their order, read from `phases_ms` in the last line of `CPACK_METRICS`, but for those of the server
+/// of a lazy start and of what fills.
 fn boot_phases(text: &str) -> Vec<(String, Duration)> {
-    let parsed: Option<serde_json::Value> = text.lines().last().and_then(|line| serde_json::from_str(line).ok());
+    let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let is_behind =
+        |line: &serde_json::Value| line.get("start").is_some_and(|kind| kind == "server" || kind == "filler");
+    let parsed = lines.rev().find(|line| !is_behind(line));
     let phases = parsed.as_ref().and_then(|v| v.get("phases_ms")?.as_object().cloned()).unwrap_or_default();
     let mut named: Vec<(String, Duration)> = phases
         .iter()
@@ -83,6 +96,8 @@ mod tests {
         let text = "{\"phases_ms\":{\"commit\":2.5,\"extract\":10,\"find\":1,\"later\":3}}\n";
         let names: Vec<String> = boot_phases(text).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["find", "extract", "commit", "later"]);
+        let behind = format!("{text}{{\"start\":\"server\",\"phases_ms\":{{}}}}\n");
+        assert_eq!(boot_phases(&behind), boot_phases(text));
         assert!(boot_phases("").is_empty());
     }
 }

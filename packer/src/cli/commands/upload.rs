@@ -2,7 +2,7 @@
 
 use cpack_store::{Key, Scheme, Source, Written};
 
-use super::prepare::Remote;
+use super::prepare::{Remote, trace_of};
 use crate::cli::arguments::{Format, JobArguments, Pack, Upload};
 use crate::cli::context::{Context, absolute, record_of};
 use crate::cli::error::CommandError;
@@ -15,12 +15,7 @@ use crate::submit::JobRequest;
 
 /// Publishes an environment under its name and prints the URI of what lies there.
 pub(in crate::cli) fn upload(context: &Context, arguments: &Upload) -> Result<(), CommandError> {
-    if let Some(written) = arguments.job.environ.iter().find(|e| e.contains('=')) {
-        let name = written.split('=').next().unwrap_or_default();
-        return Err(CommandError::Usage(format!(
-            "--env {name}=…: values never go into a store; pass `--env {name}` and let the executor supply it, or make a launcher"
-        )));
-    }
+    check_values(&arguments.job)?;
     let of_artifact =
         arguments.artifact.as_deref().map(|path| context.of_artifact(path, &arguments.job)).transpose()?;
     let (context, job) = of_artifact.as_ref().map_or((context, &arguments.job), |(context, job)| (context, job));
@@ -35,9 +30,19 @@ pub(in crate::cli) fn upload(context: &Context, arguments: &Upload) -> Result<()
     let boot = context.boot(store.as_ref())?;
     let environment = context.environment()?;
     let name = context.name(&environment)?;
+    let touches = if arguments.trace.trace { None } else { trace_of(job)? };
+    let record = job.start.trace_file.as_deref();
     let job = context.job(job, name.clone());
-    let submission = context.submit(&environment, store.as_ref(), &job, arguments.repair)?;
-    let launcher = Launcher::new(boot, submission.job.clone(), &submission.manifest);
+    let mut submission = context.submit(&environment, store.as_ref(), &job, arguments.repair)?;
+    let mut launcher = Launcher::new(boot, submission.job.clone(), &submission.manifest);
+    let touches = match touches {
+        None if arguments.trace.trace => Some(context.traced_run(&launcher, &arguments.trace.traced, record)?),
+        known => known,
+    };
+    if let Some(touches) = touches {
+        context.add_trace(&touches, &submission.manifest, &mut submission.job);
+        launcher.job.clone_from(&submission.job);
+    }
     let (digest, mut shipped) = publish_launcher(store.as_ref(), &launcher, arguments.repair)?;
     let record = record_of(&submission.manifest, submission.id, Some(digest));
     // With --package the launcher lies there: a second mutable copy under the name is not needed.
@@ -70,6 +75,15 @@ pub(in crate::cli) fn upload(context: &Context, arguments: &Upload) -> Result<()
     }
     context.voice.answer(uri, &report);
     Ok(())
+}
+
+/// Refuses values of variables.
+fn check_values(arguments: &JobArguments) -> Result<(), CommandError> {
+    let Some(written) = arguments.environ.iter().find(|e| e.contains('=')) else { return Ok(()) };
+    let name = written.split('=').next().unwrap_or_default();
+    Err(CommandError::Usage(format!(
+        "--env {name}=…: values never go into a store; pass `--env {name}` and let the executor supply it, or make a launcher"
+    )))
 }
 
 /// Packs an environment into a directory store of its own, or a file.

@@ -1,0 +1,76 @@
+//! What all layers share while they are read.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use cpack_format::trace::{Touch, TracedPiece};
+
+use crate::ahead::{Ahead, WINDOW};
+use crate::blocks::{BUDGET, BUDGET_OF_DEMAND, Blocks};
+use crate::waits::Waits;
+
+/// Gets the first read of each part of a file.
+pub type Record = Box<dyn Fn(&Touch) + Send + Sync>;
+
+/// A part of a file: layer, file, block.
+type Part = (u32, u32, u32);
+
+/// What a piece is fetched for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A program waits for it.
+    Demand,
+    /// A trace says that it is needed soon.
+    Ahead,
+}
+
+pub(crate) struct Reads {
+    pub(crate) blocks: Blocks,
+    pub(crate) ahead: Ahead,
+    pub(crate) waits: Waits,
+    /// Bytes of archives.
+    pub(crate) fetched: AtomicU64,
+    /// Those of them that no program waited for.
+    pub(crate) fetched_ahead: AtomicU64,
+    record: Option<Record>,
+    touched: Mutex<HashSet<Part>>,
+}
+
+impl Reads {
+    /// `trace` is pieces with their sizes.
+    pub(crate) fn new(trace: Vec<(TracedPiece, u64)>, record: Option<Record>) -> Self {
+        let budget = if trace.is_empty() { BUDGET_OF_DEMAND } else { BUDGET };
+        Self {
+            blocks: Blocks::new(budget),
+            ahead: Ahead::new(trace, WINDOW),
+            waits: Waits::default(),
+            fetched: AtomicU64::new(0),
+            fetched_ahead: AtomicU64::new(0),
+            record,
+            touched: Mutex::default(),
+        }
+    }
+
+    /// Counts bytes that were fetched: for a program, or ahead.
+    pub(crate) fn count(&self, bytes: usize, purpose: Purpose) {
+        self.fetched.fetch_add(bytes as u64, Ordering::Relaxed);
+        if purpose == Purpose::Ahead {
+            self.fetched_ahead.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// What records a read of `part`, if that is the first one and a trace is recorded.
+    pub(crate) fn first_of(&self, part: Part) -> Option<&Record> {
+        let record = self.record.as_ref()?;
+        let is_new = self.touched.lock().unwrap_or_else(PoisonError::into_inner).insert(part);
+        is_new.then_some(record)
+    }
+}
+
+impl fmt::Debug for Reads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reads({:?} bytes)", self.fetched)
+    }
+}
