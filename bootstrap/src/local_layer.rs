@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cpack_format::Digest;
 use cpack_node::building::Means;
-use cpack_node::cache::{Cache, Staging, content_of, seal_directories, size_of};
+use cpack_node::cache::{Cache, Staging, Wanted, content_of, seal_directories, size_of};
 
 /// How often a process that extracts notes progress in its claim.
 pub(crate) const BEAT: Duration = Duration::from_millis(500);
@@ -18,11 +18,12 @@ const BYTE_CODE: &str = "__pycache__";
 /// Moves the files of a layer into the cache, under the digest of their content.
 pub(crate) fn commit(files: &Path, cache: &Cache, staging: &Staging, means: &Means<'_>) -> io::Result<Digest> {
     let content = content_of(files, means.threads, &|| {})?;
-    if cache.lease_layer(&content).is_none() {
+    let layer = Wanted::with_content(content);
+    if cache.lease_layer(layer).is_none() {
         // One of another boot may be there, and damaged: nothing could fetch it again.
         cache.check_layer(&content, means.threads, &|| {}, staging)?;
     }
-    let staged = Cache::stage_layer(staging, &content)?;
+    let staged = Cache::stage_layer(staging, layer)?;
     fs::remove_dir(staged.files())?;
     fs::rename(files, staged.files())?;
     seal_directories(staged.files())?;

@@ -64,8 +64,7 @@ pub(crate) fn remove_stale(cache: &Cache) -> u64 {
     let notes = fs::read_dir(cache.root().join(NOTES)).into_iter().flatten().flatten().map(|entry| entry.path());
     let is_useful = |note: &PathBuf| {
         let manifest = fs::read(note.join(MANIFEST_NAME)).ok().and_then(|bytes| Manifest::parse(&bytes).ok());
-        let has_layers =
-            |manifest: Manifest| manifest.layers.iter().all(|layer| cache.lease_layer(&layer.content).is_some());
+        let has_layers = |manifest: Manifest| manifest.layers.iter().all(|layer| cache.lease_layer(layer).is_some());
         let wheels = fs::read(note.join(WHEELS)).is_ok_and(|within| wheels::place(cache, &within).is_dir());
         wheels || manifest.is_some_and(has_layers)
     };

@@ -169,7 +169,7 @@ impl Prepared {
         let cache = start.node.attempts(&wanted).next_cache(&mut Timing::start());
         let cache: &'static Cache = Box::leak(Box::new(cache.map_err(|error| with_causes(&error))?));
         if when == Start::Auto {
-            let is_there = |layer: &Layer| cache.lease_layer(&layer.content).is_some();
+            let is_there = |layer: &Layer| cache.lease_layer(layer).is_some();
             trace::pays(&plan.manifest.layers, &start.job().trace, is_there)?;
         }
         let key: &'static str = start.key_in(&plan.key, cache).leak();

@@ -363,7 +363,7 @@ fn is_nearly_full(path: &Path, reserve: Option<u64>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::records::{Description, write_records};
-    use super::super::{BootId, LayerState, Place, PlaceKind, content_of, seal_directories};
+    use super::super::{BootId, LayerState, Place, PlaceKind, Wanted, content_of, seal_directories};
     use super::*;
     use std::fs::FileTimes;
 
@@ -377,7 +377,7 @@ mod tests {
         let scratch = tempfile::tempdir().expect("a directory");
         fs::write(scratch.path().join("file"), text).expect("writes");
         let content = content_of(scratch.path(), 1, &|| {}).expect("reads");
-        let staged = Cache::stage_layer(&staging, &content).expect("stages");
+        let staged = Cache::stage_layer(&staging, Wanted::with_content(content)).expect("stages");
         fs::copy(scratch.path().join("file"), staged.files().join("file")).expect("copies");
         seal_directories(staged.files()).expect("seals");
         cache.commit_layer(&staged, size).expect("publishes");
@@ -431,8 +431,11 @@ mod tests {
         let cleaned = run(&cache, 150, None);
         assert_eq!(cleaned, Cleaned { environments: 1, layers: 2, bytes: 105, ..Cleaned::default() });
         assert_eq!(cache.environments().expect("lists"), ["new"]);
-        assert_eq!(cache.layer_state(&shared), LayerState::Ready);
-        assert_eq!((cache.layer_state(&old), cache.layer_state(&loose)), (LayerState::Missing, LayerState::Missing));
+        assert_eq!(cache.layer_state(Wanted::with_content(shared)), LayerState::Ready);
+        assert_eq!(
+            (cache.layer_state(Wanted::with_content(old)), cache.layer_state(Wanted::with_content(loose))),
+            (LayerState::Missing, LayerState::Missing)
+        );
         assert_eq!(run(&cache, 0, Some("new")), Cleaned::default());
     }
 
@@ -472,13 +475,13 @@ mod tests {
         let recent = layer(&cache, "recent", 100);
         cache.touch_layer(&recent);
         let super::super::Lookup::Ready(environment) = cache.find_environment("leased") else { panic!("is there") };
-        let lease = cache.lease_layer(&overlay).expect("is there");
+        let lease = cache.lease_layer(Wanted::with_content(overlay)).expect("is there");
         set_age(&cache.layer_state_file(&overlay), RECENT * 2);
         assert_eq!(run(&cache, 0, None), Cleaned { in_use: 1, ..Cleaned::default() });
         drop((environment, lease));
         let cleaned = run(&cache, 0, None);
         assert_eq!((cleaned.environments, cleaned.layers), (1, 2));
-        assert_eq!(cache.layer_state(&recent), LayerState::Ready);
+        assert_eq!(cache.layer_state(Wanted::with_content(recent)), LayerState::Ready);
     }
 
     #[test]

@@ -38,9 +38,10 @@ impl From<&Layer> for Wanted {
     }
 }
 
-impl From<&Digest> for Wanted {
-    fn from(content: &Digest) -> Self {
-        Self { content: *content, archive: None }
+impl Wanted {
+    /// A layer with this content, wherever it came from.
+    pub const fn with_content(content: Digest) -> Self {
+        Self { content, archive: None }
     }
 }
 
@@ -257,7 +258,7 @@ mod tests {
         let scratch = tempfile::tempdir().expect("a directory");
         fs::write(scratch.path().join("file"), text).expect("writes");
         let content = content_of(scratch.path(), 1, &|| {}).expect("reads");
-        commit(cache, (&content).into(), text);
+        commit(cache, Wanted::with_content(content), text);
         content
     }
 
@@ -273,10 +274,10 @@ mod tests {
     fn a_committed_layer_is_ready_and_the_second_of_its_kind_is_discarded() {
         let directory = tempfile::tempdir().expect("a directory");
         let cache = cache(directory.path(), "b");
-        assert_eq!(cache.layer_state(&Digest::of(b"")), LayerState::Missing);
+        assert_eq!(cache.layer_state(Wanted::with_content(Digest::of(b""))), LayerState::Missing);
         let content = layer(&cache, "text");
         assert_eq!(layer(&cache, "text"), content);
-        assert_eq!(cache.layer_state(&content), LayerState::Ready);
+        assert_eq!(cache.layer_state(Wanted::with_content(content)), LayerState::Ready);
         assert_eq!(cache.layers().expect("lists"), [content]);
         assert_eq!(cache.layer_size(&content), 17);
         assert_eq!(fs::read_dir(cache.directory(STAGING)).expect("lists").count(), 0);
@@ -290,15 +291,15 @@ mod tests {
             (layer(&before, "text"), layer(&before, "other"))
         };
         let cache = cache(directory.path(), "after");
-        assert_eq!(cache.layer_state(&content), LayerState::Unchecked);
-        assert!(cache.lease_layer(&content).is_none());
+        assert_eq!(cache.layer_state(Wanted::with_content(content)), LayerState::Unchecked);
+        assert!(cache.lease_layer(Wanted::with_content(content)).is_none());
         let staging = cache.staging().expect("staging");
         assert!(cache.check_layer(&content, 1, &|| {}, &staging).expect("checks"));
-        assert_eq!(cache.layer_state(&content), LayerState::Ready);
-        assert!(cache.lease_layer(&content).is_some());
+        assert_eq!(cache.layer_state(Wanted::with_content(content)), LayerState::Ready);
+        assert!(cache.lease_layer(Wanted::with_content(content)).is_some());
         fs::write(cache.layer_files(&torn).join("file"), "").expect("tears");
         assert!(!cache.check_layer(&torn, 1, &|| {}, &staging).expect("checks"));
-        assert_eq!(cache.layer_state(&torn), LayerState::Missing);
+        assert_eq!(cache.layer_state(Wanted::with_content(torn)), LayerState::Missing);
     }
 
     #[test]
@@ -313,12 +314,12 @@ mod tests {
             commit(&cache, one, text);
             assert_eq!(cache.layer_state(one), LayerState::Ready);
             assert!(cache.lease_layer(one).is_some() && cache.lease_layer(other).is_none());
-            for wanted in [other, (&content).into()] {
+            for wanted in [other, Wanted::with_content(content)] {
                 assert_eq!(cache.layer_state(wanted), LayerState::Unchecked);
             }
             assert_eq!(cache.check_layer(&content, 1, &|| {}, &staging).expect("checks"), is_good);
             let state = if is_good { LayerState::Ready } else { LayerState::Missing };
-            for wanted in [one, other, (&content).into()] {
+            for wanted in [one, other, Wanted::with_content(content)] {
                 assert_eq!(cache.layer_state(wanted), state);
             }
             assert_eq!(cache.layer_size(&content), if is_good { 17 } else { 0 });
@@ -332,6 +333,6 @@ mod tests {
         let before = cache(directory.path(), "before");
         let content = layer(&before, "text");
         before.mark_layer_durable(&content).expect("marks");
-        assert_eq!(cache(directory.path(), "after").layer_state(&content), LayerState::Ready);
+        assert_eq!(cache(directory.path(), "after").layer_state(Wanted::with_content(content)), LayerState::Ready);
     }
 }

@@ -127,7 +127,7 @@ pub(super) fn disown(path: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BootId, LayerState, Place, PlaceKind, content_of};
+    use super::super::{BootId, LayerState, Place, PlaceKind, Wanted, content_of};
     use super::*;
 
     use nix::sys::statfs::{EXT4_SUPER_MAGIC, statfs};
@@ -172,7 +172,7 @@ mod tests {
         let content = content_of(scratch.path(), 1, &|| {}).expect("reads");
         for round in 0..100 {
             let staging = cache.staging().expect("staging");
-            let staged = Cache::stage_layer(&staging, &content).expect("stages");
+            let staged = Cache::stage_layer(&staging, Wanted::with_content(content)).expect("stages");
             fill(staged.files());
             std::thread::scope(|scope| {
                 scope.spawn(|| {
@@ -184,7 +184,7 @@ mod tests {
                 together.wait();
                 remove_in_use(staging.path());
             });
-            if cache.layer_state(&content) != LayerState::Missing {
+            if cache.layer_state(Wanted::with_content(content)) != LayerState::Missing {
                 assert_eq!(content_of(&cache.layer_files(&content), 1, &|| {}).expect("reads"), content, "{round}");
                 cache.discard_layer(&content, &cache.staging().expect("staging")).expect("removes");
             }
