@@ -6,6 +6,12 @@
 //!
 //! Calls share connections and credentials, and nothing else. Every attempt has a deadline. [`S3Store::call`] retries
 //! transient errors; a body that breaks off goes on where it broke, from the same version of the object (`If-Match`).
+//!
+//! Credentials and requests are those of AWS's SDK, not of the crate `object_store`, by which the other clouds' credentials are
+//! found. That one knows no profiles, no SSO and no `credential_process`, which clients have. Both are equally fast: 857 MB from SeaweedFS in ranges
+//! of 8 MiB, eight at once, took the SDK (aws-sdk-s3 1.157.0) 0.86 s and 0.52 s of a core, `object_store` 0.14.2 with reqwest 0.87 s and
+//! 0.62 s (medians of four, in alternation, two cores). The price of the SDK is size: a program that does only this has 13.8 MB with it
+//! and 7.4 MB without.
 
 mod client;
 mod error;
