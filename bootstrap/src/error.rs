@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_one_short_line() {
+    fn failure_is_one_short_line() {
         let error = BootError::from(BuildError::NoPlace(format!("a\nb\u{1b}[31m{}", "\u{e9}".repeat(5000))));
         let line = line(&with_causes(&error));
         assert!(line.starts_with("cpack-boot: there is no place") && line.len() < 4096);

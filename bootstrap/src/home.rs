@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_home_counts_where_its_cache_is_there_or_can_be_made() {
+    fn home_counts_where_its_cache_is_there_or_can_be_made() {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("file");
         std::fs::write(&file, "").expect("writes");

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_comes_as_text_as_path_and_as_launcher() {
+    fn job_comes_as_text_as_path_and_as_launcher() {
         let directory = tempfile::tempdir().expect("a directory");
         let plain = directory.path().join("job.json");
         fs::write(&plain, JOB).expect("writes");

@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_is_found_again_and_a_damaged_one_is_none() {
+    fn record_is_found_again_and_a_damaged_one_is_none() {
         let directory = tempfile::tempdir().expect("a directory");
         let cache = ClientCache::new(directory.path().join("cache"));
         let key = Fingerprint::new(1).text("numpy").numbers(&[1, 2]).finish();

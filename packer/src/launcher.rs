@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_script_or_a_launcher_is_no_boot() {
+    fn script_or_a_launcher_is_no_boot() {
         let directory = tempfile::tempdir().expect("a directory");
         let script = directory.path().join("script");
         fs::write(&script, "#!/bin/sh\n").expect("writes");
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_launcher_is_taken_apart_and_given_another_job() {
+    fn launcher_is_taken_apart_and_given_another_job() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("env-python");
         let made = launcher();
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_launcher_of_a_store_is_whole_again_with_its_executable() {
+    fn launcher_of_a_store_is_whole_again_with_its_executable() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("env-python");
         let made = launcher();
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unchanged_launcher_is_left_alone() {
+    fn unchanged_launcher_is_left_alone() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("env-python");
         assert!(write(&path, b"one", Access::Umask).expect("writes"));

@@ -55,7 +55,7 @@ pub(super) fn uploaded(world: &World, prefix: &Path) -> (BTreeMap<String, String
 }
 
 #[test]
-fn a_conda_environment_runs_on_a_node_without_python() {
+fn conda_environment_runs_on_a_node_without_python() {
     let world = World::new();
     let prefix = conda(&world, "conda", &PACKAGES);
     let launcher = world.launcher(&prefix, &[]);
@@ -169,7 +169,7 @@ fn conda_files_are_written_as_rattler_and_conda_unpack_write_them() {
 }
 
 #[test]
-fn a_conda_environment_refuses_a_place_with_a_long_path_in_one_line() {
+fn conda_environment_refuses_a_place_with_a_long_path_in_one_line() {
     let world = World::new();
     let prefix = conda(&world, "conda", &["python", "native"]);
     let launcher = world.launcher(&prefix, &[]);

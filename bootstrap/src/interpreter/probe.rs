@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_what_was_found() {
+    fn refusal_says_what_was_found() {
         let directory = tempfile::tempdir().expect("a directory");
         let wrong = fake(directory.path(), "python3.99", "3.98.1", "abi");
         let text = choose(&search(&wrong, "".as_ref(), "3.99")).expect_err("misfit").to_string();

@@ -30,7 +30,7 @@ fn flip(path: &Path, at: u64) {
 }
 
 #[test]
-fn a_damaged_layer_is_named_and_nothing_of_it_is_used() {
+fn damaged_layer_is_named_and_nothing_of_it_is_used() {
     let world = World::new(crate::boot());
     let archive = archive(&world, "large");
     let whole = fs::read(&archive).expect("reads");
@@ -53,7 +53,7 @@ fn a_damaged_layer_is_named_and_nothing_of_it_is_used() {
 }
 
 #[test]
-fn a_damaged_launcher_or_manifest_is_refused() {
+fn damaged_launcher_or_manifest_is_refused() {
     let world = World::new(crate::boot());
     let launcher = world.path("env-python");
     let whole = fs::read(&launcher).expect("reads");
@@ -78,7 +78,7 @@ fn a_damaged_launcher_or_manifest_is_refused() {
 }
 
 #[test]
-fn a_cache_that_others_control_is_bypassed() {
+fn cache_that_others_control_is_bypassed() {
     let world = World::new(crate::boot());
     let name = world.cache().file_name().expect("a name").to_owned();
     let place = world.path("cache").join(&name);
@@ -122,7 +122,7 @@ fn without_a_place_to_write_to_it_says_so() {
 
 /// A scheduler's `TMPDIR` that is not in the container, `HOME=/`, and a working directory that is closed.
 #[test]
-fn a_start_with_a_stale_tmpdir_uses_the_temporary_directories_of_python() {
+fn start_with_a_stale_tmpdir_uses_the_temporary_directories_of_python() {
     let world = World::new(crate::boot());
     let closed = world.path("closed");
     fs::create_dir(&closed).expect("creates");
@@ -145,7 +145,7 @@ fn a_start_with_a_stale_tmpdir_uses_the_temporary_directories_of_python() {
 }
 
 #[test]
-fn a_chosen_directory_that_is_not_there_is_made_or_named() {
+fn chosen_directory_that_is_not_there_is_made_or_named() {
     let world = World::new(crate::boot());
     let chosen = world.path("home/not/yet");
     assert_eq!(succeed(world.command(&["-c", CODE]).env("CPACK_CACHE_DIR", &chosen)), SEEN);
@@ -161,7 +161,7 @@ fn a_chosen_directory_that_is_not_there_is_made_or_named() {
 }
 
 #[test]
-fn a_chosen_directory_comes_before_one_that_has_layers() {
+fn chosen_directory_comes_before_one_that_has_layers() {
     let world = World::new(crate::boot());
     let mut packages = standard_packages();
     packages[0].1.extend(nodes(&[("site/more.py", file(""))]));
@@ -221,7 +221,7 @@ fn full_read_only_and_noexec_disks_are_left_for_the_next_place() {
 }
 
 #[test]
-fn a_disk_that_is_full_of_unused_environments_has_room() {
+fn disk_that_is_full_of_unused_environments_has_room() {
     let world = World::new(crate::boot());
     let mut packages = standard_packages();
     packages[3].1.insert("more".into(), cpack_test::archives::Node::File(cpack_test::small_world::noise(6 << 20, 9)));
@@ -242,7 +242,7 @@ fn a_disk_that_is_full_of_unused_environments_has_room() {
 }
 
 #[test]
-fn a_deleted_file_is_found_and_repaired_by_verify() {
+fn deleted_file_is_found_and_repaired_by_verify() {
     let world = World::new(crate::boot());
     world.run(&["-c", CODE]);
     let site = world.environment().join(format!("lib/python{}/site-packages", python().minor));
@@ -295,7 +295,7 @@ fn after_a_power_loss_torn_files_are_found_without_being_asked() {
 }
 
 #[test]
-fn an_interpreter_that_does_not_fit_is_refused_before_anything_is_fetched() {
+fn interpreter_that_does_not_fit_is_refused_before_anything_is_fetched() {
     let world = World::with(crate::boot(), &standard_packages(), |job| {
         job.interpreter.soabi = "cpython-399-x86_64-linux-gnu".into();
     });
@@ -322,7 +322,7 @@ fn settings_that_cannot_be_understood_are_named() {
 }
 
 #[test]
-fn an_unreadable_proc_or_a_descriptor_limit_stop_nobody() {
+fn unreadable_proc_or_a_descriptor_limit_stop_nobody() {
     let world = World::new(crate::boot());
     let launcher = world.path("env-python").display().to_string();
     let few = format!("ulimit -n 24; exec {launcher} -c '{CODE}'");

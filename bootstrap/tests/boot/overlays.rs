@@ -100,7 +100,7 @@ fn scripts_of_overlays_and_of_the_environment_find_the_overlays() {
 }
 
 #[test]
-fn a_private_copy_has_the_overlays_itself() {
+fn private_copy_has_the_overlays_itself() {
     let world = World::new(crate::boot());
     let launcher = job(&world, &["one"], |_| {});
     let code = "import over, subprocess, sys; print(over.WORD, '/private/' in sys.prefix, \
@@ -111,7 +111,7 @@ fn a_private_copy_has_the_overlays_itself() {
 }
 
 #[test]
-fn a_shipped_interpreter_starts_from_a_job_prefix_too() {
+fn shipped_interpreter_starts_from_a_job_prefix_too() {
     let world = world_with_shipped_interpreter();
     let launcher = job(&world, &["one"], |_| {});
     let seen = succeed(world.command_of(&launcher, &["-x"]).env("PATH", "/nowhere"));
@@ -151,7 +151,7 @@ fn clean_up_takes_job_prefixes_with_what_they_lead_to_and_none_that_runs() {
 }
 
 #[test]
-fn a_job_prefix_that_is_damaged_or_of_another_boot_is_made_again() {
+fn job_prefix_that_is_damaged_or_of_another_boot_is_made_again() {
     let world = World::new(crate::boot());
     let launcher = job(&world, &["one"], |_| {});
     let start = || succeed(&mut world.command_of(&launcher, &["-c", "import over; print(over.WORD)"]));

@@ -120,7 +120,7 @@ fn entries_or_none(directory: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn a_start_that_is_killed_anywhere_leaves_nothing_that_is_used() {
+fn start_that_is_killed_anywhere_leaves_nothing_that_is_used() {
     let world = World::new(crate::boot());
     for round in 0..30u64 {
         let mut child = spawn(&mut world.command(&["-c", CODE]));
@@ -146,7 +146,7 @@ fn remove(directory: &Path) {
 }
 
 #[test]
-fn a_holder_that_is_stopped_is_overtaken_and_harmless_when_it_goes_on() {
+fn holder_that_is_stopped_is_overtaken_and_harmless_when_it_goes_on() {
     let world = World::new(crate::boot());
     let hanging = Hanging::new(&world, "large");
     let stopped = spawn(&mut world.command(&["-c", CODE]));
@@ -167,7 +167,7 @@ fn a_holder_that_is_stopped_is_overtaken_and_harmless_when_it_goes_on() {
 }
 
 #[test]
-fn a_holder_that_dies_is_not_waited_for() {
+fn holder_that_dies_is_not_waited_for() {
     let world = World::new(crate::boot());
     let hanging = Hanging::new(&world, "large");
     let mut dead = spawn(&mut world.command(&["-c", CODE]));

@@ -120,7 +120,7 @@ pub(crate) fn world_with_shipped_interpreter() -> World {
 }
 
 #[test]
-fn a_shipped_interpreter_is_the_one_that_runs() {
+fn shipped_interpreter_is_the_one_that_runs() {
     let world = world_with_shipped_interpreter();
     for start in ["cold", "warm"] {
         // A node without any Python.
@@ -132,7 +132,7 @@ fn a_shipped_interpreter_is_the_one_that_runs() {
 }
 
 #[test]
-fn a_payload_runs_inside_the_environment() {
+fn payload_runs_inside_the_environment() {
     let world = World::new(crate::boot());
     // {'func': os.path.join, 'args': ['a', 'b']} would print nothing: exec with a statement does.
     let pickle = format!(
@@ -181,7 +181,7 @@ fn overlays_belong_to_the_prefix_and_leave_with_their_launcher() {
 }
 
 #[test]
-fn a_new_environment_reuses_the_layers_that_it_shares() {
+fn new_environment_reuses_the_layers_that_it_shares() {
     let world = World::new(crate::boot());
     world.run(&["-c", ""]);
     let mut packages = cpack_test::small_world::standard_packages();
@@ -196,7 +196,7 @@ fn a_new_environment_reuses_the_layers_that_it_shares() {
 }
 
 #[test]
-fn a_private_copy_may_be_written_to() {
+fn private_copy_may_be_written_to() {
     let world = World::new(crate::boot());
     world.run(&["-c", ""]);
     let code = "import alpha, os; f = os.path.dirname(alpha.__file__) + '/new'; open(f, 'w').write('x'); \
@@ -319,7 +319,7 @@ fn start_without_a_home_sets_xdg_cache_home() {
 }
 
 #[test]
-fn a_job_s_variables_are_set_and_those_it_needs_are_asked_for() {
+fn job_s_variables_are_set_and_those_it_needs_are_asked_for() {
     let world = World::with(crate::boot(), &cpack_test::small_world::standard_packages(), |job| {
         job.environ.insert("GIVEN".into(), "by job".into());
         job.pass = vec!["NEEDED".into()];
@@ -331,7 +331,7 @@ fn a_job_s_variables_are_set_and_those_it_needs_are_asked_for() {
 }
 
 #[test]
-fn a_launcher_is_found_by_link_by_path_and_by_a_script_s_first_line() {
+fn launcher_is_found_by_link_by_path_and_by_a_script_s_first_line() {
     let world = World::new(crate::boot());
     let launcher = world.path("env-python");
     let link = world.path("work/linked");

@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_is_shared_and_given_back() {
+    fn budget_is_shared_and_given_back() {
         let budget = Arc::new(Budget::new(100));
         let mut one = Large::new(Arc::clone(&budget));
         let mut other = Large::new(Arc::clone(&budget));

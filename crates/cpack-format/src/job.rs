@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_job_survives_its_bytes() {
+    fn job_survives_its_bytes() {
         let job = Job {
             format: FORMAT,
             requires: Vec::new(),

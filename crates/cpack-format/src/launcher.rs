@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_launcher_gives_its_files_back_and_is_a_zip() {
+    fn launcher_gives_its_files_back_and_is_a_zip() {
         let file = launcher();
         assert_eq!(read(&file), Ok(Some(b"[1]".to_vec())));
         let archive = ::zip::ZipArchive::new(std::io::Cursor::new(&file)).expect("a zip file");
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_executable_is_none() {
+    fn plain_executable_is_none() {
         assert_eq!(read(&[0x7f; 5000]), Ok(None));
         assert_eq!(read(b"x"), Ok(None));
     }

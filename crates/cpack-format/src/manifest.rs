@@ -248,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_newer_format_or_feature_names_the_upgrade() {
+    fn newer_format_or_feature_names_the_upgrade() {
         let newer = Manifest::parse(br#"{"format":2,"shape":"other"}"#);
         assert!(newer.is_err_and(|e| e.to_string().contains("upgrade")));
         let feature = Manifest::parse(br#"{"format":1,"requires":["warp"]}"#);

@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_start_is_one_line_of_json() {
+    fn start_is_one_line_of_json() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("metrics");
         let mut timing = Timing::start();

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_of_any_thread_goes_on_to_the_caller_and_stops_the_rest() {
+    fn panic_of_any_thread_goes_on_to_the_caller_and_stops_the_rest() {
         let caller = thread::current().id();
         for in_caller in [false, true] {
             let (together, taken, items) = (Barrier::new(2), AtomicUsize::new(0), Vec::from_iter(0..10_000));

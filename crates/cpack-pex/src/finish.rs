@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wheel_gets_scripts_and_a_true_record() {
+    fn wheel_gets_scripts_and_a_true_record() {
         let root = tempfile::tempdir().expect("a directory");
         let info = root.path().join("lib/python3.9/site-packages/a-1.dist-info");
         fs::create_dir_all(&info).expect("creates");

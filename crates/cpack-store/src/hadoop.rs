@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_to_itself_ends() {
+    fn reference_to_itself_ends() {
         let directory = tempfile::tempdir().expect("a directory");
         let text = "<configuration><property><name>a</name><value>${a}x</value></property></configuration>";
         fs::write(directory.path().join("core-site.xml"), text).expect("writes");

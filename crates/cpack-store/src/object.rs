@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_uri_is_a_directory_and_a_name() {
+    fn uri_is_a_directory_and_a_name() {
         for (uri, store, name) in [
             ("hdfs:///user/me/envs/a.pex", "hdfs:///user/me/envs", "a.pex"),
             ("s3a://bucket/a.pex", "s3://bucket", "a.pex"),

@@ -95,7 +95,7 @@ mod tests {
     use crate::StoreErrorKind;
 
     #[test]
-    fn a_directory_is_always_there() {
+    fn directory_is_always_there() {
         let uri: StoreUri = "file:/a/b".parse().expect("a URI");
         assert_eq!(open(&uri, &StoreOptions::default()).expect("opens").uri(), &uri);
     }

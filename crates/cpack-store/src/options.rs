@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transfer_has_time_for_its_bytes() {
+    fn transfer_has_time_for_its_bytes() {
         let deadlines = Deadlines::default();
         assert_eq!(deadlines.attempt_for(0), deadlines.attempt);
         assert_eq!(deadlines.attempt_for(8 << 20), deadlines.attempt + Duration::from_secs(32));

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_config_file_must_exist() {
+    fn named_config_file_must_exist() {
         let mut common = Common::default();
         let result = fill(&mut common, |name| (name == "CPACK_CONFIG").then(|| PathBuf::from("/nowhere.toml")));
         assert!(matches!(result, Err(ConfigError::Read { .. })));

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_temporary_directory_that_does_not_exist_is_passed_over() {
+    fn temporary_directory_that_does_not_exist_is_passed_over() {
         let directory = tempfile::tempdir().expect("a directory");
         let (real, absent) = (directory.path(), directory.path().join("absent"));
         let others = [absent.to_str().expect("UTF-8"), real.to_str().expect("UTF-8")];

@@ -216,7 +216,7 @@ fn prune_removes_nothing_while_a_kept_document_cannot_be_read() {
 }
 
 #[test]
-fn a_launcher_that_is_published_after_the_look_stays_as_old_as_it_is() {
+fn launcher_that_is_published_after_the_look_stays_as_old_as_it_is() {
     let shelf = Shelf::new();
     let environment = shelf.environment(&["layer"], 100);
     let (launcher, digest) = shelf.launcher(environment, "overlay", 100);
@@ -241,7 +241,7 @@ fn a_launcher_that_is_published_after_the_look_stays_as_old_as_it_is() {
 }
 
 #[test]
-fn a_launcher_is_repaired() {
+fn launcher_is_repaired() {
     let shelf = Shelf::new();
     let environment = shelf.environment(&["layer"], 1);
     let (launcher, digest) = shelf.launcher(environment, "overlay", 1);
@@ -256,7 +256,7 @@ fn a_launcher_is_repaired() {
 }
 
 #[test]
-fn a_name_that_goes_back_starts_what_it_says() {
+fn name_that_goes_back_starts_what_it_says() {
     let shelf = Shelf::new();
     let name = |environment: Digest, launcher: Option<&[u8]>| {
         let record = shelf.record(environment, None);
@@ -274,7 +274,7 @@ fn a_name_that_goes_back_starts_what_it_says() {
 }
 
 #[test]
-fn a_layer_that_is_refreshed_after_the_look_stays() {
+fn layer_that_is_refreshed_after_the_look_stays() {
     let shelf = Shelf::new();
     shelf.layer(LayerKind::Distribution, "old", 100);
     let key = layer_key("old");

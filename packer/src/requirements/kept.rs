@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_environment_counts_when_it_was_committed() {
+    fn environment_counts_when_it_was_committed() {
         let cache = tempfile::tempdir().expect("a directory");
         let kept = Kept::open(cache.path()).expect("opens");
         let key = Digest::of(b"resolution");

@@ -135,14 +135,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_password_never_survives(before in ".{0,10}", after in ".{0,10}") {
+        fn password_never_survives(before in ".{0,10}", after in ".{0,10}") {
             let shown = redacted(&format!("{before} https://user:hunter2@host/x {after}"));
             prop_assert!(!shown.contains("hunter2"));
         }
     }
 
     #[test]
-    fn a_failure_shows_the_last_lines() {
+    fn failure_shows_the_last_lines() {
         let mut command = command("sh");
         command.args([
             "-c",
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_that_is_not_there_is_named() {
+    fn tool_that_is_not_there_is_named() {
         let error = run(command("/nowhere/uv"), "resolve", &|_| {}).expect_err("fails").to_string();
         assert!(error.contains("/nowhere/uv"), "{error}");
     }

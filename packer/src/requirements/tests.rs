@@ -133,7 +133,7 @@ fn installed(prepared: &Prepared, machine: &Machine) -> Vec<String> {
 }
 
 #[test]
-fn an_environment_is_reused_while_its_resolution_is_unchanged() {
+fn environment_is_reused_while_its_resolution_is_unchanged() {
     let index = Index::new();
     for (tool, machine) in machines(&index) {
         index.file("base.txt", "cpt-app\n");
@@ -342,7 +342,7 @@ fn additions_are_paths_of_projects_without_a_name() {
 }
 
 #[test]
-fn a_local_project_is_looked_at_again() {
+fn local_project_is_looked_at_again() {
     let index = Index::new();
     let local = index.directory.path().join("local");
     index.file(

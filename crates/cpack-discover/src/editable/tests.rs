@@ -175,7 +175,7 @@ fn src_layouts_and_configured_names() {
 }
 
 #[test]
-fn a_project_without_a_url_is_told_by_its_pth_file() {
+fn project_without_a_url_is_told_by_its_pth_file() {
     let fixture = Fixture::new();
     let project = fixture.beside("work");
     fixture.write(project.join("setup.py"), "");
@@ -239,7 +239,7 @@ fn names_that_hide_others_are_said() {
 }
 
 #[test]
-fn a_project_inside_the_environment_is_not_packed_twice() {
+fn project_inside_the_environment_is_not_packed_twice() {
     let fixture = Fixture::new();
     let project = fixture.prefix().join("src/proj");
     fixture.write("src/proj/setup.py", "");

@@ -245,7 +245,7 @@ proptest! {
 
     /// A layer is right or refused, whichever byte is wrong.
     #[test]
-    fn a_flipped_bit_in_a_layer_is_always_found(at in any::<prop::sample::Index>(), bit in 0u8..8) {
+    fn flipped_bit_in_a_layer_is_always_found(at in any::<prop::sample::Index>(), bit in 0u8..8) {
         let small = small_nodes();
         let (mut bytes, archive, _) = maker(&small, 9000, 4096, &METHODS).layer();
         let at = at.index(bytes.len());

@@ -120,7 +120,7 @@ impl PieceSource for &Faulty<'_> {
 }
 
 #[test]
-fn a_wrong_piece_is_read_again() {
+fn wrong_piece_is_read_again() {
     let (bytes, archive, _) = maker(&nodes(), 5000, 4096, &METHODS).layer();
     let second: u64 = archive.pieces[0].size.into();
     for (offset, wrong, fine) in
@@ -169,7 +169,7 @@ fn content_that_differs_from_its_crc_is_refused_and_not_handed_over() {
 type Change = fn(&mut Archive);
 
 #[test]
-fn a_manifest_that_does_not_fit_is_refused() {
+fn manifest_that_does_not_fit_is_refused() {
     let (bytes, archive, _) = maker(&nodes(), 5000, 4096, &METHODS).layer();
     let table: [(&str, Change); 5] = [
         ("files", |a| a.files += 1),
@@ -378,7 +378,7 @@ fn small_layers_are_fetched_by_one_request() {
 }
 
 #[test]
-fn a_failed_fetch_ends_the_extraction() {
+fn failed_fetch_ends_the_extraction() {
     let (bytes, archive, _) = maker(&nodes(), 100_000, 1 << 16, &METHODS).layer();
     let directory = tempfile::tempdir().expect("a directory");
     let cut = BytesSource(&bytes[..bytes.len() - 1]);

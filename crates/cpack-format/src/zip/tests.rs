@@ -81,7 +81,7 @@ fn every_truncation_is_refused() {
 }
 
 #[test]
-fn a_local_header_that_disagrees_is_refused() {
+fn local_header_that_disagrees_is_refused() {
     let mut file = archive(&[("abc", b"alpha")], b"");
     let entry = read(&file).expect("directory").remove(0);
     file[30] = b'x';
@@ -104,7 +104,7 @@ fn wide_values_go_through_zip64() {
 }
 
 #[test]
-fn an_entry_behind_the_directory_is_refused() {
+fn entry_behind_the_directory_is_refused() {
     let [mut late, mut long] =
         ["late", "long"].map(|name| read(&archive(&[(name, b"x")], b"")).expect("reads").remove(0));
     (late.header_offset, long.compressed_size) = (u64::MAX, 1 << 40);

@@ -183,7 +183,7 @@ fn every_codec_is_read_by_others_behind_any_head() {
 }
 
 #[test]
-fn a_file_that_changed_is_refused() {
+fn file_that_changed_is_refused() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut entries = entries(directory.path(), false);
     for entry in &mut entries {

@@ -90,7 +90,7 @@ fn sources_that_do_not_compile_are_refused_one_by_one() {
 }
 
 #[test]
-fn a_worker_that_dies_is_told_and_replaced() {
+fn worker_that_dies_is_told_and_replaced() {
     let directory = tempfile::tempdir().expect("a directory");
     let python = pythons().remove(0);
     let program = directory.path().join("python");

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_disk_is_seen_through_what_is_wrapped_around_it() {
+    fn full_disk_is_seen_through_what_is_wrapped_around_it() {
         let full = || io::Error::from_raw_os_error(libc::ENOSPC);
         let link = BuildError::Link(LinkError::Write { path: "x".into(), source: full() });
         let write = ExtractError::Write { archive: "a".into(), path: "p".into(), source: full() };

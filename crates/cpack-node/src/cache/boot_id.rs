@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_mark_is_no_mark() {
+    fn empty_mark_is_no_mark() {
         let file = tempfile::tempfile().expect("a file");
         assert!(State::read(&file).is_err());
     }

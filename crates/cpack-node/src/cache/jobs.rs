@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_prefix_may_lead_into_another_cache() {
+    fn job_prefix_may_lead_into_another_cache() {
         let [own, other] = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
         let [cache, image] = [&own, &other].map(|directory| {
             let place = Place { path: directory.path().into(), kind: PlaceKind::Temporary };
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_of_an_older_release_gets_a_directory_for_job_prefixes() {
+    fn cache_of_an_older_release_gets_a_directory_for_job_prefixes() {
         let directory = tempfile::tempdir().expect("a directory");
         let place = Place { path: directory.path().into(), kind: PlaceKind::Temporary };
         let cache = Cache::create(&place, &BootId::new("b")).expect("a cache");

@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_committed_layer_is_ready_and_the_second_of_its_kind_is_discarded() {
+    fn committed_layer_is_ready_and_the_second_of_its_kind_is_discarded() {
         let directory = tempfile::tempdir().expect("a directory");
         let cache = cache(directory.path(), "b");
         assert_eq!(cache.layer_state(Wanted::with_content(Digest::of(b""))), LayerState::Missing);

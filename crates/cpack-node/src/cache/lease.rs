@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lease_keeps_the_cleaner_out_even_after_its_file_is_dropped() {
+    fn lease_keeps_the_cleaner_out_even_after_its_file_is_dropped() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("lease");
         assert!(Lease::take(&path).is_none());

@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_is_made_once_and_private() {
+    fn cache_is_made_once_and_private() {
         let directory = tempfile::tempdir().expect("a directory");
         let boot = BootId::new("b");
         assert!(
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_refused_wherever_it_leads() {
+    fn link_is_refused_wherever_it_leads() {
         let directory = tempfile::tempdir().expect("a directory");
         let elsewhere = tempfile::tempdir().expect("a directory");
         symlink(elsewhere.path(), directory.path().join(directory_name())).expect("links");

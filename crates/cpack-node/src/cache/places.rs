@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ordinary_directory_is_usable() {
+    fn ordinary_directory_is_usable() {
         let directory = tempfile::tempdir().expect("a directory");
         let place = Place { path: directory.path().join("not/yet"), kind: PlaceKind::Temporary };
         assert_eq!(unusable(&place), None);

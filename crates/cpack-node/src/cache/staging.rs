@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_that_is_committed_while_its_staging_is_removed_is_whole_or_not_there() {
+    fn layer_that_is_committed_while_its_staging_is_removed_is_whole_or_not_there() {
         let (_directory, cache) = cache();
         let together = std::sync::Barrier::new(2);
         let scratch = tempfile::tempdir().expect("a directory");

@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_that_vanished_is_named() {
+    fn layer_that_vanished_is_named() {
         let directory = tempfile::tempdir().expect("a directory");
         let gone = directory.path().join("gone");
         let result = link_layers(

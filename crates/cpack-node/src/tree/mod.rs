@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_is_a_virtual_environment() {
+    fn tree_is_a_virtual_environment() {
         let directory = tempfile::tempdir().expect("a directory");
         let layers = [
             layer(directory.path(), "a", &["lib/python3.11/site-packages/ns/a.py", "bin/tool"]),
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shipped_interpreter_makes_a_prefix() {
+    fn shipped_interpreter_makes_a_prefix() {
         let directory = tempfile::tempdir().expect("a directory");
         let layers = [layer(directory.path(), "py", &["bin/python3.11", "lib/python3.11/os.py"])];
         let tree = directory.path().join("tree");

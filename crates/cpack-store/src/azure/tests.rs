@@ -115,7 +115,7 @@ fn what_was_signed_is_not_repeated() {
 }
 
 #[test]
-fn a_listing_is_read() {
+fn listing_is_read() {
     let page = "\u{feff}<?xml version=\"1.0\"?><EnumerationResults><Blobs><Blob><Name>p/layers/a.zip</Name><Properties>\
                 <Last-Modified>Sun, 29 Nov 2026 01:43:37 GMT</Last-Modified><Content-Length>5</Content-Length>\
                 </Properties></Blob></Blobs><NextMarker>m</NextMarker></EnumerationResults>";

@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn an_executor_is_told_where_but_not_who() {
+    fn executor_is_told_where_but_not_who() {
         let google = Settings::new(&options(&[("GOOGLE_APPLICATION_CREDENTIALS", "/key.json")])).expect("settings");
         assert_eq!((google.endpoint.as_str(), google.anonymous), (GOOGLE, false));
         assert_eq!(google.properties(), BTreeMap::new());
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_without_a_scheme_is_named() {
+    fn endpoint_without_a_scheme_is_named() {
         let error = Settings::new(&options(&[(EMULATOR, "127.0.0.1:1")])).expect_err("no scheme");
         assert!(error.contains(EMULATOR) && error.contains("http://"), "{error}");
     }

@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn an_executor_finds_the_same_place_with_the_job_s_properties_alone() {
+    fn executor_finds_the_same_place_with_the_job_s_properties_alone() {
         let client = Configuration::from(HA);
         let uri: StoreUri = "hdfs:///x".parse().expect("a URI");
         let job = properties(&uri, &client);

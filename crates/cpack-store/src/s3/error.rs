@@ -153,7 +153,7 @@ mod tests {
 
     /// As moto 5.2.5 answers HEAD of a key that is missing, and a page whose HEAD tells its length.
     #[test]
-    fn an_answer_called_html_without_a_body_is_judged_by_its_status() {
+    fn answer_called_html_without_a_body_is_judged_by_its_status() {
         use StoreErrorKind as Kind;
         for (status, body, length, kind) in [
             (404, "", Some("0"), Kind::NotFound),

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_endpoint_has_the_bucket_in_its_path() {
+    fn foreign_endpoint_has_the_bucket_in_its_path() {
         for (properties, variables, endpoint, path_style) in [
             ([("fs.s3a.endpoint", "minio:9000"), ("", "")], &[][..], Some("https://minio:9000"), true),
             (
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn an_executor_is_told_where_but_not_who() {
+    fn executor_is_told_where_but_not_who() {
         let variables = [
             ("AWS_ENDPOINT_URL", "http://minio:9000"),
             ("AWS_REGION", "eu-west-1"),

@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_proxy_is_named_without_its_password() {
+    fn bad_proxy_is_named_without_its_password() {
         let bad = Proxy { tls: true, url: "http://user:secret@ho st".into(), except: String::new() };
         let error = bad.config().expect_err("no URL");
         assert!(error.contains("proxy") && !error.contains("secret"), "{error}");

@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bundle_without_certificates_is_named() {
+    fn bundle_without_certificates_is_named() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").expect("writes");
         for path in [file.path().to_str().expect("a path"), "/no/such/file"] {

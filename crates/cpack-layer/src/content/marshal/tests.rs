@@ -113,7 +113,7 @@ fn flags_sharing_and_order_of_sets_become_canonical() {
 }
 
 #[test]
-fn a_constant_that_equals_the_path_stays_what_it_is() {
+fn constant_that_equals_the_path_stays_what_it_is() {
     // The same object as the path, first seen as constant; the same, first seen as path of an inner function; equal to the
     // new path.
     let inner = || code(tuple(&[]), flagged(short(b'z', OLD)), short(b'Z', "f"));
