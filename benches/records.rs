@@ -48,15 +48,11 @@ fn manifest(layers: u32) -> Manifest {
         let size = pieces.iter().map(|piece| u64::from(piece.size)).sum();
         let archive = Archive { digest, size, unpacked: 2 * size, files: 800, directory: size - (4 << 20), pieces };
         Layer {
-            kind: LayerKind::Distribution,
-            name: format!("distribution-{number:04}"),
             version: "1.2.3".into(),
-            content: digest,
-            archive,
             imports: vec![format!("package{number}")],
             needs: vec!["numpy".into(), "packaging".into()],
             rank: number,
-            prefixes: Vec::new(),
+            ..Layer::new(LayerKind::Distribution, format!("distribution-{number:04}"), digest, archive)
         }
     };
     let python = Python {

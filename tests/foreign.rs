@@ -87,20 +87,9 @@ fn publish(packed: &Packed, python: u8, uri: &StoreUri, options: &StoreOptions) 
     }
     store.put(&Key::environment(&environment), Source::Bytes(&bytes), Put::IfAbsent).expect("publishes");
     Job {
-        format: FORMAT,
-        requires: Vec::new(),
         name: "foreign".to_owned(),
-        environment,
-        store: uri.to_string(),
-        interpreter: Interpreter { path: String::new(), version, soabi, shipped: false },
-        overlays: Vec::new(),
-        entry: Program::Interpreter,
-        environ: BTreeMap::new(),
-        pass: Vec::new(),
         cluster: cluster_properties(uri, options).expect("properties"),
-        conda: None,
-        start: Start::Eager,
-        trace: Vec::new(),
+        ..Job::new(environment, uri.to_string(), Interpreter { path: String::new(), version, soabi, shipped: false })
     }
 }
 

@@ -203,12 +203,8 @@ fn make_job(
     let mut requires: Vec<String> = payload.map(|_| "payload".to_owned()).into_iter().collect();
     requires.extend(conda.as_ref().map(|_| CONDA.to_owned()));
     Job {
-        format: job::FORMAT,
         requires,
         name: request.name.clone(),
-        environment: *id,
-        store: store.uri().to_string(),
-        interpreter: Interpreter { path, version: python.version.clone(), soabi: python.soabi.clone(), shipped },
         overlays: overlays.iter().map(|o| o.layer.clone()).collect(),
         entry,
         environ: request.environ.clone(),
@@ -216,6 +212,10 @@ fn make_job(
         cluster: request.cluster.clone(),
         conda,
         start: request.start,
-        trace: Vec::new(),
+        ..Job::new(
+            *id,
+            store.uri().to_string(),
+            Interpreter { path, version: python.version.clone(), soabi: python.soabi.clone(), shipped },
+        )
     }
 }

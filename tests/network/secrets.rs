@@ -133,25 +133,18 @@ fn clients_of_hdfs_tell_nothing_of_their_tokens() {
     drop(listener);
     let python = usual_interpreter();
     let job = Job {
-        format: job::FORMAT,
-        requires: Vec::new(),
         name: "n".into(),
-        environment: Digest::of(b"an environment"),
-        store: format!("hdfs://{service}/store"),
-        interpreter: Interpreter {
-            path: utf8(&python).into(),
-            version: "3.11.1".into(),
-            soabi: "cpython-311-x86_64-linux-gnu".into(),
-            shipped: false,
-        },
-        overlays: Vec::new(),
-        entry: job::Program::default(),
-        environ: Default::default(),
-        pass: Vec::new(),
         cluster: [("hadoop.security.authentication".to_owned(), "kerberos".to_owned())].into(),
-        conda: None,
-        start: Start::Eager,
-        trace: Vec::new(),
+        ..Job::new(
+            Digest::of(b"an environment"),
+            format!("hdfs://{service}/store"),
+            Interpreter {
+                path: utf8(&python).into(),
+                version: "3.11.1".into(),
+                soabi: "cpython-311-x86_64-linux-gnu".into(),
+                shipped: false,
+            },
+        )
     };
     let job = text(&job.to_bytes());
     let whole = token_file(&service);

@@ -17,20 +17,12 @@ pub(super) fn unknown(archive: &Archive) -> Job {
     let name = name.split_once('.').map_or(&*name, |(stem, _)| stem).to_owned();
     let store = StoreUri::directory(archive.path.parent().unwrap_or(Path::new("/"))).to_string();
     Job {
-        format: job::FORMAT,
-        requires: Vec::new(),
         name,
-        environment: archive.identity,
-        store,
-        interpreter: Interpreter { path: String::new(), version: String::new(), soabi: String::new(), shipped: false },
-        overlays: Vec::new(),
-        entry: Program::Interpreter,
-        environ: BTreeMap::new(),
-        pass: Vec::new(),
-        cluster: BTreeMap::new(),
-        conda: None,
-        start: Start::Eager,
-        trace: Vec::new(),
+        ..Job::new(
+            archive.identity,
+            store,
+            Interpreter { path: String::new(), version: String::new(), soabi: String::new(), shipped: false },
+        )
     }
 }
 
@@ -48,22 +40,20 @@ pub(super) fn describe(archive: &Archive, unpacked: &Unpacked) -> (Job, Manifest
     let interpreter = Interpreter { path, version: version.clone(), soabi: soabi.clone(), shipped };
     let machine = soabi.split('-').nth(2).map(|machine| format!("linux-{machine}")).unwrap_or_default();
     let layer = Layer {
-        kind: LayerKind::Unowned,
-        name: "archive".into(),
-        version: String::new(),
-        content: Digest::of(b""),
-        archive: manifest::Archive {
-            digest: Digest::of(b""),
-            size: 0,
-            unpacked: unpacked.stats.unpacked,
-            files: unpacked.stats.files,
-            directory: 0,
-            pieces: Vec::new(),
-        },
-        imports: Vec::new(),
-        needs: Vec::new(),
-        rank: 0,
         prefixes: unpacked.prefixes.clone(),
+        ..Layer::new(
+            LayerKind::Unowned,
+            "archive".into(),
+            Digest::of(b""),
+            manifest::Archive {
+                digest: Digest::of(b""),
+                size: 0,
+                unpacked: unpacked.stats.unpacked,
+                files: unpacked.stats.files,
+                directory: 0,
+                pieces: Vec::new(),
+            },
+        )
     };
     let manifest = Manifest {
         format: manifest::FORMAT,

@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use cpack_format::exit::Exit;
@@ -102,6 +102,8 @@ pub(super) fn server(start: &JobStart<'_>, when: Start, job: Pid, to_job: &UnixS
         served.close();
         return 0;
     };
+    // The mount is gone as soon as the job is, and what is to be said then may be said still.
+    drop(ENDING.lock());
     served.close();
     let Fetched { all, ahead } = served.fetched();
     (timing.counts.fetched, timing.counts.ahead) = (all, ahead);
@@ -135,11 +137,15 @@ fn begin(
     Ok(session)
 }
 
+/// Held while the job is ended and the reason said.
+static ENDING: Mutex<()> = Mutex::new(());
+
 /// Waits until the guard is gone, which outlives the server unless it is killed. Then nothing would end the job if the server
 /// died, so the job ends now. The mount goes with it, and the server ends as always.
 fn watch(mut guard: &UnixStream, processes: JobProcesses, device: OwnedFd) {
     let mut byte = [0];
     while guard.read(&mut byte).is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {}
+    let _ending = ENDING.lock();
     let code = Exit::Internal.code();
     if processes.end(code, device) {
         say(&format!(

@@ -62,15 +62,13 @@ mod tests {
         let digest = Digest::of(name.as_bytes());
         let list = vec![Piece { size: 10, digest }; pieces as usize];
         Layer {
-            kind: LayerKind::Distribution,
-            name: name.into(),
-            version: String::new(),
-            content: digest,
-            archive: Archive { digest, size: 10 * pieces, unpacked: 0, files: 0, directory: 0, pieces: list },
-            imports: Vec::new(),
-            needs: Vec::new(),
             rank,
-            prefixes: Vec::new(),
+            ..Layer::new(
+                LayerKind::Distribution,
+                name.into(),
+                digest,
+                Archive { digest, size: 10 * pieces, unpacked: 0, files: 0, directory: 0, pieces: list },
+            )
         }
     }
 

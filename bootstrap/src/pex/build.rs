@@ -34,20 +34,12 @@ use crate::watch::watch;
 pub(super) fn job(setup: &Setup) -> FoundJob {
     let pex = setup.pex();
     let job = Job {
-        format: job::FORMAT,
-        requires: Vec::new(),
         name: pex.path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
-        environment: setup.identity,
-        store: format!("file:{}", pex.path.display()),
-        interpreter: Interpreter { path: String::new(), version: String::new(), soabi: String::new(), shipped: false },
-        overlays: Vec::new(),
-        entry: job::Program::Interpreter,
-        environ: BTreeMap::new(),
-        pass: Vec::new(),
-        cluster: Default::default(),
-        conda: None,
-        start: Start::Eager,
-        trace: Vec::new(),
+        ..Job::new(
+            setup.identity,
+            format!("file:{}", pex.path.display()),
+            Interpreter { path: String::new(), version: String::new(), soabi: String::new(), shipped: false },
+        )
     };
     FoundJob { job, manifest: None, origin: Origin::File(pex.path.clone()), boot: None }
 }
@@ -173,22 +165,20 @@ fn manifest_of(setup: &Setup, chosen: &Chosen, layers: Vec<Built>) -> Manifest {
         };
         let digest = built.content;
         Layer {
-            kind,
-            name,
             version,
-            content: digest,
-            archive: manifest::Archive {
+            ..Layer::new(
+                kind,
+                name,
                 digest,
-                size: 0,
-                unpacked: 0,
-                files: built.files,
-                directory: 0,
-                pieces: Vec::new(),
-            },
-            imports: Vec::new(),
-            needs: Vec::new(),
-            rank: 0,
-            prefixes: Vec::new(),
+                manifest::Archive {
+                    digest,
+                    size: 0,
+                    unpacked: 0,
+                    files: built.files,
+                    directory: 0,
+                    pieces: Vec::new(),
+                },
+            )
         }
     };
     Manifest {

@@ -134,6 +134,26 @@ pub enum Program {
 }
 
 impl Job {
+    /// A job that starts the interpreter of an environment, and nothing else.
+    pub const fn new(environment: Digest, store: String, interpreter: Interpreter) -> Self {
+        Self {
+            format: FORMAT,
+            requires: Vec::new(),
+            name: String::new(),
+            environment,
+            store,
+            interpreter,
+            overlays: Vec::new(),
+            entry: Program::Interpreter,
+            environ: BTreeMap::new(),
+            pass: Vec::new(),
+            cluster: BTreeMap::new(),
+            conda: None,
+            start: Start::Eager,
+            trace: Vec::new(),
+        }
+    }
+
     /// Parses and checks a job.
     pub fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
         let job: Self = parse_document("job", FORMAT, bytes)?;
@@ -161,25 +181,22 @@ mod tests {
     #[test]
     fn job_survives_its_bytes() {
         let job = Job {
-            format: FORMAT,
-            requires: Vec::new(),
             name: "n".into(),
-            environment: Digest::of(b""),
-            store: "file:/s".into(),
-            interpreter: Interpreter {
-                path: "/usr/bin/python3.11".into(),
-                version: "3.11.7".into(),
-                soabi: "cpython-311-x86_64-linux-gnu".into(),
-                shipped: false,
-            },
-            overlays: Vec::new(),
             entry: Program::Module("m".into()),
             environ: BTreeMap::from([("A".into(), "1".into())]),
             pass: vec!["B".into()],
-            cluster: BTreeMap::new(),
-            conda: None,
             start: Start::Auto,
             trace: vec![TracedPiece(1, 0)],
+            ..Job::new(
+                Digest::of(b""),
+                "file:/s".into(),
+                Interpreter {
+                    path: "/usr/bin/python3.11".into(),
+                    version: "3.11.7".into(),
+                    soabi: "cpython-311-x86_64-linux-gnu".into(),
+                    shipped: false,
+                },
+            )
         };
         assert_eq!(Job::parse(&job.to_bytes()), Ok(job));
     }

@@ -117,6 +117,21 @@ impl LayerKind {
 }
 
 impl Layer {
+    /// A layer with nothing but what each has.
+    pub const fn new(kind: LayerKind, name: String, content: Digest, archive: Archive) -> Self {
+        Self {
+            kind,
+            name,
+            version: String::new(),
+            content,
+            archive,
+            imports: Vec::new(),
+            needs: Vec::new(),
+            rank: 0,
+            prefixes: Vec::new(),
+        }
+    }
+
     /// The key in a store of its archive.
     pub fn key(&self) -> Key {
         self.kind.key(&self.archive.digest)

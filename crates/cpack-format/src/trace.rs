@@ -101,17 +101,12 @@ mod tests {
     fn layer(name: &str, pieces: usize) -> Layer {
         let digest = Digest::of(name.as_bytes());
         let pieces = vec![Piece { size: 7, digest }; pieces];
-        Layer {
-            kind: LayerKind::Distribution,
-            name: name.into(),
-            version: String::new(),
-            content: digest,
-            archive: Archive { digest, size: 0, unpacked: 0, files: 0, directory: 0, pieces },
-            imports: Vec::new(),
-            needs: Vec::new(),
-            rank: 0,
-            prefixes: Vec::new(),
-        }
+        Layer::new(
+            LayerKind::Distribution,
+            name.into(),
+            digest,
+            Archive { digest, size: 0, unpacked: 0, files: 0, directory: 0, pieces },
+        )
     }
 
     fn touch(layer: &str, piece: u32) -> Touch {

@@ -118,25 +118,17 @@ impl World {
         let key = Key::environment(&manifest.id());
         store.put(&key, Source::Bytes(&manifest.to_bytes()), Put::IfAbsent).expect("puts");
         let mut job = Job {
-            format: job::FORMAT,
-            requires: Vec::new(),
             name: "test".into(),
-            environment: manifest.id(),
-            store: store.uri().to_string(),
-            interpreter: Interpreter {
-                path: python.path.display().to_string(),
-                version: python.version.clone(),
-                soabi: python.soabi.clone(),
-                shipped: false,
-            },
-            overlays: Vec::new(),
-            entry: Program::Interpreter,
-            environ: BTreeMap::new(),
-            pass: Vec::new(),
-            cluster: BTreeMap::new(),
-            conda: None,
-            start: Start::Eager,
-            trace: Vec::new(),
+            ..Job::new(
+                manifest.id(),
+                store.uri().to_string(),
+                Interpreter {
+                    path: python.path.display().to_string(),
+                    version: python.version.clone(),
+                    soabi: python.soabi.clone(),
+                    shipped: false,
+                },
+            )
         };
         change(&mut job);
         let world = Self { directory, boot: boot.into(), manifest, job };
@@ -311,17 +303,7 @@ fn put_layer(store: &FileStore, kind: LayerKind, name: &str, nodes: &Nodes) -> L
         _ => Key::layer(&archive.digest),
     };
     store.put(&key, Source::Bytes(&bytes), Put::IfAbsent).expect("puts");
-    Layer {
-        kind,
-        name: name.into(),
-        version: "1.0".into(),
-        content,
-        archive,
-        imports: vec![name.into()],
-        needs: Vec::new(),
-        rank: 0,
-        prefixes: Vec::new(),
-    }
+    Layer { version: "1.0".into(), imports: vec![name.into()], ..Layer::new(kind, name.into(), content, archive) }
 }
 
 /// Nodes by path; paths under `site/` go to `site-packages`.

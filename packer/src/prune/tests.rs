@@ -42,17 +42,7 @@ impl Shelf {
             self.store.put(&Key::content(&content), Source::Bytes(b"{}"), Put::Replace).expect("writes");
             self.age(&Key::content(&content), days);
         }
-        Layer {
-            kind,
-            name: name.to_owned(),
-            version: String::new(),
-            content,
-            archive,
-            imports: Vec::new(),
-            needs: Vec::new(),
-            rank: 0,
-            prefixes: Vec::new(),
-        }
+        Layer::new(kind, name.to_owned(), content, archive)
     }
 
     fn environment(&self, layers: &[&str], days: u32) -> Digest {
@@ -78,20 +68,9 @@ impl Shelf {
             shipped: false,
         };
         let job = Job {
-            format: FORMAT,
-            requires: Vec::new(),
             name: "n".to_owned(),
-            environment,
-            store: self.store.uri().to_string(),
-            interpreter,
             overlays: vec![self.layer(LayerKind::Overlay, overlay, days)],
-            entry: Program::Interpreter,
-            environ: BTreeMap::new(),
-            pass: Vec::new(),
-            cluster: BTreeMap::new(),
-            conda: None,
-            start: Start::Eager,
-            trace: Vec::new(),
+            ..Job::new(environment, self.store.uri().to_string(), interpreter)
         };
         let manifest = self.store.read(&Key::environment(&environment), MAX_JSON).expect("its manifest");
         let manifest = Manifest::parse(&manifest).expect("parses");

@@ -211,15 +211,10 @@ pub(super) fn is_old(stat: Stat) -> bool {
 
 fn published(plan: &LayerPlan<'_>, packed: PackedLayer, sent: Option<u64>, was_packed: bool) -> PublishedLayer {
     let layer = Layer {
-        kind: plan.kind,
-        name: plan.name.to_owned(),
         version: plan.version.to_owned(),
-        content: packed.content,
-        archive: packed.archive,
         imports: plan.imports.clone(),
-        needs: Vec::new(),
-        rank: 0,
         prefixes: packed.facts.prefixes.clone(),
+        ..Layer::new(plan.kind, plan.name.to_owned(), packed.content, packed.archive)
     };
     PublishedLayer { layer, facts: packed.facts, sent, packed: was_packed }
 }

@@ -275,15 +275,13 @@ mod tests {
     fn layer(name: &str, rank: u32, unpacked: u64) -> Layer {
         let digest = Digest::of(name.as_bytes());
         Layer {
-            kind: LayerKind::Distribution,
-            name: name.into(),
-            version: String::new(),
-            content: digest,
-            archive: Archive { digest, size: 0, unpacked, files: 0, directory: 0, pieces: Vec::new() },
-            imports: Vec::new(),
-            needs: Vec::new(),
             rank,
-            prefixes: Vec::new(),
+            ..Layer::new(
+                LayerKind::Distribution,
+                name.into(),
+                digest,
+                Archive { digest, size: 0, unpacked, files: 0, directory: 0, pieces: Vec::new() },
+            )
         }
     }
 
