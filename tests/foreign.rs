@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use cpack_format::Digest;
-use cpack_format::job::{FORMAT, Interpreter, Job, Program, Start};
+use cpack_format::job::{Interpreter, Job};
 use cpack_format::manifest::{MAX_JSON, Manifest};
 use cpack_store::{FileStore, Key, Put, Source, Store as _, StoreOptions, StoreUri, cluster_properties, open};
 use cpack_test::hadoop::Hdfs;

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use cpack_discover::Environment;
 use cpack_format::Digest;
-use cpack_format::job::{self, Conda, Interpreter, Job, Program, Start};
+use cpack_format::job::{Conda, Interpreter, Job, Program, Start};
 use cpack_format::manifest::{CONDA, LayerKind, Manifest};
 use cpack_layer::PackError;
 use cpack_layer::content::compile::Compilers;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use cpack_format::Digest;
-use cpack_format::job::{self, Interpreter, Job, Start};
+use cpack_format::job::{Interpreter, Job};
 use cpack_test::http;
 use cpack_test::programs::{World, boot, text, usual_interpreter, utf8};
 use cpack_test::proxy::Proxy;

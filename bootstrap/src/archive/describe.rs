@@ -1,10 +1,9 @@
 //! The job and the manifest that an archive stands for.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use cpack_format::Digest;
-use cpack_format::job::{self, Conda, Interpreter, Job, Program, Start};
+use cpack_format::job::{Conda, Interpreter, Job};
 use cpack_format::manifest::{self, Layer, LayerKind, Manifest, SYSTEM_SITE_PACKAGES};
 use cpack_store::StoreUri;
 use cpack_unpack::{Archive, Python, Unpacked, activation_scripts, declared_variables};

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
-use cpack_format::job::{self, Interpreter, Job, Start};
+use cpack_format::job::{Interpreter, Job};
 use cpack_format::manifest::{self, Layer, LayerKind, Manifest};
 use cpack_node::building::{BuildError, Means, TreeInputs, Waited, ensure_tree, wait_for_environment};
 use cpack_node::cache::{Cache, Environment, Lookup};

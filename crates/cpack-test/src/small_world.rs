@@ -2,7 +2,6 @@
 //!
 //! If the tests run as root, everything that they start runs as `nobody`, because no directory is read-only to root.
 
-use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
@@ -10,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 
-use cpack_format::job::{self, Interpreter, Job, Program, Start};
+use cpack_format::job::{self, Interpreter, Job};
 use cpack_format::launcher::appendix;
 use cpack_format::manifest::{self, Layer, LayerKind, Manifest, Python};
 use cpack_format::zip::Method;

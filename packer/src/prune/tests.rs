@@ -1,8 +1,7 @@
-use std::collections::BTreeMap;
 use std::fs::{File, FileTimes};
 use std::path::Path;
 
-use cpack_format::job::{FORMAT, Interpreter, Program, Start};
+use cpack_format::job::Interpreter;
 use cpack_format::manifest::{Archive, Layer, LayerKind, Python};
 use cpack_store::{FileStore, Written};
 use tempfile::TempDir;
