@@ -23,6 +23,8 @@ pub enum BuildError {
     Cache { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("{0} is damaged: it holds something else than the job says: submit the job again")]
+    Content(String),
     #[error("stopped before Python ran: {0}")]
     Stopped(String),
     #[error("the environment has no {0} although its job says that it ships the interpreter: pack it again")]
@@ -45,6 +47,7 @@ impl BuildError {
             Self::Link(LinkError::Write { .. } | LinkError::LongPrefix { .. }) | Self::Cache { .. } => true,
             Self::Link(_)
             | Self::Store(_)
+            | Self::Content(_)
             | Self::Stopped(_)
             | Self::NoInterpreter(_)
             | Self::NoPlace(_)
@@ -68,7 +71,7 @@ impl BuildError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Extract(failure) => failure.exit(),
-            Self::Link(LinkError::Twice { .. }) | Self::NoInterpreter(_) => Exit::Artifact,
+            Self::Link(LinkError::Twice { .. }) | Self::NoInterpreter(_) | Self::Content(_) => Exit::Artifact,
             Self::Link(_) | Self::Cache { .. } | Self::NoPlace(_) | Self::Vanishing(_) => Exit::Disk,
             Self::Store(error) => error.exit(),
             Self::Stopped(_) => Exit::Stopped,

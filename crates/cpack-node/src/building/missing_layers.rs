@@ -11,12 +11,12 @@ use cpack_extract::{
     CallerError, ExtractError, Failure, FileSource, LayerTask, Layers, PieceSource, StoreSource, extract_layers,
 };
 use cpack_fault::point;
-use cpack_format::manifest::Layer;
+use cpack_format::manifest::{Layer, LayerKind};
 use cpack_store::{Store, StoreError};
 
 use super::waiting::Pauses;
 use super::{BuildError, Means};
-use crate::cache::{Cache, Claimed, LayerState, StagedLayer, Staging, Watched, seal_directories};
+use crate::cache::{Cache, Claimed, LayerState, StagedLayer, Staging, Wanted, Watched, content_of, seal_directories};
 use crate::timing::{Counts, Phase, Timing};
 
 /// How many layers of other processes each look checks: other processes build in about the same order as this one.
@@ -178,7 +178,8 @@ impl<'a> Building<'a> {
             LayerState::Missing => {}
         }
         let source = layer_source(self.means.store, layer)?;
-        let staged = Cache::stage_layer(self.staging, layer).map_err(failed)?;
+        let wanted = if is_of_the_job(layer) { Wanted::with_content(layer.content) } else { layer.into() };
+        let staged = Cache::stage_layer(self.staging, wanted).map_err(failed)?;
         let into = OwnedFd::from(File::open(staged.files()).map_err(failed)?);
         self.lock().in_work.insert(index, (claimed, staged));
         let (name, archive) = (layer_title(layer), &layer.archive);
@@ -189,6 +190,12 @@ impl<'a> Building<'a> {
     fn commit(&self, id: usize, unpacked: u64) -> io::Result<()> {
         let Some((claimed, staged)) = self.lock().in_work.remove(&id) else { return Ok(()) };
         point("layer.extracted")?;
+        if let Some(layer) = self.layers.get(id).filter(|layer| is_of_the_job(layer))
+            && content_of(staged.files(), 1, &|| claimed.progress())? != layer.content
+        {
+            self.lock().error = Some(BuildError::Content(layer_title(layer)));
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         seal_directories(staged.files())?;
         // If another process committed it first, this copy goes with the staging directory.
         self.cache.commit_layer(&staged, unpacked)?;
@@ -198,6 +205,11 @@ impl<'a> Building<'a> {
         state.built += self.layers.get(id).map_or(0, |layer| layer.archive.size);
         Ok(())
     }
+}
+
+/// Whether a layer is a job's own. Its content is checked, not only its archive: what a job runs is named by its content.
+const fn is_of_the_job(layer: &Layer) -> bool {
+    matches!(layer.kind, LayerKind::Overlay | LayerKind::Payload)
 }
 
 /// The result of [`Building::attempt`].
@@ -268,7 +280,7 @@ pub fn in_order<'a>(layers: impl IntoIterator<Item = &'a Layer>) -> Vec<&'a Laye
 #[cfg(test)]
 mod tests {
     use cpack_format::Digest;
-    use cpack_format::manifest::{Archive, LayerKind};
+    use cpack_format::manifest::Archive;
 
     use super::*;
 

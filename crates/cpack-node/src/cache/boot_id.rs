@@ -84,7 +84,7 @@ impl Mark {
 }
 
 /// A state or lease file: its mark, then a line with the size of a layer, then one with the archive that it was extracted
-/// from, unless its content was checked since.
+/// from, or spaces once its content was checked.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct State {
     pub(super) mark: Mark,
@@ -94,7 +94,7 @@ pub(super) struct State {
 
 impl State {
     /// More than the longest state.
-    const MAX: usize = 256;
+    pub(super) const MAX: usize = 256;
 
     /// Reads an open file.
     pub(super) fn read(file: &File) -> io::Result<Self> {
@@ -104,7 +104,7 @@ impl State {
         let text = String::from_utf8_lossy(bytes);
         let mut lines = text.lines();
         let mark = lines.next().filter(|_| len >= TEXT_LEN).map(Mark::parse).ok_or(io::ErrorKind::UnexpectedEof)?;
-        Ok(Self { mark, archive: lines.nth(1).map(str::to_owned) })
+        Ok(Self { mark, archive: lines.nth(1).filter(|line| !line.trim().is_empty()).map(str::to_owned) })
     }
 
     /// The bytes of a layer's state.

@@ -163,10 +163,11 @@ impl Cache {
             0 => size_of(&self.layer_files(content))?,
             size => size,
         };
-        let state = State::of_layer(self.boot(), size, None);
-        // Others have it open and locked. What they read meanwhile says less than what is written, never more.
+        // Others have it open and locked, so it is overwritten in one piece.
         let file = File::options().write(true).open(self.layer_state_file(content))?;
-        file.set_len(state.len() as u64)?;
+        let mut state = State::of_layer(self.boot(), size, None);
+        let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).min(State::MAX);
+        state.resize(state.len().max(len), b' ');
         file.write_all_at(&state, 0)
     }
 
