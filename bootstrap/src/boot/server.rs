@@ -4,7 +4,7 @@
 //! modules that it did not read yet. It ends with the mount.
 //!
 //! Guard and server watch each other, the one by waiting for its child, the other by a socket that is closed when its peer ends.
-//! Whichever is killed, the other one ends the job. Only if both are killed at once does nobody.
+//! If one is killed, the other ends the job. If both are killed at once, the job goes on, and its reads fail.
 
 use std::ffi::OsStr;
 use std::io::{self, Read as _};

@@ -12,8 +12,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crate::lock::lock;
 
-/// Parts that may be left to the thread that writes. Whoever has one more waits for it.
-pub(crate) const MAX_LEFT: usize = 2;
+/// Parts that may be left to the thread that writes. A thread that has one more waits until that one is done.
+const MAX_LEFT: usize = 2;
 
 /// A file whose parts several threads decode.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ impl CutFile {
                 return Ok(held.file.take().map(|_| std::mem::take(&mut *lock(&self.sums))));
             }
             drop(held);
-            // One that was left before the lock was free again has nobody else to write it.
+            // Another thread may have left a part before the lock was free again. Nobody else writes that one.
             writer = if lock(&self.left).parts.is_empty() { None } else { self.try_writer() };
         }
         *buffer = lock(&self.left).free.pop().unwrap_or_default();

@@ -45,7 +45,7 @@ pub trait Layers<'a>: Sync {
     /// after `None`.
     fn next(&self) -> Option<Result<LayerTask<'a>, CallerError>>;
 
-    /// The layer `id` is complete: its content of `unpacked` bytes is written and verified.
+    /// The layer `id` is complete: `unpacked` bytes, decoded from verified pieces, are written.
     fn done(&self, id: usize, unpacked: u64) -> Result<(), CallerError>;
 
     /// `bytes` more of the layer `id` were written: a sign of life for processes that wait for it.

@@ -18,17 +18,18 @@
 //! **What is written where.** Everything is written below one directory per archive, which the caller made, empty and
 //! private, and passes as a descriptor. Files are 0444 or 0555 and directories 0755, less the process's umask. An error,
 //! or a kill at any instruction, leaves an incomplete tree there and nothing elsewhere; the caller removes it.
-//! Nothing is synced. A layer is complete when its content has the digest that the manifest names; only then
-//! [`Layers::done`] hands it over, while other layers are still in work.
+//! Nothing is synced. A layer is complete when all its pieces had the digests of the manifest, and what they decode to the CRC-32s of the
+//! archive; only then [`Layers::done`] hands it over, while other layers are still in work.
 //!
 //! **Concurrency.** A *span* is a run of archive bytes that is read as one: a piece of a layer, or neighbouring entries
-//! of a zip. Any worker takes the next span in the order of the plan. Two workers meet only at a large file whose
-//! frames they decode (its descriptor, opened by the first and closed by the last) and at short locks.
+//! of a zip. A worker takes the spans of one archive in the order of the plan. Workers meet in a large file whose frames they
+//! decode, which one of them writes at a time (`cut`), and at short locks.
 //!
 //! **Bytes are mapped where that is safe**, else read: `window` says when, and what happens to a mapped file that is cut short.
 //!
 //! **Memory.** A worker holds one span, at most [`MAX_PIECE`](cpack_format::manifest::MAX_PIECE) long, and one frame, and may
-//! leave another one to the thread that writes; there are only as many workers as fit [`Limits::memory`]. An entry of a zip that is larger than a worker's own buffer
+//! leave another one to the thread that writes; there are only as many workers as fit [`Limits::memory`]. An entry of a zip that is
+//! larger than a worker's own buffer
 //! (1 MiB) and cannot be cut is decoded to memory as one while that fits what is left of the limit, else in small pieces,
 //! which is slower by a third.
 

@@ -1,8 +1,8 @@
 //! The workers: one pool for all archives of an extraction.
 //!
-//! A worker stays with its archive: it takes the next span of the one that it took a span of before. Else it takes up one that
-//! nobody works on, or starts another, and only when there is none left it helps with the one that has most left. So workers
-//! rarely meet in a file, the archives are taken up in their order, and no worker waits for an archive to end.
+//! A worker stays with its archive, and takes span after span of it. Then it takes up an archive that no worker is at, or starts
+//! another one. When there is none left, it helps with the archive that has most spans left. So workers rarely meet in a file, the
+//! archives are taken up in their order, and no worker waits for an archive to end.
 //!
 //! Where reading takes time, *fetchers* read, archive after archive, one for each read in flight, and hand the bytes to the workers, which only
 //! decode. The bytes that are fetched and not yet decoded have a budget: when decoding is slower than the network,
@@ -370,8 +370,8 @@ impl<'a> State<'a> {
         !self.exhausted && self.planned < MAX_PLANNED
     }
 
-    /// The archive of which a worker takes its next span: the one that it is at, else one that nobody is at, else, if none can
-    /// be started, the one with most spans left.
+    /// The archive of which a worker takes its next span. That is the one that it is `at`, or else one without workers. If there is
+    /// neither, and no other archive can be started, it is the one with most spans left.
     fn choose(&self, at: Option<u64>) -> Option<usize> {
         let position = |is: &dyn Fn(&Ready<'a>) -> bool| self.ready.iter().position(is);
         let longest = || (0..self.ready.len()).max_by_key(|index| self.ready.get(*index).map(Ready::left));

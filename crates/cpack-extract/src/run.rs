@@ -87,16 +87,11 @@ impl<'a> Run<'a> {
     /// Maps the span with this index, not verified yet, if that is possible.
     pub(crate) fn window(&self, index: usize) -> Option<Window> {
         let span = self.plan.spans.get(index)?;
-        self.window_at(span.offset, span.len as usize)
-    }
-
-    /// Maps `len` bytes from `offset` of the archive, and room behind them.
-    fn window_at(&self, offset: u64, len: usize) -> Option<Window> {
         let program = self.mapped_by?;
         let (file, start) = self.source.file()?;
         let line =
             || one_line(&format!("{program}: {}", with_causes(&self.unreadable(cut_short(self.source.location())))));
-        Window::new(file, start.checked_add(offset)?, len + SPARE, line)
+        Window::new(file, start.checked_add(span.offset)?, span.len as usize + SPARE, line)
     }
 
     /// Reads the span with this index to the start of `buffer`, not verified yet.
@@ -230,22 +225,13 @@ impl<'a> Run<'a> {
         }
         let data = file.header_offset + header;
         let (packed, size) = (memory(file.compressed_size), memory(file.size));
-        let mut window = self.window_at(data, packed);
-        let buffered = if window.is_some() { 0 } else { packed + SPARE };
-        if let Some((input, content)) = worker.large.buffers(buffered, size) {
-            let input = match &mut window {
-                Some(window) => window.bytes(),
-                None => {
-                    self.source.read(data, &mut input[..packed]).map_err(|e| self.unreadable(e))?;
-                    input
-                }
-            };
+        if let Some((input, content)) = worker.large.buffers(packed + SPARE, size) {
+            self.source.read(data, &mut input[..packed]).map_err(|e| self.unreadable(e))?;
             worker.codec.decode(file.method, input, packed, true, content).map_err(|e| self.damaged_file(file, &e))?;
             let created = self.destination().create(&mut worker.cursor, file);
             let found = created.and_then(|out| write_summed(&out, content)).map_err(|e| self.unwritable(file, e))?;
             return self.check_crc(file, found);
         }
-        drop(window);
         let mut reader = Reader::new(&*self.source, data, file.compressed_size);
         self.stream(worker, file, &mut reader, stop)
     }
@@ -328,7 +314,8 @@ impl<'a> Run<'a> {
         for directory in self.plan.files.iter().filter(|file| file.kind == Kind::Directory) {
             self.destination().make(&directory.path).map_err(|e| self.unwritable(directory, e))?;
         }
-        for (index, target) in &*lock(&self.links) {
+        let links = std::mem::take(&mut *lock(&self.links));
+        for (index, target) in &links {
             let file = self.file(*index)?;
             self.destination().link(&mut cursor, file, target).map_err(|e| self.unwritable(file, e))?;
         }

@@ -1,10 +1,10 @@
 //! Windows: parts of local archives, mapped instead of read.
 //!
 //! A byte that is read is copied once more than one that is mapped: for an archive in page cache that took 0.4 s of a core a
-//! GiB, as much as writing it. Two things make it safe:
+//! GiB. Two things make it safe:
 //!
-//! - Only a file that nobody but this user and root may write is mapped, and only on a local file system. What is decoded is
-//!   then what was verified before; a file that others may change is copied first.
+//! - A file is mapped if only this user and root may write to it, and if it lies on a local file system. What is decoded is
+//!   then what was verified before. Other files are copied first, since their bytes may change in between.
 //! - Touching a page that the file no longer has raises SIGBUS. A file that was cut short while it was read has to end the start
 //!   with one line and the code of a damaged artifact, as one that is too short from the beginning does. Nothing else is done by
 //!   the handler; it leaves to the next clean-up what a killed process leaves.
@@ -22,7 +22,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use nix::sys::statfs::{self, FsType, fstatfs};
 use nix::unistd::Uid;
 
-/// Shorter parts are read: a mapping costs a few system calls, and each thread waits for it.
+/// Shorter parts are read: a mapping costs four system calls more than a read.
 const MIN: usize = 128 << 10;
 
 /// Where a page of the page cache stays what it is, and pages are there or not: no server that may fail.
@@ -96,7 +96,7 @@ fn mappable(file: &File) -> Option<u64> {
 
 #[expect(unsafe_code, reason = "others could change a mapped file; see the head of the file")]
 fn map(file: &File, offset: u64, len: usize) -> Option<MmapMut> {
-    // SAFETY: nobody else may write to the file, and whoever cuts it short ends this process by `on_bus_error`.
+    // SAFETY: other users may not write to the file. If this one cuts it short, `on_bus_error` ends the process.
     unsafe { MmapOptions::new().offset(offset).len(len).map_copy(file) }.ok()
 }
 

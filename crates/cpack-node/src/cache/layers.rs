@@ -22,7 +22,7 @@ use super::staging::Staging;
 const FILES: &str = "files";
 const STATE: &str = "state";
 
-/// A layer as somebody wants it: with this content, as it came in this archive.
+/// A layer that a caller asks for: by its content, and by the archive that the caller would extract it from.
 ///
 /// What an archive decodes to is not hashed again: its bytes were verified. So a layer of the cache is trusted by whoever names
 /// the same archive; whoever names another one of the same content, or none, has the content checked first.
