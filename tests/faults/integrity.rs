@@ -19,9 +19,9 @@ use cpack_format::job::{self, Job};
 use cpack_format::launcher::{TRAILER_SIZE, Trailer, appendix};
 use cpack_format::manifest::{LayerKind, Manifest};
 use cpack_format::zip::{MAX_TAIL, read_end};
-use cpack_test::archives::{Maker, Nodes};
+use cpack_test::archives::{Maker, Node, Nodes};
 use cpack_test::extraction::extract_tasks;
-use cpack_test::small_world::{World, assert_fails, entries, nodes, spawn, succeed, write_executable};
+use cpack_test::small_world::{World, assert_fails, entries, nodes, noise, spawn, succeed, write_executable};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -97,11 +97,19 @@ fn start_survives_or_names_archive_that_changes_while_it_is_mapped() {
             None,
         ),
     ];
+    // One piece, verified before the first of its files is made, and touched again for each of the others: a start that had read it
+    // would not notice.
+    let files: Vec<_> = (0..4).map(|i| (format!("site/large/{i}.bin"), Node::File(noise(200_000, i)))).collect();
+    let files: Vec<_> = files.iter().map(|(path, node)| (path.as_str(), node.clone())).collect();
+    let mut packages = packages();
+    packages.retain(|(name, _)| *name != "large");
+    packages.push(("large", nodes(&files)));
     for (what, meanwhile, error) in table {
-        let world = World::with(crate::boot(), &packages(), |_| {});
+        let world = World::with(crate::boot(), &packages, |_| {});
         let large = world.manifest.layers.iter().find(|layer| layer.name == "large").expect("a package");
         let archive = world.path("store").join(large.key().as_str());
-        // The longest layer comes first. Its first file is made when the first piece is verified and its first part decoded.
+        assert_eq!(large.archive.pieces.len(), 2, "its files, and its directory");
+        // The longest layer comes first.
         let start = || world.command(&["-c", CODE]);
         let stopped = spawn(start().env("CPACK_FAULTS", "layer.file=stop@1").env("CPACK_THREADS", "1"));
         wait_until_stopped(&stopped);

@@ -15,14 +15,7 @@ pub(super) fn unknown(archive: &Archive) -> Job {
     let name = archive.path.file_name().unwrap_or_default().to_string_lossy();
     let name = name.split_once('.').map_or(&*name, |(stem, _)| stem).to_owned();
     let store = StoreUri::directory(archive.path.parent().unwrap_or(Path::new("/"))).to_string();
-    Job {
-        name,
-        ..Job::new(
-            archive.identity,
-            store,
-            Interpreter { path: String::new(), version: String::new(), soabi: String::new(), shipped: false },
-        )
-    }
+    Job { name, ..Job::new(archive.identity, store, Interpreter::default()) }
 }
 
 /// The job and manifest of what was unpacked. [`with_layer`] completes both.
@@ -45,12 +38,9 @@ pub(super) fn describe(archive: &Archive, unpacked: &Unpacked) -> (Job, Manifest
             "archive".into(),
             Digest::of(b""),
             manifest::Archive {
-                digest: Digest::of(b""),
-                size: 0,
                 unpacked: unpacked.stats.unpacked,
                 files: unpacked.stats.files,
-                directory: 0,
-                pieces: Vec::new(),
+                ..manifest::Archive::named(Digest::of(b""))
             },
         )
     };

@@ -67,7 +67,7 @@ mod tests {
                 LayerKind::Distribution,
                 name.into(),
                 digest,
-                Archive { digest, size: 10 * pieces, unpacked: 0, files: 0, directory: 0, pieces: list },
+                Archive { size: 10 * pieces, pieces: list, ..Archive::named(digest) },
             )
         }
     }

@@ -35,11 +35,7 @@ pub(super) fn job(setup: &Setup) -> FoundJob {
     let pex = setup.pex();
     let job = Job {
         name: pex.path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
-        ..Job::new(
-            setup.identity,
-            format!("file:{}", pex.path.display()),
-            Interpreter { path: String::new(), version: String::new(), soabi: String::new(), shipped: false },
-        )
+        ..Job::new(setup.identity, format!("file:{}", pex.path.display()), Interpreter::default())
     };
     FoundJob { job, manifest: None, origin: Origin::File(pex.path.clone()), boot: None }
 }
@@ -170,14 +166,7 @@ fn manifest_of(setup: &Setup, chosen: &Chosen, layers: Vec<Built>) -> Manifest {
                 kind,
                 name,
                 digest,
-                manifest::Archive {
-                    digest,
-                    size: 0,
-                    unpacked: 0,
-                    files: built.files,
-                    directory: 0,
-                    pieces: Vec::new(),
-                },
+                manifest::Archive { files: built.files, ..manifest::Archive::named(digest) },
             )
         }
     };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use cpack_format::metrics::is_start;
 use serde::Deserialize;
 
 use crate::error::BenchError;
@@ -32,7 +33,7 @@ pub(crate) struct Bytes {
 impl Metrics {
     /// Whether a process wrote them that became Python.
     pub(crate) fn is_start(&self) -> bool {
-        !["server", "filler"].contains(&self.start.as_str())
+        is_start(&self.start)
     }
 }
 

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cluster_pack::cli::{CommandError, PHASES};
+use cpack_format::metrics::SERVER;
 
 use crate::child::{self, Cost};
 use crate::error::BenchError;
@@ -100,7 +101,7 @@ pub(crate) fn served(container: &Path) -> Result<u64, BenchError> {
     let began = Instant::now();
     loop {
         let told = told(container)?;
-        if let Some(server) = told.iter().find(|metrics| metrics.start == "server") {
+        if let Some(server) = told.iter().find(|metrics| metrics.start == SERVER) {
             return Ok(server.bytes.fetched);
         }
         if began.elapsed() > ENDING {

@@ -124,3 +124,46 @@ extern "C" fn on_bus_error(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
         libc::signal(libc::SIGBUS, libc::SIG_DFL);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// A file of `len` bytes with this mode.
+    fn file(len: usize, mode: u32) -> File {
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(&vec![7; len]).expect("writes");
+        file.set_permissions(std::fs::Permissions::from_mode(mode)).expect("chmod");
+        file
+    }
+
+    fn window(file: &File, offset: u64, len: usize) -> Option<Window> {
+        Window::new(file, offset, len, || "it was cut short".into())
+    }
+
+    #[test]
+    fn window_is_made_of_what_is_long_and_there_and_nobody_else_may_change() {
+        let own = file(2 * MIN, 0o644);
+        assert!(window(&own, 0, MIN).is_some() && window(&own, 77, 2 * MIN - 77).is_some());
+        assert!(window(&own, 0, MIN - 1).is_none(), "reading is cheaper");
+        assert!(window(&own, 1, 2 * MIN).is_none(), "behind the end");
+        assert!(window(&own, u64::MAX, MIN).is_none());
+        for mode in [0o664, 0o646, 0o666] {
+            assert!(window(&file(2 * MIN, mode), 0, MIN).is_none(), "{mode:o}");
+        }
+        let directory = File::open("/").expect("opens");
+        assert!(window(&directory, 0, MIN).is_none());
+    }
+
+    #[test]
+    fn window_keeps_what_is_written_to_it() {
+        let own = file(2 * MIN, 0o600);
+        let mut one = window(&own, 5, MIN).expect("a window");
+        one.bytes().fill(1);
+        drop(one);
+        assert!(window(&own, 5, MIN).expect("a window").bytes().iter().all(|byte| *byte == 7));
+    }
+}

@@ -105,7 +105,7 @@ pub struct Conda {
 }
 
 /// The interpreter that a job wants: all that the warm path needs to know of it, so that it opens no manifest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interpreter {
     /// The base interpreter on the client, which the boot tries first. Empty if a layer ships the interpreter.
     pub path: String,

@@ -14,6 +14,7 @@
 //! | [`prefix`] | the path of an environment that is written in its files, and the one that a node writes there |
 //! | [`virtual_environment`] | `pyvenv.cfg`, and what an interpreter is called in `bin/` |
 //! | [`key`] | the names of objects in a store |
+//! | [`metrics`] | words of a line of `CPACK_METRICS` |
 //! | [`message`], [`human`] | errors as one line; sizes and tables for people |
 //! | [`exit`], [`check`] | the exit codes of both programs; what `doctor` finds |
 //!
@@ -29,6 +30,7 @@ pub mod key;
 pub mod launcher;
 pub mod manifest;
 pub mod message;
+pub mod metrics;
 pub mod path;
 pub mod prefix;
 pub mod script;

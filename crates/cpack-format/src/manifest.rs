@@ -116,6 +116,13 @@ impl LayerKind {
     }
 }
 
+impl Archive {
+    /// An archive of which only the digest is known: none that could be extracted.
+    pub const fn named(digest: Digest) -> Self {
+        Self { digest, size: 0, unpacked: 0, files: 0, directory: 0, pieces: Vec::new() }
+    }
+}
+
 impl Layer {
     /// A layer with nothing but what each has.
     pub const fn new(kind: LayerKind, name: String, content: Digest, archive: Archive) -> Self {

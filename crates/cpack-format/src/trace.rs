@@ -101,12 +101,7 @@ mod tests {
     fn layer(name: &str, pieces: usize) -> Layer {
         let digest = Digest::of(name.as_bytes());
         let pieces = vec![Piece { size: 7, digest }; pieces];
-        Layer::new(
-            LayerKind::Distribution,
-            name.into(),
-            digest,
-            Archive { digest, size: 0, unpacked: 0, files: 0, directory: 0, pieces },
-        )
+        Layer::new(LayerKind::Distribution, name.into(), digest, Archive { pieces, ..Archive::named(digest) })
     }
 
     fn touch(layer: &str, piece: u32) -> Touch {

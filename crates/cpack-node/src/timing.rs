@@ -12,6 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use cpack_format::Digest;
+use cpack_format::metrics::{FILLER, SERVER};
 use serde::Serialize;
 
 /// The parts of a start, in their order.
@@ -74,12 +75,6 @@ pub enum Role {
     /// It builds the environment behind a lazy start.
     Filler,
 }
-
-/// Metrics have this in place of the kind of start, in the line of a server.
-pub const SERVER: &str = "server";
-
-/// The same for what fills.
-pub const FILLER: &str = "filler";
 
 /// The clock of one start.
 #[derive(Debug)]

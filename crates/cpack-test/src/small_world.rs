@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 use cpack_format::job::{self, Interpreter, Job};
 use cpack_format::launcher::appendix;
 use cpack_format::manifest::{self, Layer, LayerKind, Manifest, Python};
+use cpack_format::metrics::is_start;
 use cpack_format::zip::Method;
 use cpack_store::{FileStore, Key, Put, Source, Store as _};
 use tempfile::TempDir;
@@ -212,7 +213,7 @@ impl World {
     pub fn last_start(&self) -> String {
         let metrics = self.metrics();
         let mut kinds = metrics.iter().map(|line| line["start"].as_str().expect("a word"));
-        kinds.rfind(|kind| !["server", "filler"].contains(kind)).expect("a start").to_owned()
+        kinds.rfind(|kind| is_start(kind)).expect("a start").to_owned()
     }
 
     /// The one environment in the cache.

@@ -32,7 +32,7 @@ impl Shelf {
 
     fn layer(&self, kind: LayerKind, name: &str, days: u32) -> Layer {
         let digest = Digest::of(name.as_bytes());
-        let archive = Archive { digest, size: 0, unpacked: 0, files: 0, directory: 0, pieces: Vec::new() };
+        let archive = Archive::named(digest);
         let key = kind.key(&digest);
         self.store.put(&key, Source::Bytes(b""), Put::Replace).expect("writes");
         self.age(&key, days);

@@ -191,10 +191,8 @@ mod tests {
 
     fn layer(name: &str) -> Layer {
         let digest = Digest::of(name.as_bytes());
-        let archive = Archive { digest, size: 1, unpacked: 0, files: 0, directory: 0, pieces: Vec::new() };
-        let (version, imports, needs, prefixes) = Default::default();
-        let (kind, name, rank) = (LayerKind::Distribution, name.to_owned(), 0);
-        Layer { kind, name, version, content: digest, archive, imports, needs, rank, prefixes }
+        let archive = Archive { size: 1, ..Archive::named(digest) };
+        Layer::new(LayerKind::Distribution, name.to_owned(), digest, archive)
     }
 
     #[test]

@@ -77,9 +77,7 @@ mod tests {
         let packed = PackedLayer { content: written.content, archive: written.archive, facts: Facts::default() };
         publisher.put(kind, &packed, &file).expect("sends");
         let PackedLayer { content, archive, .. } = packed;
-        let (name, version) = (name.to_owned(), "1".to_owned());
-        let (imports, needs, prefixes) = Default::default();
-        Layer { kind, name, version, content, archive, imports, needs, rank: 0, prefixes }
+        Layer { version: "1".to_owned(), ..Layer::new(kind, name.to_owned(), content, archive) }
     }
 
     #[test]

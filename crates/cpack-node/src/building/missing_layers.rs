@@ -288,12 +288,7 @@ mod tests {
         let digest = Digest::of(name.as_bytes());
         Layer {
             rank,
-            ..Layer::new(
-                LayerKind::Distribution,
-                name.into(),
-                digest,
-                Archive { digest, size: 0, unpacked, files: 0, directory: 0, pieces: Vec::new() },
-            )
+            ..Layer::new(LayerKind::Distribution, name.into(), digest, Archive { unpacked, ..Archive::named(digest) })
         }
     }
 

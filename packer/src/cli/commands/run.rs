@@ -6,6 +6,8 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+use cpack_format::metrics::is_start;
+
 use super::prepare::trace_of;
 use crate::cli::arguments::Run;
 use crate::cli::context::Context;
@@ -75,9 +77,9 @@ pub const PHASES: [&str; 8] = ["find", "look", "plan", "extract", "wait", "link"
 /// of a lazy start and of what fills.
 fn boot_phases(text: &str) -> Vec<(String, Duration)> {
     let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let is_behind =
-        |line: &serde_json::Value| line.get("start").is_some_and(|kind| kind == "server" || kind == "filler");
-    let parsed = lines.rev().find(|line| !is_behind(line));
+    // Without a word it is of an older release, which had starts alone.
+    let is_of_start = |line: &serde_json::Value| line.get("start").and_then(|word| word.as_str()).is_none_or(is_start);
+    let parsed = lines.rev().find(is_of_start);
     let phases = parsed.as_ref().and_then(|v| v.get("phases_ms")?.as_object().cloned()).unwrap_or_default();
     let mut named: Vec<(String, Duration)> = phases
         .iter()
