@@ -8,7 +8,8 @@ another process holds the free memory of the machine, touched, and hands it out 
 has to get each page from its host takes several times the system seconds.
 
 What counts is decided before: a pair is left out if one of its runs took more than one and a half times the system seconds of the
-best run of its side. The last line says whether the ratios of the other pairs agree within 10 %; if not, take none of them.
+best run of its side. The last lines say whether the ratios of the other pairs agree within 10 %, which less than three cannot; if
+they do not, take none of them.
 With --profile, one more start of each side tells its share of samples in locks of files, by perf.
 """
 
@@ -16,7 +17,6 @@ import argparse
 import os
 import re
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -24,43 +24,20 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "peers"))
-from clock import Failed, run
+from clock import Failed, alternate, memory_at_hand, run
 
 SPOILT = 1.5
 AGREE = 0.10
-
-# Run by a process of its own: what it frees is what the kernel hands out next.
-HOLDER = """
-import mmap, time
-def free():
-    return next(int(line.split()[1]) << 10 for line in open("/proc/meminfo") if line.startswith("MemFree"))
-chunk, left, held = 64 << 20, 700 << 20, []
-one = b"1" * chunk
-while free() > left + chunk:
-    held.append(mmap.mmap(-1, chunk))
-    held[-1].write(one)
-print("ready", flush=True)
-while held:
-    if free() < left:
-        held.pop().close()
-    else:
-        time.sleep(0.002)
-"""
-
+LEAST = 3
 
 def start(side, arguments, place, before=()):
-    """One cold start. Returns wall, user and system seconds."""
-    os.sync()
+    """One cold start."""
     directory = tempfile.mkdtemp(prefix="pairs-", dir=place)
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE)
     try:
-        holder.stdout.readline()
-        environment = {**os.environ, "CPACK_CACHE_DIR": directory, "PEX_ROOT": directory}
-        child = run([*before, "sh", "-c", f'{side} "$@"', "sh", *arguments], env=environment)
-        return child.seconds, child.user, child.system
+        with memory_at_hand():
+            environment = {**os.environ, "CPACK_CACHE_DIR": directory, "PEX_ROOT": directory}
+            return run([*before, "sh", "-c", f'{side} "$@"', "sh", *arguments], env=environment)
     finally:
-        holder.send_signal(signal.SIGKILL)
-        holder.communicate()
         subprocess.run(["chmod", "-R", "u+w", directory], check=True)
         shutil.rmtree(directory)
 
@@ -83,25 +60,34 @@ def main():
     options = parser.parse_args()
     sides = dict(side.split("=", 1) for side in options.sides)
     names = list(sides)
-    rounds = []
-    for number in range(options.rounds):
-        pair = {}
-        for name in names if number % 2 == 0 else names[::-1]:
-            pair[name] = start(sides[name], options.arguments, options.place)
+
+    def sample(name):
+        def take(_):
+            child = start(sides[name], options.arguments, options.place)
             load = os.getloadavg()[0]
-            print(f"{number + 1} {name}: %.2f s, user %.2f, system %.2f, load {load:.1f}" % pair[name], flush=True)
-        rounds.append(pair)
-    best = {name: min(pair[name][2] for pair in rounds) for name in names}
-    kept = [pair for pair in rounds if all(pair[name][2] <= SPOILT * best[name] for name in names)]
-    print(f"{len(kept)} of {len(rounds)} pairs count")
+            print(f"{name}: {child.seconds:.2f} s, user {child.user:.2f}, system {child.system:.2f}, load {load:.1f}", flush=True)
+            return child
+
+        return take
+
+    taken, reasons = alternate(options.rounds, {name: sample(name) for name in names}, print, between=os.sync)
+    if reasons:
+        raise Failed("; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
+    best = {name: min(child.system for child in taken[name]) for name in names}
+    pairs = [dict(zip(names, pair)) for pair in zip(*(taken[name] for name in names))]
+    kept = [pair for pair in pairs if all(pair[name].system <= SPOILT * best[name] for name in names)]
+    print(f"{len(kept)} of {len(pairs)} pairs count")
+    if not kept:
+        return
     old, new = names
-    for what, value in [("wall", lambda run: run[0]), ("user + system", lambda run: run[1] + run[2])]:
+    for what, value in [("wall", lambda child: child.seconds), ("user + system", lambda child: child.user + child.system)]:
         medians = [statistics.median(value(pair[name]) for pair in kept) for name in names]
         ratios = sorted(value(pair[new]) / value(pair[old]) for pair in kept)
         middle = statistics.median(ratios)
-        agree = ratios[-1] - ratios[0] <= 2 * AGREE * middle
+        agree = "agree" if ratios[-1] - ratios[0] <= 2 * AGREE * middle else "do not agree"
+        verdict = f"the pairs {agree}" if len(kept) >= LEAST else "too few pairs"
         print(f"{what}: {old} {medians[0]:.2f} s, {new} {medians[1]:.2f} s, ratio {middle:.2f} ({ratios[0]:.2f} to "
-              f"{ratios[-1]:.2f}): {'the pairs agree' if agree else 'the pairs do not agree'}")
+              f"{ratios[-1]:.2f}): {verdict}")
     if options.profile:
         for name in names:
             print(f"{name}: {lock_share(sides[name], options.arguments, options.place):.1f} % of samples wait for a file's lock")
