@@ -265,6 +265,18 @@ fn conda_packed(world: &World, prefix: &Path, name: &str, more: &[&str]) -> Path
     archive
 }
 
+/// Checks that what [`CODE`] found is the tree in the node cache, whose path stands wherever packages hold theirs. Returns it.
+pub(crate) fn check_tree<'a>(world: &World, found: &'a serde_json::Value) -> &'a str {
+    let tree = found["prefix"].as_str().expect("a path");
+    assert!(tree.starts_with(utf8(&world.path("node"))), "{found}");
+    assert_eq!((found["base"].as_str(), found["config"].as_str()), (Some(tree), Some(tree)), "{found}");
+    assert_eq!(found["share"], format!("{tree}/share/native"));
+    assert_eq!(found["conf"], format!("share = {tree}/share/native\nlib={tree}/lib\n"));
+    let tools = serde_json::json!([format!("pure 1.0 {tree} x"), format!("{tree}/share x"), tree]);
+    assert_eq!(found["tools"], tools);
+    tree
+}
+
 #[test]
 fn archives_of_conda_pack_start_as_conda_unpack_would_leave_them() {
     let world = World::new();
@@ -276,13 +288,7 @@ fn archives_of_conda_pack_start_as_conda_unpack_would_leave_them() {
         for _ in ["cold", "warm"] {
             let output = start(&world, boot(), &["--cpack", "exec", utf8(&archive), "-c", CODE]);
             let found: serde_json::Value = serde_json::from_str(&succeeded(&output, utf8(&archive))).expect("JSON");
-            let tree = found["prefix"].as_str().expect("a path");
-            assert!(tree.starts_with(utf8(&world.path("node"))), "{found}");
-            assert_eq!((found["base"].as_str(), found["config"].as_str()), (Some(tree), Some(tree)), "{found}");
-            assert_eq!(found["share"], format!("{tree}/share/native"));
-            assert_eq!(found["conf"], format!("share = {tree}/share/native\nlib={tree}/lib\n"));
-            let tools = serde_json::json!([format!("pure 1.0 {tree} x"), format!("{tree}/share x"), tree]);
-            assert_eq!(found["tools"], tools);
+            let tree = check_tree(&world, &found);
             let environ = &found["environ"];
             assert_eq!(environ["CONDA_PREFIX"], tree);
             assert_eq!((&environ["FROM_JSON"], &environ["CONDA_DEFAULT_ENV"]), (&"json".into(), &"packed".into()));

@@ -8,7 +8,7 @@ use cpack_test::conda::{install, pip_install, wheel};
 use cpack_test::programs::{World, boot, succeeded, text, usual_interpreter, utf8};
 
 use super::archives::{UNTAR, UNZIP, edit};
-use super::conda::{CODE, PACKAGES, conda, holding, start, uploaded};
+use super::conda::{CODE, PACKAGES, check_tree, conda, holding, start, uploaded};
 
 /// What no file may hold once an environment was mended.
 const PLACEHOLDER: &str = "_placehold_placehold";
@@ -118,13 +118,7 @@ fn own_archive_of_a_conda_environment_starts_mended_and_splits_by_package() {
         for _ in ["cold", "warm"] {
             let output = start(&world, boot(), &["--cpack", "exec", utf8(archive), "-c", CODE]);
             let found: serde_json::Value = serde_json::from_str(&succeeded(&output, utf8(archive))).expect("JSON");
-            let tree = found["prefix"].as_str().expect("a path");
-            assert!(tree.starts_with(utf8(&world.path("node"))), "{found}");
-            assert_eq!((found["base"].as_str(), found["config"].as_str()), (Some(tree), Some(tree)), "{found}");
-            assert_eq!(found["share"], format!("{tree}/share/native"));
-            assert_eq!(found["conf"], format!("share = {tree}/share/native\nlib={tree}/lib\n"));
-            let tools = serde_json::json!([format!("pure 1.0 {tree} x"), format!("{tree}/share x"), tree]);
-            assert_eq!(found["tools"], tools);
+            let tree = check_tree(&world, &found);
             assert_eq!(found["environ"]["ACTIVATED"], format!("{tree}/share/activates"));
             assert_eq!(holding(Path::new(tree), PLACEHOLDER), [].into(), "{}", archive.display());
         }
