@@ -3,6 +3,7 @@
 import collections
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -11,6 +12,8 @@ from scratch import size_of
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PINS = os.path.join(os.path.dirname(HERE), "environments")
+# The tests' own.
+CHANNEL = os.path.join(os.path.dirname(os.path.dirname(HERE)), "crates", "cpack-test", "src", "conda_channel.py")
 
 # The first line of user code.
 IMPORTS = {
@@ -20,6 +23,7 @@ IMPORTS = {
     "torch": "torch",
     "many": "rich",
     "spark": "pyspark",
+    "conda": "pandas",
 }
 
 
@@ -67,8 +71,8 @@ class Environment:
 
 
 def pins(name):
-    """The pinned requirements of the environment `name`."""
-    return os.path.join(PINS, f"{name}.txt")
+    """The pinned requirements of the environment `name`. That of conda has the scientific one's, installed on top."""
+    return os.path.join(PINS, f"{'scientific' if name == 'conda' else name}.txt")
 
 
 def obtain(name, given, scratch, tools, python, say):
@@ -81,13 +85,25 @@ def obtain(name, given, scratch, tools, python, say):
     if not os.path.exists(f"{venv}.complete"):
         say(f"  making the environment {name} from {os.path.basename(pins(name))}")
         uv, quiet = tools.path("uv"), environ(UV_CACHE_DIR=tools.uv_cache)
-        run([uv, "venv", "-q", "--clear", "-p", python, venv], env=quiet)
+        if name == "conda":
+            conda(venv, scratch, tools, python)
+        else:
+            run([uv, "venv", "-q", "--clear", "-p", python, venv], env=quiet)
         # As pip does: copies instead of links, with compiled byte-code.
         compiled = ["--compile-bytecode", "--link-mode", "copy"]
         run([uv, "pip", "install", "-q", *compiled, "-p", f"{venv}/bin/python", "-r", pins(name)], env=quiet)
         with open(f"{venv}.complete", "w", encoding="utf-8"):
             pass
     return describe(name, venv, f"made from its pins: {byte_code(venv)}")
+
+
+def conda(prefix, scratch, tools, python):
+    """Makes a conda environment from a channel that is built here, with the interpreter as a package."""
+    channel, cache = scratch.kept("conda-channel"), scratch.kept("conda-cache")
+    for place in (channel, prefix):
+        shutil.rmtree(place, ignore_errors=True)
+    run([tools.python, CHANNEL, "build", channel, os.path.realpath(python)])
+    run([tools.python, CHANNEL, "install", channel, cache, prefix, "python", "needs-native", "pure", "activates"])
 
 
 def describe(name, venv, origin):

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures this project beside its peers, on the same environment, in the same run.
 
-    benches/peers/run.py                                    everything, on all six environments: hours, and 60 GB of disk
+    benches/peers/run.py                                    everything, on all seven environments: hours, and 60 GB of disk
     benches/peers/run.py -e scientific -m first-run         one measurement on one environment
     benches/peers/run.py -e torch --venv torch=/path/venv   an existing environment
     benches/peers/run.py --update-docs                      the table of docs/speed.md, from the newest results
@@ -16,6 +16,7 @@ import datetime
 import os
 import sys
 
+import archives
 import environments
 import executors
 import machine
@@ -48,6 +49,9 @@ ALL = {
     "pex": pexes.starts,
     "pex-writing": pexes.writing,
     "executors": executors.starts,
+    "packing": archives.packs,
+    "archives": archives.starts,
+    "wheelhouse": archives.wheelhouses,
 }
 
 # The measurements of each environment, unless -e or -m are given.
@@ -65,6 +69,9 @@ PLAN = {
     "pex": ["pandas", "torch"],
     "pex-writing": ["pandas", "torch"],
     "executors": ["spark"],
+    "packing": ["scientific", "conda"],
+    "archives": ["scientific", "conda"],
+    "wheelhouse": ["scientific"],
 }
 
 

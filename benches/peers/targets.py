@@ -60,6 +60,12 @@ TARGETS = [
     ("pex-writing", "pandas", "writing a zipapp, of pex's time", ratio("this project, PEX", "seconds"), 0.2, "×"),
     ("executors", "spark", "cold executors, of a PEX's", ratio(OURS, "cold"), 0.25, "×"),
     ("executors", "spark", "cold executors, of an archive's that each unpacks", over(OURS, "cold", "venv-pack2"), 0.25, "×"),
+    ("packing", "conda", "packing, of conda-pack's time", ratio(OURS, "seconds"), 0.3, "×"),
+    ("packing", "conda", "packing, of conda-pack's without an archive", over(OURS, "seconds", "conda-pack, no-archive"), 1.0, "×"),
+    ("packing", "scientific", "writing a tar.gz, of venv-pack2's time", ratio(f"{OURS}, tar.gz", "seconds"), 0.35, "×"),
+    ("archives", "conda", "cold start, of tar's and conda-unpack's", ratio(OURS, "cold"), 0.3, "×"),
+    ("archives", "scientific", "cold start of venv-pack2's, of tar's", ratio("venv-pack's, cpack-boot", "cold"), 0.6, "×"),
+    ("wheelhouse", "scientific", "cold start, of uv's installation", ratio(OURS, "cold"), 1.0, "×"),
     ("executors", "spark", "warm executors over the environment's", above(OURS, "warm", "the environment itself"), 50, "ms"),
 ]
 

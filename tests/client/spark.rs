@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -59,6 +60,19 @@ pub(super) fn results(world: &World, command: &mut Command) -> Results {
     found
 }
 
+/// A home of Spark in `world`. The workers of a local cluster leave all files of their applications in it: in that of the
+/// environment, the next test would pack and extract them.
+pub(super) fn home(world: &World, spark: &str) -> PathBuf {
+    let home = world.path("spark");
+    if !home.exists() {
+        fs::create_dir(&home).expect("creates");
+        for entry in fs::read_dir(site(&environment(spark)).join("pyspark")).expect("a package").flatten() {
+            symlink(entry.path(), home.join(entry.file_name())).expect("links");
+        }
+    }
+    home
+}
+
 /// The jobs with a launcher from `store`.
 fn submit(world: &World, store: &Path, environment: &Path, options: &[&str]) -> Command {
     let mut command = world.command(cluster_pack());
@@ -73,6 +87,7 @@ pub(super) fn plain_results(spark: &str) -> Results {
     let run = || {
         let (world, environment) = (World::new(), environment(spark));
         let mut command = world.command(environment.join("bin/spark-submit"));
+        command.env("SPARK_HOME", home(&world, spark));
         command.env("PYSPARK_PYTHON", environment.join("bin/python")).args(LOCAL_CLUSTER);
         results(&world, command.arg(jobs()).arg(world.path("result.json")))
     };
@@ -105,9 +120,15 @@ fn whole_suite(spark: &str) {
     let world = World::new();
     let (environment, store) = (environment(spark), world.path("store"));
     let plain = plain_results(spark);
-    same(results(&world, &mut submit(&world, &store, &environment, &LOCAL_CLUSTER)), plain.clone());
-    let mut command = submit(&world, &store, &environment, &[LOCAL_CLUSTER, NO_DAEMON].concat());
-    same(results(&world, command.args(SOME)), some(plain));
+    let submit = |options: &[&str]| {
+        let mut command = submit(&world, &store, &environment, options);
+        command.env("SPARK_HOME", home(&world, spark));
+        command
+    };
+    same(results(&world, &mut submit(&LOCAL_CLUSTER)), plain.clone());
+    same(results(&world, submit(&[LOCAL_CLUSTER, NO_DAEMON].concat()).args(SOME)), some(plain));
+    // Nothing was left in the environment that is kept.
+    assert!(!site(&environment).join("pyspark/work").exists());
 }
 
 /// Options of `spark-submit` for a YARN whose nodes are this machine.

@@ -16,7 +16,7 @@ use crate::model::{
 use crate::own::{self, OwnFiles};
 use crate::prefix::Layout;
 use crate::prefix_files::{self, PrefixFiles, Site};
-use crate::{conda, editable, names, python};
+use crate::{conda, editable, names, python, unowned};
 
 /// A file that changed more than 2 seconds after RECORD was written was not written by the installer: installers write
 /// RECORD last, and some file systems keep whole seconds.
@@ -102,6 +102,7 @@ pub(crate) fn discover_layout(layout: Layout, options: &DiscoverOptions) -> Resu
     editable::separate(&mut environment, &mut links);
     let links = links.iter().filter(|(link, _)| !own.contains(link.path.as_bytes()));
     environment.warnings.extend(links.map(outside_link));
+    environment.warnings.extend(unowned::much(&environment.unowned));
     Ok(environment)
 }
 

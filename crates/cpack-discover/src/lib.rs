@@ -47,6 +47,7 @@ mod requires;
 pub mod selection;
 mod sources;
 pub mod system;
+mod unowned;
 mod walk;
 
 pub use discover::{DiscoverOptions, discover, python_info};

@@ -412,6 +412,8 @@ pub enum FindingKind {
     Duplicate,
     /// A file that several distributions list with different content.
     Contested,
+    /// Large files that no package owns.
+    Unowned,
     /// A file or link outside the environment.
     Outside,
     /// A file that cannot be read, or a socket, pipe or device.

@@ -121,6 +121,30 @@ fn discover_warns_of_damaged_environments() {
 }
 
 #[test]
+fn discover_tells_of_large_files_that_no_package_owns() {
+    let fixture = Fixture::new();
+    fixture.install("spark", "1", &[("spark/__init__.py", "")]);
+    let large = |name: &str, mebibytes: u64| {
+        fixture.module(name, "");
+        let file = fs::File::options().write(true).open(fixture.prefix().join(SITE).join(name)).expect("opens");
+        file.set_len(mebibytes << 20).expect("grows");
+    };
+    large("spark/work/app-1/0/stdout", 40);
+    large("spark/work/app-2/0/stdout", 40);
+    large("other/data", 20);
+    assert!(findings(&fixture.discover(), FindingKind::Unowned).is_empty());
+    fixture.module("one_more.py", "1");
+    let place = format!("{SITE}/spark/work: delete");
+    let environment = fixture.discover();
+    let said = findings(&environment, FindingKind::Unowned);
+    assert!(said.len() == 1 && said[0].contains("100 MiB") && said[0].contains(&place), "{said:?}");
+    // No folder has most of it, but that of the packages.
+    large("other/more", 60);
+    let environment = fixture.discover();
+    assert!(findings(&environment, FindingKind::Unowned)[0].contains(&format!("{SITE}: delete")));
+}
+
+#[test]
 fn discover_suspects_changed_files() {
     let fixture = Fixture::new();
     fixture.install("a", "1", &[("a/same.py", "x"), ("a/longer.py", "x"), ("a/later.py", "x"), ("a/old.py", "x")]);
