@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use cpack_test::programs::{World, installed, text, usual_interpreter, utf8, venv};
+use cpack_test::programs::{World, installed, succeeded, text, usual_interpreter, utf8, venv};
 
 use crate::environments::RUN;
 use crate::equality::{assert_same, describe};
@@ -90,4 +90,29 @@ fn scripts_keep_docstring_and_future_imports() {
     let help = world.run(&launcher, &["-c", RUN, "num2words", "--help"]);
     assert!(help.starts_with("num2words: convert numbers into words.\n"), "{help}");
     assert_eq!(world.run(&launcher, &["-c", RUN, "num2words", "42"]), "forty-two\n");
+}
+
+/// A job's own project, as the source distribution that its build made, on top of what it needs.
+#[test]
+fn source_distribution_of_a_job_becomes_a_wheel_and_an_entry() {
+    let world = World::new();
+    let setuptools = installed("setuptools", &["setuptools", "wheel"]);
+    let project = world.path("my-job");
+    fs::create_dir_all(&project).expect("creates");
+    let setup = "from setuptools import setup\nsetup(name='my-job', version='1.0', py_modules=['my_job'], \
+        entry_points={'console_scripts': ['my-job = my_job:main']})\n";
+    fs::write(project.join("setup.py"), setup).expect("writes");
+    fs::write(project.join("my_job.py"), "def main():\n    import six; print('six', six.__version__)\n")
+        .expect("writes");
+    let mut command = Command::new(setuptools.join("bin/python"));
+    command.args(["setup.py", "-q", "sdist", "--dist-dir"]).arg(world.path("dist")).current_dir(&project);
+    succeeded(&command.output().expect("starts"), "sdist");
+    let sdist = fs::read_dir(world.path("dist")).expect("a directory").flatten().next().expect("a file").path();
+    let (requirements, wheelhouse) = (world.path("requirements.txt"), world.path("wheelhouse.zip"));
+    fs::write(&requirements, format!("six==1.17.0\n{}\n", utf8(&sdist))).expect("writes");
+    let pack = ["pack", "-r", utf8(&requirements), "--format", "wheelhouse", "-o", utf8(&wheelhouse)];
+    succeeded(&world.pack(&pack), "pack");
+    let job = world.path("job");
+    succeeded(&world.pack(&["launcher", utf8(&wheelhouse), "--script", "my-job", "-o", utf8(&job)]), "launcher");
+    assert_eq!(world.run(&job, &[]).trim(), "six 1.17.0");
 }
