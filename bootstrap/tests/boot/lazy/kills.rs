@@ -135,6 +135,5 @@ fn kill_in(world: &World, round: u64) {
 fn named(executable: &Path, name: &str) -> String {
     let mut processes = entries(Path::new("/proc")).into_iter().filter(|path| runs(path, executable));
     let process = processes.find(|path| fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == name));
-    let process = process.unwrap_or_else(|| panic!("no {name}"));
-    process.file_name().and_then(|pid| pid.to_str()).expect("a number").to_owned()
+    process.as_deref().and_then(Path::file_name).and_then(|pid| pid.to_str()).expect(name).to_owned()
 }
