@@ -171,6 +171,12 @@ pub(crate) fn obey_termination() {
     unsafe { libc::signal(libc::SIGTERM, libc::SIG_DFL) };
 }
 
+/// Names this process in lists of processes (`/proc/<pid>/comm`). A forked one has its parent's name, and one who ends a job by its
+/// name does not mean what serves it.
+pub(crate) fn take_name(name: &CStr) {
+    let _ = nix::sys::prctl::set_name(name);
+}
+
 /// Gives children of this process their default handling, so that they can be waited for.
 #[expect(unsafe_code, reason = "signal(2)")]
 pub(crate) fn expect_children() {

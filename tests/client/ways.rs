@@ -7,7 +7,7 @@ use cpack_test::conda;
 use cpack_test::programs::{World, boot, cluster_pack, installed, root, succeeded, utf8};
 
 use super::spark::{
-    INTERPRETER, LOCAL_CLUSTER, PACKAGES, Results, environment, home, jobs, plain_results, results, yarn_options,
+    INTERPRETER, LOCAL_CLUSTER, PACKAGES, Results, environment, jobs, plain_results, results, spark_home, yarn_options,
 };
 
 /// Jobs whose executors import what was shipped.
@@ -40,7 +40,7 @@ impl<'a> Cluster<'a> {
 
     /// Runs [`JOBS`] by an example, whose executors find Python at `interpreter`.
     fn run(&self, example: &str, variable: (&str, &Path), arguments: &[&str], interpreter: &str) {
-        let home = home(&self.world, self.spark);
+        let home = spark_home(&self.world, &environment(self.spark));
         // The driver's interpreter is the nodes' first one, too.
         let mut places =
             vec![home.join("bin"), cluster_pack().parent().expect("a directory").into(), venv().join("bin")];

@@ -3,7 +3,9 @@
 //! If the server ends or is stopped while the job needs it, programs would get `ENOTCONN`, which looks like a missing module, or
 //! wait for ever. The guard ends the job's processes, which are those in the mount namespace, and says why. It keeps `/dev/fuse`
 //! open until it has stopped them: until then they wait. The server ends with code 0 only after the mount is gone. The server
-//! does the same if the guard is killed ([`super::server`]).
+//! does the same if the guard is killed ([`super::server`]), and a third process, the witness, if both are killed at once: it
+//! waits for the end of a socket whose other end only they have, and has `/dev/fuse` open, too. It does nothing else, so what kills
+//! a process for what it takes or does finds the other two first.
 //!
 //! **Filling** ([`Fill`]) is an eager start that ends where Python would run, in a process of its own: it claims and shares layers
 //! as all eager starts do, and what goes wrong there harms no job. As soon as a layer is there, servers read from it.
@@ -15,7 +17,7 @@ use std::time::Duration;
 
 use cpack_format::exit::Exit;
 use cpack_format::job::Start;
-use cpack_lazy::{JobProcesses, receive};
+use cpack_lazy::{JobProcesses, receive, send};
 use cpack_node::timing::{Role, Timing};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -25,12 +27,18 @@ use nix::unistd::Pid;
 use super::JobStart;
 use super::server::server;
 use crate::message::say;
-use crate::processes::{Streams, child, leave_descriptors, tell};
+use crate::processes::{Streams, child, hear, leave_descriptors, tell};
 use crate::settings::Fill;
 use crate::sys;
 
 /// How long a stopped server may stay stopped. A debugger that looks at it is done by then.
 const STOPPED: Duration = Duration::from_secs(1);
+
+/// The guard tells the witness that the job's processes are stopped: what waits for the server may go on.
+const STOPPED_JOB: &[u8] = b"stopped";
+
+/// The guard tells the witness that there is nothing left to watch.
+const DONE: &[u8] = b"done";
 
 /// The guard's whole life: it starts the server for the process `job`, and watches it.
 ///
@@ -38,13 +46,20 @@ const STOPPED: Duration = Duration::from_secs(1);
 pub(super) fn guard(start: &JobStart<'_>, when: Start, socket: UnixStream, job: Pid) -> u8 {
     sys::ignore_job_signals();
     sys::expect_children();
+    sys::take_name(c"cpack-guard");
     leave_descriptors(&[socket.as_raw_fd()], Streams::Error);
-    let Ok((server, from_server)) = child(move |to_guard| server(start, when, job, &socket, &to_guard)) else {
-        return Exit::Internal.code();
+    let code = Exit::Internal.code();
+    // The server inherits this end of the socket, too.
+    let Ok((_, witness)) = child(|both| self::witness(&both, job)) else { return code };
+    let alive = witness.as_raw_fd();
+    let Ok((server, from_server)) = child(move |to_guard| server(start, when, job, [&socket, &to_guard], alive)) else {
+        return code;
     };
     // If there is none, the server has told the job's process why.
     let Ok(device) = receive(&from_server) else { return 0 };
     let processes = JobProcesses::with(job);
+    // Without a witness one process less watches.
+    let _ = send(&witness, &device);
     if tell(&from_server, b"guarded").is_err() {
         return 0;
     }
@@ -53,14 +68,40 @@ pub(super) fn guard(start: &JobStart<'_>, when: Start, socket: UnixStream, job: 
     if let (Some((filler, _)), Fill::Idle) = (filler, start.settings.fill) {
         let _ = kill(filler, Signal::SIGTERM);
     }
-    let Some(ended) = ended else { return 0 };
-    let code = Exit::Internal.code();
-    if processes.is_ok_and(|processes| processes.end(code, device)) {
+    let let_go = || {
+        let _ = tell(&witness, STOPPED_JOB);
+        drop(device);
+    };
+    let ended_job = ended.is_some() && processes.is_ok_and(|processes| processes.end(code, let_go));
+    let _ = tell(&witness, DONE);
+    if let (Some(ended), true) = (&ended, ended_job) {
         say(&format!(
             "the server of this environment {ended}: the processes that read from it were ended, with code {code}"
         ));
     }
-    code
+    ended.map_or(0, |_| code)
+}
+
+/// The witness's whole life: it ends the job if guard and server, the only ones with the other end of the socket, are both gone.
+fn witness(both: &UnixStream, job: Pid) -> u8 {
+    sys::take_name(c"cpack-witness");
+    leave_descriptors(&[both.as_raw_fd()], Streams::Error);
+    let Ok(device) = receive(both) else { return 0 };
+    let Ok(processes) = JobProcesses::with(job) else { return 0 };
+    let mut device = Some(device);
+    while let Ok(message) = hear(both) {
+        match message.as_slice() {
+            STOPPED_JOB => device = None,
+            _ => return 0,
+        }
+    }
+    let code = Exit::Internal.code();
+    if processes.end(code, || drop(device)) {
+        say(&format!(
+            "server and guard of this environment were ended: the processes that read from it were ended, with code {code}"
+        ));
+    }
+    0
 }
 
 /// Waits until the server ends. How it did; `None` if its work was done.
@@ -92,6 +133,7 @@ fn is_stopped(process: Pid) -> bool {
 fn fill(start: &JobStart<'_>, socket: &UnixStream) -> u8 {
     // Its messages are not about the job, and the caller may wait for the end of standard error.
     leave_descriptors(&[socket.as_raw_fd()], Streams::None);
+    sys::take_name(c"cpack-filler");
     // As in every cold start: the watching thread stops the work.
     sys::obey_termination();
     if start.settings.fill == Fill::Idle {

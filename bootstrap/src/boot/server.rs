@@ -4,11 +4,11 @@
 //! modules that it did not read yet. It ends with the mount.
 //!
 //! Guard and server watch each other, the one by waiting for its child, the other by a socket that is closed when its peer ends.
-//! If one is killed, the other ends the job. If both are killed at once, the job goes on, and its reads fail.
+//! If one is killed, the other ends the job. If both are killed at once, the witness does ([`super::guard`]).
 
 use std::ffi::OsStr;
 use std::io::{self, Read as _};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -74,9 +74,16 @@ pub(super) mod served_message {
 }
 
 /// The server's whole life: it tells the process `job` what it can serve, gets `/dev/fuse` from it, shares that with the guard, and
-/// answers.
-pub(super) fn server(start: &JobStart<'_>, when: Start, job: Pid, to_job: &UnixStream, guard: &UnixStream) -> u8 {
-    leave_descriptors(&[to_job.as_raw_fd(), guard.as_raw_fd()], Streams::Error);
+/// answers. `alive` is what the witness sees the end of.
+pub(super) fn server(
+    start: &JobStart<'_>,
+    when: Start,
+    job: Pid,
+    [to_job, guard]: [&UnixStream; 2],
+    alive: RawFd,
+) -> u8 {
+    sys::take_name(c"cpack-server");
+    leave_descriptors(&[to_job.as_raw_fd(), guard.as_raw_fd(), alive], Streams::Error);
     sys::keep_no_freed_memory();
     std::panic::set_hook(Box::new(|panic| {
         say(&format!("internal fault: {panic}; please report it"));
@@ -147,7 +154,7 @@ fn watch(mut guard: &UnixStream, processes: JobProcesses, device: OwnedFd) {
     while guard.read(&mut byte).is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {}
     let _ending = ENDING.lock();
     let code = Exit::Internal.code();
-    if processes.end(code, device) {
+    if processes.end(code, || drop(device)) {
         say(&format!(
             "the guard of this environment's server was ended: the processes that read from it were ended, with code {code}"
         ));

@@ -1,10 +1,17 @@
-//! The processes of a job: those in its mount namespace.
+//! The processes of a job: those in its mount namespace, which is one of its user namespace.
+//!
+//! Namespaces are told apart by numbers, which the kernel gives again as soon as a namespace is gone. So the user namespace is held
+//! open: no other process has its number. The mount namespace must not be held, since the mount is to go with the job's last process.
+//!
+//! **A process in the middle of `execve`** of a file that is served waits for the server, and whoever asks the kernel for its
+//! namespaces, or traces it, waits for that. So each is looked at by a thread that may be left behind.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -18,46 +25,55 @@ const ROUNDS: usize = 10;
 /// Between two rounds: killed processes are gone by then.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// How long the kernel may take to tell a process's namespaces: it is in the middle of `execve` then.
+const SILENCE: Duration = Duration::from_millis(250);
+
 /// The processes in one mount namespace.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct JobProcesses {
     /// The process whose end the caller of the job sees.
     main: Pid,
-    namespace: u64,
+    namespaces: Namespaces,
+    _held: File,
 }
+
+/// The numbers of a process's mount and user namespaces.
+type Namespaces = [u64; 2];
 
 impl JobProcesses {
     /// Those that share the namespace of the process `main`.
     pub fn with(main: Pid) -> io::Result<Self> {
-        let namespace = fs::metadata(namespace_of(&process(main)))?.ino();
-        Ok(Self { main, namespace })
+        let held = File::open(process(main).join("ns/user"))?;
+        Ok(Self { main, namespaces: namespaces(main)?, _held: held })
     }
 
     /// Ends them all. The main one ends with the exit code `code`, if the kernel lets this process see to it, else like the
     /// others by `SIGKILL`. Returns whether there was any.
     ///
-    /// `device` is the last descriptor of `/dev/fuse`: while it is open, processes that read wait. It is closed after all of them were
-    /// stopped or killed, so that none goes on with the error that the kernel answers then.
-    pub fn end(&self, code: u8, device: OwnedFd) -> bool {
-        let found = self.find();
+    /// `let_go` closes the last descriptor of `/dev/fuse`: while it is open, processes that read wait. It is called after all of them
+    /// were stopped or killed, so that none goes on with the error that the kernel answers then.
+    pub fn end(&self, code: u8, let_go: impl FnOnce()) -> bool {
+        let (found, silent) = self.find();
         Self::signal(&found, Signal::SIGSTOP);
+        // It cannot be stopped before its `execve` fails.
+        Self::signal(&silent, Signal::SIGKILL);
         let is_there = found.contains(&self.main);
         let held = if is_there { Held::new(self.main).ok() } else { None };
         let others: Vec<Pid> = found.iter().copied().filter(|pid| held.is_none() || *pid != self.main).collect();
         Self::signal(&others, Signal::SIGKILL);
-        drop(device);
+        let_go();
         if let Some(held) = held {
             let _ = held.exit_with(code);
         }
         for _ in 0..ROUNDS {
-            let left = self.find();
+            let (left, _) = self.find();
             if left.is_empty() {
                 break;
             }
             Self::signal(&left, Signal::SIGKILL);
             std::thread::sleep(PAUSE);
         }
-        !found.is_empty()
+        !found.is_empty() || !silent.is_empty()
     }
 
     fn signal(processes: &[Pid], signal: Signal) {
@@ -67,12 +83,41 @@ impl JobProcesses {
         }
     }
 
-    fn find(&self) -> Vec<Pid> {
+    /// All of them; and the main one apart, if the kernel does not tell its namespaces.
+    fn find(&self) -> (Vec<Pid>, Vec<Pid>) {
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw));
-        let shares =
-            |pid: &Pid| fs::metadata(namespace_of(&process(*pid))).is_ok_and(|found| found.ino() == self.namespace);
-        pids.filter(shares).collect()
+        let (mut found, mut silent, mut looker) = (Vec::new(), Vec::new(), Looker::start());
+        for pid in pids {
+            match looker.look_at(pid) {
+                Ok(namespaces) if namespaces == Some(self.namespaces) => found.push(pid),
+                Ok(_) => {}
+                Err(_) => {
+                    looker = Looker::start();
+                    silent.extend((pid == self.main).then_some(pid));
+                }
+            }
+        }
+        (found, silent)
+    }
+}
+
+/// A thread that asks the kernel for namespaces.
+struct Looker {
+    pids: Sender<Pid>,
+    answers: Receiver<Option<Namespaces>>,
+}
+
+impl Looker {
+    fn start() -> Self {
+        let ((pids, asked), (answer, answers)) = (channel(), channel());
+        thread::spawn(move || asked.into_iter().try_for_each(|pid| answer.send(namespaces(pid).ok())));
+        Self { pids, answers }
+    }
+
+    fn look_at(&self, pid: Pid) -> Result<Option<Namespaces>, RecvTimeoutError> {
+        let _ = self.pids.send(pid);
+        self.answers.recv_timeout(SILENCE)
     }
 }
 
@@ -80,6 +125,7 @@ fn process(pid: Pid) -> PathBuf {
     Path::new("/proc").join(pid.to_string())
 }
 
-fn namespace_of(process: &Path) -> PathBuf {
-    process.join("ns/mnt")
+fn namespaces(pid: Pid) -> io::Result<Namespaces> {
+    let number = |name: &str| fs::metadata(process(pid).join("ns").join(name)).map(|found| found.ino());
+    Ok([number("mnt")?, number("user")?])
 }

@@ -38,12 +38,18 @@ class Recipes(unittest.TestCase):
     def tearDownClass(cls):
         cls.own.cleanup()
 
-    def assertElsewhere(self, prefix):
-        self.assertNotEqual(prefix, sys.prefix)
-        self.assertIn("environments", prefix)
+    def assertElsewhere(self, prefixes):
+        """One prefix is that of a plain start, the other that of a lazy one."""
+        self.assertEqual(sorted(Path(prefix).parent.name for prefix in prefixes), ["environments", "served"])
 
-    def start(self, *command):
-        process = subprocess.Popen(command, cwd=self.directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    def lazily(self):
+        """Variables of a start that is lazy: in a node cache of its own, since the usual one has the environment."""
+        return {"CPACK_START": "lazy", "CPACK_CACHE_DIR": tempfile.mkdtemp(dir=self.directory)}
+
+    def start(self, *command, **variables):
+        environ = {**os.environ, **variables}
+        nothing = subprocess.DEVNULL
+        process = subprocess.Popen(command, cwd=self.directory, env=environ, stdout=nothing, stderr=nothing)
         self.addCleanup(process.wait)
         self.addCleanup(process.terminate)
         return process
@@ -55,8 +61,8 @@ class Recipes(unittest.TestCase):
         own = ["--host", "127.0.0.1", "--scheduler-file", str(file)]
         self.start(sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard", *own)
         worker = ["-m", "distributed.cli.dask_worker", "--scheduler-file", str(file), "--nthreads", "1", "--no-dashboard"]
-        for _ in range(2):
-            self.start(self.launcher, *worker, "--no-nanny", "--host", "127.0.0.1")
+        for variables in ({}, self.lazily()):
+            self.start(self.launcher, *worker, "--no-nanny", "--host", "127.0.0.1", **variables)
         for _ in range(600):
             if file.exists():
                 break
@@ -65,8 +71,7 @@ class Recipes(unittest.TestCase):
             client.wait_for_workers(2, timeout=300)
             # Workers do not have this file: the function travels as it is.
             cloudpickle.register_pickle_by_value(sys.modules[__name__])
-            for prefix in client.run(where).values():
-                self.assertElsewhere(prefix)
+            self.assertElsewhere(client.run(where).values())
             self.assertEqual(client.submit(sum, [1, 2, 3]).result(timeout=120), 6)
 
     def test_ray_tasks(self):
@@ -80,7 +85,11 @@ class Recipes(unittest.TestCase):
             object_store_memory=100 << 20,
         )
         self.addCleanup(ray.shutdown)
-        self.assertElsewhere(ray.get(ray.remote(where).remote(), timeout=300))
+        lazily = ray.remote(where).options(
+            runtime_env={"py_executable": self.launcher, "env_vars": self.lazily()}
+        )
+        tasks = [ray.remote(where).remote(), lazily.remote()]
+        self.assertElsewhere([ray.get(task, timeout=300) for task in tasks])
 
     def test_kubernetes_jobs(self):
         import kubernetes_validate

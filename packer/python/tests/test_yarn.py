@@ -64,10 +64,10 @@ class Services(unittest.TestCase):
         cls.client = skein.Client()
         cls.addClassCleanup(cls.client.close)
 
-    def application(self, function, containers=1, arguments=(), **more):
+    def application(self, function, containers=1, arguments=(), variables=None, **more):
         """Runs a function in containers; returns what each left, and what its starts took."""
         with tempfile.TemporaryDirectory() as seen, tempfile.NamedTemporaryFile("r") as metrics:
-            variables = {"CPACK_METRICS": metrics.name}
+            variables = {**(variables or {}), "CPACK_METRICS": metrics.name}
             app = yarn_launcher.submit_func(
                 self.client,
                 function,
@@ -117,9 +117,12 @@ class Services(unittest.TestCase):
         sent = [layer for report in reports for layer in report.get("layers", []) if layer["sent"]]
         self.assertEqual([(layer["kind"], layer["name"]) for layer in sent], [("overlay", "shipped")])
 
-    def test_4_jobs_start_jobs(self):
-        _, found, _ = self.application(nested)
-        self.assertEqual([one["answer"] for one in found], [2])
+    def test_4_jobs_start_jobs_lazily(self):
+        # Who records has the environment served, even if it is there.
+        with tempfile.TemporaryDirectory() as own:
+            _, found, starts = self.application(nested, variables={"CPACK_RECORD": f"{own}/trace"})
+        self.assertEqual([(one["answer"], Path(one["prefix"]).parent.name) for one in found], [(2, "served")])
+        self.assertEqual([start["start"] for start in starts].count("lazy"), 2, starts)
 
     def test_5_a_named_package_is_shipped_with_editables_beside_it(self):
         path, _ = cluster_pack.upload_env()

@@ -3,23 +3,28 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use cpack_format::exit::Exit;
-use cpack_test::small_world::{World, entries, succeed};
+use cpack_test::archives::{Node, Nodes};
+use cpack_test::small_world::{World, entries, file, nodes, noise, spawn, succeed};
 
 use super::{lazily, running, runs, text, wait_until};
 
 #[test]
-fn lazy_start_ends_the_job_if_the_server_is_killed_or_stopped_or_the_guard_killed() {
+fn lazy_start_ends_the_job_if_what_serves_it_is_killed_or_stopped() {
     let waits = "time.sleep(60)";
     let computes = "[sum(range(1000)) for _ in iter(int, 1)]";
     let threads = "[threading.Thread(target=time.sleep, args=[60]).start() for _ in range(4)]";
     // Asks the server all the time, in all of its processes.
     let reads = "import large; fd = os.open(large.__path__[0] + '/lib.so', os.O_RDONLY)\n\
                  while True: os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED); os.pread(fd, 1 << 20, 1 << 20)";
-    let server = "server of this environment was ";
-    let guard = "guard of this environment's server was ended";
-    for (victim, signal, work) in [
+    let server = ("the server of this environment was ", &["cpack-server"][..]);
+    let guard = ("the guard of this environment's server was ended", &["cpack-guard"][..]);
+    let both = ("server and guard of this environment were ended", &["cpack-guard", "cpack-server"][..]);
+    let world = World::new(crate::boot());
+    let launcher = world.path("env-python");
+    for (number, ((said, victims), signal, work)) in [
         (server, "KILL", waits),
         (server, "STOP", waits),
         (server, "KILL", computes),
@@ -30,8 +35,14 @@ fn lazy_start_ends_the_job_if_the_server_is_killed_or_stopped_or_the_guard_kille
         (guard, "KILL", computes),
         (guard, "KILL", threads),
         (guard, "KILL", reads),
-    ] {
-        let world = World::new(crate::boot());
+        (both, "KILL", waits),
+        (both, "KILL", computes),
+        (both, "KILL", threads),
+        (both, "KILL", reads),
+    ]
+    .into_iter()
+    .enumerate()
+    {
         let code = format!(
             "import os, sys, threading, time\n\
              children = [os.fork() for _ in range(2)]\n\
@@ -40,75 +51,89 @@ fn lazy_start_ends_the_job_if_the_server_is_killed_or_stopped_or_the_guard_kille
              time.sleep(60)\n\
              print('survived')"
         );
-        let mut command = lazily(&world, "lazy", "off", &["-c", &code]);
-        let mut job = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+        let mut job = spawn(&mut lazily(&world, &format!("lazy-{number}"), "off", &["-c", &code]));
         let mut first = [0; 3];
         std::io::Read::read_exact(job.stdout.as_mut().expect("a pipe"), &mut first).expect("reads");
-        let launcher = world.path("env-python");
-        let server_process = server_of(&launcher);
-        let pid = if victim == server { server_process } else { parent_of(server_process) };
-        succeed(Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]));
+        let processes: Vec<_> = victims.iter().map(|name| named(&launcher, name)).collect();
+        if let [guard, _] = processes.as_slice() {
+            // It would see the server die first.
+            succeed(Command::new("kill").args(["-STOP", guard]));
+        }
+        succeed(Command::new("kill").arg(format!("-{signal}")).args(processes));
         let output = job.wait_with_output().expect("ends");
         wait_until("no process is left", || running(&launcher) == 0);
         assert!(!text(&output.stdout).contains("survived"));
         let error = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(Exit::Internal.code().into()), "{}: {error}", output.status);
+        assert_eq!(output.status.code(), Some(Exit::Internal.code().into()), "{number}: {}: {error}", output.status);
         assert!(
-            error.starts_with(&format!("cpack-boot: the {victim}")) && error.lines().count() == 1,
-            "{victim}: {error}"
+            error.starts_with(&format!("cpack-boot: {said}")) && error.lines().count() == 1,
+            "{victims:?}: {error}"
         );
     }
 }
 
+/// How many rounds run side by side: they wait most of the time.
+const WORLDS: u64 = 4;
+
 #[test]
-fn lazy_start_leaves_nothing_that_later_starts_trip_over_whichever_process_is_killed_when() {
-    let world = World::new(crate::boot());
-    let launcher = world.path("env-python");
-    let code = "import alpha, data, large, os, sys\n\
-                for base, _, files in os.walk(sys.prefix):\n\
-                \x20   [open(os.path.join(base, name), 'rb').read() for name in files]\n\
-                print('read')";
-    // As in tests/faults: the usual number, or the same multiple of it that the variable is of 200.
+fn lazy_start_leaves_nothing_that_later_starts_trip_over_whichever_processes_are_killed_when() {
     let asked = std::env::var("CPACK_FAULT_ROUNDS").ok().map(|asked| asked.parse::<u64>().expect("a number of rounds"));
-    for round in 0..asked.map_or(40, |asked| (asked * 40).div_ceil(200)) {
-        let place = world.user_directory("lazy");
-        let mut command = lazily(&world, "lazy", "full", &["-c", code]);
-        let mut job = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
-        std::thread::sleep(std::time::Duration::from_millis(round * 7 % 150));
-        let mut processes: Vec<_> =
-            entries(Path::new("/proc")).into_iter().filter(|path| runs(path, &launcher)).collect();
-        let python = Path::new("/proc").join(job.id().to_string());
-        if !processes.contains(&python) {
-            processes.push(python);
+    let rounds = asked.unwrap_or(200);
+    std::thread::scope(|scope| {
+        for first in 0..WORLDS {
+            scope.spawn(move || {
+                let world = World::with(crate::boot(), &packages(), |_| {});
+                (first..rounds).step_by(WORLDS as usize).for_each(|round| kill_in(&world, round));
+            });
         }
-        if let Some(victim) = processes.get(round as usize % processes.len().max(1)) {
-            let pid = victim.file_name().and_then(|name| name.to_str()).expect("a number");
-            // It may have ended meanwhile.
-            let _ = Command::new("kill").args(["-KILL", pid]).stderr(Stdio::null()).status();
-        }
-        wait_until("the job has ended", || job.try_wait().expect("waits").is_some());
-        let output = job.wait_with_output().expect("ends");
-        let (status, error) = (output.status, text(&output.stderr));
-        let ended = status.code().is_none() || status.code() == Some(Exit::Internal.code().into());
-        assert!(ended || text(&output.stdout) == "read\n", "round {round}: {status}: {error}");
-        assert!(!error.contains("Traceback") && error.lines().count() <= 1, "round {round}: {error}");
-        wait_until("no process is left", || running(&launcher) == 0);
-        let output = succeed(world.command(&["-c", code]).env("CPACK_CACHE_DIR", &place));
-        assert_eq!(output, "read\n", "round {round}");
-        succeed(Command::new("chmod").args(["-R", "u+w"]).arg(&place));
-        fs::remove_dir_all(&place).expect("removes");
+    });
+}
+
+/// As few as show a file that is not read, or not read to its end.
+fn packages() -> Vec<(&'static str, Nodes)> {
+    let alpha = nodes(&[("site/alpha/__init__.py", file("NAME = 'alpha'\n"))]);
+    let data: Vec<_> = (0..20).map(|i| (format!("site/data/f{i}.txt"), file("text"))).collect();
+    let data: Vec<_> = data.iter().map(|(path, node)| (path.as_str(), node.clone())).collect();
+    let large = nodes(&[("site/large/lib.so", Node::Executable(noise(3 << 20, 7)))]);
+    vec![("alpha", alpha), ("data", nodes(&data)), ("large", large)]
+}
+
+const READ_ALL: &str = "import alpha, os, sys\n\
+    for base, _, files in os.walk(sys.prefix):\n\
+    \x20   [open(os.path.join(base, name), 'rb').read() for name in files]\n\
+    print('read')";
+
+/// A lazy start of which one or two processes are killed, then one that is none.
+fn kill_in(world: &World, round: u64) {
+    let launcher = world.path("env-python");
+    let place = world.user_directory("lazy");
+    let mut job = spawn(&mut lazily(world, "lazy", "full", &["-c", READ_ALL]));
+    std::thread::sleep(Duration::from_millis(round * 7 % 150));
+    let mut processes: Vec<_> = entries(Path::new("/proc")).into_iter().filter(|path| runs(path, &launcher)).collect();
+    let python = Path::new("/proc").join(job.id().to_string());
+    if !processes.contains(&python) {
+        processes.push(python);
     }
+    let count = processes.len();
+    let victims = (0..1 + round / 3 % 2).map(|other| &processes[(round + other) as usize % count]);
+    let victims = victims.filter_map(|path| path.file_name());
+    // They may have ended meanwhile.
+    let _ = Command::new("kill").arg("-KILL").args(victims).stderr(Stdio::null()).status();
+    wait_until("the job has ended", || job.try_wait().expect("waits").is_some());
+    let output = job.wait_with_output().expect("ends");
+    let (status, error) = (output.status, text(&output.stderr));
+    let ended = status.code().is_none() || status.code() == Some(Exit::Internal.code().into());
+    assert!(ended || text(&output.stdout) == "read\n", "round {round}: {status}: {error}");
+    assert!(!error.contains("Traceback") && error.lines().count() <= 1, "round {round}: {error}");
+    wait_until("no process is left", || running(&launcher) == 0);
+    let output = succeed(world.command(&["-c", READ_ALL]).env("CPACK_CACHE_DIR", &place));
+    assert_eq!(output, "read\n", "round {round}");
+    cpack_node::cache::remove_tree(&place, None).expect("removes");
 }
 
-/// The server's process id: of the processes that run the executable, the one whose parent runs it, too.
-fn server_of(executable: &Path) -> i32 {
-    let processes = entries(Path::new("/proc")).into_iter().filter(|path| runs(path, executable));
-    let pids = processes.filter_map(|path| path.file_name()?.to_str()?.parse().ok());
-    let mut servers = pids.filter(|pid| runs(&Path::new("/proc").join(parent_of(*pid).to_string()), executable));
-    servers.next().expect("a server")
-}
-
-fn parent_of(process: i32) -> i32 {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok()).unwrap_or(0)
+/// The id of the process that runs the executable under this name.
+fn named(executable: &Path, name: &str) -> String {
+    let mut processes = entries(Path::new("/proc")).into_iter().filter(|path| runs(path, executable));
+    let process = processes.find(|path| fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == name));
+    process.as_deref().and_then(Path::file_name).and_then(|pid| pid.to_str()).expect(name).to_owned()
 }
