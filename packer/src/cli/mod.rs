@@ -24,7 +24,7 @@ use clap::Parser as _;
 use cpack_format::exit::Exit;
 
 use arguments::{Cli, Command};
-pub use bench_arguments::{Bench, Form, Instead, Measure, Simulate};
+pub use bench_arguments::{Bench, Compare, Form, Instead, Measure, Simulate};
 pub use commands::run::PHASES;
 pub use context::{Context, absolute};
 pub use error::CommandError;
