@@ -91,6 +91,27 @@ fn docs_have_the_exit_codes_of_both_programs() {
     }
 }
 
+#[test]
+fn everything_has_one_version() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).expect("reads");
+    let folders = ["crates", "packer", "bootstrap"].map(|folder| root().join(folder));
+    let mut manifests: Vec<PathBuf> = vec![root().join("Cargo.toml")];
+    for folder in folders {
+        let inside = fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+        manifests.extend(inside.chain([folder]).map(|path| path.join("Cargo.toml")).filter(|path| path.is_file()));
+    }
+    assert!(manifests.len() > 15, "{manifests:?}");
+    // A copy of another project's crate has that one's version.
+    for path in manifests.iter().filter(|path| !path.ends_with("crates/crc/Cargo.toml")) {
+        let text = fs::read_to_string(path).expect("reads");
+        assert!(text.contains("\nversion.workspace = true\n"), "{} has a version of its own", path.display());
+    }
+    let python = read("packer/python/pyproject.toml");
+    assert!(python.contains("\ndynamic = [\"version\"]\n"), "the wheel takes the version of the workspace");
+    let version = format!("\nversion = \"{}\"\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(read("Cargo.toml").matches(&version).count(), 1, "tools/release finds it");
+}
+
 /// All pages of the guide, and the README, with their paths.
 fn pages() -> Vec<(PathBuf, String)> {
     let listed = fs::read_dir(root().join("docs")).expect("docs").map(|entry| entry.expect("an entry").path());
