@@ -52,7 +52,7 @@ mod tests {
         assert!(!place.path().join("man/man1/cluster-pack-share.1").exists(), "it is for building the wheel");
         for (_, folder, name) in COMPLETIONS {
             let script = fs::read_to_string(place.path().join(folder).join(name)).expect("reads");
-            assert!(script.contains("spark-submit") && script.contains("--venv"), "{name}");
+            assert!(script.contains("spark-submit") && script.contains("venv"), "{name}");
         }
     }
 }
