@@ -91,6 +91,27 @@ fn docs_have_the_exit_codes_of_both_programs() {
     }
 }
 
+#[test]
+fn everything_has_one_version() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).expect("reads");
+    let folders = ["crates", "packer", "bootstrap"].map(|folder| root().join(folder));
+    let mut manifests: Vec<PathBuf> = vec![root().join("Cargo.toml")];
+    for folder in folders {
+        let inside = fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+        manifests.extend(inside.chain([folder]).map(|path| path.join("Cargo.toml")).filter(|path| path.is_file()));
+    }
+    assert!(manifests.len() > 15, "{manifests:?}");
+    // A copy of another project's crate has that one's version.
+    for path in manifests.iter().filter(|path| !path.ends_with("crates/crc/Cargo.toml")) {
+        let text = fs::read_to_string(path).expect("reads");
+        assert!(text.contains("\nversion.workspace = true\n"), "{} has a version of its own", path.display());
+    }
+    let python = read("packer/python/pyproject.toml");
+    assert!(python.contains("\ndynamic = [\"version\"]\n"), "the wheel takes the version of the workspace");
+    let version = format!("\nversion = \"{}\"\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(read("Cargo.toml").matches(&version).count(), 1, "tools/release finds it");
+}
+
 /// All pages of the guide, and the README, with their paths.
 fn pages() -> Vec<(PathBuf, String)> {
     let listed = fs::read_dir(root().join("docs")).expect("docs").map(|entry| entry.expect("an entry").path());
@@ -129,4 +150,108 @@ fn guide_lists_every_page() {
         let listed = name == "SUMMARY.md" || summary.contains(&format!("({name})"));
         assert!(listed, "docs/SUMMARY.md lacks {name}");
     }
+}
+
+/// What stands before the text of a message in the sources.
+const MARKS: [&str; 8] =
+    ["#[error(", "Usage(", "usage(", "Damaged(", "NotFound(", "reason: ", "let reason = ", "misconfigured(uri, "];
+
+/// Messages that the page cannot have, and why.
+const UNLISTED: [(&str, &str); 6] = [
+    ("cannot … …", "the verb is read or write, and both have rows"),
+    ("cannot read", "the verb of an error of a store, before its reason"),
+    ("…: …", "what failed first and why last, each with a row of its own"),
+    ("… (tried … in … s)", "what a reason gets after tries"),
+    ("a thread panicked", "the panic's own words are printed before it"),
+    ("a unit of work without its entry", "the compiler cannot see that it never happens"),
+];
+
+/// The string literal that `text` begins with, perhaps in a `format!`, with … for each placeholder.
+fn literal(text: &str) -> Option<String> {
+    let text = text.trim_start().trim_start_matches('&').trim_start_matches("format!(").trim_start();
+    let mut characters = text.strip_prefix('"')?.chars().peekable();
+    let mut found = String::new();
+    loop {
+        match characters.next()? {
+            '"' => return Some(found),
+            '\\' => match characters.next()? {
+                '\n' => while characters.next_if(|c| c.is_whitespace()).is_some() {},
+                'n' => found.push(' '),
+                other => found.push(other),
+            },
+            '{' => {
+                characters.by_ref().find(|c| *c == '}')?;
+                found.push('…');
+            }
+            other => found.push(other),
+        }
+    }
+}
+
+/// The sources of the programs, without tests.
+fn code() -> Vec<(PathBuf, String)> {
+    let mut files = Vec::new();
+    for folder in ["crates", "packer/src", "bootstrap/src"] {
+        sources(&root().join(folder), &mut files);
+    }
+    let apart = ["cpack-test", "cpack-fault", "/tests", "tests.rs", "conformance", "fixture"];
+    files.retain(|path| !apart.iter().any(|name| path.to_string_lossy().contains(name)));
+    let without_tests = |text: String| text.split("#[cfg(test)]").next().map(str::to_owned);
+    files.into_iter().filter_map(|path| Some((path.clone(), without_tests(fs::read_to_string(path).ok()?)?))).collect()
+}
+
+/// The messages in the sources that stand where messages stand, each with its file.
+fn messages() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for (path, code) in code() {
+        let after_marks = MARKS.iter().flat_map(|mark| code.split(mark).skip(1));
+        // A store's errors: the kind, then the reason.
+        let kinds = if path.starts_with(root().join("crates/cpack-store")) { "Kind::" } else { "StoreErrorKind::" };
+        let after_kinds = code.split(kinds).skip(1).filter_map(|rest| rest.split_once(", ").map(|(_, rest)| rest));
+        let of_one_word = |message: &String| !message.contains(' ');
+        let texts = after_marks.chain(after_kinds).filter_map(literal).filter(|message| !of_one_word(message));
+        found.extend(texts.map(|message| (path.clone(), message)));
+    }
+    found
+}
+
+/// Whether `shown`, where … stands for anything, is how `message` begins.
+fn begins(message: &str, shown: &str) -> bool {
+    let mut pieces = shown.split('…');
+    let Some(mut rest) = pieces.next().and_then(|first| message.strip_prefix(first)) else { return false };
+    for piece in pieces {
+        let Some(at) = rest.find(piece) else { return false };
+        rest = &rest[at + piece.len()..];
+    }
+    true
+}
+
+/// What the first column of each table of the page of messages has between backquotes.
+fn shown_messages() -> Vec<&'static str> {
+    let rows = include_str!("../docs/messages.md").lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.flat_map(|row| row.split("` |").next().unwrap_or(row).split("`<br>`")).collect()
+}
+
+#[test]
+fn docs_have_every_message() {
+    let (messages, shown) = (messages(), shown_messages());
+    assert!(messages.len() > 200 && shown.len() > 150, "{} messages, {} shown", messages.len(), shown.len());
+    // A message without words of its own passes on those of another.
+    let has_words = |text: &str| text.chars().filter(|c| c.is_alphabetic()).count() > 3;
+    let unlisted = |message: &str| UNLISTED.iter().any(|(start, _)| begins(message, start));
+    let mut wrong = Vec::new();
+    for (path, message) in messages.iter().filter(|(_, message)| has_words(message)) {
+        if !unlisted(message) && !shown.iter().any(|shown| has_words(shown) && begins(message, shown)) {
+            wrong.push(format!("docs/messages.md has no row for {message:?} of {}", path.display()));
+        }
+    }
+    // Some messages are constants, or arguments of a function: any literal will do.
+    let quoted = |code: &str| code.match_indices('"').filter_map(|(at, _)| literal(&code[at..])).collect::<Vec<_>>();
+    let literals: Vec<String> = code().iter().flat_map(|(_, code)| quoted(code)).collect();
+    for shown in shown {
+        if !literals.iter().any(|message| begins(message, shown)) {
+            wrong.push(format!("docs/messages.md has {shown:?}, which no program says"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -1,7 +1,9 @@
 """Builds the wheel: `cpack-boot`, which is linked statically, `cpack-bench`, then `cluster-pack` by maturin.
 
 `CPACK_WHEEL_PROFILE` names a cargo profile for `cluster-pack` and `cpack-bench` instead of `release`, `CPACK_WHEEL_BOOT` and
-`CPACK_WHEEL_BENCH` a `cpack-boot` and a `cpack-bench` that are built already.
+`CPACK_WHEEL_BENCH` a `cpack-boot` and a `cpack-bench` that are built already. With `CPACK_WHEEL_GLIBC=2.17` the wheel runs on
+every Linux with that glibc or a later one: zig links it, which pip installs for the build. Otherwise it needs a glibc as new as
+that of this machine.
 """
 
 import os
@@ -13,7 +15,6 @@ import maturin
 from maturin import (  # noqa: F401  (what a build backend has to have)
     build_sdist,
     get_requires_for_build_sdist,
-    get_requires_for_build_wheel,
 )
 
 HERE = Path(__file__).resolve().parent
@@ -22,6 +23,7 @@ BOOT = "cpack-boot"
 BENCH = "cpack-bench"
 BUILD_BOOT = ["cargo", "build", "--config", "bootstrap/static.toml", "--profile", "boot", "-p", BOOT]
 STORES = ["--features", "network"]
+TARGET = "x86_64-unknown-linux-gnu"
 
 
 def _target():
@@ -32,12 +34,17 @@ def _profile():
     return os.environ.get("CPACK_WHEEL_PROFILE", "release")
 
 
+def _glibc():
+    """The oldest glibc that the wheel runs on, None for this machine's."""
+    return os.environ.get("CPACK_WHEEL_GLIBC")
+
+
 def _built_boot():
     named = os.environ.get("CPACK_WHEEL_BOOT")
     if named:
         return Path(named)
     subprocess.run(BUILD_BOOT + STORES, cwd=CHECKOUT, check=True)
-    return _target() / "x86_64-unknown-linux-gnu" / "boot" / BOOT
+    return _target() / TARGET / "boot" / BOOT
 
 
 def _built_bench():
@@ -45,28 +52,41 @@ def _built_bench():
     if named:
         return Path(named)
     profile = _profile()
-    subprocess.run(["cargo", "build", "--profile", profile, "-p", BENCH], cwd=CHECKOUT, check=True)
-    return _target() / ("debug" if profile == "dev" else profile) / BENCH
+    build, place = ["build"], _target()
+    if _glibc():
+        build, place = ["zigbuild", "--target", f"{TARGET}.{_glibc()}"], place / TARGET
+    subprocess.run(["cargo", *build, "--profile", profile, "-p", BENCH], cwd=CHECKOUT, check=True)
+    return place / ("debug" if profile == "dev" else profile) / BENCH
 
 
-def _scripts():
-    scripts = HERE / "cluster_pack.data" / "scripts"
-    scripts.mkdir(parents=True, exist_ok=True)
-    return scripts
+def _data(folder):
+    path = HERE / "cluster_pack.data" / folder
+    path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def _settings(config_settings):
     settings = dict(config_settings or {})
-    settings.setdefault("build-args", f"--profile {_profile()}")
+    arguments = f"--profile {_profile()}"
+    if _glibc():
+        arguments += f" --zig --target {TARGET} --compatibility manylinux_{_glibc().replace('.', '_')}"
+    settings.setdefault("build-args", arguments)
     return settings
 
 
+def get_requires_for_build_wheel(config_settings=None):
+    required = maturin.get_requires_for_build_wheel(config_settings)
+    return required + (["cargo-zigbuild", "ziglang"] if _glibc() else [])
+
+
 def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None):
-    _scripts()  # maturin fails if the configured directory is missing
+    _data("scripts")  # maturin fails if the configured directory is missing
     return maturin.prepare_metadata_for_build_wheel(metadata_directory, _settings(config_settings))
 
 
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
-    shutil.copy(_built_boot(), _scripts() / BOOT)
-    shutil.copy(_built_bench(), _scripts() / BENCH)
+    shutil.copy(_built_boot(), _data("scripts") / BOOT)
+    bench = shutil.copy(_built_bench(), _data("scripts") / BENCH)
+    # Man pages and completions, which environments have below `share`.
+    subprocess.run([bench, "share", _data("data/share")], check=True)
     return maturin.build_wheel(wheel_directory, _settings(config_settings), metadata_directory)

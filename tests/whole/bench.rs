@@ -85,6 +85,49 @@ fn bench_report_tells_where_time_went() {
     assert!(!html.contains("http:") && !html.contains("https:") && !html.contains("<script"), "needs nothing else");
 }
 
+#[test]
+fn bench_compare_sets_two_reports_side_by_side() {
+    let world = World::new();
+    let env = environment(&world);
+    let reports = ["a.json", "b.json", "of s3.json"].map(|name| world.path(name));
+    let [a, b, other] = &reports;
+    fs::write(a, measured(&world, &env).0.to_string()).expect("writes");
+    let mut report = measured(&world, &env).0;
+    fs::write(b, report.to_string()).expect("writes");
+    report["store"] = "s3".into();
+    fs::write(other, report.to_string()).expect("writes");
+    let compared = |arguments: &[&str]| {
+        let output = world.command(cluster_pack()).args(arguments).output().expect("runs");
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+
+    let page = world.path("page.html");
+    let (code, table, said) = compared(&["bench", "compare", utf8(a), utf8(b), "--html", utf8(&page)]);
+    assert_eq!(code, Some(0), "{said}");
+    for row in ["layers: size", "cold: until Python", "warm: until the end", "boot: extract", "from nothing, all"] {
+        assert!(table.lines().any(|line| line.trim_start().starts_with(row)), "{row}: {table}");
+    }
+    let (_, document, _) = compared(&["--json", "bench", "compare", utf8(a), utf8(b)]);
+    let document: serde_json::Value = serde_json::from_str(&document).expect("JSON");
+    for row in document["parts"].as_array().expect("parts").iter().flat_map(|p| p["rows"].as_array().expect("rows")) {
+        let number = |path: &str| row.pointer(path).and_then(serde_json::Value::as_f64);
+        if let (Some(first), Some(second), Some(ratio)) = (number("/a/median"), number("/b/median"), number("/ratio")) {
+            assert!((ratio * first - second).abs() <= 1e-9 * second.max(1.0), "{row}");
+        }
+    }
+
+    let (code, _, said) = compared(&["bench", "compare", utf8(a), utf8(other)]);
+    assert!(code == Some(80) && said.contains("cannot be compared: the first has store: file"), "{code:?} {said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+
+    #[cfg(feature = "browser")]
+    {
+        let seen = seen_in_browser(&world, &fs::read_to_string(&page).expect("a page"), 360, 1);
+        assert!(seen["contrast"].as_f64().is_some_and(|ratio| ratio >= 4.5), "{seen}");
+        assert!(seen["overflow"] == 0 && seen["fetched"] == 0, "{seen}");
+    }
+}
+
 /// In light and dark, narrow and wide.
 #[cfg(feature = "browser")]
 #[test]

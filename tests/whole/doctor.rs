@@ -20,7 +20,8 @@ fn doctor_finds_what_an_upload_would_find() {
     let store = world.path("store");
     let (said, code) = doctor(&env, &store, &[]);
     assert_eq!(code, 0, "{said}");
-    for line in ["✓ environment", "✓ interpreter", "✓ cpack-boot", "✓ store", "✓ client's cache"] {
+    for line in ["✓ environment", "✓ interpreter", "✓ cpack-boot", "✓ store", "✓ clock", "✓ client's cache"]
+    {
         assert!(said.lines().any(|found| found.starts_with(line)), "{line}: {said}");
     }
     assert!(!store.exists(), "nothing was made");

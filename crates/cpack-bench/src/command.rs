@@ -17,7 +17,7 @@ use crate::creation::Packer;
 use crate::error::BenchError;
 use crate::measure::{Subject, measure};
 use crate::scratch::Scratch;
-use crate::{page, simulation, table};
+use crate::{compare, page, simulation, table};
 
 /// Runs `cpack-bench` with these arguments and returns its exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -37,6 +37,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run(context: &Context, bench: &Bench) -> Result<(), BenchError> {
     match &bench.instead {
         Some(Instead::Simulate(arguments)) => simulation::run(context, arguments),
+        Some(Instead::Compare(arguments)) => compare::run(context, arguments),
         None => measured(context, &bench.measure),
     }
 }
@@ -76,7 +77,7 @@ fn measured(context: &Context, arguments: &Measure) -> Result<(), BenchError> {
 }
 
 /// Creates the file, so that a wrong path is reported before the measurement, which takes minutes.
-fn writable(path: &Path) -> Result<PathBuf, BenchError> {
+pub(crate) fn writable(path: &Path) -> Result<PathBuf, BenchError> {
     let path = absolute(path)?;
     fs::OpenOptions::new().append(true).create(true).open(&path).map_err(CommandError::io("write", &path))?;
     Ok(path)

@@ -10,7 +10,8 @@
 //!    │  └── metrics, trace, imports                    parse what the programs and Python report
 //!    ▼
 //! Report (report) ── table, page                       the terminal; one HTML page without scripts or network
-//!    └────────────── simulate                          what a cluster costs, computed from reports
+//!    ├────────────── simulate                          what a cluster costs, computed from reports
+//!    └────────────── compare                           two reports, number by number
 //! ```
 //!
 //! **Cold** means an empty node cache in a fresh directory, a local store's bytes in page cache, and free memory that was
@@ -20,6 +21,7 @@
 
 mod child;
 mod command;
+mod compare;
 mod creation;
 mod error;
 mod imports;

@@ -2,7 +2,10 @@
 //!
 //! Format 1. Unknown fields are ignored. Times are in seconds, sizes in bytes. No field names a directory or a host.
 
-use cluster_pack::cli::PHASES;
+use std::fs;
+use std::path::Path;
+
+use cluster_pack::cli::{CommandError, PHASES};
 use serde::{Deserialize, Serialize};
 
 use crate::spread::Spread;
@@ -186,6 +189,15 @@ pub(crate) fn phase_rows(report: &Report) -> Vec<(&str, String, [Option<&Spread>
         (name, label, cells)
     };
     names.into_iter().map(row).collect()
+}
+
+impl Report {
+    /// Reads what `bench --json` printed.
+    pub(crate) fn read(path: &Path) -> Result<Self, CommandError> {
+        let text = fs::read(path).map_err(CommandError::io("read", path))?;
+        serde_json::from_slice(&text)
+            .map_err(|e| CommandError::Usage(format!("{} is no report of `bench --json`: {e}", path.display())))
+    }
 }
 
 impl Starts {

@@ -1,8 +1,5 @@
 //! `cluster-pack bench simulate`: computes what a cluster would take, from reports of `bench --json`.
 
-use std::fs;
-use std::path::Path;
-
 use serde::Serialize;
 
 use cluster_pack::cli::{CommandError, Context, Simulate, table};
@@ -49,9 +46,9 @@ pub(crate) fn run(context: &Context, arguments: &Simulate) -> Result<(), BenchEr
             return Err(CommandError::Usage(format!("{flag} {value}: expected a number above zero")).into());
         }
     }
-    let reports = arguments.reports.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+    let reports = arguments.reports.iter().map(|path| Report::read(path)).collect::<Result<Vec<_>, _>>()?;
     let costs = fit(&reports)?;
-    let others = arguments.of.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+    let others = arguments.of.iter().map(|path| Report::read(path)).collect::<Result<Vec<_>, _>>()?;
     let environments = if others.is_empty() { &reports } else { &others };
     let simulated = |report: &Report| {
         let demand = costs.demand(report);
@@ -66,12 +63,6 @@ pub(crate) fn run(context: &Context, arguments: &Simulate) -> Result<(), BenchEr
     let text = if arguments.check { checks(&answer) } else { cluster(arguments, &answer) };
     context.voice.answer(text, &answer);
     Ok(())
-}
-
-fn read(path: &Path) -> Result<Report, BenchError> {
-    let text = fs::read(path).map_err(CommandError::io("read", path))?;
-    serde_json::from_slice(&text)
-        .map_err(|e| CommandError::Usage(format!("{} is no report of `bench --json`: {e}", path.display())).into())
 }
 
 fn cases(arguments: &Simulate, demand: &Demand) -> Vec<Case> {

@@ -69,7 +69,7 @@ fn creation(report: &Report) -> String {
 }
 
 /// The median, then the smallest and the largest value in the median's unit.
-fn shown(spread: &Spread) -> String {
+pub(crate) fn shown(spread: &Spread) -> String {
     let median = seconds(spread.median);
     if spread.values.len() < 2 {
         return median;

@@ -155,6 +155,12 @@ pub(super) enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Write man pages and completions for all shells below a directory, as they lie below /usr/share
+    #[command(hide = true)]
+    Share {
+        /// The directory
+        directory: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]

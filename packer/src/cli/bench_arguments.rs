@@ -22,6 +22,8 @@ pub struct Bench {
 pub enum Instead {
     /// What a cluster would take, from reports of `bench --json`
     Simulate(Box<Simulate>),
+    /// Two reports of `bench --json`, number by number
+    Compare(Compare),
 }
 
 /// How to measure.
@@ -94,6 +96,20 @@ pub struct Simulate {
     /// Nodes that hold HDFS's blocks [default: the nodes]
     #[arg(long, value_name = "N")]
     pub data_nodes: Option<u32>,
+}
+
+/// `cluster-pack bench compare`.
+#[derive(Debug, Args)]
+pub struct Compare {
+    /// The report that the other is divided by
+    #[arg(value_name = "A")]
+    pub a: PathBuf,
+    /// The report to compare with it
+    #[arg(value_name = "B")]
+    pub b: PathBuf,
+    /// Write a page with the comparison to this file
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 #[cfg(test)]

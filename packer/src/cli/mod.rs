@@ -24,7 +24,7 @@ use clap::Parser as _;
 use cpack_format::exit::Exit;
 
 use arguments::{Cli, Command};
-pub use bench_arguments::{Bench, Form, Instead, Measure, Simulate};
+pub use bench_arguments::{Bench, Compare, Form, Instead, Measure, Simulate};
 pub use commands::run::PHASES;
 pub use context::{Context, absolute};
 pub use error::CommandError;
@@ -49,10 +49,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Reads the arguments of `cpack-bench`, which are those of `cluster-pack bench`. `Err` carries the exit code after the
-/// message, or the help, was printed.
+/// Reads the arguments of `cpack-bench`, which are those of `cluster-pack bench`. `Err` carries the exit code of what is done
+/// already: a message, the help, or man pages were written.
 pub fn bench(arguments: impl IntoIterator<Item = OsString>) -> Result<(Context, Bench), ExitCode> {
     let Cli { mut common, command } = parse(arguments.into_iter().collect())?;
+    if let Command::Share { directory } = &command {
+        // The wheel is built with what is there before `cluster-pack` itself.
+        return Err(commands::share::share(directory).map_or_else(|error| refused(&error), |()| ExitCode::SUCCESS));
+    }
     let Command::Bench(bench) = command else {
         return Err(refused(&CommandError::Usage("cpack-bench only does what `cluster-pack bench` does".into())));
     };

@@ -3,7 +3,9 @@
 use clap::CommandFactory as _;
 
 use super::arguments::{Cli, Command, Kubernetes, Skein, Spark, Upload};
-use super::commands::{bench, doctor, info, kubernetes, launcher, package, prune, publish, run, skein, spark, upload};
+use super::commands::{
+    bench, doctor, info, kubernetes, launcher, package, prune, publish, run, share, skein, spark, upload,
+};
 use super::config;
 use super::context::Context;
 use super::error::CommandError;
@@ -13,6 +15,9 @@ pub(super) fn run(mut cli: Cli) -> Result<u8, CommandError> {
     if let Command::Completions { shell } = cli.command {
         clap_complete::generate(shell, &mut Cli::command(), "cluster-pack", &mut std::io::stdout().lock());
         return Ok(0);
+    }
+    if let Command::Share { directory } = &cli.command {
+        return share::share(directory).map(|()| 0);
     }
     if let Command::Bench(_) = cli.command {
         return bench::bench().map(|never| match never {});
@@ -36,6 +41,6 @@ pub(super) fn run(mut cli: Cli) -> Result<u8, CommandError> {
         Command::Skein(Skein::Spec(arguments)) => skein::spec(&context, &arguments).map(|()| 0),
         Command::Kubernetes(Kubernetes::Job(arguments)) => kubernetes::job(&context, &arguments).map(|()| 0),
         Command::Prune(arguments) => prune::prune(&context, &arguments).map(|()| 0),
-        Command::Bench(_) | Command::Completions { .. } => Ok(0),
+        Command::Bench(_) | Command::Completions { .. } | Command::Share { .. } => Ok(0),
     }
 }

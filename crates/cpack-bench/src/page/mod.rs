@@ -9,12 +9,12 @@ mod treemap;
 mod waterfall;
 
 use crate::report::Report;
-pub(crate) use html::seconds;
+pub(crate) use html::{escape, seconds, section, table};
+pub(crate) use sections::with_spread;
 
 const STYLE: &str = include_str!("style.css");
 
 pub(crate) fn page(report: &Report) -> String {
-    let title = html::escape(&format!("First run of {}", report.environment.name));
     let sections = [
         sections::heading(report),
         sections::figures(report),
@@ -25,11 +25,16 @@ pub(crate) fn page(report: &Report) -> String {
         sections::layers(report),
         sections::method(report),
     ];
+    document(&format!("First run of {}", report.environment.name), &sections.concat())
+}
+
+/// A page with this title, which is text, and this content, which is HTML.
+pub(crate) fn document(title: &str, content: &str) -> String {
+    let title = escape(title);
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n\
-         <body>\n<main>\n{}</main>\n</body>\n</html>\n",
-        sections.concat()
+         <body>\n<main>\n{content}</main>\n</body>\n</html>\n"
     )
 }

@@ -152,7 +152,8 @@ pub(crate) fn method(report: &Report) -> String {
     )
 }
 
-fn with_spread(spread: &Spread) -> String {
+/// The median, then the smallest and the largest.
+pub(crate) fn with_spread(spread: &Spread) -> String {
     if spread.values.len() < 2 {
         return seconds(spread.median);
     }

@@ -1,8 +1,14 @@
 //! `cluster-pack doctor`: what a submission from this machine will need, one line each. It leaves nothing behind.
 
+mod aws;
+mod clock;
+mod credentials;
+mod hadoop;
+
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use cpack_discover::Environment;
 use cpack_format::Digest;
@@ -56,33 +62,48 @@ fn store(context: &Context, checks: &mut Vec<Check>) {
         Err(error) => failed("cpack-boot", &error),
     });
     let uri = store.uri();
+    let before = SystemTime::now();
     let answer = match uri.as_directory() {
         Some(directory) => directory_takes_files(&directory),
         None => takes_objects(&*store).map_err(|error| (error.exit(), with_causes(&error))),
     };
-    checks.push(match answer {
-        Ok(()) => Check::good("store", format!("{uri} can be written to")),
-        Err((exit, found)) => Check::bad("store", exit, found, "see docs/stores.md for what each kind needs"),
-    });
+    let works = answer.is_ok();
+    match answer {
+        Ok(written) => checks.extend([
+            Check::good("store", format!("{uri} can be written to")),
+            clock::clock(written, before, SystemTime::now()),
+        ]),
+        Err((exit, found)) => {
+            checks.push(Check::bad("store", exit, found, "see docs/stores.md for what each kind needs"));
+        }
+    }
+    credentials::credentials(uri.scheme, works, checks);
     if variable("CPACK_STORE").is_none() && context.common.store.is_none() {
         let advice = "name one that they see by --store or CPACK_STORE";
         checks.push(Check::note("store", "none is named: the one of this machine's cache is for starts here", advice));
     }
 }
 
-/// Whether objects can be written, by one that is removed again.
-fn takes_objects(store: &dyn Store) -> Result<(), StoreError> {
+/// Whether objects can be written, by one that is removed again. Returns when it was written, by the store's clock.
+fn takes_objects(store: &dyn Store) -> Result<SystemTime, StoreError> {
     const OBJECT: &[u8] = b"cluster-pack doctor\n";
     let key = Key::content(&Digest::of(OBJECT));
     store.put(&key, Source::Bytes(OBJECT), Put::Replace)?;
-    store.delete(&key)
+    let stat = store.stat(&key);
+    store.delete(&key)?;
+    // An object that another doctor removed meanwhile tells no time.
+    Ok(stat?.map_or_else(SystemTime::now, |stat| stat.modified))
 }
 
 /// The same of a directory, which may not be there yet.
-fn directory_takes_files(directory: &Path) -> Result<(), (Exit, String)> {
+fn directory_takes_files(directory: &Path) -> Result<SystemTime, (Exit, String)> {
     let existing = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let tried = tempfile::Builder::new().prefix(".cpack-doctor-").tempfile_in(existing);
-    tried.and_then(|mut file| file.write_all(b"{}")).map_err(|source| {
+    let written = tried.and_then(|mut file| {
+        file.write_all(b"{}")?;
+        file.as_file().metadata()?.modified()
+    });
+    written.map_err(|source| {
         let exit = if source.kind() == std::io::ErrorKind::PermissionDenied { Exit::Denied } else { Exit::Disk };
         (exit, format!("cannot write to {}: {source}", existing.display()))
     })
@@ -91,7 +112,7 @@ fn directory_takes_files(directory: &Path) -> Result<(), (Exit, String)> {
 fn cache(context: &Context, checks: &mut Vec<Check>) {
     let root = context.cache.root();
     checks.push(match directory_takes_files(root) {
-        Ok(()) => Check::good("client's cache", root.display().to_string()),
+        Ok(_) => Check::good("client's cache", root.display().to_string()),
         Err((exit, found)) => Check::bad("client's cache", exit, found, "name another by --client-cache"),
     });
 }
@@ -179,7 +200,7 @@ mod tests {
     #[test]
     fn directory_that_is_not_there_yet_is_written_to_where_it_will_be() {
         let place = tempfile::tempdir().expect("a directory");
-        assert_eq!(directory_takes_files(&place.path().join("store/of/me")), Ok(()));
+        assert!(directory_takes_files(&place.path().join("store/of/me")).is_ok());
         assert_eq!(fs::read_dir(place.path()).expect("reads").count(), 0, "nothing is left");
     }
 }

@@ -12,6 +12,7 @@ pub(super) mod prepare;
 pub(super) mod prune;
 pub(super) mod publish;
 pub(super) mod run;
+pub(super) mod share;
 pub(super) mod skein;
 pub(super) mod spark;
 pub(super) mod trace;
