@@ -21,6 +21,11 @@ const SMALL: u64 = 512 << 10;
 /// faster, and memory that was not used before is slow to touch.
 const AHEAD: u64 = 64 << 20;
 
+/// Neighbouring pieces are fetched as one up to this many bytes: large enough that a request to a store pays (from SeaweedFS, which
+/// keeps 8 MiB together, 2 GB took 0.75 of the time and of the CPU time that requests for 4 MiB took), small enough that eight of
+/// them, as are in flight, fit a boot's memory several times.
+const JOINED: u64 = MAX_PIECE;
+
 /// A layer that [`extract_layers`] extracts.
 #[derive(Debug)]
 pub struct LayerTask<'a> {
@@ -95,6 +100,6 @@ fn start_layer<'a>(task: LayerTask<'a>, limits: &Limits) -> Result<Run<'a>, Extr
     if limits.fetches > 0 && archive.size <= SMALL {
         source = Box::new(BytesSource(read_pieces(&*source, &name, &layout, 0)?));
     }
-    let plan = read_plan(&*source, &name, &layout, limits)?;
+    let plan = read_plan(&*source, &name, &layout, limits, JOINED)?;
     Ok(Run::new(id, name, plan, source, into, Some(layout), limits.mapped_by))
 }

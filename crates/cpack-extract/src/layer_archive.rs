@@ -15,8 +15,8 @@ use crate::error::{ExtractError, refused, zip_error};
 use crate::limits::Limits;
 use crate::lock::lock;
 use crate::plan::{Layout, Plan, PlannedFile, Unit};
-use crate::read_plan::read_plan;
-use crate::source::{PieceSource, verify};
+use crate::read_plan::{read_plan, verify_pieces};
+use crate::source::PieceSource;
 use crate::worker::memory;
 
 /// The archive of one layer, of which any part can be read. Several threads may use it at once.
@@ -64,7 +64,7 @@ impl<'a> LayerArchive<'a> {
         limits: &Limits,
     ) -> Result<Self, ExtractError> {
         let layout = Layout::new(archive).map_err(|error| refused(&name, error))?;
-        let plan = read_plan(&*source, &name, &layout, limits)?;
+        let plan = read_plan(&*source, &name, &layout, limits, 0)?;
         let places = places(&plan);
         Ok(Self { name, layout, plan, source, places, codecs: Mutex::new(Vec::new()) })
     }
@@ -87,12 +87,10 @@ impl<'a> LayerArchive<'a> {
     /// Fetches the piece with this number, and verifies it.
     pub fn read_piece(&self, number: u32) -> Result<Vec<u8>, ExtractError> {
         let span = self.plan.spans.get(number as usize).ok_or_else(|| self.damaged("a piece", "is not in the plan"))?;
-        let piece = self.layout.piece_at(span.offset).and_then(|at| self.layout.archive().pieces.get(at));
-        let piece = piece.ok_or_else(|| self.damaged("a piece", "is not in the manifest"))?;
         let mut bytes = vec![0; span.len as usize];
         let read = self.source.read(span.offset, &mut bytes);
         read.map_err(|source| ExtractError::Read { archive: self.name.clone(), source })?;
-        verify(&*self.source, &self.name, span.offset, &piece.digest, &mut bytes)?;
+        verify_pieces(&*self.source, &self.name, &self.layout, span.offset, &mut bytes)?;
         Ok(bytes)
     }
 

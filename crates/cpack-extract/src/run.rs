@@ -18,7 +18,8 @@ use crate::error::{ExtractError, zip_error};
 use crate::large::{self, CHUNK, Reader, Stop, StreamError};
 use crate::lock::lock;
 use crate::plan::{Layout, Plan, PlannedFile, Span, Unit, WHOLE};
-use crate::source::{PieceSource, cut_short, verify};
+use crate::read_plan::verify_pieces;
+use crate::source::{PieceSource, cut_short};
 use crate::sum;
 use crate::window::Window;
 use crate::worker::{Worker, memory, room};
@@ -153,13 +154,10 @@ impl<'a> Run<'a> {
         !large || worker.large.fits(packed.saturating_add(unpacked))
     }
 
-    /// Compares a layer's span with the digest of its piece.
+    /// Compares a layer's span with the digests of its pieces.
     fn verify(&self, span: &Span, buffer: &mut [u8]) -> Result<(), ExtractError> {
         let Some(layout) = &self.pieces else { return Ok(()) };
-        let piece = layout.piece_at(span.offset).and_then(|piece| layout.archive().pieces.get(piece));
-        let piece = piece.ok_or_else(|| self.damaged("a piece", "is not in the manifest"))?;
-        let _event = cpack_events::span("verify", || format!("{} at {}", self.name, span.offset)).of(span.len.into());
-        verify(&*self.source, &self.name, span.offset, &piece.digest, buffer)
+        verify_pieces(&*self.source, &self.name, layout, span.offset, buffer)
     }
 
     fn units(&self, worker: &mut Worker, span: &Span, input: &mut [u8], stop: Stop<'_>) -> Result<(), ExtractError> {

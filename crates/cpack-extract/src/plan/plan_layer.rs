@@ -1,4 +1,6 @@
-//! Plans a layer: a span is a piece that the manifest names.
+//! Plans a layer: a span is one of the pieces that the manifest names, or several neighbours, which are fetched by one request.
+
+use std::ops::Range;
 
 use cpack_format::manifest::Archive;
 use cpack_format::zip::{Entry, Frames, local_header};
@@ -45,19 +47,26 @@ impl<'a> Layout<'a> {
     }
 }
 
-/// Plans the extraction of a layer with these entries. Spans are pieces, in the order of the archive.
-pub(crate) fn plan_layer(mut entries: Vec<Entry>, layout: &Layout<'_>, limits: &Limits) -> Result<Plan, PlanError> {
+/// Plans the extraction of a layer with these entries. Spans are in the order of the archive: pieces, joined to at most `joined`
+/// bytes.
+pub(crate) fn plan_layer(
+    mut entries: Vec<Entry>,
+    layout: &Layout<'_>,
+    limits: &Limits,
+    joined: u64,
+) -> Result<Plan, PlanError> {
     let archive = layout.archive;
     let nexts = lay_out(&mut entries, archive.directory)?;
     let found = entries.len() as u64;
     if found != archive.files {
         return Err(PlanError::Manifest { what: "files", expected: archive.files, found });
     }
-    let mut builder = Builder { draft: Draft::new(limits, entries.len(), archive.size)?, layout, piece: 0, first: 0 };
+    let draft = Draft::new(limits, entries.len(), archive.size)?;
+    let mut builder = Builder { draft, layout, joined, pieces: (0, 0), first: 0 };
     for (entry, next) in entries.iter().zip(nexts) {
         builder.add(entry, next)?;
     }
-    builder.next_piece();
+    builder.end_span();
     let plan = builder.draft.finish()?;
     if plan.unpacked > archive.unpacked {
         let (expected, found) = (archive.unpacked, plan.unpacked);
@@ -69,9 +78,11 @@ pub(crate) fn plan_layer(mut entries: Vec<Entry>, layout: &Layout<'_>, limits: &
 struct Builder<'a> {
     draft: Draft<'a>,
     layout: &'a Layout<'a>,
-    /// The piece that units are being added to.
-    piece: usize,
-    /// The first unit of that piece.
+    /// Most bytes of a span of several pieces.
+    joined: u64,
+    /// The first and the last piece of the span that units are being added to.
+    pieces: (usize, usize),
+    /// The first unit of that span.
     first: u32,
 }
 
@@ -101,14 +112,14 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Offset in its piece, and length, of bytes that must lie within one piece.
+    /// Offset in its span, and length, of bytes that must lie within one piece.
     fn place(&mut self, entry: &Entry, offset: u64, len: u64) -> Result<(u32, u32), PlanError> {
-        while self.layout.starts.get(self.piece + 1).is_some_and(|next| *next <= offset) {
+        while self.start_of(self.pieces.1 + 1).is_some_and(|next| next <= offset) {
             self.next_piece();
         }
         let crosses = || PlanError::Piece { name: entry.display_name(), offset };
-        let start = self.layout.starts.get(self.piece).copied().ok_or_else(crosses)?;
-        let end = self.layout.starts.get(self.piece + 1).copied().ok_or_else(crosses)?;
+        let start = self.start_of(self.pieces.0).ok_or_else(crosses)?;
+        let end = self.start_of(self.pieces.1 + 1).ok_or_else(crosses)?;
         let at = offset.checked_sub(start).ok_or_else(crosses)?;
         if offset.checked_add(len).is_none_or(|last| last > end) {
             return Err(crosses());
@@ -116,13 +127,34 @@ impl Builder<'_> {
         Ok((index(usize::try_from(at).unwrap_or(usize::MAX)), index(usize::try_from(len).unwrap_or(usize::MAX))))
     }
 
+    /// Goes on to the next piece: as a part of the same span, if there is room.
     fn next_piece(&mut self) {
-        let units = self.first..index(self.draft.plan.units.len());
-        let (start, piece) = (self.layout.starts.get(self.piece), self.layout.archive.pieces.get(self.piece));
-        if let (Some(offset), Some(piece), false) = (start, piece, units.is_empty()) {
-            self.draft.plan.spans.push(Span { offset: *offset, len: piece.size, units: units.clone() });
+        let (first, last) = self.pieces;
+        let (start, end) = (self.start_of(first), self.start_of(last + 2));
+        let has_room = start.zip(end).is_some_and(|(start, end)| end - start <= self.joined);
+        if !has_room || self.units().is_empty() {
+            self.end_span();
+            self.pieces.0 = last + 1;
+        }
+        self.pieces.1 = last + 1;
+    }
+
+    fn end_span(&mut self) {
+        let units = self.units();
+        let (start, end) = (self.start_of(self.pieces.0), self.start_of(self.pieces.1 + 1));
+        if let (Some(offset), Some(end), false) = (start, end, units.is_empty()) {
+            let len = index(usize::try_from(end - offset).unwrap_or(usize::MAX));
+            self.draft.plan.spans.push(Span { offset, len, units: units.clone() });
         }
         self.first = units.end;
-        self.piece += 1;
+    }
+
+    /// The units of the span.
+    fn units(&self) -> Range<u32> {
+        self.first..index(self.draft.plan.units.len())
+    }
+
+    fn start_of(&self, piece: usize) -> Option<u64> {
+        self.layout.starts.get(piece).copied()
     }
 }

@@ -18,10 +18,9 @@ use super::compress::{Compressed, Hash, Part, compress};
 use super::entry::{Entry, Unit, batches, units};
 use super::error::ArchiveError;
 
-/// Pieces are cut at the first entry or frame after this many bytes: large enough that a request to a store pays (from
-/// SeaweedFS, which keeps 8 MiB together, 2 GB took 0.75 of the time and of the CPU time that pieces of 4 MiB took), small
-/// enough that eight of them, as are in flight, fit a boot's memory several times.
-const PIECE_TARGET: usize = 6 << 20;
+/// No entry or frame that would make a piece longer is added to it: a lazy start fetches whole pieces. An eager one fetches
+/// neighbours by one request. Each costs the manifest 95 bytes.
+const PIECE_TARGET: usize = 1 << 20;
 
 /// An archive that was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,7 +193,7 @@ impl Writer {
     }
 
     fn put_part(&mut self, entry: &Entry, part: Part, framed: bool) -> io::Result<()> {
-        if self.buffer.len() >= PIECE_TARGET {
+        if !self.buffer.is_empty() && self.buffer.len() + part.bytes.len() > PIECE_TARGET {
             self.cut()?;
         }
         if self.open.is_none() {
