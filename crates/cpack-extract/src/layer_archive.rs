@@ -79,6 +79,11 @@ impl<'a> LayerArchive<'a> {
         self.plan.files.get(number as usize).map(archived)
     }
 
+    /// How many pieces it has.
+    pub fn pieces(&self) -> u32 {
+        u32::try_from(self.plan.spans.len()).unwrap_or(u32::MAX)
+    }
+
     /// The number of the piece that has the block `block` of the file `file`, for [`Self::read_piece`].
     pub fn piece_of(&self, file: u32, block: u32) -> Result<u32, ExtractError> {
         Ok(self.place(file, block)?.span)

@@ -1,10 +1,13 @@
-//! Fetching what a trace says before programs ask for it.
+//! Fetching what programs will ask for, before they do.
 //!
-//! It stays a *window* ahead of the program: what was fetched ahead is at most [`WINDOW`] bytes more than what programs have
-//! asked for of the trace. So pieces are still kept when they are asked for, and a program that does something else than the
-//! traced one did costs the window and no more.
+//! **By a trace.** It stays a *window* ahead of the program: what was fetched ahead is at most [`WINDOW`] bytes more than what programs
+//! have asked for of the trace. So pieces are still kept when they are asked for, and a program that does something else than
+//! the traced one did costs the window and no more.
+//!
+//! **By sequence**, for what no trace knows: who asks for a piece right after the one before it gets the next ones, too, twice as
+//! many each time, as kernels read files ahead. Otherwise each piece would cost the store's time to answer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use cpack_format::trace::TracedPiece;
@@ -12,12 +15,17 @@ use cpack_format::trace::TracedPiece;
 /// Bytes that are fetched ahead of the program: half of what is kept ([`crate::BUDGET`]).
 pub(crate) const WINDOW: u64 = 32 << 20;
 
-/// A trace that is followed.
+/// Most pieces that follow one: some 8 MiB, a quarter of what is kept without a trace.
+const MOST_FOLLOWING: u32 = 8;
+
+/// What is fetched ahead.
 #[derive(Debug)]
 pub(crate) struct Ahead {
     order: Vec<(TracedPiece, u64)>,
     positions: HashMap<TracedPiece, usize>,
     window: u64,
+    /// How many pieces each layer has. Sequences in other layers are not followed.
+    pieces: Vec<u32>,
     state: Mutex<State>,
     /// Notified when a program asks for a piece.
     asked: Condvar,
@@ -32,18 +40,40 @@ struct State {
     /// Which pieces programs have asked for, and their bytes.
     is_asked: Vec<bool>,
     asked: u64,
+    /// By layer.
+    sequences: HashMap<u32, Sequence>,
+    /// What follows sequences, to be fetched first: a program is near.
+    following: VecDeque<TracedPiece>,
+}
+
+/// Pieces of a layer that were asked for one after the other.
+#[derive(Debug, Clone, Copy)]
+struct Sequence {
+    last: u32,
+    /// How many pieces follow the last one.
+    following: u32,
+    /// The first piece that was not fetched ahead.
+    end: u32,
 }
 
 impl Ahead {
-    /// Follows `order`, pieces with their sizes.
-    pub(crate) fn new(order: Vec<(TracedPiece, u64)>, window: u64) -> Self {
+    /// Follows `order`, pieces with their sizes, and sequences in layers with so many `pieces`.
+    pub(crate) fn new(order: Vec<(TracedPiece, u64)>, window: u64, pieces: Vec<u32>) -> Self {
         let positions = order.iter().enumerate().map(|(position, (piece, _))| (*piece, position)).collect();
-        let state = State { next: 0, passed: 0, is_asked: vec![false; order.len()], asked: 0 };
-        Self { order, positions, window, state: Mutex::new(state), asked: Condvar::new() }
+        let state = State {
+            next: 0,
+            passed: 0,
+            is_asked: vec![false; order.len()],
+            asked: 0,
+            sequences: HashMap::new(),
+            following: VecDeque::new(),
+        };
+        Self { order, positions, window, pieces, state: Mutex::new(state), asked: Condvar::new() }
     }
 
+    /// Whether there will be nothing to fetch.
     pub(crate) fn is_empty(&self) -> bool {
-        self.order.is_empty()
+        self.order.is_empty() && self.pieces.iter().all(|count| *count == 0)
     }
 
     /// The size of a piece of the trace.
@@ -52,27 +82,35 @@ impl Ahead {
         position.and_then(|position| self.order.get(position)).map_or(0, |(_, size)| *size)
     }
 
-    /// The piece that should be fetched next, waited for until programs are near enough. `None` at the end.
-    pub(crate) fn next(&self) -> Option<TracedPiece> {
+    /// The piece that should be fetched next, waited for until programs are near enough.
+    pub(crate) fn next(&self) -> TracedPiece {
         let mut state = self.lock();
         loop {
-            let (piece, size) = *self.order.get(state.next)?;
-            if state.is_asked.get(state.next).copied().unwrap_or(true) {
-                state.pass(size);
-            } else if state.passed == 0 || state.passed + size <= state.asked + self.window {
-                state.pass(size);
-                return Some(piece);
-            } else {
-                state = self.asked.wait(state).unwrap_or_else(PoisonError::into_inner);
+            if let Some(piece) = state.following.pop_front() {
+                return piece;
+            }
+            match self.order.get(state.next).copied() {
+                Some((_, size)) if state.is_asked.get(state.next).copied().unwrap_or(true) => state.pass(size),
+                Some((piece, size)) if state.passed == 0 || state.passed + size <= state.asked + self.window => {
+                    state.pass(size);
+                    return piece;
+                }
+                _ => state = self.asked.wait(state).unwrap_or_else(PoisonError::into_inner),
             }
         }
     }
 
     /// Notes that a program asks for a piece.
     pub(crate) fn asked_for(&self, piece: TracedPiece) {
-        let Some(position) = self.positions.get(&piece) else { return };
-        let size = self.size(piece);
         let mut state = self.lock();
+        let Some(position) = self.positions.get(&piece) else {
+            let count = self.pieces.get(piece.0 as usize).copied().unwrap_or(0);
+            if state.follow(piece, count) {
+                self.asked.notify_all();
+            }
+            return;
+        };
+        let size = self.size(piece);
         if let Some(is_asked) = state.is_asked.get_mut(*position)
             && !std::mem::replace(is_asked, true)
         {
@@ -91,6 +129,25 @@ impl State {
         self.next += 1;
         self.passed += size;
     }
+
+    /// Adds what follows a piece of a layer with `count` pieces, if it is part of a sequence. Whether that is anything.
+    fn follow(&mut self, TracedPiece(layer, number): TracedPiece, count: u32) -> bool {
+        let start = Sequence { last: number, following: 0, end: 0 };
+        let sequence = self.sequences.entry(layer).or_insert(start);
+        if number == sequence.last {
+            return false;
+        }
+        if number != sequence.last + 1 {
+            *sequence = start;
+            return false;
+        }
+        let following = (2 * sequence.following).clamp(1, MOST_FOLLOWING);
+        let first = sequence.end.max(number + 1);
+        let end = (number + 1 + following).min(count);
+        *sequence = Sequence { last: number, following, end: end.max(first) };
+        self.following.extend((first..end).map(|number| TracedPiece(layer, number)));
+        first < end
+    }
 }
 
 #[cfg(test)]
@@ -98,7 +155,7 @@ mod tests {
     use super::*;
 
     fn ahead(pieces: u32, window: u64) -> Ahead {
-        Ahead::new((0..pieces).map(|number| (TracedPiece(0, number), 10)).collect(), window)
+        Ahead::new((0..pieces).map(|number| (TracedPiece(0, number), 10)).collect(), window, Vec::new())
     }
 
     #[test]
@@ -106,17 +163,17 @@ mod tests {
         let ahead = ahead(4, 1000);
         ahead.asked_for(TracedPiece(0, 1));
         ahead.asked_for(TracedPiece(7, 1));
-        let order: Vec<u32> = std::iter::from_fn(|| ahead.next().map(|piece| piece.1)).collect();
+        let order: Vec<u32> = (0..3).map(|_| ahead.next().1).collect();
         assert_eq!(order, [0, 2, 3]);
     }
 
     #[test]
     fn ahead_waits_at_the_end_of_its_window_until_programs_follow() {
         let ahead = ahead(5, 20);
-        assert_eq!([ahead.next(), ahead.next()].map(|piece| piece.map(|piece| piece.1)), [Some(0), Some(1)]);
+        assert_eq!([ahead.next().1, ahead.next().1], [0, 1]);
         let (sender, receiver) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
-            scope.spawn(|| std::iter::from_fn(|| ahead.next()).for_each(|piece| sender.send(piece.1).expect("sends")));
+            scope.spawn(|| (0..2).for_each(|_| sender.send(ahead.next().1).expect("sends")));
             let waits = receiver.recv_timeout(std::time::Duration::from_millis(50));
             assert!(waits.is_err(), "{waits:?}");
             ahead.asked_for(TracedPiece(0, 0));
@@ -133,6 +190,35 @@ mod tests {
 
     #[test]
     fn ahead_fetches_a_first_piece_that_is_longer_than_the_window() {
-        assert_eq!(ahead(1, 3).next(), Some(TracedPiece(0, 0)));
+        assert_eq!(ahead(1, 3).next(), TracedPiece(0, 0));
+    }
+
+    /// What is fetched ahead after programs asked for these pieces of a layer with so many.
+    fn following(count: u32, asked: &[u32]) -> Vec<u32> {
+        let ahead = Ahead::new(Vec::new(), 0, vec![0, count]);
+        asked.iter().for_each(|number| ahead.asked_for(TracedPiece(1, *number)));
+        let following = &ahead.lock().following;
+        following.iter().map(|piece| piece.1).collect()
+    }
+
+    #[test]
+    fn ahead_follows_a_sequence_with_twice_as_many_pieces_each_time() {
+        assert_eq!(following(100, &[10, 12, 15, 14]), [0; 0]);
+        assert_eq!(following(100, &[10, 11]), [12]);
+        // A piece is asked for again and again.
+        assert_eq!(following(100, &[10, 10, 11, 11, 12]), [12, 13, 14]);
+        assert_eq!(following(100, &[10, 11, 12, 13, 14, 15, 16]), (12..25).collect::<Vec<_>>());
+        // It ends with the layer, and with the sequence.
+        assert_eq!(following(14, &[10, 11, 12, 13]), [12, 13]);
+        assert_eq!(following(100, &[10, 11, 12, 40, 41]), [12, 13, 14, 42]);
+        assert_eq!(following(0, &[10, 11, 12]), [0; 0]);
+    }
+
+    #[test]
+    fn ahead_fetches_what_follows_before_the_trace() {
+        let ahead = Ahead::new(vec![(TracedPiece(0, 7), 10)], 100, vec![9, 9]);
+        ahead.asked_for(TracedPiece(1, 3));
+        ahead.asked_for(TracedPiece(1, 4));
+        assert_eq!([ahead.next(), ahead.next()], [TracedPiece(1, 5), TracedPiece(0, 7)]);
     }
 }

@@ -84,6 +84,11 @@ impl Layer {
         if self.archive.is_some() { archive.size.saturating_sub(archive.directory) } else { 0 }
     }
 
+    /// How many pieces of its archive are fetched as they are needed.
+    pub(crate) fn pieces(&self) -> u32 {
+        self.archive.as_ref().map_or(0, LayerArchive::pieces)
+    }
+
     /// Its files, links and directories. The position of each is its number.
     pub(crate) fn files(&self) -> &[Listed] {
         &self.files

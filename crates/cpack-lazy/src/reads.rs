@@ -22,7 +22,7 @@ type Part = (u32, u32, u32);
 pub(crate) enum Purpose {
     /// A program waits for it.
     Demand,
-    /// A trace says that it is needed soon.
+    /// It is needed soon, as it seems.
     Ahead,
 }
 
@@ -39,12 +39,12 @@ pub(crate) struct Reads {
 }
 
 impl Reads {
-    /// `trace` is pieces with their sizes.
-    pub(crate) fn new(trace: Vec<(TracedPiece, u64)>, record: Option<Record>) -> Self {
+    /// `trace` is pieces with their sizes, `pieces` how many the layers have in which sequences are followed.
+    pub(crate) fn new(trace: Vec<(TracedPiece, u64)>, pieces: Vec<u32>, record: Option<Record>) -> Self {
         let budget = if trace.is_empty() { BUDGET_OF_DEMAND } else { BUDGET };
         Self {
             blocks: Blocks::new(budget),
-            ahead: Ahead::new(trace, WINDOW),
+            ahead: Ahead::new(trace, WINDOW, pieces),
             waits: Waits::default(),
             fetched: AtomicU64::new(0),
             fetched_ahead: AtomicU64::new(0),

@@ -94,7 +94,9 @@ impl Served {
         let files: Vec<_> = layers.iter().map(Layer::files).collect();
         let tree = Tree::merge(&files, &own, inputs.python)?;
         let order = trace.iter().map(|piece| (*piece, piece.size(&inputs.manifest.layers))).collect();
-        let reads = Reads::new(order, record);
+        // What is near answers at once: only the decoding would be ahead, and the job needs the processors.
+        let sequential = if is_near { Vec::new() } else { layers.iter().map(Layer::pieces).collect() };
+        let reads = Reads::new(order, sequential, record);
         reads.fetched.fetch_add(layers.iter().map(Layer::directory_size).sum(), Ordering::Relaxed);
         Ok(Self {
             tree,
@@ -131,7 +133,8 @@ impl Served {
     }
 
     fn read_ahead(&self) {
-        while let Some(piece) = self.reads.ahead.next() {
+        loop {
+            let piece = self.reads.ahead.next();
             let Some(layer) = self.layers.get(piece.0 as usize) else { continue };
             // An error is told when a program needs the piece.
             let _ = layer.read_ahead(&self.reads, piece.1);
