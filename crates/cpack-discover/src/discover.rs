@@ -101,8 +101,7 @@ pub(crate) fn discover_layout(layout: Layout, options: &DiscoverOptions) -> Resu
     let mut links = found.outside_links;
     editable::separate(&mut environment, &mut links);
     let links = links.iter().filter(|(link, _)| !own.contains(link.path.as_bytes()));
-    environment.warnings.extend(links.map(outside_link));
-    environment.warnings.extend(unowned::much(&environment.unowned));
+    environment.warnings.extend(links.map(outside_link).chain(unowned::much(&environment.unowned)));
     Ok(environment)
 }
 
