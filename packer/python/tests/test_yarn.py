@@ -121,7 +121,7 @@ class Services(unittest.TestCase):
         # Who records has the environment served, even if it is there.
         with tempfile.TemporaryDirectory() as own:
             _, found, starts = self.application(nested, variables={"CPACK_RECORD": f"{own}/trace"})
-        self.assertEqual([(one["answer"], Path(one["prefix"]).parent.name) for one in found], [(2, "served")])
+        self.assertEqual([one["answer"] for one in found], [2])
         self.assertEqual([start["start"] for start in starts].count("lazy"), 2, starts)
 
     def test_5_a_named_package_is_shipped_with_editables_beside_it(self):

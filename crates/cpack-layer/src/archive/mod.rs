@@ -1,7 +1,7 @@
 //! Layers as written: one deterministic zip from a list of entries, compressed on all cores.
 //!
 //! ```text
-//! entries in the byte order of their paths, cut into pieces of about 6 MiB | central directory (own pieces) | end
+//! entries in the byte order of their paths, cut into pieces of at most 1 MiB (of one frame, if that is longer) | central directory (own pieces) | end
 //! ```
 //!
 //! The same entries give the same bytes from the same release on any machine: timestamps are fixed, order is that of the

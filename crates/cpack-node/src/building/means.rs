@@ -8,7 +8,7 @@ use cpack_store::Store;
 use super::BuildError;
 use crate::stop::Stop;
 
-/// Ranges of a store on the network that are fetched at once. With pieces of up to 8 MiB this fills a fast network at
+/// Ranges of a store on the network that are fetched at once. With ranges of up to 8 MiB this fills a fast network at
 /// a latency of tens of milliseconds; memory is bounded by the budget for bytes that are fetched and not yet decoded.
 pub const FETCHES: usize = 8;
 
