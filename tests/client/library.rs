@@ -53,6 +53,9 @@ fn wheel_has_all_programs() {
     succeed(&mut command);
     let prefix = world.run(&world.path("python"), &["-c", "import sys; print(sys.prefix)"]);
     assert!(!prefix.trim().is_empty() && prefix.trim() != utf8(&environment), "{prefix}");
+    for file in ["man/man1/cluster-pack-upload.1", "bash-completion/completions/cluster-pack"] {
+        assert!(environment.join("share").join(file).is_file(), "{file}");
+    }
     // cpack-bench answers: the report does not exist.
     let mut bench = world.command(environment.join("bin/cluster-pack"));
     let output = bench.args(["bench", "simulate", "missing.json"]).output().expect("starts");

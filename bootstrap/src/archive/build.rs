@@ -38,7 +38,7 @@ pub(super) fn build(
     let means = settings.means(&store, &stop);
     let node = settings.node();
     // Read before it is unpacked, and once, whichever place takes it.
-    let bytes = archive.content()?;
+    let bytes = archive.content(settings.threads())?;
     timing.mark(Phase::Find);
     let mut attempts = node.attempts(&[]);
     loop {

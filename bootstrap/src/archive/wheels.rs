@@ -42,7 +42,7 @@ pub(super) fn directory(
         return Ok(None);
     }
     let name = archive.path.file_name().unwrap_or_default();
-    let within = Path::new(&archive.content()?.to_hex()).join(name);
+    let within = Path::new(&archive.content(settings.threads())?.to_hex()).join(name);
     let limits = Limits { threads: settings.threads(), ..Limits::default() };
     let mut attempts = node.attempts(&[]);
     loop {

@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use cpack_extract::{Compression, FileSource, Limits, Stats, TarTask, ZipTask, extract_tar, extract_zip, peek_tar};
+use cpack_format::digest::{merge_parts, part_hash};
 use cpack_format::zip::{Entry, MAX_TAIL, read_directory, read_end};
 use cpack_format::{Digest, SafePath};
+use cpack_parallel::try_map_with;
 
 use crate::contents::Unpacked;
 use crate::error::UnpackError;
@@ -22,6 +24,9 @@ const FORMAT: &[u8] = b"cluster-pack unpacked archive 1\n";
 
 /// Bytes of a tar's first header.
 const HEAD: u64 = 512;
+
+/// Bytes that one thread hashes at a time.
+const PART: u64 = 1 << 20;
 
 /// Longest directory of a zip that is read to tell what it holds.
 const MAX_DIRECTORY: u64 = 32 << 20;
@@ -44,6 +49,24 @@ fn identity(path: &Path, stat: &Metadata) -> Digest {
         hasher.update(&number.to_le_bytes());
     }
     hasher.finalize().into()
+}
+
+/// The BLAKE3 digest of a file.
+fn digest_of(file: &File, threads: usize) -> io::Result<Digest> {
+    let len = file.metadata()?.len();
+    let read = |buffer: &mut Vec<u8>, offset: u64| {
+        buffer.resize(PART.min(len - offset) as usize, 0);
+        file.read_exact_at(buffer, offset)
+    };
+    if len <= PART {
+        let mut bytes = Vec::new();
+        return read(&mut bytes, 0).map(|()| Digest::of(&bytes));
+    }
+    let offsets: Vec<u64> = (0..len.div_ceil(PART)).map(|part| part * PART).collect();
+    let parts = try_map_with(threads, &offsets, Vec::new, |buffer, offset| {
+        read(buffer, *offset).map(|()| part_hash(*offset, buffer))
+    })?;
+    merge_parts(&parts).ok_or_else(|| io::Error::other("it has no parts"))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,13 +115,11 @@ impl Archive {
         self.extract(into, limits, &AtomicBool::new(false), &|| {}).map(drop)
     }
 
-    /// The digest of its bytes. Reads all of them.
-    pub fn content(&self) -> Result<Digest, UnpackError> {
+    /// The digest of its bytes. Reads all of them, on this many threads.
+    pub fn content(&self, threads: usize) -> Result<Digest, UnpackError> {
         let failed = |source| UnpackError::Read { path: self.path.clone(), source };
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(FORMAT);
-        hasher.update_reader(File::open(&self.path).map_err(failed)?).map_err(failed)?;
-        Ok(hasher.finalize().into())
+        let digest = File::open(&self.path).and_then(|file| digest_of(&file, threads)).map_err(failed)?;
+        Ok(Digest::of(&[FORMAT, digest.as_bytes()].concat()))
     }
 
     /// Refuses an archive that was changed or replaced since it was opened: what was read of it may be of two.
@@ -236,6 +257,20 @@ fn holds_environment(file: &File, size: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn digest_of_a_file_is_the_same_on_any_number_of_threads() {
+        let place = tempfile::tempdir().expect("a directory");
+        let path = place.path().join("file");
+        for len in [0, 1, PART, PART + 1, 5 * PART - 1, 8 * PART] {
+            let bytes: Vec<u8> = (0..len).map(|i| (i * 7 % 251) as u8).collect();
+            std::fs::write(&path, &bytes).expect("writes");
+            let file = File::open(&path).expect("opens");
+            for threads in [1, 3] {
+                assert_eq!(digest_of(&file, threads).expect("reads"), Digest::of(&bytes), "{len} bytes");
+            }
+        }
+    }
 
     #[test]
     fn first_files_tell_wheelhouses_from_environments() {
