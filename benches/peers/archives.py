@@ -52,15 +52,7 @@ def starts(context, environment):
     """Cold and second starts of an archive that others wrote, and of ours."""
     tool = packer(environment)
     unpacked = f"{tool}'s, tar" + (" and conda-unpack" if environment.name in MEND else "")
-    result = table(
-        "archives",
-        f"Archives: `import {environment.module}`, cold and again",
-        environment,
-        unpacked,
-        {"cold": "cold s", "cold_cpu": "cold CPU s", "again": "again s"},
-        "From the start of the first process to the end of the import. Cold: an empty directory, the archive in page cache. Again: "
-        "the second start there, of what is unpacked.",
-    )
+    result = starts_table("archives", "Archives", environment, unpacked, "an empty directory, the archive in page cache.")
     place = context.scratch.fresh("archives")
     theirs, (command, own) = os.path.join(place, "theirs.tar.gz"), archive(context, environment, place)
     run([context.tools.path(tool), "-q", "-p", environment.venv, "-o", theirs], env=environ())
@@ -81,15 +73,8 @@ def starts(context, environment):
 def wheelhouses(context, environment):
     """Cold and second starts of a wheelhouse, beside uv's installation of it."""
     uv = "uv pip install --no-index"
-    result = table(
-        "wheelhouse",
-        f"Wheelhouses: `import {environment.module}`, cold and again",
-        environment,
-        uv,
-        {"cold": "cold s", "cold_cpu": "cold CPU s", "again": "again s"},
-        "From the start of the first process to the end of the import. Cold: an empty node cache and uv cache in a fresh "
-        "directory, the wheels in page cache. uv compiles no byte-code; Python does while it imports.",
-    )
+    empty = "an empty node cache and uv cache, the wheels in page cache. uv compiles no byte-code; Python does while it imports."
+    result = starts_table("wheelhouse", "Wheelhouses", environment, uv, empty)
     place = context.scratch.fresh("wheelhouse")
     wheels = os.path.join(place, "wheels")
     run(ours(context, environment, place, "pack", "--format", "wheelhouse", "-o", wheels), env=environ())
@@ -115,6 +100,18 @@ def wheelhouses(context, environment):
     # Python of this environment stands for that of the node.
     samples = {uv: install, "this project": started(context, environment, boot, CPACK_PYTHON=environment.base_python)}
     return [add_rows(result, *alternate(context.options.runs, samples, context.say))]
+
+
+def starts_table(name, what, environment, baseline, empty):
+    """A table of cold and second starts. `empty` says what is there at a cold one."""
+    return table(
+        name,
+        f"{what}: `import {environment.module}`, cold and again",
+        environment,
+        baseline,
+        {"cold": "cold s", "cold_cpu": "cold CPU s", "again": "again s"},
+        f"From the start of the first process to the end of the import. Cold: {empty} Again: the second start there.",
+    )
 
 
 def packer(environment):

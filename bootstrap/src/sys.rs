@@ -171,8 +171,8 @@ pub(crate) fn obey_termination() {
     unsafe { libc::signal(libc::SIGTERM, libc::SIG_DFL) };
 }
 
-/// Names this process in lists of processes (`/proc/<pid>/comm`). A forked one has its parent's name, and one who ends a job by its
-/// name does not mean what serves it.
+/// Names this process in lists of processes (`/proc/<pid>/comm`). A forked process has its parent's name: `pkill` with the name of
+/// a launcher would end what serves its job, too.
 pub(crate) fn take_name(name: &CStr) {
     let _ = nix::sys::prctl::set_name(name);
 }

@@ -4,8 +4,7 @@
 //! wait for ever. The guard ends the job's processes, which are those in the mount namespace, and says why. It keeps `/dev/fuse`
 //! open until it has stopped them: until then they wait. The server ends with code 0 only after the mount is gone. The server
 //! does the same if the guard is killed ([`super::server`]), and a third process, the witness, if both are killed at once: it
-//! waits for the end of a socket whose other end only they have, and has `/dev/fuse` open, too. It does nothing else, so what kills
-//! a process for what it takes or does finds the other two first.
+//! waits for the end of a socket whose other end only they have, and has `/dev/fuse` open, too. It does nothing else.
 //!
 //! **Filling** ([`Fill`]) is an eager start that ends where Python would run, in a process of its own: it claims and shares layers
 //! as all eager starts do, and what goes wrong there harms no job. As soon as a layer is there, servers read from it.
@@ -58,7 +57,7 @@ pub(super) fn guard(start: &JobStart<'_>, when: Start, socket: UnixStream, job: 
     // If there is none, the server has told the job's process why.
     let Ok(device) = receive(&from_server) else { return 0 };
     let processes = JobProcesses::with(job);
-    // Without a witness one process less watches.
+    // If the witness has ended, guard and server still watch each other.
     let _ = send(&witness, &device);
     if tell(&from_server, b"guarded").is_err() {
         return 0;

@@ -129,12 +129,12 @@ fn discover_tells_of_large_files_that_no_package_owns() {
         let file = fs::File::options().write(true).open(fixture.prefix().join(SITE).join(name)).expect("opens");
         file.set_len(mebibytes << 20).expect("grows");
     };
-    large("spark/work/app-1/0/stdout", 40);
-    large("spark/work/app-2/0/stdout", 40);
+    large("spark/kept/app-1/stdout", 40);
+    large("spark/kept/app-2/stdout", 40);
     large("other/data", 20);
     assert!(findings(&fixture.discover(), FindingKind::Unowned).is_empty());
     fixture.module("one_more.py", "1");
-    let place = format!("{SITE}/spark/work: delete");
+    let place = format!("{SITE}/spark/kept: delete");
     let environment = fixture.discover();
     let said = findings(&environment, FindingKind::Unowned);
     assert!(said.len() == 1 && said[0].contains("100 MiB") && said[0].contains(&place), "{said:?}");

@@ -4,8 +4,8 @@
 //! have asked for of the trace. So pieces are still kept when they are asked for, and a program that does something else than
 //! the traced one did costs the window and no more.
 //!
-//! **By sequence**, for what no trace knows: who asks for a piece right after the one before it gets the next ones, too, twice as
-//! many each time, as kernels read files ahead. Otherwise each piece would cost the store's time to answer.
+//! **By sequence**, for what no trace knows: a program that asks for a piece right after the one before it gets the next ones,
+//! too, twice as many each time, as kernels read files ahead. Otherwise each piece would cost the store's time to answer.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

@@ -1,10 +1,10 @@
 //! The processes of a job: those in its mount namespace, which is one of its user namespace.
 //!
-//! Namespaces are told apart by numbers, which the kernel gives again as soon as a namespace is gone. So the user namespace is held
-//! open: no other process has its number. The mount namespace must not be held, since the mount is to go with the job's last process.
+//! Numbers tell namespaces apart, and the kernel gives the number of one that is gone to the next. So this process holds the user
+//! namespace open: no other one gets its number. The mount namespace must not be held, since the mount is to go with the job's last process.
 //!
-//! **A process in the middle of `execve`** of a file that is served waits for the server, and whoever asks the kernel for its
-//! namespaces, or traces it, waits for that. So each is looked at by a thread that may be left behind.
+//! **A process in the middle of `execve`** of a served file waits for the server. Until it ends, a thread that reads the process's
+//! namespaces waits, too, and so does one that traces it. So another thread looks at each process, and may be left behind.
 
 use std::fs::{self, File};
 use std::io;

@@ -94,7 +94,7 @@ impl Served {
         let files: Vec<_> = layers.iter().map(Layer::files).collect();
         let tree = Tree::merge(&files, &own, inputs.python)?;
         let order = trace.iter().map(|piece| (*piece, piece.size(&inputs.manifest.layers))).collect();
-        // What is near answers at once: only the decoding would be ahead, and the job needs the processors.
+        // A directory answers at once: reading ahead would take processors that the job needs, and save nothing.
         let sequential = if is_near { Vec::new() } else { layers.iter().map(Layer::pieces).collect() };
         let reads = Reads::new(order, sequential, record);
         reads.fetched.fetch_add(layers.iter().map(Layer::directory_size).sum(), Ordering::Relaxed);

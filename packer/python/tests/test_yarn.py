@@ -118,7 +118,7 @@ class Services(unittest.TestCase):
         self.assertEqual([(layer["kind"], layer["name"]) for layer in sent], [("overlay", "shipped")])
 
     def test_4_jobs_start_jobs_lazily(self):
-        # Who records has the environment served, even if it is there.
+        # A start that records is served, even if the node has the environment.
         with tempfile.TemporaryDirectory() as own:
             _, found, starts = self.application(nested, variables={"CPACK_RECORD": f"{own}/trace"})
         self.assertEqual([one["answer"] for one in found], [2])

@@ -69,10 +69,10 @@ fn store(context: &Context, checks: &mut Vec<Check>) {
     };
     let works = answer.is_ok();
     match answer {
-        Ok(written) => checks.extend([
-            Check::good("store", format!("{uri} can be written to")),
-            clock::clock(written, before, SystemTime::now()),
-        ]),
+        Ok(written) => {
+            checks.push(Check::good("store", format!("{uri} can be written to")));
+            checks.extend(written.map(|written| clock::clock(written, before, SystemTime::now())));
+        }
         Err((exit, found)) => {
             checks.push(Check::bad("store", exit, found, "see docs/stores.md for what each kind needs"));
         }
@@ -84,24 +84,24 @@ fn store(context: &Context, checks: &mut Vec<Check>) {
     }
 }
 
-/// Whether objects can be written, by one that is removed again. Returns when it was written, by the store's clock.
-fn takes_objects(store: &dyn Store) -> Result<SystemTime, StoreError> {
+/// Whether objects can be written, by one that is removed again. Returns when it was written, by the store's clock; `None` if another
+/// doctor removed it meanwhile.
+fn takes_objects(store: &dyn Store) -> Result<Option<SystemTime>, StoreError> {
     const OBJECT: &[u8] = b"cluster-pack doctor\n";
     let key = Key::content(&Digest::of(OBJECT));
     store.put(&key, Source::Bytes(OBJECT), Put::Replace)?;
     let stat = store.stat(&key);
     store.delete(&key)?;
-    // An object that another doctor removed meanwhile tells no time.
-    Ok(stat?.map_or_else(SystemTime::now, |stat| stat.modified))
+    Ok(stat?.map(|stat| stat.modified))
 }
 
 /// The same of a directory, which may not be there yet.
-fn directory_takes_files(directory: &Path) -> Result<SystemTime, (Exit, String)> {
+fn directory_takes_files(directory: &Path) -> Result<Option<SystemTime>, (Exit, String)> {
     let existing = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let tried = tempfile::Builder::new().prefix(".cpack-doctor-").tempfile_in(existing);
     let written = tried.and_then(|mut file| {
         file.write_all(b"{}")?;
-        file.as_file().metadata()?.modified()
+        file.as_file().metadata()?.modified().map(Some)
     });
     written.map_err(|source| {
         let exit = if source.kind() == std::io::ErrorKind::PermissionDenied { Exit::Denied } else { Exit::Disk };

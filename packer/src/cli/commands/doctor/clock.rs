@@ -6,7 +6,7 @@ use cpack_format::check::Check;
 
 use super::credentials::lasting;
 
-/// A difference that matters to nobody: stores keep whole seconds, and answers take their time.
+/// A smaller difference is not told: stores keep whole seconds, and their answers take time.
 const CLOSE: Duration = Duration::from_secs(60);
 
 /// The check of an object that the store dated `written`, between `before` and `after` of this machine's clock.

@@ -88,7 +88,7 @@ pub(super) fn ticket_end(cache: &[u8]) -> Option<u64> {
 }
 
 /// When the first delegation token for HDFS ends at the latest, in seconds since 1970: a name node may end it before, if
-/// nobody renews it. Of `Credentials.writeTokenStorageToStream`, as YARN writes it.
+/// no client renews it. The file is what Hadoop's `Credentials.writeTokenStorageToStream` writes, as YARN does for its containers.
 pub(super) fn tokens_end(file: &[u8]) -> Option<u64> {
     let mut bytes = Bytes(file);
     if bytes.take(5)? != b"HDTS\0" {
