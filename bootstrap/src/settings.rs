@@ -72,7 +72,7 @@ pub(crate) enum Fill {
 /// Default of `CPACK_CACHE_LIMIT`: seven environments of the size of torch's (6.4 GB).
 const CACHE_LIMIT: u64 = 50 << 30;
 
-/// Default of `CPACK_STALL_TIMEOUT`: a piece of 8 MiB takes a tenth of a second where all is well.
+/// Default of `CPACK_STALL_TIMEOUT`: a range of 8 MiB takes a tenth of a second where all is well.
 const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A variable with a value that cannot be understood.
