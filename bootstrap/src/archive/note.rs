@@ -13,8 +13,10 @@
 //! The directory is renamed into place when it is whole. A file that a power loss emptied counts as missing: the archive is
 //! unpacked again. The youngest notes are kept.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use cpack_format::Digest;
@@ -24,7 +26,6 @@ use cpack_node::cache::{Cache, Staging};
 use cpack_pex::keep_youngest;
 use cpack_unpack::Archive;
 
-use super::wheels;
 use crate::job::{FoundJob, Origin};
 
 const NOTES: &str = "archives";
@@ -32,6 +33,19 @@ const KEPT: usize = 64;
 
 /// Says where the wheels of a wheelhouse are.
 const WHEELS: &str = "wheels";
+
+/// Has the wheels.
+const ARTIFACTS: &str = "artifacts";
+
+/// The directory of all wheels that were unpacked.
+pub(super) fn artifacts(cache: &Cache) -> PathBuf {
+    cache.root().join(ARTIFACTS)
+}
+
+/// The directory of wheels that a note names.
+pub(super) fn noted_directory(cache: &Cache, within: &[u8]) -> PathBuf {
+    artifacts(cache).join(OsStr::from_bytes(within))
+}
 
 fn place(cache: &Cache, digest: &Digest) -> PathBuf {
     cache.root().join(NOTES).join(digest.to_hex())
@@ -65,7 +79,7 @@ pub(crate) fn remove_stale(cache: &Cache) -> u64 {
     let is_useful = |note: &PathBuf| {
         let manifest = fs::read(note.join(MANIFEST_NAME)).ok().and_then(|bytes| Manifest::parse(&bytes).ok());
         let has_layers = |manifest: Manifest| manifest.layers.iter().all(|layer| cache.lease_layer(layer).is_some());
-        let wheels = fs::read(note.join(WHEELS)).is_ok_and(|within| wheels::place(cache, &within).is_dir());
+        let wheels = fs::read(note.join(WHEELS)).is_ok_and(|within| noted_directory(cache, &within).is_dir());
         wheels || manifest.is_some_and(has_layers)
     };
     let stale = notes.filter(|note| !is_useful(note));

@@ -8,7 +8,6 @@
 //! A later start finds the directory by what `stat` tells of the archive; one of a copy by the digest of its bytes. An environment that
 //! was made of the wheels does not need them.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -25,7 +24,6 @@ use crate::attempts::settle;
 use crate::error::BootError;
 use crate::settings::Settings;
 
-const PLACE: &str = "artifacts";
 const KEPT: usize = 8;
 
 /// The directory of the archive's wheels. `None` if it is no wheelhouse.
@@ -56,17 +54,12 @@ pub(super) fn directory(
 /// The wheels that were noted for an archive, if they are there.
 fn noted(cache: &Cache, archive: &Archive) -> Option<PathBuf> {
     let within = note::noted_wheels(cache, &archive.identity)?;
-    Some(place(cache, &within)).filter(|path| path.is_dir())
-}
-
-/// The directory that a note names.
-pub(super) fn place(cache: &Cache, within: &[u8]) -> PathBuf {
-    cache.root().join(PLACE).join(OsStr::from_bytes(within))
+    Some(note::noted_directory(cache, &within)).filter(|path| path.is_dir())
 }
 
 /// Unpacks the archive to `within` the artifacts of `cache`, unless it is there.
 fn lay(archive: &Archive, within: &Path, cache: &Cache, limits: &Limits) -> Result<PathBuf, BootError> {
-    let all = cache.root().join(PLACE);
+    let all = note::artifacts(cache);
     let path = all.join(within);
     let failed = |source| BuildError::Cache { path: all.clone(), source };
     let staging = cache.staging().map_err(failed)?;

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -43,7 +43,7 @@ fn run(context: &Context, bench: &Bench) -> Result<(), BenchError> {
 }
 
 fn measured(context: &Context, arguments: &Measure) -> Result<(), BenchError> {
-    let html = arguments.html.as_deref().map(writable).transpose()?;
+    let html = arguments.html.as_deref().map(page::writable).transpose()?;
     let directory = match &arguments.scratch {
         Some(path) => absolute(path)?,
         None => context.cache.root().join("bench"),
@@ -74,13 +74,6 @@ fn measured(context: &Context, arguments: &Measure) -> Result<(), BenchError> {
     }
     context.voice.answer(table::render(&report), &report);
     Ok(())
-}
-
-/// Creates the file, so that a wrong path is reported before the measurement, which takes minutes.
-pub(crate) fn writable(path: &Path) -> Result<PathBuf, BenchError> {
-    let path = absolute(path)?;
-    fs::OpenOptions::new().append(true).create(true).open(&path).map_err(CommandError::io("write", &path))?;
-    Ok(path)
 }
 
 /// The `cluster-pack` that started this program, otherwise the one on `PATH`.

@@ -5,7 +5,6 @@ use std::fs;
 use cluster_pack::cli::{CommandError, Compare, Context, bytes, table};
 use serde::Serialize;
 
-use crate::command::writable;
 use crate::error::BenchError;
 use crate::page::{self, escape, section, with_spread};
 use crate::report::{Report, Starts, phase_rows};
@@ -57,7 +56,7 @@ pub(crate) fn run(context: &Context, arguments: &Compare) -> Result<(), BenchErr
         return Err(CommandError::Usage(format!("{paths} cannot be compared: {difference}")).into());
     }
     let comparison = Comparison { of: [about(a), about(b)], parts: parts(a, b) };
-    if let Some(path) = arguments.html.as_deref().map(writable).transpose()? {
+    if let Some(path) = arguments.html.as_deref().map(page::writable).transpose()? {
         fs::write(&path, html(a, &comparison)).map_err(CommandError::io("write", &path))?;
         context.voice.say(format!("wrote {}", path.display()));
     }

@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::error::RequirementsError;
-use super::kept::Kept;
-use super::prepare::Prepared;
+use super::kept::{Kept, OF_PIXI};
+use super::prepared::Prepared;
 use super::request::{Machine, Options, Request};
 use super::run::{command, run};
 use super::tools::working;
@@ -26,9 +26,6 @@ use crate::cache::Fingerprint;
 
 /// Begins a list of URLs, after comments.
 const EXPLICIT: &str = "@EXPLICIT";
-
-/// Where a pixi project has its default environment.
-pub(super) const OF_PIXI: &str = ".pixi/envs/default";
 
 /// Bump when the same file becomes another environment.
 const FORMAT: u32 = 1;

@@ -22,7 +22,8 @@ use cpack_format::Digest;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-use super::conda_files::OF_PIXI;
+/// Where a pixi project has its default environment.
+pub(super) const OF_PIXI: &str = ".pixi/envs/default";
 
 /// A directory without a record is deleted after this time, which is longer than any installation takes.
 const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 3600);

@@ -27,6 +27,7 @@ mod kept;
 mod local;
 mod platform;
 mod prepare;
+mod prepared;
 mod request;
 mod run;
 #[cfg(test)]

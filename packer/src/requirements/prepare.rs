@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cpack_discover::{DiscoverOptions, Environment, discover, python_info, without_credentials};
+use cpack_discover::{Environment, without_credentials};
 use cpack_format::Digest;
 
 use super::conda_files;
@@ -13,23 +13,13 @@ use super::hashes::hashes;
 use super::kept::Kept;
 use super::local;
 use super::platform::Platform;
+use super::prepared::Prepared;
 use super::request::{Machine, Options, Request};
 use super::tools::{Task, Tool, behind, interpreter, on_path, write_lines};
 use crate::cache::Fingerprint;
 
 /// Bump when the same resolution is installed in another way.
 const FORMAT: u32 = 1;
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Prepared {
-    pub prefix: PathBuf,
-    /// Whether it was made by an earlier run.
-    pub reused: bool,
-    /// The platform that it is for. `None` for this machine's.
-    pub platform: Option<Platform>,
-    /// Whether one of conda's tools made it.
-    pub is_conda: bool,
-}
 
 /// Makes the environment of `request`, or finds the one that was made before. Calls `heard` with each line that the tool prints.
 pub(crate) fn prepare(
@@ -88,31 +78,6 @@ pub(crate) fn additions(
         let prefix = make(kept, &key, |prefix| task.create(prefix).and_then(|()| install(prefix)))?;
         Ok(Some(Prepared { prefix, reused: false, platform, is_conda: false }))
     })
-}
-
-impl Prepared {
-    /// Discovers it; one of conda whole if `whole_conda` says so.
-    pub(crate) fn discover(&self, cache_dir: &Path, whole_conda: bool) -> Result<Environment, RequirementsError> {
-        let mut options = DiscoverOptions { whole_conda, cache_dir: cache_dir.to_owned(), python: None };
-        if let Some(platform) = &self.platform {
-            options.python = Some(platform.python(&python_info(&self.prefix, cache_dir)?));
-        }
-        let environment = discover(&self.prefix, &options)?;
-        let Some(platform) = &self.platform else { return Ok(environment) };
-        let stranger = environment
-            .distributions
-            .iter()
-            .find(|d| !d.tags.is_empty() && !d.tags.iter().any(|tag| platform.accepts(tag)));
-        match stranger {
-            None => Ok(environment),
-            Some(distribution) => Err(RequirementsError::BuiltHere {
-                name: distribution.display_name.clone(),
-                version: distribution.version.clone(),
-                platform: platform.name().to_owned(),
-                tag: distribution.tags.first().cloned().unwrap_or_default(),
-            }),
-        }
-    }
 }
 
 /// The interpreter to resolve for. For uv it may be a version, whose interpreter uv finds or downloads.

@@ -9,7 +9,7 @@ use cpack_test::programs::interpreters;
 use tempfile::TempDir;
 use zip::write::SimpleFileOptions;
 
-use super::prepare::Prepared;
+use super::prepared::Prepared;
 use super::tools::on_path;
 use super::*;
 

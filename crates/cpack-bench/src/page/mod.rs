@@ -8,6 +8,12 @@ mod sections;
 mod treemap;
 mod waterfall;
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cluster_pack::cli::{CommandError, absolute};
+
+use crate::error::BenchError;
 use crate::report::Report;
 pub(crate) use html::{escape, seconds, section, table};
 pub(crate) use sections::with_spread;
@@ -37,4 +43,11 @@ pub(crate) fn document(title: &str, content: &str) -> String {
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n\
          <body>\n<main>\n{content}</main>\n</body>\n</html>\n"
     )
+}
+
+/// Creates the file, so that a wrong path is reported before the measurement, which takes minutes.
+pub(crate) fn writable(path: &Path) -> Result<PathBuf, BenchError> {
+    let path = absolute(path)?;
+    fs::OpenOptions::new().append(true).create(true).open(&path).map_err(CommandError::io("write", &path))?;
+    Ok(path)
 }

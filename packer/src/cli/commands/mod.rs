@@ -1,6 +1,7 @@
 //! The commands, one file each; `prepare` is what several of them share.
 
 pub(super) mod bench;
+pub(super) mod child;
 pub(super) mod doctor;
 pub(super) mod environment_archive;
 pub(super) mod info;

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cpack_format::metrics::is_start;
 
+use super::child::exit_of;
 use super::prepare::trace_of;
 use crate::cli::arguments::Run;
 use crate::cli::context::Context;
@@ -57,11 +57,6 @@ pub(in crate::cli) fn run(context: &Context, arguments: &Run) -> Result<u8, Comm
         context.voice.say(table(&rows, &[1]));
     }
     Ok(exit_of(status))
-}
-
-/// The exit code of a child as shells report it, of one that a signal ended, too.
-pub(super) fn exit_of(status: ExitStatus) -> u8 {
-    status.code().or_else(|| Some(128 + status.signal()?)).and_then(|c| u8::try_from(c).ok()).unwrap_or(1)
 }
 
 /// Whether `cpack-boot`, which has no Kerberos, needs delegation tokens to read the store and there are none.

@@ -10,7 +10,7 @@ use cpack_format::manifest::Manifest;
 use cpack_format::message::with_causes;
 use cpack_format::trace::{self, Touch, Traced};
 
-use super::run::exit_of;
+use super::child::exit_of;
 use crate::cli::context::{Context, absolute};
 use crate::cli::error::CommandError;
 use crate::cli::output::{bytes, count};
