@@ -88,13 +88,20 @@ def section(table):
         lines.append(f"| {row['name']} | {' | '.join(cells)} |")
     if table["baseline"]:
         lines += ["", f"Baseline: {table['baseline']}."]
-    runs = max((len(next(iter(r["values"].values()))["values"]) for r in table["rows"] if r.get("values")), default=0)
-    notes = [f"{runs} runs", f"load {table['load_before']} before, {table['load_after']} after"]
+    notes = [runs(table["rows"]), f"load {table['load_before']} before, {table['load_after']} after"]
     if table.get("removals"):
         notes.append(f"{table['removals']} trees were deleted between samples for want of room, which slows later ones")
+    if "sittings" in table:
+        notes.append(f"the rows were measured in {table['sittings']} sittings at one revision")
     if "sitting" in table:
         notes.append(f"measured {table['sitting']['date']} at revision {table['sitting']['revision']}")
     return [*lines, "", f"{'; '.join(notes)}.", ""]
+
+
+def runs(rows):
+    """How many samples the rows have."""
+    counts = sorted({len(next(iter(row["values"].values()))["values"]) for row in rows if row.get("values")})
+    return f"{' to '.join(map(str, counts[:1] + counts[1:][-1:]))} run{'' if counts == [1] else 's'} of each"
 
 
 def spread(found):

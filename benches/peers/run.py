@@ -28,7 +28,7 @@ import targets
 from clock import Failed, NotRun
 from scratch import Scratch
 from subjects import all_subjects
-from tables import Context
+from tables import Context, add_ratios
 from tables import table as empty_table
 from tools import Programs, Tools
 
@@ -93,7 +93,8 @@ def arguments():
     add("--pack", metavar="FILE", help="cluster-pack [default: built for release]")
     add("--boot", metavar="FILE", help="cpack-boot [default: built as shipped]")
     add("--out", metavar="DIR", help="where results go [default: benches/runs/<date>-<machine>]")
-    add("--add", metavar="RESULTS", help="a results.json whose other measurements are kept: a complete run in several sittings")
+    add("--add", metavar="RESULTS", help="a results.json that these are added to: a complete run in several sittings. Of the same "
+        "measurement, other rows are kept if machine and revision are the same")
     add("--update-docs", action="store_true", help="put the newest results, or those in --out, into docs/speed.md; measures nothing")
     return parser.parse_args()
 
@@ -125,12 +126,8 @@ def measure(options, scratch, save):
         "revision": machine.revision(REPOSITORY),
         "runs": options.runs,
     }
-    found, kept, described = {}, [], {}
-    if options.add:
-        former = report.load(options.add)
-        sitting = {key: former[key] for key in ("date", "revision")}
-        kept, described = [{"sitting": sitting, **table} for table in former["tables"]], former["environments"]
-    tables = []
+    former = report.load(options.add) if options.add else {"tables": [], "environments": {}}
+    found, described, tables = {}, dict(former["environments"]), []
     for name, measurement in plan(options):
         if name not in found:
             found[name] = environments.obtain(name, given, scratch, tools, options.python, say)
@@ -145,11 +142,28 @@ def measure(options, scratch, save):
             table.update(load_before=before, load_after=machine.load(), removals=scratch.removals - removals)
             say("\n".join(report.section(table)))
         tables += made
-        again = {(table["measurement"], table["environment"]) for table in tables}
-        everything = [table for table in kept if (table["measurement"], table["environment"]) not in again] + tables
+        everything = merged(former, facts, tables)
         described |= {name: environment.described() for name, environment in found.items()}
         results = {**facts, "tools": tools.versions(), "environments": described, "tables": everything}
         save({**results, "targets": targets.check(everything)})
+
+
+def merged(former, facts, tables):
+    """The tables of an earlier sitting and the `tables` of this one, which come last."""
+    kept = []
+    alike = all(former.get(key) == facts[key] for key in ("machine", "revision"))
+    new = {(table["measurement"], table["environment"]): table for table in tables}
+    for table in former["tables"]:
+        now = new.get((table["measurement"], table["environment"]))
+        if now is None:
+            kept.append({"sitting": {key: former[key] for key in ("date", "revision")}, **table})
+        elif alike:
+            names = {row["name"] for row in now["rows"]}
+            rows = [row for row in table["rows"] if row["name"] not in names] + now["rows"]
+            sittings = table.get("sittings", 1) + 1
+            both = {key: max(table[key], now[key]) for key in ("load_before", "load_after", "removals")}
+            new[now["measurement"], now["environment"]] = add_ratios({**now, **both, "rows": rows, "sittings": sittings})
+    return kept + list(new.values())
 
 
 def main():

@@ -54,6 +54,8 @@ class Subject:
     """A way to ship an environment."""
 
     name = ""
+    # Another way whose artifact this one starts from; whether there is one.
+    made_by, ships = None, True
     # Disk that a creation, and a start, needs as a multiple of the environment's size.
     creation_room, start_room = 2.5, 1.5
 
@@ -68,6 +70,10 @@ class Subject:
         """Starts from it in the empty `directory`, running `code`, which prints how long its import took."""
         raise NotImplementedError
 
+    def again(self, environment, artifact, code, directory):
+        """Starts a second container on the node of `directory`, which has what the first start left there."""
+        return self.start(environment, artifact, code, directory)
+
 
 def last_number(text):
     """What `Environment.code` printed."""
@@ -80,7 +86,9 @@ def last_number(text):
 def boot_metrics(path):
     """The last start in a file of CPACK_METRICS: seconds until exec, seconds by phase, and the line itself."""
     with open(path, encoding="utf-8") as file:
-        line = json.loads(file.read().strip().splitlines()[-1])
+        lines = [json.loads(line) for line in file.read().strip().splitlines()]
+    # Those that serve a lazy start tell of their ends.
+    line = [line for line in lines if line["start"] not in ("server", "filler")][-1]
     phases = line.get("phases_ms") or line.get("phases") or {}
     if isinstance(phases, list):
         phases = {phase["name"]: phase["ms"] for phase in phases}
@@ -92,6 +100,8 @@ class Ours(Subject):
     """`cluster-pack upload` to a fresh directory store with a fresh client cache, and the launcher."""
 
     name = "this project"
+    # The variables of its starts, and the kinds of starts that these are for.
+    settings, kinds = {}, ("cold",)
 
     def upload(self, venv, directory):
         """Publishes `venv` to the store in `directory`; what was printed, and the seconds."""
@@ -117,14 +127,23 @@ class Ours(Subject):
 
     def start(self, environment, artifact, code, directory):
         metrics = os.path.join(directory, "metrics")
-        child = run([artifact.path, "-c", code], env=self.node(directory, metrics))
-        ready, phases, _ = boot_metrics(metrics)
+        child = run([artifact.path, "-c", code], env=self.node(directory, metrics, **self.settings))
+        ready, phases, line = boot_metrics(metrics)
+        if line["start"] not in (*self.kinds, "warm"):
+            raise Failed(f"a {line['start']} start: expected {' or '.join(self.kinds)}")
         return Start(child.seconds, ready, last_number(child.output), phases)
 
     def node(self, cache, metrics=None, **more):
         """The variables of a node whose cache is in `cache`."""
         known = {"CPACK_METRICS": metrics} if metrics else {}
         return environ(CPACK_CACHE_DIR=os.path.join(cache, "node"), HOME=cache, **known, **more)
+
+
+class OursLazy(Ours):
+    """The same launcher, whose Python runs before the environment is there."""
+
+    name, made_by = "this project, lazy", Ours.name
+    settings, kinds = {"CPACK_START": "lazy"}, ("lazy",)
 
 
 class OursPex(Ours):
@@ -213,11 +232,24 @@ class ClusterPackMode(Pex):
         return Artifact(archive, size_of(archive), seconds + zipped.seconds, parts)
 
     def start(self, environment, artifact, code, directory):
-        tree = os.path.join(directory, "pyenv")
+        return self.container(environment, artifact, code, directory, "pyenv")
+
+    def again(self, environment, artifact, code, directory):
+        return self.container(environment, artifact, code, directory, "second-pyenv")
+
+    def container(self, environment, artifact, code, directory, name):
+        """Unzips to `name`, as each container does for itself, and starts."""
+        tree = os.path.join(directory, name)
         unzipped = run([self.tools.path("unzip"), "-q", artifact.path, "-d", tree])
         child = run([environment.base_python, f"{tree}/__main__.py", "-c", code], env=self.node(directory))
         total = unzipped.seconds + child.seconds
         return Start(total, None, last_number(child.output), {"unzip": unzipped.seconds, "run": child.seconds})
+
+
+def in_place(venv, code, ready=0.0):
+    """Runs `code` in a tree that took `ready` seconds to make."""
+    child = run([f"{venv}/bin/python", "-c", code], env=environ())
+    return Start(ready + child.seconds, ready, last_number(child.output), {})
 
 
 class Tar(Subject):
@@ -234,8 +266,10 @@ class Tar(Subject):
         tree = os.path.join(directory, "environment")
         os.makedirs(tree)
         unpacked = run([self.tools.path("tar"), "-xzf", artifact.path, "-C", tree])
-        child = run([f"{tree}/bin/python", "-c", code], env=environ())
-        return Start(unpacked.seconds + child.seconds, unpacked.seconds, last_number(child.output), {})
+        return in_place(tree, code, unpacked.seconds)
+
+    def again(self, environment, artifact, code, directory):
+        return in_place(os.path.join(directory, "environment"), code)
 
 
 class VenvPack(Tar):
@@ -253,6 +287,7 @@ class Uv(Subject):
     """`uv venv` and `uv pip install --offline` from a warm cache, in hard-link mode: nothing is shipped."""
 
     name = "uv pip install --offline"
+    ships = False
     start_room = 0.2
 
     def create(self, environment, directory):
@@ -276,15 +311,17 @@ class Uv(Subject):
         venv = os.path.join(directory, "venv")
         start = time.perf_counter()
         self.install(environment.name, environment.python, venv, pins(environment.name))
-        ready = time.perf_counter() - start
-        child = run([f"{venv}/bin/python", "-c", code], env=environ())
-        return Start(ready + child.seconds, ready, last_number(child.output), {})
+        return in_place(venv, code, time.perf_counter() - start)
+
+    def again(self, environment, artifact, code, directory):
+        return in_place(os.path.join(directory, "venv"), code)
 
 
 def all_subjects(tools, programs):
     """Every way, this project's first."""
     return [
         Ours(tools, programs),
+        OursLazy(tools, programs),
         OursPex(tools, programs),
         ClusterPackMode(tools, programs, "FAST_MID_BIG", "loose", 0),
         ClusterPackMode(tools, programs, "SLOW_FAST_SMALL", "packed", 0),

@@ -31,7 +31,7 @@ class Context:
 
     def artifact(self, subject, environment):
         """What `subject` makes of `environment`: made once, not timed here, in the page cache afterwards."""
-        key = subject.name, environment.name
+        key = subject.made_by or subject.name, environment.name
         if key not in self.artifacts:
             self.artifacts[key], _, _ = self.create(subject, environment)
         made = self.artifacts[key]
@@ -73,6 +73,11 @@ def add_rows(into, taken, reasons):
         keys = [key for key in into["columns"] if all(key in s and s[key] is not None for s in samples)]
         values = {key: summary([s[key] for s in samples]) for key in keys}
         into["rows"].append({"name": name, "values": values, "details": samples[-1].get("details", {})})
+    return add_ratios(into)
+
+
+def add_ratios(into):
+    """Gives each row its ratios to the baseline's medians."""
     base = next((r.get("values") for r in into["rows"] if r["name"] == into["baseline"]), None) or {}
     for row in into["rows"]:
         ratio = {
