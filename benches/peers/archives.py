@@ -2,7 +2,7 @@
 
 import os
 
-from clock import alternate, environ, run
+from clock import environ, run
 from pexes import cpu
 from scratch import size_of
 from subjects import last_number
@@ -45,7 +45,7 @@ def packs(context, environment):
 
         return take
 
-    return [add_rows(result, *alternate(context.options.runs, {n: sample(w) for n, w in ways.items()}, context.say))]
+    return [add_rows(result, *context.alternate(environment, context.options.runs, {n: sample(w) for n, w in ways.items()}))]
 
 
 def starts(context, environment):
@@ -65,7 +65,7 @@ def starts(context, environment):
         "this project, tar.gz, tar": by_tar(context, environment, own, ""),
         "this project": started(context, environment, [launcher]),
     }
-    add_rows(result, *alternate(context.options.runs, samples, context.say))
+    add_rows(result, *context.alternate(environment, context.options.runs, samples))
     context.scratch.done(place)
     return [result]
 
@@ -99,7 +99,7 @@ def wheelhouses(context, environment):
 
     # Python of this environment stands for that of the node.
     samples = {uv: install, "this project": started(context, environment, boot, CPACK_PYTHON=environment.base_python)}
-    return [add_rows(result, *alternate(context.options.runs, samples, context.say))]
+    return [add_rows(result, *context.alternate(environment, context.options.runs, samples))]
 
 
 def starts_table(name, what, environment, baseline, empty):

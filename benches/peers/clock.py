@@ -78,23 +78,22 @@ def processors(count):
         os.sched_setaffinity(0, before)
 
 
-def settle():
-    """Writes dirty pages of earlier runs to disk and touches free memory, so that the next run does not pay for either."""
+def settle(most=32 << 30):
+    """Writes dirty pages of earlier runs to disk and touches as much free memory, so that the next run does not pay for either."""
     os.sync()
-    claim_memory()
+    claim_memory(most)
 
 
 LEFT_ALONE = 1 << 30
-MOST_CLAIMED = 32 << 30
 
 
-def claim_memory():
+def claim_memory(most):
     """Touches free memory, which a virtual machine may have given back to its host.
 
     A child process does this, so that the kernel kills the child if a control group allows less memory."""
     with open("/proc/meminfo", encoding="ascii") as file:
         free = next(int(line.split()[1]) << 10 for line in file if line.startswith("MemFree:"))
-    size = min(free - LEFT_ALONE, MOST_CLAIMED)
+    size = min(free - LEFT_ALONE, most)
     code = f"open('/proc/self/oom_score_adj', 'w').write('1000'); b'1' * {size}"
     subprocess.run([sys.executable, "-I", "-S", "-c", code], stderr=subprocess.DEVNULL, check=False)
 

@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 import time
 
-from clock import Failed, alternate, environ
+from clock import Failed, environ
 from tables import add_rows, table
 
 EXECUTORS = 2
@@ -33,7 +33,7 @@ def starts(context, environment):
     samples = {"the environment itself": lambda _: bare(environment)}
     for name in ("this project", "pex zipapp", "pex --venv", "venv-pack2"):
         samples[name] = shipped(context, environment, subjects[name])
-    return [add_rows(result, *alternate(context.options.runs, samples, context.say))]
+    return [add_rows(result, *context.alternate(environment, context.options.runs, samples))]
 
 
 def bare(environment):

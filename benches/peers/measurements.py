@@ -13,7 +13,7 @@ from clock import Failed, alternate, environ, processors, read_into_page_cache, 
 from environments import smallest_distribution
 from resources import budget_parts
 from scratch import remove
-from subjects import boot_metrics
+from subjects import Ours, OursLazy, boot_metrics
 from tables import PASS, add_rows, table
 
 
@@ -40,7 +40,8 @@ def creation(context, environment):
 
     read_into_page_cache(environment.venv)
     makers = {s.name: sample(s) for s in context.selected() if s.ships and not s.made_by}
-    return [add_rows(result, *alternate(context.options.runs, makers, context.say))]
+    runs = context.options.creation_runs or context.options.runs
+    return [add_rows(result, *context.alternate(environment, runs, makers))]
 
 
 def again(context, environment):
@@ -74,7 +75,7 @@ def again(context, environment):
 
     # Both orders, so that neither always follows the other.
     samples = {"nothing changed": unchanged, "one small distribution changed": changed}
-    add_rows(result, *alternate(max(context.options.runs, 5), samples, context.say))
+    add_rows(result, *context.alternate(environment, max(context.options.runs, 5), samples))
     context.scratch.done(directory)
     return [result]
 
@@ -142,7 +143,7 @@ def first_run(context, environment):
 
     samples = {s.name: sample(s) for s in context.selected()}
     samples["the environment itself, warm"] = lambda _: bare_import(environment)
-    return [add_rows(result, *alternate(context.options.runs, samples, context.say))]
+    return [add_rows(result, *context.alternate(environment, context.options.runs, samples))]
 
 
 def bare_import(environment):
@@ -196,7 +197,7 @@ def relink(context, environment):
         return {"seconds": seconds}
 
     samples = {context.ours.name: ours, uv.name: theirs}
-    return [add_rows(result, *alternate(max(context.options.runs, 5), samples, context.say))]
+    return [add_rows(result, *context.alternate(environment, max(context.options.runs, 5), samples))]
 
 
 def extraction(context, environment):
@@ -216,7 +217,7 @@ def extraction(context, environment):
         archive = os.path.join(memory, "archive.zip")
         size = deflate(environment.site_packages, archive)
         samples = unzippers(context, environment, archive, size)
-        return [add_rows(result, *alternate(max(context.options.runs, 5), samples, context.say))]
+        return [add_rows(result, *context.alternate(environment, max(context.options.runs, 5), samples))]
     finally:
         remove(memory)
 
@@ -306,20 +307,19 @@ def warm(context, environment):
 
 
 def together(context, environment):
-    """Cold starts at once against one alone."""
+    """Cold starts at once against one alone, eager and lazy."""
     count = context.options.containers
-    many = f"{count} at once"
     result = table(
         "together",
         "Cold starts at once on one node",
         environment,
         "one alone",
-        {"exec": "last exec s", "end": "last end of `-c pass` s"},
-        "One fresh node cache for all that start together; from before the first start.",
+        {"exec": "last exec s", "end": f"last `import {environment.module}` s"},
+        "One fresh node cache for all that start together; from before the first start. The imports share the processors.",
     )
     artifact = context.artifact(context.ours, environment)
 
-    def sample(number_of_starts):
+    def sample(number_of_starts, settings):
         def take(_):
             context.need(context.ours.start_room * environment.size)
             node = context.scratch.fresh(f"together {number_of_starts}")
@@ -327,8 +327,8 @@ def together(context, environment):
             begin, wall = time.time(), time.perf_counter()
             children = [
                 subprocess.Popen(
-                    [artifact.path, "-c", PASS],
-                    env=context.ours.node(node, m),
+                    [artifact.path, "-c", environment.code],
+                    env=context.ours.node(node, m, **settings),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
@@ -346,5 +346,8 @@ def together(context, environment):
 
         return take
 
-    samples = {"one alone": sample(1), many: sample(count)}
-    return [add_rows(result, *alternate(context.options.runs, samples, context.say))]
+    samples = {}
+    for subject, way in ((Ours, ""), (OursLazy, ", lazy")):
+        samples[f"one alone{way}"] = sample(1, subject.settings)
+        samples[f"{count} at once{way}"] = sample(count, subject.settings)
+    return [add_rows(result, *context.alternate(environment, context.options.runs, samples))]

@@ -3,7 +3,7 @@
 import os
 import zipfile
 
-from clock import Failed, alternate, environ, run
+from clock import Failed, environ, run
 from tables import add_rows, table
 
 
@@ -46,7 +46,7 @@ def starts(context, environment):
         samples[f"{writer}'s, plain Python"] = sample([environment.base_python, path])
         samples[f"{writer}'s, cpack-boot"] = sample([boot, "--cpack", "exec", path])
     samples["the environment itself"] = bare
-    add_rows(result, *alternate(max(context.options.runs, 5), samples, context.say))
+    add_rows(result, *context.alternate(environment, max(context.options.runs, 5), samples))
     return [result]
 
 
@@ -78,7 +78,7 @@ def writing(context, environment):
     chosen = [s for s in context.subjects if s.name in ("this project, PEX", "pex zipapp")]
     if len(chosen) != 2:
         raise Failed("the ways to write a PEX have other names")
-    return [add_rows(result, *alternate(context.options.runs, {s.name: sample(s) for s in chosen}, context.say))]
+    return [add_rows(result, *context.alternate(environment, context.options.runs, {s.name: sample(s) for s in chosen}))]
 
 
 def byte_code(path):

@@ -4,7 +4,7 @@ import os
 import struct
 import time
 
-from clock import Failed, alternate, environ, run
+from clock import Failed, environ, run
 from subjects import boot_metrics
 from tables import PASS, add_rows, table
 
@@ -31,7 +31,7 @@ def memory(context, environment):
             raise Failed("the boot ended before it could be looked at")
         return {"resident_mib": seen["VmHWM"] / 1024, "address_mib": seen["VmPeak"] / 1024, "samples": seen["looks"]}
 
-    return [add_rows(result, *alternate(context.options.runs, {"this project": take}, context.say))]
+    return [add_rows(result, *context.alternate(environment, context.options.runs, {"this project": take}))]
 
 
 def watch_memory(pid, program, seen):
@@ -55,7 +55,7 @@ def watch_memory(pid, program, seen):
         time.sleep(0.0005)
 
 
-def executables(context, _environment):
+def executables(context, environment):
     """Sizes of the programs."""
     result = table("executables", "Executables", None, None, {"mb": "MB"})
 
@@ -63,7 +63,7 @@ def executables(context, _environment):
         return lambda _: {"mb": os.path.getsize(path) / 1e6, "details": {"static": is_static(path)}}
 
     samples = {"cpack-boot": size(context.programs.boot), "cluster-pack": size(context.programs.pack)}
-    return [add_rows(result, *alternate(1, samples, context.say))]
+    return [add_rows(result, *context.alternate(environment, 1, samples))]
 
 
 def is_static(path):
@@ -113,4 +113,4 @@ def budget(context, environment):
         ready, phases, _ = boot_metrics(metrics)
         return {"seconds": ready, "details": {"phases_s": phases}}
 
-    return [add_rows(result, *alternate(context.options.runs, {"this project": boot, "budget": parts}, context.say))]
+    return [add_rows(result, *context.alternate(environment, context.options.runs, {"this project": boot, "budget": parts}))]

@@ -84,6 +84,7 @@ def arguments():
     add("-s", "--subject", dest="only", action="append", metavar="TEXT", help="only the way of this name, or ways whose name has this text")
     add("--venv", action="append", default=[], metavar="NAME=PATH", help="use this virtual environment for NAME")
     add("--runs", type=int, default=3, metavar="N", help="samples of each [default: 3; cheap measurements take more]")
+    add("--creation-runs", type=int, metavar="N", help="samples of each creation [default: as --runs]")
     add("--warm-runs", type=int, default=40, metavar="N", help="samples of a warm start [default: 40]")
     add("--containers", type=int, default=16, metavar="N", help="starts at once [default: 16]")
     add("--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads of budget and boot [default: all cores]")

@@ -1,6 +1,6 @@
 """Tables of results: rows with medians, spreads and ratios to a baseline of the same run; and the context of measurements."""
 
-from clock import NotRun, read_into_page_cache, summary
+from clock import NotRun, alternate, read_into_page_cache, settle, summary
 
 # The smallest Python program.
 PASS = "pass"
@@ -44,6 +44,11 @@ class Context:
         directory = self.scratch.fresh(f"create {subject.name}")
         made = subject.create(environment, directory)
         return made, {"seconds": made.seconds, "mib": made.size / 2**20}, lambda: self.scratch.done(directory)
+
+    def alternate(self, environment, runs, samples):
+        """`alternate` with memory at hand for twice the files of `environment`, which some ways write, and for processes."""
+        most = int(2.2 * environment.size) + (2 << 30)
+        return alternate(runs, samples, self.say, between=lambda: settle(most))
 
     def need(self, size):
         """Refuses what the disk has no room for."""
