@@ -7,7 +7,8 @@ use cpack_format::manifest::Manifest;
 use cpack_format::message::with_causes;
 use cpack_node::building::in_order;
 use cpack_node::cache::{PlaceKind, free_at, unusable};
-use cpack_store::{Store, redact};
+use cpack_store::endings::{Holder, credentials};
+use cpack_store::{Store, StoreUri, redact};
 
 use crate::boot::{JobStart, probe_lazy};
 use crate::error::BootError;
@@ -54,13 +55,17 @@ fn of_job(found: &FoundJob, settings: &Settings, checks: &mut Vec<Check>) -> u64
         let missing = missing_layers(&manifest, found, &*store)?;
         Ok((manifest, missing))
     });
+    let kind = found.job.store.parse::<StoreUri>().ok().map(|uri| uri.scheme);
+    let endings = |works| kind.into_iter().flat_map(move |kind| credentials(kind, Holder::Container, works));
     let (manifest, missing) = match asked.map_err(|error| error.of_store(&found.job.store)) {
         Ok(asked) => asked,
         Err(error) => {
             checks.push(Check::bad("store", error.exit(), with_causes(&error), ""));
+            checks.extend(endings(false));
             return 0;
         }
     };
+    checks.extend(endings(true));
     let layers = manifest.layers.len() + found.job.overlays.len();
     let store = redact(&found.job.store);
     checks.push(match missing.first() {

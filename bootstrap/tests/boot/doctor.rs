@@ -4,6 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use cpack_format::exit::Exit;
+use cpack_format::job::Job;
 use cpack_test::small_world::{World, entries, succeed};
 
 /// The lines of the report, and the exit code.
@@ -58,4 +59,31 @@ fn doctor_names_variables_that_are_no_settings() {
     let report: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     let subjects = report["checks"].as_array().expect("checks").iter().map(|check| &check["subject"]);
     assert!(subjects.into_iter().any(|subject| subject == "store"), "{report}");
+}
+
+/// Hadoop's file of tokens, with one for HDFS that ends then, in seconds since 1970.
+fn tokens(end: u64) -> Vec<u8> {
+    let text = |text: &[u8]| [&[u8::try_from(text.len()).expect("short")], text].concat();
+    // A number of six bytes.
+    let time = |seconds: u64| [&[0x8a_u8], &(seconds * 1000).to_be_bytes()[2..]].concat();
+    let identifier = [vec![0], text(b"me"), text(b"yarn"), text(b""), time(1_000_000_000), time(end)].concat();
+    let token =
+        [text(b"alias"), text(&identifier), text(b"password"), text(b"HDFS_DELEGATION_TOKEN"), text(b"host:8020")];
+    [b"HDTS\0\x01".to_vec(), token.concat(), vec![0]].concat()
+}
+
+#[test]
+fn doctor_tells_when_the_container_s_token_ends() {
+    let world = World::new(crate::boot());
+    let job = Job { store: "hdfs:///nowhere".into(), ..world.job.clone() };
+    let launcher = world.write_launcher("hdfs", &job);
+    let file = world.path("work/container_tokens");
+    for (end, mark, said) in [(1_700_000_000, '✗', "ended "), (9_000_000_000, '✓', "another ")] {
+        fs::write(&file, tokens(end)).expect("writes");
+        let mut command = world.command_of(&launcher, &["--cpack", "doctor"]);
+        let (lines, code) = doctor(command.env("HADOOP_TOKEN_FILE_LOCATION", &file));
+        let told = line(&lines, "credentials");
+        let words = format!("the delegation token in {}: {said}", file.display());
+        assert!(code != 0 && told.starts_with(mark) && told.contains(&words), "{lines:?}");
+    }
 }

@@ -1,4 +1,6 @@
-//! Sizes and tables for people: both programs print them alike.
+//! Sizes, durations and tables for people: both programs print them alike.
+
+use std::time::Duration;
 
 /// `bytes` in powers of 1024, two or three digits.
 pub fn bytes(bytes: u64) -> String {
@@ -11,6 +13,16 @@ pub fn bytes(bytes: u64) -> String {
         value /= 1024.0;
     }
     String::new()
+}
+
+/// `40 s`, `90 min`, `9 h`, `6 days`.
+pub fn lasting(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds / 60),
+        seconds @ 7200..172_800 => format!("{} h", seconds / 3600),
+        seconds => format!("{} days", seconds / 86400),
+    }
 }
 
 /// Rows in aligned columns, without a last line break; the columns with the indexes `right` are aligned to the right.

@@ -23,6 +23,7 @@ mod call;
 pub mod conformance;
 #[cfg(any(feature = "hdfs", feature = "web"))]
 mod content;
+pub mod endings;
 mod error;
 mod file;
 #[cfg(feature = "gs")]

@@ -1,9 +1,6 @@
 //! `cluster-pack doctor`: what a submission from this machine will need, one line each. It leaves nothing behind.
 
-mod aws;
 mod clock;
-mod credentials;
-mod hadoop;
 
 use std::fs;
 use std::io::Write as _;
@@ -15,6 +12,7 @@ use cpack_format::Digest;
 use cpack_format::check::{self, Check};
 use cpack_format::exit::Exit;
 use cpack_format::message::with_causes;
+use cpack_store::endings::{Holder, credentials};
 use cpack_store::{Key, Put, Source, Store, StoreError};
 
 use crate::cli::context::{Context, contents, variable};
@@ -77,7 +75,7 @@ fn store(context: &Context, checks: &mut Vec<Check>) {
             checks.push(Check::bad("store", exit, found, "see docs/stores.md for what each kind needs"));
         }
     }
-    credentials::credentials(uri.scheme, works, checks);
+    checks.extend(credentials(uri.scheme, Holder::Person, works));
     if variable("CPACK_STORE").is_none() && context.common.store.is_none() {
         let advice = "name one that they see by --store or CPACK_STORE";
         checks.push(Check::note("store", "none is named: the one of this machine's cache is for starts here", advice));

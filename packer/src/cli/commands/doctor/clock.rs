@@ -3,8 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use cpack_format::check::Check;
-
-use super::credentials::lasting;
+use cpack_format::human::lasting;
 
 /// A smaller difference is not told: stores keep whole seconds, and their answers take time.
 const CLOSE: Duration = Duration::from_secs(60);

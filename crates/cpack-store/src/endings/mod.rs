@@ -1,25 +1,28 @@
-//! When the credentials of a store end: Kerberos tickets, Hadoop's delegation tokens, sessions of AWS.
+//! When the credentials of a store end: Kerberos tickets, Hadoop's delegation tokens, sessions of AWS. For `doctor` of both programs.
 //!
 //! Only files and variables of this machine are read, and only times are shown. What says nothing of its end gets no line.
 
+mod aws;
+mod hadoop;
+
+use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cpack_format::check::Check;
 use cpack_format::exit::Exit;
-use cpack_store::Scheme;
+use cpack_format::human::lasting;
 use sha1::{Digest as _, Sha1};
 
-use super::{aws, hadoop};
-use crate::cli::context::variable;
+use crate::uri::Scheme;
 
 /// What lasts shorter may end before an upload, or the start of a job, does.
 const SHORT: Duration = Duration::from_secs(3600);
 
 /// Something that ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Ending {
+struct Ending {
     /// What ends, with the path that it was read from.
     what: String,
     /// Seconds since 1970.
@@ -28,14 +31,28 @@ pub(super) struct Ending {
     renew: &'static str,
 }
 
-/// Adds what is known of the credentials for a store of this kind, that took an object if `works`.
-pub(super) fn credentials(scheme: Scheme, works: bool, checks: &mut Vec<Check>) {
+/// Whose credentials are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// A person, who may have a ticket.
+    Person,
+    /// A container, which has tokens alone.
+    Container,
+}
+
+/// What is known of the credentials for a store of this kind, which answers if `works`.
+pub fn credentials(scheme: Scheme, holder: Holder, works: bool) -> Vec<Check> {
     let found = match scheme {
-        Scheme::Hdfs | Scheme::ViewFs => [ticket(), tokens()].into_iter().flatten().collect(),
-        Scheme::S3 => session().into_iter().collect(),
-        _ => Vec::new(),
+        Scheme::Hdfs | Scheme::ViewFs => [ticket().filter(|_| holder == Holder::Person), tokens()],
+        Scheme::S3 => [session(), None],
+        _ => [None, None],
     };
-    checks.extend(found.iter().map(|ending| check(ending, works, SystemTime::now())));
+    found.iter().flatten().map(|ending| check(ending, works, SystemTime::now())).collect()
+}
+
+/// A variable of this process that is not empty.
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 fn check(ending: &Ending, works: bool, now: SystemTime) -> Check {
@@ -53,16 +70,6 @@ fn check(ending: &Ending, works: bool, now: SystemTime) -> Check {
                 Check::bad("credentials", Exit::Denied, found, ending.renew)
             }
         }
-    }
-}
-
-/// `40 s`, `90 min`, `9 h`, `6 days`.
-pub(super) fn lasting(duration: Duration) -> String {
-    match duration.as_secs() {
-        seconds @ 0..120 => format!("{seconds} s"),
-        seconds @ 120..7200 => format!("{} min", seconds / 60),
-        seconds @ 7200..172_800 => format!("{} h", seconds / 3600),
-        seconds => format!("{} days", seconds / 86400),
     }
 }
 
