@@ -14,6 +14,7 @@ use cpack_test::archives::{Node, Nodes};
 use cpack_test::small_world::{World, entries, file, nodes, noise, spawn, succeed, write_executable};
 
 use crate::inspect::{check, everything, left_over, let_time_pass, remove};
+use crate::lazy;
 use crate::random::{Part, Random, USUAL_KILLS};
 use crate::site::Site;
 
@@ -53,7 +54,7 @@ pub(crate) fn packages() -> Vec<(&'static str, Nodes)> {
 }
 
 /// How often each step is passed by what `command` does.
-fn steps(command: &mut Command, log: &Path) -> BTreeMap<String, u64> {
+pub(crate) fn steps(command: &mut Command, log: &Path) -> BTreeMap<String, u64> {
     let _ = fs::remove_file(log);
     succeed(command.env("CPACK_FAULT_LOG", log));
     let mut steps = BTreeMap::new();
@@ -278,7 +279,7 @@ fn every_named_step_is_passed_and_survived() {
     let_time_pass(&world.cache());
     succeed(&mut bed.command(Deed::CleanAll));
     assert_eq!(everything(&world.cache()), [] as [std::path::PathBuf; 0]);
-    let declared = cpack_fault::STEPS.iter().filter(|step| !is_packers(step));
+    let declared = cpack_fault::STEPS.iter().filter(|step| !is_packers(step) && !lazy::is_own(step));
     let missed: Vec<_> = declared.filter(|step| !passed.contains(**step)).collect();
     assert_eq!(missed, [] as [&&str; 0], "declared, and passed by nothing");
 }

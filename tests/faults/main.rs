@@ -3,6 +3,7 @@
 //! | module | part |
 //! | --- | --- |
 //! | `kills` | SIGKILL at random instants and at every named step, then a check of every byte |
+//! | `lazy` | SIGKILL and SIGSTOP of the processes of a lazy start at every named step |
 //! | `archives` | archives that other tools wrote: kills, errors and full disks at any step |
 //! | `disks` | full, read-only, without links, locks, inodes or room for names: the next place, or one line |
 //! | `images` | caches that came with a container's image: overlayfs, read-only, moves refused |
@@ -25,6 +26,7 @@ mod images;
 mod inspect;
 mod integrity;
 mod kills;
+mod lazy;
 mod power;
 mod random;
 mod secrets;

@@ -14,6 +14,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use cpack_fault::point;
 use cpack_format::exit::Exit;
 use cpack_format::job::Start;
 use cpack_lazy::{JobProcesses, receive, send};
@@ -50,20 +51,24 @@ pub(super) fn guard(start: &JobStart<'_>, when: Start, socket: UnixStream, job: 
     let code = Exit::Internal.code();
     // The server inherits this end of the socket, too.
     let Ok((_, witness)) = child(|both| self::witness(&both, job)) else { return code };
+    if point("guard.witnessed").is_err() {
+        return code;
+    }
     let alive = witness.as_raw_fd();
     let Ok((server, from_server)) = child(move |to_guard| server(start, when, job, [&socket, &to_guard], alive)) else {
         return code;
     };
     // If there is none, the server has told the job's process why.
-    let Ok(device) = receive(&from_server) else { return 0 };
+    let Ok(device) = receive(&from_server).and_then(|device| point("guard.device").map(|()| device)) else { return 0 };
     let processes = JobProcesses::with(job);
     // If the witness has ended, guard and server still watch each other.
     let _ = send(&witness, &device);
-    if tell(&from_server, b"guarded").is_err() {
+    if tell(&from_server, b"guarded").and_then(|()| point("guard.guarded")).is_err() {
         return 0;
     }
     let filler = if start.settings.fill == Fill::Off { None } else { child(|socket| fill(start, &socket)).ok() };
     let ended = watch(server);
+    let _ = point("guard.ended");
     if let (Some((filler, _)), Fill::Idle) = (filler, start.settings.fill) {
         let _ = kill(filler, Signal::SIGTERM);
     }
@@ -85,7 +90,7 @@ pub(super) fn guard(start: &JobStart<'_>, when: Start, socket: UnixStream, job: 
 fn witness(both: &UnixStream, job: Pid) -> u8 {
     sys::take_name(c"cpack-witness");
     leave_descriptors(&[both.as_raw_fd()], Streams::Error);
-    let Ok(device) = receive(both) else { return 0 };
+    let Ok(device) = receive(both).and_then(|device| point("witness.device").map(|()| device)) else { return 0 };
     let Ok(processes) = JobProcesses::with(job) else { return 0 };
     let mut device = Some(device);
     while let Ok(message) = hear(both) {
@@ -133,6 +138,7 @@ fn fill(start: &JobStart<'_>, socket: &UnixStream) -> u8 {
     // Its messages are not about the job, and the caller may wait for the end of standard error.
     leave_descriptors(&[socket.as_raw_fd()], Streams::None);
     sys::take_name(c"cpack-filler");
+    cpack_events::forked("cpack-filler");
     // As in every cold start: the watching thread stops the work.
     sys::obey_termination();
     if start.settings.fill == Fill::Idle {
@@ -143,6 +149,7 @@ fn fill(start: &JobStart<'_>, socket: &UnixStream) -> u8 {
     let mut timing = Timing::start();
     timing.role = Role::Filler;
     let built = start.build(&mut timing);
+    let _ = cpack_events::write();
     let outcome = built.as_ref().map_or_else(|error| format!("{:?}", error.exit()), |_| "built".into());
     start.note(&timing, &outcome);
     built.map_or_else(|error| error.exit().code(), |_| 0)

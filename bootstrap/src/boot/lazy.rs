@@ -24,6 +24,7 @@
 use std::io;
 use std::path::Path;
 
+use cpack_fault::point;
 use cpack_format::job::Start;
 use cpack_lazy::{enter_and_mount, send};
 use cpack_node::cache::{Cache, Environment, lease_tree};
@@ -74,13 +75,16 @@ impl JobStart<'_> {
             .map_err(|e| format!("no server could be started: {e}"))?;
         let gone = |e: io::Error| format!("the server ended: {e}");
         let Greeting { root, key } = Greeting::parse(&hear(&server).map_err(gone)?)?;
+        point("lazy.greeted").map_err(gone)?;
         timing.mark(Phase::Plan);
         let found = self.node.caches().find(|cache| *cache.root() == *root);
         let cache = found.ok_or_else(|| format!("{} is gone", root.display()))?;
         let place = cache.served_place(&key).map_err(|e| format!("{}: {e}", root.display()))?;
         let device = enter_and_mount(&place).map_err(|refused| refused.to_string())?;
+        point("lazy.mounted").map_err(gone)?;
         send(&server, device).map_err(gone)?;
         timing.counts.fetched = served_message::parse(&hear(&server).map_err(gone)?);
+        point("lazy.served").map_err(gone)?;
         let lease = lease_tree(&place).ok_or_else(|| format!("{} cannot be read", place.display()))?;
         timing.role = Role::LazyStart;
         timing.mark(Phase::Link);

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use cpack_fault::point;
 use cpack_format::exit::Exit;
 use cpack_format::job::Start;
 use cpack_format::manifest::Layer;
@@ -83,6 +84,7 @@ pub(super) fn server(
     alive: RawFd,
 ) -> u8 {
     sys::take_name(c"cpack-server");
+    cpack_events::forked("cpack-server");
     leave_descriptors(&[to_job.as_raw_fd(), guard.as_raw_fd(), alive], Streams::Error);
     sys::keep_no_freed_memory();
     std::panic::set_hook(Box::new(|panic| {
@@ -109,11 +111,14 @@ pub(super) fn server(
         served.close();
         return 0;
     };
+    let _ = point("server.ended");
     // The mount is gone as soon as the job is, and what is to be said then may be said still.
     drop(ENDING.lock());
     served.close();
     let Fetched { all, ahead } = served.fetched();
     (timing.counts.fetched, timing.counts.ahead) = (all, ahead);
+    // A trace that cannot be written harms no job.
+    let _ = cpack_events::write();
     start.note(&timing, if ended.is_ok() { "served" } else { "failed" });
     match ended {
         Ok(()) => 0,
@@ -132,15 +137,19 @@ fn begin(
     to_job: &UnixStream,
     guard: &UnixStream,
 ) -> io::Result<Session> {
+    point("server.listed")?;
     tell(to_job, &greeting.to_bytes())?;
     let device = receive(to_job)?;
+    point("server.device")?;
     let (for_guard, for_job) = (device.try_clone()?, device.try_clone()?);
     let session = Session::start(Arc::clone(served), device, ANSWERING)?;
     send(guard, for_guard)?;
     hear(guard)?;
+    point("server.guarded")?;
     let (processes, guard) = (JobProcesses::with(job)?, guard.try_clone()?);
     thread::spawn(move || watch(&guard, processes, for_job));
     tell(to_job, &served_message::to_bytes(served.fetched().all))?;
+    point("server.served")?;
     Ok(session)
 }
 

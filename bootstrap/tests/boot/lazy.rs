@@ -11,6 +11,7 @@ use cpack_format::job::{Job, Start};
 use cpack_format::manifest::LayerKind;
 use cpack_format::trace::{self, TracedPiece};
 use cpack_test::archives::Node;
+use cpack_test::process::{processes_of, wait_until, wait_until_none_runs};
 use cpack_test::small_world::{World, cache_name, entries, file, nodes, noise, standard_packages, succeed};
 
 /// Prints all that can be seen below `sys.prefix` but for records, by three ways of reading.
@@ -130,7 +131,7 @@ fn lazy_start_leaves_pid_streams_and_children_as_they_are() {
     assert_eq!((text(&output.stdout), text(&output.stderr)), (expected, String::new()));
     assert_eq!(output.status.code(), Some(7));
     // What filled ends with the job. A later start builds the rest; what was left half built is nowhere but in staging.
-    wait_until("no process is left", || running(&world.path("env-python")) == 0);
+    wait_until_none_runs(&world.path("env-python"));
     let cache = world.path("lazy");
     assert_eq!(
         succeed(world.command(&["-c", "import alpha; print(alpha.NAME)"]).env("CPACK_CACHE_DIR", &cache)),
@@ -256,12 +257,12 @@ fn lazy_start_serves_children_that_outlive_python_and_keeps_no_stream_of_its_cal
     let output = command.stderr(Stdio::null()).output().expect("starts");
     assert_eq!(text(&output.stdout), "done\n");
     let launcher = world.path("env-python");
-    assert!(running(&launcher) > 0, "the server goes on");
+    assert!(!processes_of(&launcher).is_empty(), "the server goes on");
     fs::remove_file(&wait).expect("removes");
     let result = world.path("work/result");
     wait_until("the child has read", || result.exists());
     assert_eq!(fs::read_to_string(result).expect("reads"), format!("beta {}", 6 << 20));
-    wait_until("the server has ended", || running(&launcher) == 0);
+    wait_until_none_runs(&launcher);
     assert_eq!(
         entries(&world.user_directory("lazy").join(cache_name()).join("staging")),
         [] as [std::path::PathBuf; 0]
@@ -333,7 +334,7 @@ fn lazy_start_records_what_is_read_first_and_later_ones_fetch_it_ahead() {
     let mut command = world.command_of(&launcher, &["-c", "import time, alpha; time.sleep(1); print(alpha.NAME)"]);
     command.env("CPACK_CACHE_DIR", world.user_directory("ahead")).env("CPACK_FILL", "off");
     assert_eq!(succeed(&mut command), "alpha\n");
-    wait_until("the server has ended", || running(&launcher) == 0);
+    wait_until_none_runs(&launcher);
     let metrics = world.metrics();
     let of = |kind: &str| metrics.iter().rfind(|line| line["start"] == kind).expect("a line");
     let bytes = |line: &serde_json::Value, name: &str| line["bytes"][name].as_u64().expect("a number");
@@ -429,24 +430,4 @@ fn rewrite(path: &Path, bytes: &[u8]) {
     fs::remove_file(path).expect("removes");
     fs::write(path, bytes).expect("writes");
     cpack_test::small_world::own(path.to_owned());
-}
-
-/// How many processes run the executable.
-fn running(executable: &Path) -> usize {
-    entries(Path::new("/proc")).iter().filter(|path| runs(path, executable)).count()
-}
-
-fn runs(process: &Path, executable: &Path) -> bool {
-    fs::read_link(process.join("exe")).is_ok_and(|exe| exe == executable)
-}
-
-/// Waits up to a minute.
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    for _ in 0..6000 {
-        if done() {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    assert!(done(), "not within a minute: {what}");
 }

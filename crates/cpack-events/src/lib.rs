@@ -24,7 +24,7 @@ static RECORDER: OnceLock<Recorder> = OnceLock::new();
 
 #[derive(Debug)]
 struct Recorder {
-    program: &'static str,
+    program: Mutex<&'static str>,
     path: Option<PathBuf>,
     /// The same moment by both clocks.
     origin: (Instant, Duration),
@@ -71,12 +71,21 @@ struct Arguments {
 pub fn record(program: &'static str, path: Option<&Path>) {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     RECORDER.get_or_init(|| Recorder {
-        program,
+        program: Mutex::new(program),
         path: path.map(Path::to_owned),
         origin: (Instant::now(), since),
         events: Mutex::default(),
         sums: Mutex::default(),
     });
+}
+
+/// Forgets the events so far, which are those of another process: this one was forked from it, and is called `program`.
+pub fn forked(program: &'static str) {
+    if let Some(recorder) = RECORDER.get() {
+        *recorder.program.lock().unwrap_or_else(PoisonError::into_inner) = program;
+        recorder.events.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        recorder.sums.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
 }
 
 /// The sums of each kind of event, without the events of [`ended`].
@@ -165,7 +174,8 @@ fn thread() -> u32 {
 pub fn write() -> io::Result<()> {
     let Some((recorder, path)) = RECORDER.get().and_then(|r| Some((r, r.path.as_ref()?))) else { return Ok(()) };
     let events = std::mem::take(&mut *recorder.events.lock().unwrap_or_else(PoisonError::into_inner));
-    let name = Arguments { name: Some(recorder.program), ..Arguments::default() };
+    let program = *recorder.program.lock().unwrap_or_else(PoisonError::into_inner);
+    let name = Arguments { name: Some(program), ..Arguments::default() };
     let process = Event {
         name: "process_name".into(),
         cat: "",

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use cpack_extract::{LayerArchive, Limits};
+use cpack_fault::point;
 use cpack_format::content::Kind;
 use cpack_format::manifest;
 use cpack_format::trace::{self, Touch, TracedPiece};
@@ -164,6 +165,7 @@ impl Layer {
             let number = archive.piece_of(file, block)?;
             reads.ahead.asked_for(TracedPiece(layer, number));
             let piece = self.piece(archive, reads, number, Purpose::Demand)?;
+            let _event = cpack_events::span("decode", || layer_title(self.described)).of(piece.len() as u64);
             Ok(archive.decode(file, block, &piece)?)
         })
     }
@@ -183,7 +185,10 @@ impl Layer {
             {
                 let _ = self.cached.set(found);
             }
+            let event = cpack_events::span(purpose.word(), || layer_title(self.described));
             let bytes = reads.waits.during(|| layer_title(self.described), || archive.read_piece(number))?;
+            drop(event.of(bytes.len() as u64));
+            point("server.piece").map_err(LazyError::read(layer_title(self.described)))?;
             reads.count(bytes.len(), purpose);
             Ok(bytes)
         })

@@ -26,6 +26,16 @@ pub(crate) enum Purpose {
     Ahead,
 }
 
+impl Purpose {
+    /// The kind of event that a trace of the start has for it.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Demand => "demand",
+            Self::Ahead => "ahead",
+        }
+    }
+}
+
 pub(crate) struct Reads {
     pub(crate) blocks: Blocks,
     pub(crate) ahead: Ahead,

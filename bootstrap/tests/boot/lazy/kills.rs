@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use cpack_format::exit::Exit;
 use cpack_test::archives::{Node, Nodes};
-use cpack_test::small_world::{World, entries, file, nodes, noise, spawn, succeed};
+use cpack_test::process::{processes_of, wait_until, wait_until_none_runs};
+use cpack_test::small_world::{World, file, nodes, noise, spawn, succeed};
 
-use super::{lazily, running, runs, text, wait_until};
+use super::{lazily, text};
 
 #[test]
 fn lazy_start_ends_the_job_if_what_serves_it_is_killed_or_stopped() {
@@ -61,7 +62,7 @@ fn lazy_start_ends_the_job_if_what_serves_it_is_killed_or_stopped() {
         }
         succeed(Command::new("kill").arg(format!("-{signal}")).args(processes));
         let output = job.wait_with_output().expect("ends");
-        wait_until("no process is left", || running(&launcher) == 0);
+        wait_until_none_runs(&launcher);
         assert!(!text(&output.stdout).contains("survived"));
         let error = text(&output.stderr);
         assert_eq!(output.status.code(), Some(Exit::Internal.code().into()), "{number}: {}: {error}", output.status);
@@ -109,7 +110,7 @@ fn kill_in(world: &World, round: u64) {
     let place = world.user_directory("lazy");
     let mut job = spawn(&mut lazily(world, "lazy", "full", &["-c", READ_ALL]));
     std::thread::sleep(Duration::from_millis(round * 7 % 150));
-    let mut processes: Vec<_> = entries(Path::new("/proc")).into_iter().filter(|path| runs(path, &launcher)).collect();
+    let mut processes = processes_of(&launcher);
     let python = Path::new("/proc").join(job.id().to_string());
     if !processes.contains(&python) {
         processes.push(python);
@@ -125,7 +126,7 @@ fn kill_in(world: &World, round: u64) {
     let ended = status.code().is_none() || status.code() == Some(Exit::Internal.code().into());
     assert!(ended || text(&output.stdout) == "read\n", "round {round}: {status}: {error}");
     assert!(!error.contains("Traceback") && error.lines().count() <= 1, "round {round}: {error}");
-    wait_until("no process is left", || running(&launcher) == 0);
+    wait_until_none_runs(&launcher);
     let output = succeed(world.command(&["-c", READ_ALL]).env("CPACK_CACHE_DIR", &place));
     assert_eq!(output, "read\n", "round {round}");
     cpack_node::cache::remove_tree(&place, None).expect("removes");
@@ -133,7 +134,7 @@ fn kill_in(world: &World, round: u64) {
 
 /// The id of the process that runs the executable under this name.
 fn named(executable: &Path, name: &str) -> String {
-    let mut processes = entries(Path::new("/proc")).into_iter().filter(|path| runs(path, executable));
+    let mut processes = processes_of(executable).into_iter();
     let process = processes.find(|path| fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == name));
     process.as_deref().and_then(Path::file_name).and_then(|pid| pid.to_str()).expect(name).to_owned()
 }

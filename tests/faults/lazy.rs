@@ -1,0 +1,77 @@
+//! Lazy starts: each of their processes killed or stopped at every step that it passes, then a plain start, then a check of
+//! every byte. Kills at random instants are in `bootstrap/tests/boot/lazy/kills.rs`.
+
+use std::collections::BTreeSet;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Command;
+
+use cpack_format::exit::Exit;
+use cpack_test::process::wait_until_none_runs;
+use cpack_test::small_world::{World, entries, succeed};
+
+use crate::inspect::{check, left_over, let_time_pass, remove};
+use crate::kills::{packages, steps};
+use crate::random::Part;
+
+/// Prints the digest of all that the environment has but its records.
+const READ_ALL: &str = "import alpha, hashlib, os, sys\n\
+    digest = hashlib.sha256()\n\
+    for base, directories, files in os.walk(sys.prefix):\n\
+    \x20   directories[:] = sorted(name for name in directories if name != '.cpack')\n\
+    \x20   for name in sorted(files):\n\
+    \x20       with open(os.path.join(base, name), 'rb') as file:\n\
+    \x20           digest.update(name.encode() + file.read())\n\
+    print(digest.hexdigest())";
+
+/// Whether only lazy starts pass it.
+pub(crate) fn is_own(step: &str) -> bool {
+    ["lazy.", "guard.", "witness.", "server."].iter().any(|prefix| step.starts_with(prefix))
+}
+
+/// A lazy start that fills to the end, on an empty cache.
+fn lazily(world: &World) -> Command {
+    entries(&world.path("cache")).iter().for_each(|path| remove(path));
+    let mut command = world.command(&["-c", READ_ALL]);
+    command.env("CPACK_START", "lazy").env("CPACK_FILL", "full").env("CPACK_THREADS", "2");
+    command
+}
+
+#[test]
+fn lazy_start_survives_or_ends_in_one_line_whichever_process_is_killed_or_stopped_at_whichever_step() {
+    let world = World::with(crate::boot(), &packages(), |_| {});
+    let launcher = world.path("env-python");
+    let _part = Part::once("a kill at every named step of a lazy start");
+    let whole = world.run(&["-c", READ_ALL]);
+    let passed = steps(&mut lazily(&world), &world.path("tmp/steps"));
+    wait_until_none_runs(&launcher);
+    let missed: Vec<_> =
+        cpack_fault::STEPS.iter().filter(|step| is_own(step) && !passed.contains_key(**step)).collect();
+    assert_eq!(missed, [] as [&&str; 0], "declared, and passed by nothing");
+    let mut ended = 0;
+    for (step, count) in &passed {
+        let mut faults: Vec<_> =
+            BTreeSet::from([1, count.div_ceil(2)]).iter().map(|at| format!("{step}=kill@{at}")).collect();
+        // The guard ends a server that stands still.
+        if step.starts_with("server.") && step != "server.listed" {
+            faults.push(format!("{step}=stop@1"));
+        }
+        for fault in faults {
+            let output = lazily(&world).env("CPACK_FAULTS", &fault).output().expect("starts");
+            let (status, error) = (output.status, String::from_utf8_lossy(&output.stderr));
+            wait_until_none_runs(&launcher);
+            if status.signal() == Some(9) || status.code() == Some(Exit::Internal.code().into()) {
+                ended += 1;
+            } else {
+                let said = String::from_utf8_lossy(&output.stdout);
+                assert!(status.success() && said == whole, "{fault}: {status}: {said}{error}");
+            }
+            assert!(!error.contains("Traceback") && error.lines().count() <= 1, "{fault}: {error}");
+            assert_eq!(succeed(&mut world.command(&["-c", READ_ALL])), whole, "{fault}");
+            check(&world.cache());
+            let_time_pass(&world.cache());
+            succeed(world.command(&["--cpack", "gc", "--all", "--json"]).env("CPACK_CACHE_LIMIT", "1T"));
+            assert_eq!(left_over(&world.cache()), [] as [std::path::PathBuf; 0], "{fault}");
+        }
+    }
+    assert!(ended > 10, "only {ended} jobs ended");
+}
