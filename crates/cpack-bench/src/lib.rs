@@ -37,5 +37,6 @@ mod spread;
 mod starts;
 mod table;
 mod trace;
+mod traced;
 
 pub use command::main;

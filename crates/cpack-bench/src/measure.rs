@@ -3,10 +3,9 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::process::Command;
 
 use clap::builder::PossibleValue;
-use cluster_pack::cli::CommandError;
 use cluster_pack::launcher::Launcher;
 use cpack_discover::Environment;
 
@@ -19,17 +18,14 @@ use crate::report::{
 use crate::scratch::{self, Scratch};
 use crate::spread::Spread;
 use crate::starts::{self, Sample, Shipped, WORK};
-use crate::trace::{self, Bar, Lane};
-use crate::{child, memory};
+use crate::traced::{self, Python, Traced};
+use crate::{child, memory, trace};
 
 /// The part of the free disk space that is not used.
 const RESERVE: f64 = 0.05;
 
 /// Memory of a container's process without its environment.
 const PROCESS: u64 = 128 << 20;
-
-/// The waterfall divides the time of the traced start into so many parts.
-const SLOTS: usize = 480;
 
 /// What to measure, and how.
 #[derive(Debug)]
@@ -91,6 +87,7 @@ pub(crate) fn measure(subject: &Subject<'_>, scratch: &mut Scratch, say: &dyn Fn
         warm: starts.warm,
         together: starts.together,
         waterfall: starts.waterfall,
+        lazy_waterfall: starts.lazy_waterfall,
     })
 }
 
@@ -101,6 +98,7 @@ struct AllStarts {
     warm: Starts,
     together: Together,
     waterfall: Waterfall,
+    lazy_waterfall: Option<Waterfall>,
     modules: u64,
 }
 
@@ -128,16 +126,20 @@ impl Measurement<'_> {
         let interpreter = Spread::of(bare.iter().map(Sample::python)).median;
         let [cold, second, warm] = [cold, second, warm].map(|samples| starts::summary(&samples, interpreter));
         let lazy = (!lazy.is_empty()).then(|| starts::summary(&lazy, interpreter));
-        let waterfall = self.waterfall(&imported, interpreter, warm.python())?;
+        let lazy_waterfall = match &lazy {
+            Some(_) => self.lazy_waterfall(&Python { imported: &[], interpreter })?,
+            None => None,
+        };
+        let waterfall = self.waterfall(&Python { imported: &imported, interpreter }, warm.python())?;
         let modules = imported.len() as u64;
-        Ok(AllStarts { cold, lazy, second, warm, together, waterfall, modules })
+        Ok(AllStarts { cold, lazy, second, warm, together, waterfall, lazy_waterfall, modules })
     }
 
     /// A lazy start on a fresh node; `None` if this machine allows none. Bytes are those that its server fetched.
     fn lazy_start(&mut self) -> Result<Option<Sample>, BenchError> {
         let (node, container) = (self.scratch.fresh("node")?, self.container()?);
         self.settle();
-        let lazily = |command: &mut std::process::Command| _ = command.env("CPACK_START", "lazy");
+        let lazily = |command: &mut Command| _ = command.env("CPACK_START", "lazy");
         let mut sample = self.shipped.start_with(&node, &container, &self.subject.command, lazily)?;
         let is_lazy = sample.metrics.start == "lazy";
         if is_lazy {
@@ -175,7 +177,7 @@ impl Measurement<'_> {
 
     /// Runs the command once more and records which modules of each layer it imports.
     fn imports(&mut self, node: &Path, container: &Path) -> Result<Vec<Imported>, BenchError> {
-        let profiled = |command: &mut std::process::Command| _ = command.env("PYTHONPROFILEIMPORTTIME", "1");
+        let profiled = |command: &mut Command| _ = command.env("PYTHONPROFILEIMPORTTIME", "1");
         let sample = self.shipped.start_with(node, container, &self.subject.command, profiled)?;
         let imported = imports::parse(&sample.cost.stderr);
         let used = imports::by_distribution(self.subject.environment, &imported);
@@ -202,16 +204,11 @@ impl Measurement<'_> {
     }
 
     /// Traces every step of one more cold start.
-    fn waterfall(&mut self, imported: &[Imported], interpreter: f64, python: f64) -> Result<Waterfall, BenchError> {
+    fn waterfall(&mut self, python: &Python<'_>, warm: f64) -> Result<Waterfall, BenchError> {
         (self.say)("starting on a fresh node once more, every step traced");
-        let (node, container) = (self.scratch.fresh("node")?, self.container()?);
-        let file = container.join("trace");
-        self.settle();
-        let origin = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64() * 1e6;
-        let traced = |command: &mut std::process::Command| _ = command.env("CPACK_TRACE", &file);
-        let sample = self.shipped.start_with(&node, &container, &self.subject.command, traced)?;
+        let (sample, traced) = self.traced(|_| {})?;
         starts::require(&sample, "cold")?;
-        let events = trace::read(&fs::read_to_string(&file).map_err(CommandError::io("read", &file))?)?;
+        let events = trace::read(&traced.text()?)?;
         let by_layer = trace::work_by_layer(&events, WORK);
         for layer in &mut self.layers {
             // The name of the layer in the boot's trace.
@@ -219,14 +216,32 @@ impl Measurement<'_> {
             let work = by_layer.get(title.trim_end());
             layer.work = work.into_iter().flatten().map(|(kind, seconds)| (kind.clone(), *seconds)).collect();
         }
-        self.leave(&node);
-        let seconds = sample.cost.seconds;
-        let boot = trace::sequence(&events, "boot", origin);
-        let ready = boot.last().map_or(0.0, |bar| bar.to);
-        let mut lanes = vec![Lane { name: "boot".into(), bars: boot }];
-        lanes.extend(trace::lanes(&events, WORK, origin, seconds, SLOTS));
-        lanes.extend(python_lanes(imported, ready, seconds, interpreter, python));
-        Ok(Waterfall { seconds, lanes })
+        self.leave(&traced.node);
+        Ok(traced.cold(&events, python, warm))
+    }
+
+    /// Traces a lazy start; `None` if this machine allows none.
+    fn lazy_waterfall(&mut self, python: &Python<'_>) -> Result<Option<Waterfall>, BenchError> {
+        (self.say)("starting lazily once more, every step traced");
+        let (sample, traced) = self.traced(|command| _ = command.env("CPACK_START", "lazy"))?;
+        if sample.metrics.start != "lazy" {
+            return Ok(None);
+        }
+        starts::wait_for_those_behind(&traced.container)?;
+        self.leave(&traced.node);
+        Ok(Some(traced.lazy(&trace::by_process(&traced.text()?)?, python, sample.python())))
+    }
+
+    /// A start on a fresh node that writes a trace.
+    fn traced(&mut self, change: impl FnOnce(&mut Command)) -> Result<(Sample, Traced), BenchError> {
+        let (node, container) = (self.scratch.fresh("node")?, self.container()?);
+        let file = container.join("trace");
+        self.settle();
+        let traced = |command: &mut Command| change(command.env("CPACK_TRACE", &file));
+        let origin = traced::now();
+        let sample = self.shipped.start_with(&node, &container, &self.subject.command, traced)?;
+        let traced = Traced { node, container, origin, seconds: sample.cost.seconds };
+        Ok((sample, traced))
     }
 
     /// Layers, then the other formats.
@@ -294,48 +309,13 @@ fn layers_of(launcher: &Path) -> Result<Vec<Layer>, BenchError> {
 fn must_remove(subject: &Subject<'_>, scratch: &Scratch, layers: &[Layer]) -> Result<bool, BenchError> {
     let one: u64 = layers.iter().map(|layer| layer.unpacked).sum();
     let free = (scratch.free() as f64 * (1.0 - RESERVE)) as u64;
-    // Cold and lazy starts, crowds, and the traced start; a PEX and its node for each run of each other format.
-    let nodes = 3 * subject.runs + 1 + 2 * subject.runs * subject.formats.len();
+    // Cold and lazy starts, crowds, and two traced starts; a PEX and its node for each run of each other format.
+    let nodes = 3 * subject.runs + 2 + 2 * subject.runs * subject.formats.len();
     if one > free {
         let path = scratch.path().to_owned();
         return Err(BenchError::Room { path, free: free >> 20, needed: one >> 20 });
     }
     Ok(one.saturating_mul(nodes as u64) > free)
-}
-
-/// The lanes of Python: its own start and the command, and the command's outermost imports.
-///
-/// Python does not report when an import began, so the imports are drawn one after the other, each as long as it took.
-fn python_lanes(imported: &[Imported], ready: f64, end: f64, interpreter: f64, python: f64) -> Vec<Lane> {
-    let bar = |kind: &str, name: &str, from: f64, to: f64| Bar { kind: kind.into(), from, to, name: name.into() };
-    // `cpack-boot` writes the file of the trace between its last phase and `exec`.
-    let exec = (end - python).max(ready);
-    let mut bars = Vec::new();
-    if exec > ready {
-        bars.push(bar("trace", "", ready, exec));
-    }
-    let begin = (exec + interpreter).min(end);
-    bars.push(bar("interpreter", "", exec, begin));
-    bars.push(bar("command", "", begin, end));
-    let after_site = imported.iter().position(|i| i.module == "site").map_or(0, |at| at + 1);
-    let outermost: Vec<&Imported> = imported.iter().skip(after_site).filter(|i| i.depth == 0).collect();
-    let total: f64 = outermost.iter().map(|i| i.total_us as f64).sum();
-    // Profiling slows imports down: they are scaled to be at most as long as the command.
-    let scale = ((end - begin) * 1e6 / total.max(1.0)).min(1.0) / 1e6;
-    let mut at = begin;
-    let mut imports = Vec::new();
-    for import in outermost {
-        let to = at + import.total_us as f64 * scale;
-        if to - at > end / SLOTS as f64 {
-            imports.push(bar("import", &import.module, at, to));
-        }
-        at = to;
-    }
-    let mut lanes = vec![Lane { name: "python".into(), bars }];
-    if !imports.is_empty() {
-        lanes.push(Lane { name: "imports".into(), bars: imports });
-    }
-    lanes
 }
 
 fn method(subject: &Subject<'_>, removed_between: bool) -> Method {
@@ -376,20 +356,4 @@ fn size_of(path: &Path) -> u64 {
         return metadata.len();
     }
     fs::read_dir(path).into_iter().flatten().flatten().map(|entry| size_of(&entry.path())).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn python_lanes_put_imports_into_the_command() {
-        let import = |module: &str, total_us, depth| Imported { module: module.into(), own_us: 1, total_us, depth };
-        let imported = [import("_io", 9, 1), import("site", 10, 0), import("a.b", 5, 1), import("a", 2_000_000, 0)];
-        let lanes = python_lanes(&imported, 1.0, 3.0, 0.5, 1.5);
-        let told: Vec<_> = lanes[0].bars.iter().map(|b| (b.kind.as_str(), b.from, b.to)).collect();
-        assert_eq!(told, [("trace", 1.0, 1.5), ("interpreter", 1.5, 2.0), ("command", 2.0, 3.0)]);
-        let told: Vec<_> = lanes[1].bars.iter().map(|b| (b.name.as_str(), b.from, b.to)).collect();
-        assert_eq!(told, [("a", 2.0, 3.0)]);
-    }
 }

@@ -42,6 +42,9 @@ pub(crate) struct Report {
     pub(crate) together: Together,
     /// The steps of one cold start, which is not one of the timed starts.
     pub(crate) waterfall: Waterfall,
+    /// The same of a lazy start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lazy_waterfall: Option<Waterfall>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

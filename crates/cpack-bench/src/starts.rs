@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cluster_pack::cli::{CommandError, PHASES};
-use cpack_format::metrics::SERVER;
+use cpack_format::metrics::{FILLER, SERVER};
 
 use crate::child::{self, Cost};
 use crate::error::BenchError;
@@ -17,6 +17,9 @@ use crate::spread::Spread;
 
 /// How long the processes behind a lazy start may take to end after it.
 const ENDING: Duration = Duration::from_secs(30);
+
+/// How long what fills may take to end after the server. Killed, it tells nothing.
+const FILLER_ENDING: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone)]
 pub(crate) struct Shipped {
@@ -110,6 +113,17 @@ pub(crate) fn served(container: &Path) -> Result<u64, BenchError> {
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Waits until the processes behind a lazy start have ended: the server has told so, and what fills, which it ends, has a moment
+/// more.
+pub(crate) fn wait_for_those_behind(container: &Path) -> Result<(), BenchError> {
+    served(container)?;
+    let began = Instant::now();
+    while began.elapsed() < FILLER_ENDING && !told(container)?.iter().any(|metrics| metrics.start == FILLER) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 /// Fails if the start was not `cold` or `warm` as expected.

@@ -17,6 +17,7 @@ pub(crate) struct Event {
     pub(crate) ph: String,
     pub(crate) ts: f64,
     pub(crate) dur: f64,
+    pub(crate) pid: u32,
     pub(crate) tid: u32,
     #[serde(default)]
     pub(crate) args: Arguments,
@@ -25,6 +26,8 @@ pub(crate) struct Event {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub(crate) struct Arguments {
     pub(crate) bytes: Option<u64>,
+    /// What a process is called.
+    name: Option<String>,
 }
 
 impl Event {
@@ -54,10 +57,27 @@ pub(crate) struct Lane {
 
 /// Parses a file, a JSON array without its closing bracket, and returns the events that took time.
 pub(crate) fn read(text: &str) -> Result<Vec<Event>, BenchError> {
+    Ok(parse(text)?.into_iter().filter(|event| event.ph == "X").collect())
+}
+
+/// The events that took time by the name of their process, of a file that several wrote to.
+pub(crate) fn by_process(text: &str) -> Result<BTreeMap<String, Vec<Event>>, BenchError> {
+    let (told, names): (Vec<_>, Vec<_>) = parse(text)?.into_iter().partition(|event| event.ph == "X");
+    let names: BTreeMap<u32, String> =
+        names.into_iter().filter_map(|event| Some((event.pid, event.args.name?))).collect();
+    let mut found: BTreeMap<String, Vec<Event>> = BTreeMap::new();
+    for event in told {
+        if let Some(name) = names.get(&event.pid) {
+            found.entry(name.clone()).or_default().push(event);
+        }
+    }
+    Ok(found)
+}
+
+fn parse(text: &str) -> Result<Vec<Event>, BenchError> {
     let array = format!("{}]", text.trim_end().trim_end_matches(','));
-    let events: Vec<Event> = serde_json::from_str(&array)
-        .map_err(|e| BenchError::Unexpected { what: "a file of CPACK_TRACE", reason: e.to_string() })?;
-    Ok(events.into_iter().filter(|event| event.ph == "X").collect())
+    serde_json::from_str(&array)
+        .map_err(|e| BenchError::Unexpected { what: "a file of CPACK_TRACE", reason: e.to_string() })
 }
 
 /// A part of an event during which its thread had no inner event open.
@@ -141,17 +161,23 @@ pub(crate) fn elapsed(events: &[Event], kind: &str) -> f64 {
     sum / 1e6
 }
 
-/// A lane for each thread, from `origin` (microseconds since 1970) on. `seconds` are divided into `slots` equal parts, and
-/// each part has only the kind of work that took most of it, so that the size does not depend on the number of events.
-pub(crate) fn lanes(events: &[Event], kinds: &[&str], origin: f64, seconds: f64, slots: usize) -> Vec<Lane> {
-    let lane = |(number, (_, stretches)): (usize, (u32, Vec<Stretch<'_>>))| Lane {
-        name: format!("thread {}", number + 1),
-        bars: merged(&stretches, origin, seconds, slots),
-    };
-    stretches(events, kinds).into_iter().enumerate().map(lane).collect()
+/// The time that is drawn: from `origin` (microseconds since 1970) on. `seconds` are divided into `slots` equal parts, and each
+/// part has only the kind of work that took most of it, so that the size does not depend on the number of events.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scale {
+    pub(crate) origin: f64,
+    pub(crate) seconds: f64,
+    pub(crate) slots: usize,
 }
 
-fn merged(stretches: &[Stretch<'_>], origin: f64, seconds: f64, slots: usize) -> Vec<Bar> {
+/// A lane for each thread that did something then, `name` with a number.
+pub(crate) fn lanes(events: &[Event], kinds: &[&str], scale: Scale, name: &str) -> Vec<Lane> {
+    let drawn = stretches(events, kinds).into_values().map(|stretches| merged(&stretches, scale));
+    let used = drawn.filter(|bars| !bars.is_empty()).enumerate();
+    used.map(|(number, bars)| Lane { name: format!("{name} {}", number + 1), bars }).collect()
+}
+
+fn merged(stretches: &[Stretch<'_>], Scale { origin, seconds, slots }: Scale) -> Vec<Bar> {
     let slot = seconds / slots.max(1) as f64;
     let mut told: Vec<BTreeMap<&str, f64>> = vec![BTreeMap::new(); slots];
     for stretch in stretches {
@@ -196,7 +222,7 @@ mod tests {
     use super::*;
 
     fn event(cat: &str, name: &str, ts: f64, dur: f64, tid: u32) -> Event {
-        Event { name: name.into(), cat: cat.into(), ph: "X".into(), ts, dur, tid, args: Arguments::default() }
+        Event { name: name.into(), cat: cat.into(), ph: "X".into(), ts, dur, pid: 1, tid, args: Arguments::default() }
     }
 
     /// Two pieces of a layer on two threads, the first with two writes within.
@@ -227,7 +253,7 @@ mod tests {
 
     #[test]
     fn trace_lanes_have_the_largest_kind_of_each_slot() {
-        let lanes = lanes(&events(), KINDS, 0.0, 8.0, 8);
+        let lanes = lanes(&events(), KINDS, Scale { origin: 0.0, seconds: 8.0, slots: 8 }, "thread");
         let told = |lane: usize| {
             let text = |bar: &Bar| format!("{} {}-{}", bar.kind, bar.from, bar.to);
             lanes[lane].bars.iter().map(text).collect::<Vec<_>>().join(", ")
@@ -239,9 +265,11 @@ mod tests {
 
     #[test]
     fn trace_file_has_no_closing_bracket() {
-        let text = "[\n{\"name\":\"process_name\",\"cat\":\"\",\"ph\":\"M\",\"ts\":0,\"dur\":0,\"pid\":1,\"tid\":0,\"args\":{}},\n\
+        let text = "[\n{\"name\":\"process_name\",\"cat\":\"\",\"ph\":\"M\",\"ts\":0,\"dur\":0,\"pid\":1,\"tid\":0,\"args\":{\"name\":\"packer\"}},\n\
             {\"name\":\"a\",\"cat\":\"write\",\"ph\":\"X\",\"ts\":1.5,\"dur\":2,\"pid\":1,\"tid\":3,\"args\":{}},\n";
         assert_eq!(read(text).expect("reads"), [event("write", "a", 1.5, 2.0, 3)]);
         assert!(read("no").is_err());
+        let processes = by_process(text).expect("reads");
+        assert_eq!(processes, BTreeMap::from([("packer".into(), vec![event("write", "a", 1.5, 2.0, 3)])]));
     }
 }

@@ -25,7 +25,7 @@ pub(crate) fn page(report: &Report) -> String {
         sections::heading(report),
         sections::figures(report),
         sections::modes(report),
-        waterfall::section(report),
+        waterfall::sections(report),
         sections::phases(report),
         treemap::section(report),
         sections::layers(report),

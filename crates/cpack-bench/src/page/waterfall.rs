@@ -1,13 +1,15 @@
-//! The waterfall: one cold start from left to right, with lanes for `cpack-boot`, each of its threads, and Python.
+//! Waterfalls: one start from left to right, with lanes for `cpack-boot`, for the threads that work for it, and for Python.
 
 use std::fmt::Write as _;
 
 use super::html::{self, escape, percent, seconds};
-use crate::report::Report;
+use crate::report::{Report, Waterfall};
 use crate::trace::{Bar, Lane};
 
 /// Kinds of bars with their own colour, and their names in the legend. All other kinds are phases of `cpack-boot`.
-const KINDS: [(&str, &str); 8] = [
+const KINDS: [(&str, &str); 10] = [
+    ("demand", "fetch, waited for"),
+    ("ahead", "fetch ahead"),
     ("fetch", "fetch"),
     ("verify", "verify"),
     ("decode", "decode"),
@@ -21,24 +23,31 @@ const KINDS: [(&str, &str); 8] = [
 /// The least width of a bar with a word in it, in percent of the whole.
 const LABELLED: f64 = 5.0;
 
-pub(crate) fn section(report: &Report) -> String {
-    let fall = &report.waterfall;
+pub(crate) fn sections(report: &Report) -> String {
+    let threads = "Threads show what took most of each instant. Hover a bar for its time.";
+    let note = format!("One traced cold start, left to right. {threads}");
+    let cold = section("Where the first run goes", "cold", &note, &report.waterfall);
+    let note = format!(
+        "One traced lazy start: Python runs while its files are served, and the environment is built behind it with what is left \
+         of processors and disk. {threads}"
+    );
+    let lazy = report.lazy_waterfall.as_ref();
+    cold + &lazy.map_or_else(String::new, |fall| section("Where a lazy first run goes", "lazy", &note, fall))
+}
+
+fn section(title: &str, start: &str, note: &str, fall: &Waterfall) -> String {
     let lanes: String = fall.lanes.iter().map(|l| lane(l, fall.seconds)).collect();
     let body = format!(
-        "{}<div class=\"waterfall\" role=\"img\" aria-label=\"One cold start in {}\">\n{lanes}{}</div>\n",
-        legend(report),
+        "{}<div class=\"waterfall\" role=\"img\" aria-label=\"One {start} start in {}\">\n{lanes}{}</div>\n",
+        legend(fall),
         seconds(fall.seconds),
         axis(fall.seconds)
     );
-    html::section(
-        "Where the first run goes",
-        "One traced cold start, left to right. Threads show what took most of each instant. Hover a bar for its time.",
-        &body,
-    )
+    html::section(title, note, &body)
 }
 
-fn legend(report: &Report) -> String {
-    let used = |kind: &str| report.waterfall.lanes.iter().flat_map(|l| &l.bars).any(|bar| bar.kind == kind);
+fn legend(fall: &Waterfall) -> String {
+    let used = |kind: &str| fall.lanes.iter().flat_map(|l| &l.bars).any(|bar| bar.kind == kind);
     let phases = "<li><i class=\"phase\"></i>phase of the boot</li>".to_owned();
     let kinds = KINDS.iter().filter(|(kind, _)| used(kind));
     let items = kinds.map(|(kind, text)| format!("<li><i class=\"{kind}\"></i>{text}</li>"));
