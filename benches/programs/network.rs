@@ -5,7 +5,15 @@
 //! | `fetch-s3`, `fetch-hdfs` | fetching 2 GB into a file, verified, and a cold start that fetches as much, with its memory, beside `aws s3 cp` and `hdfs dfs -get` of the same object |
 //! | `fetch-gs`, `fetch-azure` | the same beside `gcsfs` and `adlfs`, from servers that stand for the clouds |
 //! | `pipeline` | a cold start through a network that takes as long as the extraction |
+//! | `lazy-s3`, `lazy-hdfs` | `import torch` on a new node: eager, lazy, lazy with a trace. The environment is that of `CPACK_SPEED_VENV`, else one with torch |
 //! | `warm` | a warm start beside bare python |
+//!
+//! A network of 125 MB/s, for the `lazy` parts:
+//!
+//! ```text
+//! unshare --net sh -c 'ip link set lo up; tc qdisc add dev lo root tbf rate 1gbit burst 256kb latency 50ms;
+//!     cargo bench --features servers --bench speed -- lazy-s3 lazy-hdfs'
+//! ```
 //!
 //! Servers, clients and proxy share the machine. Each figure is the median of three, in alternating order. A peer's start-up is
 //! that of its `--version`. CPU seconds are those of the client process alone. Fetching without a start is done by a child process
@@ -31,6 +39,7 @@ use cpack_node::building::FETCHES;
 use cpack_store::{Key, StoreOptions, StoreUri, open};
 use cpack_test::clouds::{Cloud, Kind};
 use cpack_test::hadoop::Hdfs;
+use cpack_test::process::wait_until;
 use cpack_test::programs::{World, install_by_hand, installed, text, usual_interpreter, utf8, venv_without_pip};
 use cpack_test::proxy::Proxy;
 use cpack_test::seaweed::Seaweed;
@@ -355,6 +364,65 @@ fn pipeline() {
     println!("cold start over the longer of the two: {:.2}", shaped.wall / extraction.wall.max(transfer.wall));
 }
 
+/// Alternates between eager and lazy cold starts, each on a node of its own until `import torch` is done, and prints medians.
+fn lazy(name: &str, site: &Site) {
+    let given = std::env::var_os("CPACK_SPEED_VENV").map(PathBuf::from);
+    let env = given.unwrap_or_else(|| installed("network-lazy", &["torch==2.8.0"]));
+    let packed = site.pack(&["upload", "--venv", utf8(&env)])["packed_bytes"].as_u64().expect("bytes");
+    let plain = site.launcher(&env);
+    let import = ["-c", "import torch"];
+    let (trace, traced) = (site.world.path("trace"), site.world.path("traced-python"));
+    timed(site.on_node("recorded", &plain).args(import).env("CPACK_RECORD", &trace).env("CPACK_FILL", "off"));
+    site.pack(&["launcher", "--venv", utf8(&env), "--trace-file", utf8(&trace), "-o", utf8(&traced)]);
+    let ways =
+        [("eager", &plain, "eager", "cold"), ("lazy", &plain, "lazy", "server"), ("traced", &traced, "lazy", "server")];
+    let mut found = ways.map(|_| Vec::new());
+    for round in 0..ROUNDS {
+        for ((way, launcher, start, kind), costs) in ways.iter().zip(&mut found) {
+            let node = format!("{way} {round}");
+            let wall = settled(site.on_node(&node, launcher).args(import).env("CPACK_START", start)).wall;
+            costs.push((wall, fetched(site, &node, kind) as f64 / packed as f64));
+        }
+    }
+    println!(
+        "\n{name}: {packed} bytes packed; until `import torch` is done, and the part of the bytes fetched by then"
+    );
+    let [eager, ..] = found.each_ref().map(|costs| middle(costs));
+    for ((way, ..), costs) in ways.iter().zip(&found) {
+        let (wall, part) = middle(costs);
+        println!("{way:<8} {wall:>6.2} s  {:>5.1} %  {:.2} of eager  all: {costs:.2?}", part * 100.0, wall / eager.0);
+    }
+}
+
+fn middle(costs: &[(f64, f64)]) -> (f64, f64) {
+    let mut sorted = costs.to_vec();
+    sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
+    sorted[sorted.len() / 2]
+}
+
+/// The bytes that were fetched on a node, by the line of its metrics that is of this kind.
+fn fetched(site: &Site, node: &str, kind: &str) -> u64 {
+    let path = site.world.path(&format!("{node}.metrics"));
+    let mut found = None;
+    wait_until("the metrics are there", || {
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        found = lines.filter(|line| line["start"] == kind).find_map(|line| line["bytes"]["fetched"].as_u64());
+        found.is_some()
+    });
+    found.expect("bytes")
+}
+
+fn lazy_s3() {
+    let server = Seaweed::start();
+    lazy("S3", &Site::s3(&server, server.port));
+}
+
+fn lazy_hdfs() {
+    let server = Hdfs::start(&["large-blocks"]);
+    lazy("HDFS", &Site::hdfs(&server, "store"));
+}
+
 /// Alternates between a warm start and bare python, and prints medians.
 fn warm() {
     let server = Seaweed::start();
@@ -380,9 +448,11 @@ fn main() {
         return fetch(launcher.as_ref(), into.as_ref());
     }
     let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let parts: [(&str, fn()); 6] = [
+    let parts: [(&str, fn()); 8] = [
         ("warm", warm),
         ("pipeline", pipeline),
+        ("lazy-s3", lazy_s3),
+        ("lazy-hdfs", lazy_hdfs),
         ("fetch-s3", fetch_s3),
         ("fetch-hdfs", fetch_hdfs),
         ("fetch-gs", || fetch_cloud(Kind::Google)),
