@@ -6,8 +6,8 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
 
 use cpack_format::exit::Exit;
-use cpack_test::process::wait_until_none_runs;
-use cpack_test::small_world::{World, entries, succeed};
+use cpack_test::process::{wait_until, wait_until_none_runs};
+use cpack_test::small_world::{World, entries, spawn, succeed};
 
 use crate::inspect::{check, left_over, let_time_pass, remove};
 use crate::kills::{packages, steps};
@@ -52,11 +52,13 @@ fn lazy_start_survives_or_ends_in_one_line_whichever_process_is_killed_or_stoppe
         let mut faults: Vec<_> =
             BTreeSet::from([1, count.div_ceil(2)]).iter().map(|at| format!("{step}=kill@{at}")).collect();
         // The guard ends a server that stands still.
-        if step.starts_with("server.") && step != "server.listed" {
+        if step.starts_with("server.") {
             faults.push(format!("{step}=stop@1"));
         }
         for fault in faults {
-            let output = lazily(&world).env("CPACK_FAULTS", &fault).output().expect("starts");
+            let mut job = spawn(lazily(&world).env("CPACK_FAULTS", &fault));
+            wait_until(&format!("{fault}: the job has ended"), || job.try_wait().expect("waits").is_some());
+            let output = job.wait_with_output().expect("ends");
             let (status, error) = (output.status, String::from_utf8_lossy(&output.stderr));
             wait_until_none_runs(&launcher);
             if status.signal() == Some(9) || status.code() == Some(Exit::Internal.code().into()) {
