@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cpack_format::job::{Job, Start};
-use cpack_node::building::Means;
+use cpack_node::building::{FETCHES, Means};
 use cpack_node::cache::Places;
 use cpack_node::node::Node;
 use cpack_node::stop::Stop;
@@ -115,7 +115,7 @@ impl Settings {
 
     /// What building needs: these settings, a store, and the request to stop.
     pub(crate) fn means<'a>(&self, store: &'a dyn Store, stop: &'a Stop) -> Means<'a> {
-        Means { store, threads: self.threads(), stall_timeout: self.stall_timeout, stop }
+        Means { store, threads: self.threads(), fetches: FETCHES, stall_timeout: self.stall_timeout, stop }
     }
 
     pub(crate) fn from_process() -> Result<Self, SettingError> {

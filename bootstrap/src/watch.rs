@@ -10,6 +10,7 @@
 
 use std::ffi::OsString;
 use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use cpack_format::exit::Exit;
 use cpack_node::cache::remove_own_staging;
 use cpack_node::stop::Stop;
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::message::say;
@@ -68,7 +70,7 @@ impl Watcher {
             if !self.hang_up_counts {
                 std::thread::sleep(Duration::from_millis(INTERVAL.into()));
             } else if is_hung_up() {
-                break "the caller closed standard input".to_owned();
+                break HUNG_UP.to_owned();
             }
         };
         self.stop.set(reason);
@@ -81,11 +83,38 @@ impl Watcher {
     /// Ends the process although some of its threads hang.
     fn end(&self) {
         remove_own_staging();
-        say(&format!("stopped before Python ran: {}", self.stop.reason()));
         if let Some(signal) = sys::stop_signal() {
+            say(&stopped(&self.stop.reason()));
             sys::die_by(signal);
         }
-        std::process::exit(Exit::Stopped.code().into());
+        leave(&self.stop.reason());
+    }
+}
+
+const HUNG_UP: &str = "the caller closed standard input";
+
+fn stopped(reason: &str) -> String {
+    format!("stopped before Python ran: {reason}")
+}
+
+#[expect(clippy::exit, reason = "threads may hang, and what is open is nobody's any more")]
+fn leave(reason: &str) -> ! {
+    say(&stopped(reason));
+    std::process::exit(Exit::Stopped.code().into());
+}
+
+/// Waits until the server of a lazy start says something or ends, and ends this process if PySpark hangs up meanwhile. A process
+/// that enters a namespace may have no watching thread.
+pub(crate) fn wait_for(server: &UnixStream, arguments: &[OsString]) {
+    if !is_pyspark(arguments) {
+        return;
+    }
+    let stdin = std::io::stdin();
+    let mut fds = [PollFd::new(server.as_fd(), PollFlags::POLLIN), PollFd::new(stdin.as_fd(), PollFlags::empty())];
+    while poll(&mut fds, PollTimeout::NONE) == Err(Errno::EINTR) {}
+    let [said, hung_up] = fds.map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
+    if said.is_empty() && hung_up.contains(PollFlags::POLLHUP) {
+        leave(HUNG_UP);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use cpack_format::exit::Exit;
 use cpack_test::process::{wait_until, wait_until_none_runs};
@@ -34,6 +34,20 @@ fn lazily(world: &World) -> Command {
     let mut command = world.command(&["-c", READ_ALL]);
     command.env("CPACK_START", "lazy").env("CPACK_FILL", "full").env("CPACK_THREADS", "2");
     command
+}
+
+#[test]
+fn lazy_start_ends_when_pyspark_hangs_up_before_python_runs() {
+    let world = World::with(crate::boot(), &packages(), |_| {});
+    let mut command = world.command(&["-m", "pyspark.daemon"]);
+    command.env("CPACK_START", "lazy").env("CPACK_FAULTS", "server.listed=sleep3000").stdin(Stdio::piped());
+    let mut daemon = spawn(&mut command);
+    drop(daemon.stdin.take());
+    let output = daemon.wait_with_output().expect("ends");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(Exit::Stopped.code().into()), "{error}");
+    assert_eq!(error, "cpack-boot: stopped before Python ran: the caller closed standard input\n");
+    wait_until_none_runs(&world.path("env-python"));
 }
 
 #[test]

@@ -2,12 +2,14 @@
 
 use cpack_format::Digest;
 use cpack_format::manifest::{Layer, MAX_JSON, Manifest};
-use cpack_node::building::{ensure_tree, in_order, private_tree};
+use cpack_lazy::Demand;
+use cpack_node::building::{FETCHES, ensure_tree, in_order, private_tree};
 use cpack_node::cache::{Cache, Description};
 use cpack_node::stop::Stop;
 use cpack_node::tree::Python;
 use cpack_store::{Key, Store, StoreOptions, StoreUri, open};
 
+use super::behind::Behind;
 use super::{JobStart, Means, Phase, Ready, Timing, TreeInputs, trace};
 use crate::attempts::settle;
 use crate::error::BootError;
@@ -19,13 +21,14 @@ use crate::watch::{Watching, watch};
 #[derive(Debug)]
 pub(crate) struct Materials {
     store: Box<dyn Store>,
+    fetches: usize,
     stop: Stop,
     _watching: Watching,
 }
 
 impl Materials {
     pub(crate) fn means(&self, settings: &Settings) -> Means<'_> {
-        settings.means(&*self.store, &self.stop)
+        Means { fetches: self.fetches, ..settings.means(&*self.store, &self.stop) }
     }
 }
 
@@ -58,7 +61,13 @@ impl JobStart<'_> {
     pub(crate) fn materials(&self) -> Result<Materials, BootError> {
         let store = self.open_store()?;
         let (stop, watching) = watch(self.arguments);
-        Ok(Materials { store, stop, _watching: watching })
+        Ok(Materials { store, fetches: FETCHES, stop, _watching: watching })
+    }
+
+    /// The same for what fills behind a lazy start: it takes of the network what the job leaves.
+    pub(super) fn materials_behind(&self, demand: &'static Demand) -> Result<Materials, BootError> {
+        let materials = self.materials()?;
+        Ok(Materials { store: Box::new(Behind::new(materials.store, demand)), fetches: 1, ..materials })
     }
 
     /// Opens the job's store.
@@ -70,7 +79,11 @@ impl JobStart<'_> {
 
     /// Builds the environment in the best place that can take it.
     pub(super) fn build(&self, timing: &mut Timing) -> Result<Ready, BootError> {
-        let materials = self.materials()?;
+        self.build_from(&self.materials()?, timing)
+    }
+
+    /// The same from these materials.
+    pub(super) fn build_from(&self, materials: &Materials, timing: &mut Timing) -> Result<Ready, BootError> {
         let plan = self.plan(&*materials.store)?;
         timing.mark(Phase::Plan);
         let means = materials.means(self.settings);

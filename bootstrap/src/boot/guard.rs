@@ -17,7 +17,7 @@ use std::time::Duration;
 use cpack_fault::point;
 use cpack_format::exit::Exit;
 use cpack_format::job::Start;
-use cpack_lazy::{JobProcesses, receive, send};
+use cpack_lazy::{Demand, JobProcesses, receive, send};
 use cpack_node::timing::{Role, Timing};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -59,7 +59,10 @@ pub(super) fn guard(start: &JobStart<'_>, when: Start, socket: UnixStream, job: 
         return code;
     }
     let alive = witness.as_raw_fd();
-    let Ok((server, from_server)) = child(move |to_guard| server(start, when, job, [&socket, &to_guard], alive)) else {
+    let Ok(demand) = Demand::shared() else { return code };
+    let Ok((server, from_server)) =
+        child(move |to_guard| server(start, when, job, [&socket, &to_guard], alive, demand))
+    else {
         return code;
     };
     wait_for(server, &from_server);
@@ -71,7 +74,8 @@ pub(super) fn guard(start: &JobStart<'_>, when: Start, socket: UnixStream, job: 
     if tell(&from_server, b"guarded").and_then(|()| point("guard.guarded")).is_err() {
         return 0;
     }
-    let filler = if start.settings.fill == Fill::Off { None } else { child(|socket| fill(start, &socket)).ok() };
+    let filler =
+        if start.settings.fill == Fill::Off { None } else { child(|socket| fill(start, &socket, demand)).ok() };
     let ended = watch(server);
     let _ = point("guard.ended");
     if let (Some((filler, _)), Fill::Idle) = (filler, start.settings.fill) {
@@ -157,7 +161,7 @@ fn is_stopped(process: Pid) -> bool {
 }
 
 /// The filler's whole life. What fails is left to a later start: the job has what it needs.
-fn fill(start: &JobStart<'_>, socket: &UnixStream) -> u8 {
+fn fill(start: &JobStart<'_>, socket: &UnixStream, demand: &'static Demand) -> u8 {
     // Its messages are not about the job, and the caller may wait for the end of standard error.
     leave_descriptors(&[socket.as_raw_fd()], Streams::None);
     sys::take_name(c"cpack-filler");
@@ -171,7 +175,11 @@ fn fill(start: &JobStart<'_>, socket: &UnixStream) -> u8 {
     }
     let mut timing = Timing::start();
     timing.role = Role::Filler;
-    let built = start.build(&mut timing);
+    let materials = match start.settings.fill {
+        Fill::Idle => start.materials_behind(demand),
+        _ => start.materials(),
+    };
+    let built = materials.and_then(|materials| start.build_from(&materials, &mut timing));
     let _ = cpack_events::write();
     let outcome = built.as_ref().map_or_else(|error| format!("{:?}", error.exit()), |_| "built".into());
     start.note(&timing, &outcome);

@@ -35,6 +35,7 @@ use super::guard::guard;
 use super::server::{Greeting, served_message};
 use crate::message::say;
 use crate::processes::{child, detached, hear, tell, wait};
+use crate::watch::wait_for;
 
 /// Why a start is not lazy, for people.
 type Reason = String;
@@ -74,7 +75,11 @@ impl JobStart<'_> {
         let server = detached(|socket| guard(self, when, socket, job))
             .map_err(|e| format!("no server could be started: {e}"))?;
         let gone = |e: io::Error| format!("the server ended: {e}");
-        let Greeting { root, key } = Greeting::parse(&hear(&server).map_err(gone)?)?;
+        let hear_server = || {
+            wait_for(&server, self.arguments);
+            hear(&server).map_err(gone)
+        };
+        let Greeting { root, key } = Greeting::parse(&hear_server()?)?;
         point("lazy.greeted").map_err(gone)?;
         timing.mark(Phase::Plan);
         let found = self.node.caches().find(|cache| *cache.root() == *root);
@@ -83,7 +88,7 @@ impl JobStart<'_> {
         let device = enter_and_mount(&place).map_err(|refused| refused.to_string())?;
         point("lazy.mounted").map_err(gone)?;
         send(&server, device).map_err(gone)?;
-        timing.counts.fetched = served_message::parse(&hear(&server).map_err(gone)?);
+        timing.counts.fetched = served_message::parse(&hear_server()?);
         point("lazy.served").map_err(gone)?;
         let lease = lease_tree(&place).ok_or_else(|| format!("{} cannot be read", place.display()))?;
         timing.role = Role::LazyStart;

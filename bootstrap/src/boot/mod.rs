@@ -2,6 +2,7 @@
 
 mod adopt;
 mod become_python;
+mod behind;
 mod cold;
 mod conda;
 mod guard;

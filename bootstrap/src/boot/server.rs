@@ -20,7 +20,7 @@ use cpack_format::exit::Exit;
 use cpack_format::job::Start;
 use cpack_format::manifest::Layer;
 use cpack_format::message::with_causes;
-use cpack_lazy::{Fetched, JobProcesses, Manner, Served, Session, receive, send};
+use cpack_lazy::{Demand, Fetched, JobProcesses, Manner, Served, Session, receive, send};
 use cpack_node::building::{TreeInputs, in_order};
 use cpack_node::cache::Cache;
 use cpack_node::timing::{Role, Timing};
@@ -82,6 +82,7 @@ pub(super) fn server(
     job: Pid,
     [to_job, guard]: [&UnixStream; 2],
     alive: RawFd,
+    demand: &'static Demand,
 ) -> u8 {
     sys::take_name(c"cpack-server");
     cpack_events::forked("cpack-server");
@@ -94,7 +95,7 @@ pub(super) fn server(
     }));
     let mut timing = Timing::start();
     timing.role = Role::Server;
-    let prepared = Prepared::new(start, when).and_then(|prepared| Ok((prepared.open(start)?, prepared)));
+    let prepared = Prepared::new(start, when).and_then(|prepared| Ok((prepared.open(start, demand)?, prepared)));
     let (served, Prepared { cache, inputs, .. }) = match prepared {
         Ok(ready) => ready,
         Err(reason) => {
@@ -199,7 +200,7 @@ impl Prepared {
     }
 
     /// Lists what is served.
-    fn open(&self, start: &JobStart<'_>) -> Result<Served, String> {
+    fn open(&self, start: &JobStart<'_>, demand: &'static Demand) -> Result<Served, String> {
         let settings = start.settings;
         let record = settings.record.as_deref().map(trace::recorder).transpose()?;
         let manner = Manner {
@@ -208,6 +209,7 @@ impl Prepared {
             trace: &start.job().trace,
             record,
             patience: settings.stall_timeout,
+            demand,
         };
         Served::open(self.cache, &self.inputs, self.store, manner).map_err(|error| with_causes(&error))
     }

@@ -185,9 +185,7 @@ impl Layer {
             {
                 let _ = self.cached.set(found);
             }
-            let event = cpack_events::span(purpose.word(), || layer_title(self.described));
-            let bytes = reads.waits.during(|| layer_title(self.described), || archive.read_piece(number))?;
-            drop(event.of(bytes.len() as u64));
+            let bytes = reads.fetch(purpose, || layer_title(self.described), || archive.read_piece(number))?;
             point("server.piece").map_err(LazyError::read(layer_title(self.described)))?;
             reads.count(bytes.len(), purpose);
             Ok(bytes)

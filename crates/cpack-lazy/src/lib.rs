@@ -9,6 +9,7 @@
 //! | `ahead` | which piece of a trace is fetched next |
 //! | `reads` | what all layers share while they are read |
 //! | `waits` | reads that wait for the store |
+//! | `demand` | tells other processes of them |
 //! | `served` | the two together: what a name is, what a range of a file holds |
 //! | `filesystem` | answers the kernel |
 //! | `namespace` | enters a user and mount namespace and mounts there |
@@ -31,6 +32,7 @@
 
 mod ahead;
 mod blocks;
+mod demand;
 mod error;
 mod exit_of;
 mod filesystem;
@@ -44,6 +46,7 @@ mod tree;
 mod waits;
 
 pub use blocks::BUDGET;
+pub use demand::Demand;
 pub use error::LazyError;
 pub use filesystem::Session;
 pub use handover::{receive, send};

@@ -9,6 +9,7 @@ use cpack_format::trace::{Touch, TracedPiece};
 
 use crate::ahead::{Ahead, WINDOW};
 use crate::blocks::{BUDGET, BUDGET_OF_DEMAND, Blocks};
+use crate::demand::Demand;
 use crate::waits::Waits;
 
 /// Gets the first read of each part of a file.
@@ -40,6 +41,7 @@ pub(crate) struct Reads {
     pub(crate) blocks: Blocks,
     pub(crate) ahead: Ahead,
     pub(crate) waits: Waits,
+    demand: &'static Demand,
     /// Bytes of archives.
     pub(crate) fetched: AtomicU64,
     /// Those of them that no program waited for.
@@ -50,16 +52,32 @@ pub(crate) struct Reads {
 
 impl Reads {
     /// `trace` is pieces with their sizes, `pieces` how many the layers have in which sequences are followed.
-    pub(crate) fn new(trace: Vec<(TracedPiece, u64)>, pieces: Vec<u32>, record: Option<Record>) -> Self {
+    pub(crate) fn new(
+        trace: Vec<(TracedPiece, u64)>,
+        pieces: Vec<u32>,
+        record: Option<Record>,
+        demand: &'static Demand,
+    ) -> Self {
         let budget = if trace.is_empty() { BUDGET_OF_DEMAND } else { BUDGET };
         Self {
             blocks: Blocks::new(budget),
             ahead: Ahead::new(trace, WINDOW, pieces),
             waits: Waits::default(),
+            demand,
             fetched: AtomicU64::new(0),
             fetched_ahead: AtomicU64::new(0),
             record,
             touched: Mutex::default(),
+        }
+    }
+
+    /// Does `work`, which fetches from `what`.
+    pub(crate) fn fetch<T>(&self, purpose: Purpose, what: impl Fn() -> String, work: impl FnOnce() -> T) -> T {
+        let _event = cpack_events::span(purpose.word(), &what);
+        let waited_for = || self.waits.during(&what, work);
+        match purpose {
+            Purpose::Demand => self.demand.during(waited_for),
+            Purpose::Ahead => waited_for(),
         }
     }
 

@@ -17,6 +17,7 @@ use cpack_node::cache::{Cache, Staging};
 use cpack_parallel::try_map;
 use cpack_store::Store;
 
+use crate::demand::Demand;
 use crate::error::LazyError;
 use crate::layer::Layer;
 use crate::reads::{Reads, Record};
@@ -40,6 +41,8 @@ pub struct Manner<'a> {
     pub record: Option<Record>,
     /// A read that waits longer is reported.
     pub patience: Duration,
+    /// Hears when programs wait for the store.
+    pub demand: &'static Demand,
 }
 
 impl fmt::Debug for Manner<'_> {
@@ -86,7 +89,7 @@ impl Served {
         let staging = cache.staging().map_err(LazyError::read(cache.root()))?;
         let own = stage_own_part(cache, inputs, &staging)?;
         let numbered: Vec<_> = (0..).zip(&inputs.manifest.layers).collect();
-        let Manner { threads, report, trace, record, patience } = manner;
+        let Manner { threads, report, trace, record, patience, demand } = manner;
         let is_near = store.uri().as_directory().is_some();
         let (threads, ahead) = if is_near { (threads, 1) } else { (threads.max(FETCHES), AHEAD) };
         let pieces = record.is_some();
@@ -96,7 +99,7 @@ impl Served {
         let order = trace.iter().map(|piece| (*piece, piece.size(&inputs.manifest.layers))).collect();
         // A directory answers at once: reading ahead would take processors that the job needs, and save nothing.
         let sequential = if is_near { Vec::new() } else { layers.iter().map(Layer::pieces).collect() };
-        let reads = Reads::new(order, sequential, record);
+        let reads = Reads::new(order, sequential, record, demand);
         reads.fetched.fetch_add(layers.iter().map(Layer::directory_size).sum(), Ordering::Relaxed);
         Ok(Self {
             tree,

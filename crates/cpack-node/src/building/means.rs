@@ -19,6 +19,8 @@ pub struct Means<'a> {
     pub store: &'a dyn Store,
     /// Threads that fetch, decode, write and link.
     pub threads: usize,
+    /// Ranges that are fetched at once from a store on the network, [`FETCHES`] where nothing else needs it.
+    pub fetches: usize,
     /// How long another process may do nothing before this one does its work.
     pub stall_timeout: Duration,
     /// Whether to stop.
@@ -33,7 +35,7 @@ impl Means<'_> {
 
     /// Limits of what is extracted from the store. Threads of their own fetch where that is no directory.
     pub(super) fn limits(&self) -> Limits {
-        let fetches = if self.store.uri().as_directory().is_some() { 0 } else { FETCHES };
+        let fetches = if self.store.uri().as_directory().is_some() { 0 } else { self.fetches };
         Limits { fetches, ..self.local_limits() }
     }
 
