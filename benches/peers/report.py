@@ -144,7 +144,7 @@ def docs_table(results, link):
              f"{machine['cores']} cores, {machine['file_system'].split()[0]}.", ""]
     for name in results["environments"]:
         creation, starts = by.get(("creation", name), {}), by.get(("first-run", name), {})
-        ways = list(dict.fromkeys([*creation, *starts]))
+        ways = list(dict.fromkeys([*starts, *creation]))
         if not ways:
             continue
         size = results["environments"][name]["bytes"] / 2**20

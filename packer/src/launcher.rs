@@ -62,7 +62,10 @@ pub fn find_boot(named: Option<&Path>, program: Option<&Path>) -> Result<PathBuf
         }
         (None, None) => Vec::new(),
     };
-    let looked = || candidates.iter().map(|c| c.display().to_string()).collect::<Vec<_>>().join(", ");
+    let looked = || match candidates.as_slice() {
+        [] => "no place: without /proc this program cannot tell where it is itself".to_owned(),
+        _ => candidates.iter().map(|c| c.display().to_string()).collect::<Vec<_>>().join(", "),
+    };
     candidates.iter().find(|c| c.is_file()).cloned().ok_or_else(|| LauncherError::NoBoot { looked: looked() })
 }
 
@@ -258,6 +261,8 @@ mod tests {
     fn the_places_are_named_when_nothing_is_found() {
         let error = find_boot(None, Some(Path::new("/nowhere/bin/cluster-pack"))).expect_err("nothing there");
         assert!(error.to_string().contains("/nowhere/bin/cpack-boot"), "{error}");
+        let error = find_boot(None, None).expect_err("nothing there");
+        assert!(error.to_string().contains("looked at no place: without /proc"), "{error}");
     }
 
     #[test]
