@@ -2,10 +2,12 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd as _, RawFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
@@ -75,6 +77,36 @@ pub(crate) fn end(code: u8) -> ! {
 pub(crate) fn tell(mut socket: &UnixStream, message: &[u8]) -> io::Result<()> {
     let length = u32::try_from(message.len()).map_err(io::Error::other)?;
     socket.write_all(&[&length.to_le_bytes(), message].concat())
+}
+
+/// How long another process may stand still. A debugger that looks at it is done by then.
+const STOPPED: Duration = Duration::from_secs(1);
+
+/// Milliseconds between two looks at a process that has not said anything yet.
+const INTERVAL: u16 = 500;
+
+/// Waits until `process`, which has the other end of `socket`, says something or ends. False if it stays stopped instead.
+pub(crate) fn is_heard(process: Pid, socket: &UnixStream) -> bool {
+    let mut sockets = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+    while matches!(poll(&mut sockets, PollTimeout::from(INTERVAL)), Ok(0) | Err(Errno::EINTR)) {
+        if stays_stopped(process) {
+            return false;
+        }
+    }
+    true
+}
+
+/// Whether a process is stopped now and a second later.
+pub(crate) fn stays_stopped(process: Pid) -> bool {
+    is_stopped(process) && {
+        std::thread::sleep(STOPPED);
+        is_stopped(process)
+    }
+}
+
+fn is_stopped(process: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
 }
 
 /// Waits for a message. Fails if the other process ends first.

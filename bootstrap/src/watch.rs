@@ -97,7 +97,7 @@ fn stopped(reason: &str) -> String {
     format!("stopped before Python ran: {reason}")
 }
 
-#[expect(clippy::exit, reason = "threads may hang, and what is open is nobody's any more")]
+#[expect(clippy::exit, reason = "the caller is gone, and other threads of this process may hang")]
 fn leave(reason: &str) -> ! {
     say(&stopped(reason));
     std::process::exit(Exit::Stopped.code().into());
@@ -105,7 +105,7 @@ fn leave(reason: &str) -> ! {
 
 /// Waits until the server of a lazy start says something or ends, and ends this process if PySpark hangs up meanwhile. A process
 /// that enters a namespace may have no watching thread.
-pub(crate) fn wait_for(server: &UnixStream, arguments: &[OsString]) {
+pub(crate) fn wait_unless_hung_up(server: &UnixStream, arguments: &[OsString]) {
     if !is_pyspark(arguments) {
         return;
     }

@@ -6,11 +6,11 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
 
 use cpack_format::exit::Exit;
-use cpack_test::process::{wait_until, wait_until_none_runs};
+use cpack_test::process::{processes_of, wait_until, wait_until_none_runs};
 use cpack_test::small_world::{World, entries, spawn, succeed};
 
 use crate::inspect::{check, left_over, let_time_pass, remove};
-use crate::kills::{packages, steps};
+use crate::kills::{is_of_lazy_starts, packages, steps};
 use crate::random::Part;
 
 /// Prints the digest of all that the environment has but its records.
@@ -22,11 +22,6 @@ const READ_ALL: &str = "import alpha, hashlib, os, sys\n\
     \x20       with open(os.path.join(base, name), 'rb') as file:\n\
     \x20           digest.update(name.encode() + file.read())\n\
     print(digest.hexdigest())";
-
-/// Whether only lazy starts pass it.
-pub(crate) fn is_own(step: &str) -> bool {
-    ["lazy.", "guard.", "witness.", "server."].iter().any(|prefix| step.starts_with(prefix))
-}
 
 /// A lazy start that fills to the end, on an empty cache.
 fn lazily(world: &World) -> Command {
@@ -59,19 +54,22 @@ fn lazy_start_survives_or_ends_in_one_line_whichever_process_is_killed_or_stoppe
     let passed = steps(&mut lazily(&world), &world.path("tmp/steps"));
     wait_until_none_runs(&launcher);
     let missed: Vec<_> =
-        cpack_fault::STEPS.iter().filter(|step| is_own(step) && !passed.contains_key(**step)).collect();
+        cpack_fault::STEPS.iter().filter(|step| is_of_lazy_starts(step) && !passed.contains_key(**step)).collect();
     assert_eq!(missed, [] as [&&str; 0], "declared, and passed by nothing");
     let mut ended = 0;
     for (step, count) in &passed {
         let mut faults: Vec<_> =
             BTreeSet::from([1, count.div_ceil(2)]).iter().map(|at| format!("{step}=kill@{at}")).collect();
-        // The guard ends a server that stands still.
-        if step.starts_with("server.") {
+        // Guard and server notice when the other stands still; the guard only until it has handed over.
+        if step.starts_with("server.") || step == "guard.device" {
             faults.push(format!("{step}=stop@1"));
         }
         for fault in faults {
             let mut job = spawn(lazily(&world).env("CPACK_FAULTS", &fault));
             wait_until(&format!("{fault}: the job has ended"), || job.try_wait().expect("waits").is_some());
+            for stopped in processes_of(&launcher) {
+                let _ = Command::new("kill").arg("-CONT").args(stopped.file_name()).stderr(Stdio::null()).status();
+            }
             let output = job.wait_with_output().expect("ends");
             let (status, error) = (output.status, String::from_utf8_lossy(&output.stderr));
             wait_until_none_runs(&launcher);

@@ -9,10 +9,8 @@
 //! **Filling** ([`Fill`]) is an eager start that ends where Python would run, in a process of its own: it claims and shares layers
 //! as all eager starts do, and what goes wrong there harms no job. As soon as a layer is there, servers read from it.
 
-use std::fs;
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
 use cpack_fault::point;
 use cpack_format::exit::Exit;
@@ -20,7 +18,6 @@ use cpack_format::job::Start;
 use cpack_lazy::{Demand, JobProcesses, receive, send};
 use cpack_node::timing::{Role, Timing};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -28,15 +25,9 @@ use nix::unistd::Pid;
 use super::JobStart;
 use super::server::server;
 use crate::message::say;
-use crate::processes::{Streams, child, hear, leave_descriptors, tell};
+use crate::processes::{Streams, child, hear, is_heard, leave_descriptors, stays_stopped, tell};
 use crate::settings::Fill;
 use crate::sys;
-
-/// How long a stopped server may stay stopped. A debugger that looks at it is done by then.
-const STOPPED: Duration = Duration::from_secs(1);
-
-/// Milliseconds between two looks at a server that has not said anything yet.
-const INTERVAL: u16 = 500;
 
 /// The guard tells the witness that the job's processes are stopped: what waits for the server may go on.
 const STOPPED_JOB: &[u8] = b"stopped";
@@ -65,7 +56,10 @@ pub(super) fn guard(start: &JobStart<'_>, when: Start, socket: UnixStream, job: 
     else {
         return code;
     };
-    wait_for(server, &from_server);
+    if !is_heard(server, &from_server) {
+        // The job's process, which waits for it too, starts eagerly then.
+        let _ = kill(server, Signal::SIGKILL);
+    }
     // If there is none, the server has told the job's process why.
     let Ok(device) = receive(&from_server).and_then(|device| point("guard.device").map(|()| device)) else { return 0 };
     let processes = JobProcesses::with(job);
@@ -125,7 +119,8 @@ fn watch(server: Pid) -> Option<String> {
             Ok(WaitStatus::Exited(_, code)) => return Some(format!("ended with code {code}")),
             Ok(WaitStatus::Signaled(_, signal, _)) => return Some(format!("was ended by {signal}")),
             Ok(WaitStatus::Stopped(_, _)) => {
-                if end_if_it_stays_stopped(server) {
+                if stays_stopped(server) {
+                    let _ = kill(server, Signal::SIGKILL);
                     return Some("was stopped".into());
                 }
             }
@@ -133,31 +128,6 @@ fn watch(server: Pid) -> Option<String> {
             Err(errno) => return Some(format!("cannot be waited for: {errno}")),
         }
     }
-}
-
-/// Waits until the server says something or ends. A server that is stopped before that is ended: the job's process, which waits
-/// for it too, starts eagerly then.
-fn wait_for(server: Pid, said: &UnixStream) {
-    let mut sockets = [PollFd::new(said.as_fd(), PollFlags::POLLIN)];
-    while matches!(poll(&mut sockets, PollTimeout::from(INTERVAL)), Ok(0) | Err(Errno::EINTR)) {
-        end_if_it_stays_stopped(server);
-    }
-}
-
-fn end_if_it_stays_stopped(server: Pid) -> bool {
-    let stays = is_stopped(server) && {
-        std::thread::sleep(STOPPED);
-        is_stopped(server)
-    };
-    if stays {
-        let _ = kill(server, Signal::SIGKILL);
-    }
-    stays
-}
-
-fn is_stopped(process: Pid) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
 }
 
 /// The filler's whole life. What fails is left to a later start: the job has what it needs.

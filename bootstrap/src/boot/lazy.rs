@@ -35,7 +35,7 @@ use super::guard::guard;
 use super::server::{Greeting, served_message};
 use crate::message::say;
 use crate::processes::{child, detached, hear, tell, wait};
-use crate::watch::wait_for;
+use crate::watch::wait_unless_hung_up;
 
 /// Why a start is not lazy, for people.
 type Reason = String;
@@ -76,7 +76,7 @@ impl JobStart<'_> {
             .map_err(|e| format!("no server could be started: {e}"))?;
         let gone = |e: io::Error| format!("the server ended: {e}");
         let hear_server = || {
-            wait_for(&server, self.arguments);
+            wait_unless_hung_up(&server, self.arguments);
             hear(&server).map_err(gone)
         };
         let Greeting { root, key } = Greeting::parse(&hear_server()?)?;

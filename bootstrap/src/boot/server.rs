@@ -25,12 +25,12 @@ use cpack_node::building::{TreeInputs, in_order};
 use cpack_node::cache::Cache;
 use cpack_node::timing::{Role, Timing};
 use cpack_store::Store;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getppid};
 
 use super::{JobStart, trace};
 use crate::error::BootError;
 use crate::message::say;
-use crate::processes::{Streams, hear, leave_descriptors, tell};
+use crate::processes::{Streams, hear, is_heard, leave_descriptors, tell};
 use crate::sys;
 
 /// Threads that answer: some wait for the network while others answer what is there.
@@ -145,6 +145,9 @@ fn begin(
     let (for_guard, for_job) = (device.try_clone()?, device.try_clone()?);
     let session = Session::start(Arc::clone(served), device, ANSWERING)?;
     send(guard, for_guard)?;
+    if !is_heard(getppid(), guard) {
+        return Err(io::Error::other("the guard stands still"));
+    }
     hear(guard)?;
     point("server.guarded")?;
     let (processes, guard) = (JobProcesses::with(job)?, guard.try_clone()?);
