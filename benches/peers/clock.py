@@ -78,7 +78,7 @@ def processors(count):
         os.sched_setaffinity(0, before)
 
 
-def settle(most=32 << 30):
+def settle(most):
     """Writes dirty pages of earlier runs to disk and touches as much free memory, so that the next run does not pay for either."""
     os.sync()
     claim_memory(most)
@@ -144,7 +144,7 @@ def read_into_page_cache(path):
                     pass
 
 
-def alternate(runs, samples, say, between=settle):
+def alternate(runs, samples, say, between):
     """Calls every function of `samples` (name -> function of the run's number) `runs` times, in alternating order.
 
     Returns name -> list of results, and name -> the reason if it was not run.

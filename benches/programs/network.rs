@@ -118,9 +118,14 @@ fn most_memory(command: &mut Command) -> u64 {
     most.expect("a look at the boot") / 1024
 }
 
-fn median(mut costs: Vec<Cost>) -> Cost {
-    costs.sort_by(|a, b| a.wall.total_cmp(&b.wall));
-    costs[costs.len() / 2]
+fn median(costs: Vec<Cost>) -> Cost {
+    middle(costs, |cost| cost.wall)
+}
+
+/// The sample with the median of its wall seconds.
+fn middle<T: Copy>(mut samples: Vec<T>, wall: impl Fn(&T) -> f64) -> T {
+    samples.sort_by(|a, b| wall(a).total_cmp(&wall(b)));
+    samples[samples.len() / 2]
 }
 
 fn show(what: &str, cost: Cost) {
@@ -387,17 +392,11 @@ fn lazy(name: &str, site: &Site) {
     println!(
         "\n{name}: {packed} bytes packed; until `import torch` is done, and the part of the bytes fetched by then"
     );
-    let [eager, ..] = found.each_ref().map(|costs| middle(costs));
-    for ((way, ..), costs) in ways.iter().zip(&found) {
-        let (wall, part) = middle(costs);
-        println!("{way:<8} {wall:>6.2} s  {:>5.1} %  {:.2} of eager  all: {costs:.2?}", part * 100.0, wall / eager.0);
+    let medians = found.each_ref().map(|costs| middle(costs.clone(), |(wall, _)| *wall));
+    for (((way, ..), costs), (wall, part)) in ways.iter().zip(&found).zip(medians) {
+        let (part, ratio) = (part * 100.0, wall / medians[0].0);
+        println!("{way:<8} {wall:>6.2} s  {part:>5.1} %  {ratio:.2} of eager  all: {costs:.2?}");
     }
-}
-
-fn middle(costs: &[(f64, f64)]) -> (f64, f64) {
-    let mut sorted = costs.to_vec();
-    sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
-    sorted[sorted.len() / 2]
 }
 
 /// The bytes that were fetched on a node, by the line of its metrics that is of this kind.
