@@ -5,10 +5,11 @@
 //! | `fetch-s3`, `fetch-hdfs` | fetching 2 GB into a file, verified, and a cold start that fetches as much, with its memory, beside `aws s3 cp` and `hdfs dfs -get` of the same object |
 //! | `fetch-gs`, `fetch-azure` | the same beside `gcsfs` and `adlfs`, from servers that stand for the clouds |
 //! | `pipeline` | a cold start through a network that takes as long as the extraction |
-//! | `lazy-s3`, `lazy-hdfs` | `import torch` on a new node: eager, lazy, lazy with a trace. The environment is that of `CPACK_SPEED_VENV`, else one with torch |
+//! | `lazy-web`, `lazy-s3`, `lazy-hdfs` | `import torch` on a new node: eager, lazy, lazy with a trace. The environment is that of `CPACK_SPEED_VENV`, else one with torch |
 //! | `warm` | a warm start beside bare python |
 //!
-//! `lazy-s3` lets 125 MB/s through a proxy. For `lazy-hdfs` limit loopback in a network namespace, where no server talks to itself:
+//! `lazy-web` and `lazy-s3` let 125 MB/s through a proxy. The web server sends files by `sendfile` and takes next to no processor
+//! time from the node that shares the machine with it; SeaweedFS moves each byte several times. For `lazy-hdfs` limit loopback in a network namespace, where no server talks to itself:
 //!
 //! ```text
 //! unshare --net sh -c 'ip link set lo up; tc qdisc add dev lo root tbf rate 1gbit burst 1mb latency 50ms;
@@ -44,6 +45,7 @@ use cpack_test::programs::{World, install_by_hand, installed, text, usual_interp
 use cpack_test::proxy::Proxy;
 use cpack_test::seaweed::Seaweed;
 use cpack_test::site::{self, Site};
+use cpack_test::web::{Web, WebServer};
 use cpack_test::{cached, run};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -370,10 +372,7 @@ fn pipeline() {
 }
 
 /// Alternates between eager and lazy cold starts, each on a node of its own until `import torch` is done, and prints medians.
-fn lazy(name: &str, site: &Site) {
-    let given = std::env::var_os("CPACK_SPEED_VENV").map(PathBuf::from);
-    let env = given.unwrap_or_else(|| installed("network-lazy", &["torch==2.8.0"]));
-    let packed = site.pack(&["upload", "--venv", utf8(&env)])["packed_bytes"].as_u64().expect("bytes");
+fn lazy(name: &str, site: &Site, (env, packed): (PathBuf, u64)) {
     let plain = site.launcher(&env);
     let import = ["-c", "import torch"];
     let (trace, traced) = (site.world.path("trace"), site.world.path("traced-python"));
@@ -399,6 +398,14 @@ fn lazy(name: &str, site: &Site) {
     }
 }
 
+/// Uploads the environment that lazy starts are measured with. Its place, and the bytes that were packed.
+fn uploaded(site: &Site) -> (PathBuf, u64) {
+    let given = std::env::var_os("CPACK_SPEED_VENV").map(PathBuf::from);
+    let env = given.unwrap_or_else(|| installed("network-lazy", &["torch==2.8.0"]));
+    let packed = site.pack(&["upload", "--venv", utf8(&env)])["packed_bytes"].as_u64().expect("bytes");
+    (env, packed)
+}
+
 /// The bytes that were fetched on a node, by the line of its metrics that is of this kind.
 fn fetched(site: &Site, node: &str, kind: &str) -> u64 {
     let path = site.world.path(&format!("{node}.metrics"));
@@ -416,12 +423,26 @@ fn lazy_s3() {
     let server = Seaweed::start();
     let proxy = Proxy::start(server.port);
     proxy.limit(125_000_000);
-    lazy("S3", &Site::s3(&server, proxy.port));
+    let site = Site::s3(&server, proxy.port);
+    lazy("S3", &site, uploaded(&site));
+}
+
+fn lazy_web() {
+    let world = World::new();
+    let place = world.path("published");
+    let site = Site { uri: place.display().to_string(), world, client: Vec::new(), node: Vec::new() };
+    let environment = uploaded(&site);
+    let server = WebServer::start(&place, Web::default());
+    let proxy = Proxy::start(server.port);
+    proxy.limit(125_000_000);
+    // What is there already is not sent: a launcher can name it.
+    lazy("web server", &Site { uri: format!("http://127.0.0.1:{}", proxy.port), ..site }, environment);
 }
 
 fn lazy_hdfs() {
     let server = Hdfs::start(&["large-blocks"]);
-    lazy("HDFS", &Site::hdfs(&server, "store"));
+    let site = Site::hdfs(&server, "store");
+    lazy("HDFS", &site, uploaded(&site));
 }
 
 /// Alternates between a warm start and bare python, and prints medians.
@@ -449,9 +470,10 @@ fn main() {
         return fetch(launcher.as_ref(), into.as_ref());
     }
     let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let parts: [(&str, fn()); 8] = [
+    let parts: [(&str, fn()); 9] = [
         ("warm", warm),
         ("pipeline", pipeline),
+        ("lazy-web", lazy_web),
         ("lazy-s3", lazy_s3),
         ("lazy-hdfs", lazy_hdfs),
         ("fetch-s3", fetch_s3),

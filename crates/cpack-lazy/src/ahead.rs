@@ -12,6 +12,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use cpack_format::trace::TracedPiece;
 
+use crate::reads::Purpose;
+
 /// Bytes that are fetched ahead of the program: half of what is kept ([`crate::BUDGET`]).
 pub(crate) const WINDOW: u64 = 32 << 20;
 
@@ -82,18 +84,18 @@ impl Ahead {
         position.and_then(|position| self.order.get(position)).map_or(0, |(_, size)| *size)
     }
 
-    /// The piece that should be fetched next, waited for until programs are near enough.
-    pub(crate) fn next(&self) -> TracedPiece {
+    /// The piece that should be fetched next, and what for. Waits until programs are near enough.
+    pub(crate) fn next(&self) -> (TracedPiece, Purpose) {
         let mut state = self.lock();
         loop {
             if let Some(piece) = state.following.pop_front() {
-                return piece;
+                return (piece, Purpose::Following);
             }
             match self.order.get(state.next).copied() {
                 Some((_, size)) if state.is_asked.get(state.next).copied().unwrap_or(true) => state.pass(size),
                 Some((piece, size)) if state.passed == 0 || state.passed + size <= state.asked + self.window => {
                     state.pass(size);
-                    return piece;
+                    return (piece, Purpose::Traced);
                 }
                 _ => state = self.asked.wait(state).unwrap_or_else(PoisonError::into_inner),
             }
@@ -158,22 +160,27 @@ mod tests {
         Ahead::new((0..pieces).map(|number| (TracedPiece(0, number), 10)).collect(), window, Vec::new())
     }
 
+    /// The number of the piece that is fetched next.
+    fn next(ahead: &Ahead) -> u32 {
+        ahead.next().0.1
+    }
+
     #[test]
     fn ahead_leaves_out_what_programs_have_asked_for() {
         let ahead = ahead(4, 1000);
         ahead.asked_for(TracedPiece(0, 1));
         ahead.asked_for(TracedPiece(7, 1));
-        let order: Vec<u32> = (0..3).map(|_| ahead.next().1).collect();
+        let order: Vec<u32> = (0..3).map(|_| next(&ahead)).collect();
         assert_eq!(order, [0, 2, 3]);
     }
 
     #[test]
     fn ahead_waits_at_the_end_of_its_window_until_programs_follow() {
         let ahead = ahead(5, 20);
-        assert_eq!([ahead.next().1, ahead.next().1], [0, 1]);
+        assert_eq!([next(&ahead), next(&ahead)], [0, 1]);
         let (sender, receiver) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
-            scope.spawn(|| (0..2).for_each(|_| sender.send(ahead.next().1).expect("sends")));
+            scope.spawn(|| (0..2).for_each(|_| sender.send(next(&ahead)).expect("sends")));
             let waits = receiver.recv_timeout(std::time::Duration::from_millis(50));
             assert!(waits.is_err(), "{waits:?}");
             ahead.asked_for(TracedPiece(0, 0));
@@ -190,7 +197,7 @@ mod tests {
 
     #[test]
     fn ahead_fetches_a_first_piece_that_is_longer_than_the_window() {
-        assert_eq!(ahead(1, 3).next(), TracedPiece(0, 0));
+        assert_eq!(next(&ahead(1, 3)), 0);
     }
 
     /// What is fetched ahead after programs asked for these pieces of a layer with so many.
@@ -219,6 +226,7 @@ mod tests {
         let ahead = Ahead::new(vec![(TracedPiece(0, 7), 10)], 100, vec![9, 9]);
         ahead.asked_for(TracedPiece(1, 3));
         ahead.asked_for(TracedPiece(1, 4));
-        assert_eq!([ahead.next(), ahead.next()], [TracedPiece(1, 5), TracedPiece(0, 7)]);
+        let expected = [(TracedPiece(1, 5), Purpose::Following), (TracedPiece(0, 7), Purpose::Traced)];
+        assert_eq!([ahead.next(), ahead.next()], expected);
     }
 }

@@ -1,12 +1,12 @@
 //! Pieces and blocks that were read lately.
 //!
-//! The kernel keeps what programs read, so this serves only two ends: the next frame of a large file is mostly in the same
-//! piece, and the kernel asks for a frame in several requests.
+//! The kernel keeps what programs read, so this serves three ends: small files that are read together are mostly in the same
+//! piece, several threads ask for parts of one block at once, and what was fetched for a program that has not asked yet waits here.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Bytes of pieces and blocks that are kept: eight of the longest pieces, of which half may be fetched ahead.
+/// Bytes of pieces and blocks that are kept: at most half of them are pieces that wait to be asked for ([`crate::ahead::WINDOW`]).
 pub const BUDGET: usize = 64 << 20;
 
 /// The same without a trace.
@@ -49,6 +49,8 @@ struct Kept {
     slot: Slot,
     used: u64,
     bytes: usize,
+    /// It was made for a program that has not asked for it yet. It is not dropped before.
+    waits: bool,
 }
 
 impl Blocks {
@@ -58,7 +60,16 @@ impl Blocks {
 
     /// The bytes of `key`, made by `make` unless they are kept. One thread makes them while others that want the same wait.
     pub(crate) fn get<E>(&self, key: Key, make: impl FnOnce() -> Result<Vec<u8>, E>) -> Result<Bytes, E> {
-        let slot = self.slot(key);
+        self.get_in(self.slot(key, false), key, make)
+    }
+
+    /// Makes the bytes of `key` unless they are kept, and keeps them until a program [gets](Self::get) them. The caller sees to it
+    /// that those which wait are at most half of what is kept.
+    pub(crate) fn prepare<E>(&self, key: Key, make: impl FnOnce() -> Result<Vec<u8>, E>) -> Result<(), E> {
+        self.get_in(self.slot(key, true), key, make).map(drop)
+    }
+
+    fn get_in<E>(&self, slot: Slot, key: Key, make: impl FnOnce() -> Result<Vec<u8>, E>) -> Result<Bytes, E> {
         let mut locked = lock(&slot);
         if let Some(bytes) = &*locked {
             return Ok(Arc::clone(bytes));
@@ -78,12 +89,14 @@ impl Blocks {
         }
     }
 
-    fn slot(&self, key: Key) -> Slot {
+    /// `ahead` is whether no program asks for it yet.
+    fn slot(&self, key: Key, ahead: bool) -> Slot {
         let mut state = lock(&self.state);
         state.now += 1;
         let used = state.now;
-        let kept = state.slots.entry(key).or_insert_with(|| Kept { slot: Slot::default(), used, bytes: 0 });
+        let kept = state.slots.entry(key).or_insert_with(|| Kept { slot: Slot::default(), used, bytes: 0, waits: ahead });
         kept.used = used;
+        kept.waits &= ahead;
         Arc::clone(&kept.slot)
     }
 
@@ -99,7 +112,7 @@ impl Blocks {
         let before = std::mem::replace(&mut kept.bytes, bytes);
         state.bytes = state.bytes - before + bytes;
         while state.bytes > self.budget {
-            let made = state.slots.iter().filter(|(other, kept)| **other != key && kept.bytes > 0);
+            let made = state.slots.iter().filter(|(other, kept)| **other != key && kept.bytes > 0 && !kept.waits);
             let Some(oldest) = made.min_by_key(|(_, kept)| kept.used).map(|(key, _)| *key) else { return };
             state.bytes -= state.slots.remove(&oldest).map_or(0, |kept| kept.bytes);
         }
@@ -135,6 +148,23 @@ mod tests {
             assert_eq!(made.load(Ordering::Relaxed), expected, "after {number}");
         }
         assert!(lock(&blocks.state).bytes <= 100);
+    }
+
+    #[test]
+    fn blocks_that_wait_are_kept_until_they_are_asked_for() {
+        let blocks = Blocks::new(100);
+        let make = |number| move || Ok::<_, ()>(vec![number; 40]);
+        assert_eq!(blocks.prepare(piece(1), make(1)), Ok(()));
+        for number in [2, 3, 4] {
+            assert_eq!(blocks.get(piece(number.into()), make(number)).map(|bytes| bytes[0]), Ok(number));
+        }
+        assert_eq!(blocks.get(piece(1), || Err("it was dropped")).map(|bytes| bytes[0]), Ok(1));
+        // Asked for, it is dropped as any other, also where it is prepared again.
+        assert_eq!(blocks.prepare(piece(1), || Err("it was dropped")), Ok(()));
+        for number in [5, 6, 7] {
+            assert_eq!(blocks.get(piece(number.into()), make(number)).map(|bytes| bytes[0]), Ok(number));
+        }
+        assert_eq!(blocks.get(piece(1), || Err("made again")), Err("made again"));
     }
 
     #[test]

@@ -30,6 +30,21 @@ pub(crate) struct Listed {
     pub(crate) size: u64,
 }
 
+/// What was read of a file.
+#[derive(Debug)]
+pub(crate) struct Read {
+    pub(crate) bytes: Vec<u8>,
+    /// A longer block that was decoded for it, and its offset in the file.
+    pub(crate) decoded: Option<(u64, Bytes)>,
+}
+
+impl Read {
+    /// Bytes of which nothing more is at hand.
+    pub(crate) const fn only(bytes: Vec<u8>) -> Self {
+        Self { bytes, decoded: None }
+    }
+}
+
 /// A layer that is served.
 #[derive(Debug)]
 pub(crate) struct Layer {
@@ -96,30 +111,34 @@ impl Layer {
     }
 
     /// Reads `size` bytes of the file `number` from `offset` on, or up to its end.
-    pub(crate) fn read(&self, reads: &Reads, number: u32, offset: u64, size: u32) -> Result<Vec<u8>, LazyError> {
+    pub(crate) fn read(&self, reads: &Reads, number: u32, offset: u64, size: u32) -> Result<Read, LazyError> {
         let file = self.files.get(number as usize).ok_or(LazyError::Missing("a file of a layer"))?;
         let end = file.size.min(offset.saturating_add(size.into()));
-        let mut bytes = Vec::with_capacity(end.saturating_sub(offset) as usize);
         let Some(archive) = &self.archive else {
-            return self.read_cached(file, offset, end);
+            return self.read_cached(file, offset, end).map(Read::only);
         };
+        let mut read = Read::only(Vec::with_capacity(end.saturating_sub(offset) as usize));
         let block_size = archive.file(number).ok_or(LazyError::Missing("a file of an archive"))?.block;
         let mut at = offset;
         while at < end {
             let block = u32::try_from(at / block_size).unwrap_or(u32::MAX);
             self.touch(archive, reads, file, (number, block, block_size))?;
+            reads.ahead.asked_for(TracedPiece(self.index, archive.piece_of(number, block)?));
             if self.cached.get().is_some() {
-                bytes.extend(self.read_cached(file, at, end)?);
-                return Ok(bytes);
+                read.bytes.extend(self.read_cached(file, at, end)?);
+                return Ok(read);
             }
-            let content = self.block(archive, reads, number, block)?;
+            let (content, is_new) = self.block(archive, reads, number, block)?;
             let start = u64::from(block) * block_size;
             let range = (at - start) as usize..(end - start).min(block_size) as usize;
             let part = content.get(range).filter(|part| !part.is_empty()).ok_or(LazyError::Missing("a block"))?;
-            bytes.extend_from_slice(part);
+            read.bytes.extend_from_slice(part);
             at += part.len() as u64;
+            if is_new && part.len() < content.len() {
+                read.decoded = Some((start, content));
+            }
         }
-        Ok(bytes)
+        Ok(read)
     }
 
     /// The target of the link `number`.
@@ -133,7 +152,7 @@ impl Layer {
             }
             (Some(archive), _) => {
                 self.touch(archive, reads, file, (number, 0, 1))?;
-                Ok(self.block(archive, reads, number, 0)?.to_vec())
+                Ok(self.block(archive, reads, number, 0)?.0.to_vec())
             }
             (None, None) => Err(LazyError::Missing("a layer")),
         }
@@ -159,46 +178,59 @@ impl Layer {
         Ok(())
     }
 
-    fn block(&self, archive: &LayerArchive<'_>, reads: &Reads, file: u32, block: u32) -> Result<Bytes, LazyError> {
+    /// A block, and whether it was decoded just now.
+    fn block(
+        &self,
+        archive: &LayerArchive<'_>,
+        reads: &Reads,
+        file: u32,
+        block: u32,
+    ) -> Result<(Bytes, bool), LazyError> {
         let layer = self.index;
-        reads.blocks.get(Key::Block { layer, file, block }, || {
+        let mut is_new = false;
+        let bytes = reads.blocks.get(Key::Block { layer, file, block }, || {
             let number = archive.piece_of(file, block)?;
-            reads.ahead.asked_for(TracedPiece(layer, number));
-            let piece = self.piece(archive, reads, number, Purpose::Demand)?;
+            let fetch = || self.fetch(archive, reads, number, Purpose::Demand);
+            let piece = reads.blocks.get(Key::Piece { layer, number }, fetch)?;
             let _event = cpack_events::span("decode", || layer_title(self.described)).of(piece.len() as u64);
-            Ok(archive.decode(file, block, &piece)?)
-        })
+            is_new = true;
+            Ok::<_, LazyError>(archive.decode(file, block, &piece)?)
+        })?;
+        Ok((bytes, is_new))
     }
 
-    fn piece(
+    fn fetch(
         &self,
         archive: &LayerArchive<'_>,
         reads: &Reads,
         number: u32,
         purpose: Purpose,
-    ) -> Result<Bytes, LazyError> {
-        let layer = self.index;
-        reads.blocks.get(Key::Piece { layer, number }, || {
-            // A fetch costs more than a look: another process may have built the layer meanwhile.
-            if self.cached.get().is_none()
-                && let Some(found) = find(self.cache, self.described)
-            {
-                let _ = self.cached.set(found);
-            }
-            let bytes = reads.fetch(purpose, || layer_title(self.described), || archive.read_piece(number))?;
-            point("server.piece").map_err(LazyError::read(layer_title(self.described)))?;
-            reads.count(bytes.len(), purpose);
-            Ok(bytes)
-        })
+    ) -> Result<Vec<u8>, LazyError> {
+        // A fetch costs more than a look: another process may have built the layer meanwhile.
+        if self.cached.get().is_none()
+            && let Some(found) = find(self.cache, self.described)
+        {
+            let _ = self.cached.set(found);
+        }
+        let bytes = reads.fetch(purpose, || layer_title(self.described), || archive.read_piece(number))?;
+        point("server.piece").map_err(LazyError::read(layer_title(self.described)))?;
+        reads.count(bytes.len(), purpose);
+        Ok(bytes)
     }
 
     /// Fetches a piece that is wanted soon, unless the layer is in the node cache.
-    pub(crate) fn read_ahead(&self, reads: &Reads, number: u32) -> Result<(), LazyError> {
-        match &self.archive {
-            Some(archive) if self.cached.get().is_none() => {
-                self.piece(archive, reads, number, Purpose::Ahead).map(drop)
+    pub(crate) fn read_ahead(&self, reads: &Reads, number: u32, purpose: Purpose) -> Result<(), LazyError> {
+        let (Some(archive), None) = (&self.archive, self.cached.get()) else {
+            if purpose == Purpose::Traced {
+                // It takes no part of the window.
+                reads.ahead.asked_for(TracedPiece(self.index, number));
             }
-            _ => Ok(()),
+            return Ok(());
+        };
+        let (key, fetch) = (Key::Piece { layer: self.index, number }, || self.fetch(archive, reads, number, purpose));
+        match purpose {
+            Purpose::Traced => reads.blocks.prepare(key, fetch),
+            Purpose::Following | Purpose::Demand => reads.blocks.get(key, fetch).map(drop),
         }
     }
 

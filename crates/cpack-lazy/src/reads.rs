@@ -23,8 +23,10 @@ type Part = (u32, u32, u32);
 pub(crate) enum Purpose {
     /// A program waits for it.
     Demand,
-    /// It is needed soon, as it seems.
-    Ahead,
+    /// A sequence seems to go on with it.
+    Following,
+    /// It is the trace's next one.
+    Traced,
 }
 
 impl Purpose {
@@ -32,7 +34,7 @@ impl Purpose {
     pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Demand => "demand",
-            Self::Ahead => "ahead",
+            Self::Following | Self::Traced => "ahead",
         }
     }
 }
@@ -77,14 +79,14 @@ impl Reads {
         let waited_for = || self.waits.during(&what, work);
         match purpose {
             Purpose::Demand => self.demand.during(waited_for),
-            Purpose::Ahead => waited_for(),
+            Purpose::Following | Purpose::Traced => waited_for(),
         }
     }
 
     /// Counts bytes that were fetched: for a program, or ahead.
     pub(crate) fn count(&self, bytes: usize, purpose: Purpose) {
         self.fetched.fetch_add(bytes as u64, Ordering::Relaxed);
-        if purpose == Purpose::Ahead {
+        if purpose != Purpose::Demand {
             self.fetched_ahead.fetch_add(bytes as u64, Ordering::Relaxed);
         }
     }

@@ -19,7 +19,7 @@ use cpack_store::Store;
 
 use crate::demand::Demand;
 use crate::error::LazyError;
-use crate::layer::Layer;
+use crate::layer::{Layer, Read};
 use crate::reads::{Reads, Record};
 use crate::tree::{Content, Node, Tree};
 
@@ -27,7 +27,7 @@ use crate::tree::{Content, Node, Tree};
 pub type Report = Box<dyn Fn(&str) + Send + Sync>;
 
 /// Threads that fetch ahead from a store on the network.
-const AHEAD: usize = 4;
+const AHEAD: usize = 8;
 
 /// How an environment is served.
 pub struct Manner<'a> {
@@ -137,10 +137,10 @@ impl Served {
 
     fn read_ahead(&self) {
         loop {
-            let piece = self.reads.ahead.next();
+            let (piece, purpose) = self.reads.ahead.next();
             let Some(layer) = self.layers.get(piece.0 as usize) else { continue };
             // An error is told when a program needs the piece.
-            let _ = layer.read_ahead(&self.reads, piece.1);
+            let _ = layer.read_ahead(&self.reads, piece.1, purpose);
         }
     }
 
@@ -164,7 +164,7 @@ impl Served {
     }
 
     /// Reads `size` bytes of a file from `offset` on, or up to its end. `None`, and reported, if they cannot be read.
-    pub(crate) fn read(&self, node: u32, offset: u64, size: u32) -> Option<Vec<u8>> {
+    pub(crate) fn read(&self, node: u32, offset: u64, size: u32) -> Option<Read> {
         let node = self.tree.node(node)?;
         let read = match &node.content {
             Content::File { layer, number } => {
@@ -174,7 +174,7 @@ impl Served {
                 let mut bytes =
                     vec![0; node.size.min(offset.saturating_add(size.into())).saturating_sub(offset) as usize];
                 let read = File::open(path).and_then(|file| file.read_exact_at(&mut bytes, offset));
-                read.map(|()| bytes).map_err(LazyError::read(path))
+                read.map(|()| Read::only(bytes)).map_err(LazyError::read(path))
             }
             _ => Err(LazyError::Missing("a file")),
         };
