@@ -5,15 +5,15 @@
 //! | `fetch-s3`, `fetch-hdfs` | fetching 2 GB into a file, verified, and a cold start that fetches as much, with its memory, beside `aws s3 cp` and `hdfs dfs -get` of the same object |
 //! | `fetch-gs`, `fetch-azure` | the same beside `gcsfs` and `adlfs`, from servers that stand for the clouds |
 //! | `pipeline` | a cold start through a network that takes as long as the extraction |
-//! | `lazy-web`, `lazy-s3`, `lazy-hdfs` | `import torch` on a new node: eager, lazy, lazy with a trace. The environment is that of `CPACK_SPEED_VENV`, else one with torch |
+//! | `lazy-local`, `lazy-web`, `lazy-s3`, `lazy-hdfs` | `import torch` on a new node: eager, lazy, lazy with a trace. The environment is that of `CPACK_SPEED_VENV`, else one with torch |
 //! | `warm` | a warm start beside bare python |
 //!
-//! `lazy-web` and `lazy-s3` let 125 MB/s through a proxy. The web server sends files by `sendfile` and takes next to no processor
-//! time from the node that shares the machine with it; SeaweedFS moves each byte several times. For `lazy-hdfs` limit loopback in a network namespace, where no server talks to itself:
+//! `lazy-s3` lets 125 MB/s through a proxy, which takes processor time and adds to the time of each answer. For `lazy-web` and `lazy-hdfs` limit
+//! loopback, in a network namespace where no server talks to itself:
 //!
 //! ```text
 //! unshare --net sh -c 'ip link set lo up; tc qdisc add dev lo root tbf rate 1gbit burst 1mb latency 50ms;
-//!     cargo bench --features servers --bench speed -- lazy-hdfs'
+//!     cargo bench --features servers --bench speed -- lazy-web lazy-hdfs'
 //! ```
 //!
 //! Servers, clients and proxy share the machine. Each figure is the median of three, in alternating order. A peer's start-up is
@@ -326,12 +326,7 @@ fn pipeline() {
     let site = Site::s3(&server, proxy.port);
     let packages = ["numpy==2.2.6", "pandas==2.2.3", "scipy==1.15.3", "pyarrow==20.0.0", "scikit-learn==1.6.1"];
     let env = installed("network-speed", &packages);
-    let local = Site {
-        uri: site.world.path("store").display().to_string(),
-        client: Vec::new(),
-        world: World::new(),
-        node: Vec::new(),
-    };
+    let local = directory();
     let from_directory = local.launcher(&env);
     let launcher = site.launcher(&env);
     let report = site.pack(&["upload", "--venv", utf8(&env)]);
@@ -427,16 +422,23 @@ fn lazy_s3() {
     lazy("S3", &site, uploaded(&site));
 }
 
-fn lazy_web() {
+/// A site whose store is a directory.
+fn directory() -> Site {
     let world = World::new();
-    let place = world.path("published");
-    let site = Site { uri: place.display().to_string(), world, client: Vec::new(), node: Vec::new() };
+    Site { uri: world.path("store").display().to_string(), world, client: Vec::new(), node: Vec::new() }
+}
+
+fn lazy_local() {
+    let site = directory();
+    lazy("directory", &site, uploaded(&site));
+}
+
+fn lazy_web() {
+    let site = directory();
     let environment = uploaded(&site);
-    let server = WebServer::start(&place, Web::default());
-    let proxy = Proxy::start(server.port);
-    proxy.limit(125_000_000);
+    let server = WebServer::start(site.uri.as_ref(), Web::default());
     // What is there already is not sent: a launcher can name it.
-    lazy("web server", &Site { uri: format!("http://127.0.0.1:{}", proxy.port), ..site }, environment);
+    lazy("web server", &Site { uri: format!("http://127.0.0.1:{}", server.port), ..site }, environment);
 }
 
 fn lazy_hdfs() {
@@ -470,9 +472,10 @@ fn main() {
         return fetch(launcher.as_ref(), into.as_ref());
     }
     let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let parts: [(&str, fn()); 9] = [
+    let parts: [(&str, fn()); 10] = [
         ("warm", warm),
         ("pipeline", pipeline),
+        ("lazy-local", lazy_local),
         ("lazy-web", lazy_web),
         ("lazy-s3", lazy_s3),
         ("lazy-hdfs", lazy_hdfs),

@@ -6,6 +6,7 @@
 mod clouds;
 mod faults;
 mod input;
+mod lazy;
 mod publishing;
 mod secrets;
 mod starting;

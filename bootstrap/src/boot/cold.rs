@@ -123,6 +123,7 @@ impl JobStart<'_> {
         }
         let (environment, is_new) = ensure_tree(&cache, &inputs, means, timing)?;
         if is_new {
+            cache.remove_shared_pieces(&plan.manifest.layers);
             self.node.clean(&cache, &key, timing);
         }
         self.add_overlays(cache, Some(key), environment, timing)

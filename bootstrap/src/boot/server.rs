@@ -31,6 +31,7 @@ use super::{JobStart, trace};
 use crate::error::BootError;
 use crate::message::say;
 use crate::processes::{Streams, hear, is_heard, leave_descriptors, tell};
+use crate::settings::Fill;
 use crate::sys;
 
 /// Threads that answer: some wait for the network while others answer what is there.
@@ -116,6 +117,7 @@ pub(super) fn server(
     // The mount is gone as soon as the job is, and what is to be said then may be said still.
     drop(ENDING.lock());
     served.close();
+    cache.remove_unused_pieces();
     let Fetched { all, ahead } = served.fetched();
     (timing.counts.fetched, timing.counts.ahead) = (all, ahead);
     // A trace that cannot be written harms no job.
@@ -213,6 +215,7 @@ impl Prepared {
             record,
             patience: settings.stall_timeout,
             demand,
+            shares: settings.fill != Fill::Off,
         };
         Served::open(self.cache, &self.inputs, self.store, manner).map_err(|error| with_causes(&error))
     }

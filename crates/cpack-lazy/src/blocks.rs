@@ -94,7 +94,8 @@ impl Blocks {
         let mut state = lock(&self.state);
         state.now += 1;
         let used = state.now;
-        let kept = state.slots.entry(key).or_insert_with(|| Kept { slot: Slot::default(), used, bytes: 0, waits: ahead });
+        let kept =
+            state.slots.entry(key).or_insert_with(|| Kept { slot: Slot::default(), used, bytes: 0, waits: ahead });
         kept.used = used;
         kept.waits &= ahead;
         Arc::clone(&kept.slot)

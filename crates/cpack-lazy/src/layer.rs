@@ -212,10 +212,16 @@ impl Layer {
         {
             let _ = self.cached.set(found);
         }
-        let bytes = reads.fetch(purpose, || layer_title(self.described), || archive.read_piece(number))?;
-        point("server.piece").map_err(LazyError::read(layer_title(self.described)))?;
-        reads.count(bytes.len(), purpose);
-        Ok(bytes)
+        let fetch = || {
+            let bytes = reads.fetch(purpose, || layer_title(self.described), || archive.read_piece(number))?;
+            point("server.piece").map_err(LazyError::read(layer_title(self.described)))?;
+            reads.count(bytes.len(), purpose);
+            Ok(bytes)
+        };
+        match self.described.archive.pieces.get(number as usize) {
+            Some(piece) if reads.shares => self.cache.shared_piece(piece, fetch),
+            _ => fetch(),
+        }
     }
 
     /// Fetches a piece that is wanted soon, unless the layer is in the node cache.

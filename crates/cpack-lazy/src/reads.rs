@@ -44,6 +44,8 @@ pub(crate) struct Reads {
     pub(crate) ahead: Ahead,
     pub(crate) waits: Waits,
     demand: &'static Demand,
+    /// Whether the servers of this node share what they fetch.
+    pub(crate) shares: bool,
     /// Bytes of archives.
     pub(crate) fetched: AtomicU64,
     /// Those of them that no program waited for.
@@ -59,6 +61,7 @@ impl Reads {
         pieces: Vec<u32>,
         record: Option<Record>,
         demand: &'static Demand,
+        shares: bool,
     ) -> Self {
         let budget = if trace.is_empty() { BUDGET_OF_DEMAND } else { BUDGET };
         Self {
@@ -66,6 +69,7 @@ impl Reads {
             ahead: Ahead::new(trace, WINDOW, pieces),
             waits: Waits::default(),
             demand,
+            shares,
             fetched: AtomicU64::new(0),
             fetched_ahead: AtomicU64::new(0),
             record,

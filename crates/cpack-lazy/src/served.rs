@@ -43,6 +43,8 @@ pub struct Manner<'a> {
     pub patience: Duration,
     /// Hears when programs wait for the store.
     pub demand: &'static Demand,
+    /// Whether what is fetched through a network is left in the node cache for other servers.
+    pub shares: bool,
 }
 
 impl fmt::Debug for Manner<'_> {
@@ -89,7 +91,7 @@ impl Served {
         let staging = cache.staging().map_err(LazyError::read(cache.root()))?;
         let own = stage_own_part(cache, inputs, &staging)?;
         let numbered: Vec<_> = (0..).zip(&inputs.manifest.layers).collect();
-        let Manner { threads, report, trace, record, patience, demand } = manner;
+        let Manner { threads, report, trace, record, patience, demand, shares } = manner;
         let is_near = store.uri().as_directory().is_some();
         let (threads, ahead) = if is_near { (threads, 1) } else { (threads.max(FETCHES), AHEAD) };
         let pieces = record.is_some();
@@ -99,7 +101,7 @@ impl Served {
         let order = trace.iter().map(|piece| (*piece, piece.size(&inputs.manifest.layers))).collect();
         // A directory answers at once: reading ahead would take processors that the job needs, and save nothing.
         let sequential = if is_near { Vec::new() } else { layers.iter().map(Layer::pieces).collect() };
-        let reads = Reads::new(order, sequential, record, demand);
+        let reads = Reads::new(order, sequential, record, demand, shares && !is_near);
         reads.fetched.fetch_add(layers.iter().map(Layer::directory_size).sum(), Ordering::Relaxed);
         Ok(Self {
             tree,

@@ -34,11 +34,11 @@ use nix::sys::statvfs::{Statvfs, statvfs};
 
 use super::environments::move_tree;
 use super::named::named_by_processes;
-use super::own_directory::{Cache, ENVIRONMENTS, LAYERS, LOCKS, PRIVATE, STAGING};
+use super::own_directory::{Cache, ENVIRONMENTS, LAYERS, LOCKS, PIECES, PRIVATE, STAGING};
 use super::places::USER;
 use super::records::{layers_of, lease_path};
 use super::staging::disown;
-use super::{Staging, commit, flock, image, lease, remove_tree, user};
+use super::{Staging, commit, flock, image, lease, remove_tree, unused};
 
 /// A directory without a living owner is left alone this long: its owner may not have locked it yet.
 const YOUNG: Duration = Duration::from_secs(60);
@@ -120,8 +120,12 @@ pub fn clean(cache: &Cache, cleaning: &Cleaning<'_>) -> io::Result<Cleaned> {
     }
     cleaner.jobs()?;
     cleaner.locks()?;
-    let unused = if is_over(size) { user::UNUSED_IN_NEED } else { user::UNUSED };
-    cleaner.cleaned.cached_files = user::remove_unused(&cache.directory(USER), unused, deadline);
+    let age = if is_over(size) { unused::UNUSED_IN_NEED } else { unused::UNUSED };
+    cleaner.cleaned.cached_files = unused::remove(&cache.directory(USER), age, deadline);
+    if is_over(size) {
+        // They save no more than that they are fetched again.
+        unused::remove(&cache.directory(PIECES), recent, deadline);
+    }
     remove_tree(cleaner.staging.path(), deadline)?;
     point("clean.removed")?;
     Ok(cleaner.cleaned)

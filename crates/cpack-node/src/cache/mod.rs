@@ -7,6 +7,7 @@
 //!     environments/<key>/              a tree of hard links, named by environment id and interpreter
 //!     environments/<key>/.cpack/       its lease (also: under which boot it was written), manifest and store
 //!     jobs/<key>-<digest>/             what a job with overlays starts from: links to a tree, and where its overlays are
+//!     pieces/<digest>                  of archives: what servers of lazy starts share until the layers are built
 //!     served/<key>/                    empty: where an environment is mounted that is served before it is built
 //!     private/<unique>/                copies for CPACK_WRITABLE, removed after their process ended
 //!     staging/<unique>/                what a process is building, and its trash; locked by it
@@ -41,11 +42,12 @@ mod layers;
 mod lease;
 mod named;
 mod own_directory;
+mod pieces;
 mod places;
 mod records;
 mod remove;
 mod staging;
-mod user;
+mod unused;
 
 pub use boot_id::BootId;
 pub use claims::{Claimed, Watched};

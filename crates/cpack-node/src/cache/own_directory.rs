@@ -20,6 +20,7 @@ pub(super) const JOBS: &str = "jobs";
 pub(super) const PRIVATE: &str = "private";
 pub(super) const STAGING: &str = "staging";
 pub(super) const LOCKS: &str = "locks";
+pub(super) const PIECES: &str = "pieces";
 const SERVED: &str = "served";
 
 /// A directory `cpack-<uid>` that was checked to be this user's own.

@@ -1,4 +1,4 @@
-//! Removing what programs cached below `user/` and no longer use.
+//! Removing files that nobody used for long: what programs cached below `user/`, and pieces of archives.
 
 use std::fs;
 use std::io;
@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-/// A file of `user/` that was neither read nor written for this long is removed. Mounts with `noatime` tell of writes alone:
+/// A file that was neither read nor written for this long is removed. Mounts with `noatime` tell of writes alone:
 /// there a program computes again what it cached so long ago.
 pub(super) const UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -19,7 +19,7 @@ pub(super) const UNUSED_IN_NEED: Duration = Duration::from_secs(2 * 24 * 3600);
 ///
 /// A process that has such a file open keeps it. One that is about to open it finds a cache without it, which programs expect
 /// of a cache.
-pub(super) fn remove_unused(directory: &Path, unused: Duration, deadline: Option<Instant>) -> u64 {
+pub(super) fn remove(directory: &Path, unused: Duration, deadline: Option<Instant>) -> u64 {
     let Some(before) = SystemTime::now().checked_sub(unused) else { return 0 };
     let before = before.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs() as i64);
     remove_below(directory, before, deadline).unwrap_or_default()
@@ -78,13 +78,13 @@ mod tests {
         symlink(&outside, user.join("link")).expect("links");
         symlink(directory.path(), user.join("up")).expect("links");
         set_times(&user.join("empty"), UNUSED * 2, UNUSED * 2);
-        assert_eq!(remove_unused(&user, UNUSED, Some(Instant::now() - HOUR)), 0);
-        assert_eq!(remove_unused(&user, UNUSED, None), 1);
+        assert_eq!(remove(&user, UNUSED, Some(Instant::now() - HOUR)), 0);
+        assert_eq!(remove(&user, UNUSED, None), 1);
         assert!(!user.join("numba/old/x").exists() && !user.join("empty").exists());
         for kept in ["numba/old", "numba/read", "written", "link"] {
             assert!(user.join(kept).exists(), "{kept}");
         }
         assert!(outside.exists());
-        assert_eq!(remove_unused(&directory.path().join("missing"), UNUSED, None), 0);
+        assert_eq!(remove(&directory.path().join("missing"), UNUSED, None), 0);
     }
 }
