@@ -12,13 +12,32 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use cpack_format::trace::TracedPiece;
 
-use crate::reads::Purpose;
-
 /// Bytes that are fetched ahead of the program: half of what is kept ([`crate::BUDGET`]).
 pub(crate) const WINDOW: u64 = 32 << 20;
 
 /// Most pieces that follow one: some 8 MiB, a quarter of what is kept without a trace.
 const MOST_FOLLOWING: u32 = 8;
+
+/// What a piece is fetched for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A program waits for it.
+    Demand,
+    /// A sequence seems to go on with it.
+    Following,
+    /// It is the trace's next one.
+    Traced,
+}
+
+impl Purpose {
+    /// The kind of event that a trace of the start has for it.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Demand => "demand",
+            Self::Following | Self::Traced => "ahead",
+        }
+    }
+}
 
 /// What is fetched ahead.
 #[derive(Debug)]

@@ -15,9 +15,10 @@ use cpack_node::building::{layer_source, layer_title};
 use cpack_node::cache::{Cache, Lease};
 use cpack_store::Store;
 
+use crate::ahead::Purpose;
 use crate::blocks::{Bytes, Key};
 use crate::error::LazyError;
-use crate::reads::{Purpose, Reads};
+use crate::reads::Reads;
 
 /// A block of more bytes is not decoded for one read. Layers that this project packs have frames of 1 MiB.
 const LARGEST_BLOCK: u64 = 64 << 20;

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use cpack_format::trace::{Touch, TracedPiece};
 
-use crate::ahead::{Ahead, WINDOW};
+use crate::ahead::{Ahead, Purpose, WINDOW};
 use crate::blocks::{BUDGET, BUDGET_OF_DEMAND, Blocks};
 use crate::demand::Demand;
 use crate::waits::Waits;
@@ -17,27 +17,6 @@ pub type Record = Box<dyn Fn(&Touch) + Send + Sync>;
 
 /// A part of a file: layer, file, block.
 type Part = (u32, u32, u32);
-
-/// What a piece is fetched for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// A program waits for it.
-    Demand,
-    /// A sequence seems to go on with it.
-    Following,
-    /// It is the trace's next one.
-    Traced,
-}
-
-impl Purpose {
-    /// The kind of event that a trace of the start has for it.
-    pub(crate) const fn word(self) -> &'static str {
-        match self {
-            Self::Demand => "demand",
-            Self::Following | Self::Traced => "ahead",
-        }
-    }
-}
 
 pub(crate) struct Reads {
     pub(crate) blocks: Blocks,

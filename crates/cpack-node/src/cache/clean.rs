@@ -1,12 +1,11 @@
 //! Clean-up: `cpack-boot` does it itself, since no other program on the node knows what is still wanted.
 //!
 //! It runs after a new environment was put up, never before an extraction: ext4 takes up to 15 times longer to create
-//! files while inodes were freed a short while ago. What goes: directories of builders and private copies whose owner
-//! is dead; and, while the cache is over its limit or the disk nearly full, layers that no environment links and the
-//! environments that were started the longest ago. What never goes: what a process has a lease on, what a live process
-//! of this user maps or names, what was used in the last hour. What programs keep in `user/` goes 30 days after its last use. A
-//! job prefix goes when its environment or an overlay of it is
-//! gone: alone it takes next to nothing.
+//! files while inodes were freed a short while ago. What goes: directories of builders and private copies whose owner is
+//! dead; and, while the cache is over its limit or the disk nearly full, layers that no environment links and the
+//! environments that were started the longest ago. What never goes: what a process has a lease on, what a live process of
+//! this user maps or names, what was used in the last hour. What programs keep in `user/` goes 30 days after its last use,
+//! a shared piece of an archive after a day. A job prefix goes when its environment or an overlay of it is gone.
 //!
 //! Environments and layers are renamed into a staging directory first and unlinked there until the time is up: what is
 //! left then has no owner, and goes the next time.
@@ -38,7 +37,7 @@ use super::own_directory::{Cache, ENVIRONMENTS, LAYERS, LOCKS, PIECES, PRIVATE, 
 use super::places::USER;
 use super::records::{layers_of, lease_path};
 use super::staging::disown;
-use super::{Staging, commit, flock, image, lease, remove_tree, unused};
+use super::{Staging, commit, flock, image, lease, pieces, remove_tree, unused};
 
 /// A directory without a living owner is left alone this long: its owner may not have locked it yet.
 const YOUNG: Duration = Duration::from_secs(60);
@@ -120,12 +119,10 @@ pub fn clean(cache: &Cache, cleaning: &Cleaning<'_>) -> io::Result<Cleaned> {
     }
     cleaner.jobs()?;
     cleaner.locks()?;
-    let age = if is_over(size) { unused::UNUSED_IN_NEED } else { unused::UNUSED };
-    cleaner.cleaned.cached_files = unused::remove(&cache.directory(USER), age, deadline);
-    if is_over(size) {
-        // They save no more than that they are fetched again.
-        unused::remove(&cache.directory(PIECES), recent, deadline);
-    }
+    let (user, shared) =
+        if is_over(size) { (unused::UNUSED_IN_NEED, recent) } else { (unused::UNUSED, pieces::UNUSED) };
+    cleaner.cleaned.cached_files = unused::remove(&cache.directory(USER), user, deadline);
+    unused::remove(&cache.directory(PIECES), shared, deadline);
     remove_tree(cleaner.staging.path(), deadline)?;
     point("clean.removed")?;
     Ok(cleaner.cleaned)

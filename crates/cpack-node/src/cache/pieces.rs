@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Time between two looks at its work.
 const INTERVAL: Duration = Duration::from_millis(2);
 
-/// A piece that was not used for so long goes when a server ends.
-const KEPT: Duration = Duration::from_secs(24 * 3600);
+/// A piece that was not used for so long goes, when a server ends or by a clean-up.
+pub(super) const UNUSED: Duration = Duration::from_secs(24 * 3600);
 
 impl Cache {
     /// The bytes of `piece` that another process has left here, or else what `fetch` gets, which is left here for others. Of several
@@ -67,7 +67,7 @@ impl Cache {
 
     /// Removes shared pieces that nobody used for a day.
     pub fn remove_unused_pieces(&self) {
-        unused::remove(&self.directory(PIECES), KEPT, None);
+        unused::remove(&self.directory(PIECES), UNUSED, None);
     }
 
     fn open_piece(&self, piece: &Piece) -> io::Result<File> {
