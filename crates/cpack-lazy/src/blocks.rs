@@ -49,8 +49,8 @@ struct Kept {
     slot: Slot,
     used: u64,
     bytes: usize,
-    /// It was made for a program that has not asked for it yet. It is not dropped before.
-    waits: bool,
+    /// No program has asked for it yet. It is not dropped before.
+    is_ahead: bool,
 }
 
 impl Blocks {
@@ -63,10 +63,18 @@ impl Blocks {
         self.get_in(self.slot(key, false), key, make)
     }
 
-    /// Makes the bytes of `key` unless they are kept, and keeps them until a program [gets](Self::get) them. The caller sees to it
-    /// that those which wait are at most half of what is kept.
+    /// Makes the bytes of `key` unless they are kept, and keeps them until a program [gets](Self::get) them or they are
+    /// [forgotten](Self::forget). The caller bounds the bytes that are kept so: half of the budget.
     pub(crate) fn prepare<E>(&self, key: Key, make: impl FnOnce() -> Result<Vec<u8>, E>) -> Result<(), E> {
         self.get_in(self.slot(key, true), key, make).map(drop)
+    }
+
+    /// Drops the bytes of `key`, which no program will get.
+    pub(crate) fn forget(&self, key: Key) {
+        let mut state = lock(&self.state);
+        if let Some(kept) = state.slots.remove(&key) {
+            state.bytes -= kept.bytes;
+        }
     }
 
     fn get_in<E>(&self, slot: Slot, key: Key, make: impl FnOnce() -> Result<Vec<u8>, E>) -> Result<Bytes, E> {
@@ -95,9 +103,9 @@ impl Blocks {
         state.now += 1;
         let used = state.now;
         let kept =
-            state.slots.entry(key).or_insert_with(|| Kept { slot: Slot::default(), used, bytes: 0, waits: ahead });
+            state.slots.entry(key).or_insert_with(|| Kept { slot: Slot::default(), used, bytes: 0, is_ahead: ahead });
         kept.used = used;
-        kept.waits &= ahead;
+        kept.is_ahead &= ahead;
         Arc::clone(&kept.slot)
     }
 
@@ -113,7 +121,7 @@ impl Blocks {
         let before = std::mem::replace(&mut kept.bytes, bytes);
         state.bytes = state.bytes - before + bytes;
         while state.bytes > self.budget {
-            let made = state.slots.iter().filter(|(other, kept)| **other != key && kept.bytes > 0 && !kept.waits);
+            let made = state.slots.iter().filter(|(other, kept)| **other != key && kept.bytes > 0 && !kept.is_ahead);
             let Some(oldest) = made.min_by_key(|(_, kept)| kept.used).map(|(key, _)| *key) else { return };
             state.bytes -= state.slots.remove(&oldest).map_or(0, |kept| kept.bytes);
         }
@@ -166,6 +174,10 @@ mod tests {
             assert_eq!(blocks.get(piece(number.into()), make(number)).map(|bytes| bytes[0]), Ok(number));
         }
         assert_eq!(blocks.get(piece(1), || Err("made again")), Err("made again"));
+        assert_eq!(blocks.prepare(piece(8), make(8)), Ok(()));
+        blocks.forget(piece(8));
+        assert_eq!(blocks.get(piece(8), || Err("forgotten")), Err("forgotten"));
+        assert!(lock(&blocks.state).bytes <= 100);
     }
 
     #[test]

@@ -35,7 +35,7 @@ const LONGEST_READ: u32 = 1 << 20;
 const NEVER_CHANGES: Generation = Generation(0);
 
 /// Blocks that wait for the kernel to take them. It asks for what is left out.
-const WAITING: usize = 8;
+const QUEUE: usize = 8;
 
 /// A file system that the kernel was told of.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl Session {
     pub fn start(served: Arc<Served>, device: OwnedFd, threads: usize) -> io::Result<Self> {
         let user = nix::unistd::geteuid().as_raw();
         let group = nix::unistd::getegid().as_raw();
-        let (blocks, waiting) = sync_channel(WAITING);
+        let (blocks, waiting) = sync_channel(QUEUE);
         let answers = Answers { served, user, group, since: SystemTime::now(), opens_directories: false, blocks };
         let mut config = Config::default();
         config.n_threads = Some(threads.max(1));

@@ -124,8 +124,11 @@ impl Layer {
         while at < end {
             let block = u32::try_from(at / block_size).unwrap_or(u32::MAX);
             self.touch(archive, reads, file, (number, block, block_size))?;
-            reads.ahead.asked_for(TracedPiece(self.index, archive.piece_of(number, block)?));
+            let piece = archive.piece_of(number, block)?;
+            reads.ahead.asked_for(TracedPiece(self.index, piece));
             if self.cached.get().is_some() {
+                // It may have been fetched ahead before the layer was there.
+                reads.blocks.forget(Key::Piece { layer: self.index, number: piece });
                 read.bytes.extend(self.read_cached(file, at, end)?);
                 return Ok(read);
             }

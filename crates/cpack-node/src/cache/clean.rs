@@ -7,8 +7,7 @@
 //! this user maps or names, what was used in the last hour. What programs keep in `user/` goes 30 days after its last use,
 //! a shared piece of an archive after a day. A job prefix goes when its environment or an overlay of it is gone.
 //!
-//! Environments and layers are renamed into a staging directory first and unlinked there until the time is up: what is
-//! left then has no owner, and goes the next time.
+//! Environments and layers are renamed into a staging directory and unlinked there; a later clean-up takes what is left.
 //!
 //! **Clean-up removes no layer of which an environment is being built.** A builder makes its staging directory
 //! ([`Cache::staging`]), touches the layers (`Cache::touch_layer`), links them, commits the tree, and then removes the
@@ -56,8 +55,8 @@ const NEARLY_FULL: u64 = 20;
 pub struct Cleaning<'a> {
     /// Bytes of layers above which unused environments go.
     pub limit: u64,
-    /// Layers that no environment links stay if they were used this recently, mostly [`RECENT`]; that recently in any
-    /// case while another process builds. A layer that was used since the clean-up began always stays.
+    /// Layers that no environment links, and shared pieces, stay if they were used this recently, mostly [`RECENT`];
+    /// layers that recently in any case while another process builds, and if they were used since the clean-up began.
     pub recent: Duration,
     /// How long it may take.
     pub time: Duration,
@@ -91,8 +90,8 @@ pub struct Cleaned {
 /// Cleans up. A file that cannot be removed is no error: a later clean-up tries again.
 pub fn clean(cache: &Cache, cleaning: &Cleaning<'_>) -> io::Result<Cleaned> {
     if cache.is_read_only() {
-        let fixed = cache.environments()?.len() + cache.layers()?.len();
-        return Ok(Cleaned { fixed: fixed as u64, ..Cleaned::default() });
+        let fixed = (cache.environments()?.len() + cache.layers()?.len()) as u64;
+        return Ok(Cleaned { fixed, ..Cleaned::default() });
     }
     let deadline = Instant::now().checked_add(cleaning.time);
     let (started, recent) = (SystemTime::now(), cleaning.recent);

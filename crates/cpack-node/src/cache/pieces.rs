@@ -29,7 +29,7 @@ impl Cache {
     /// The bytes of `piece` that another process has left here, or else what `fetch` gets, which is left here for others. Of several
     /// processes that want the same at once, one fetches it.
     pub fn shared_piece<E>(&self, piece: &Piece, fetch: impl FnOnce() -> Result<Vec<u8>, E>) -> Result<Vec<u8>, E> {
-        // What cannot be shared, on a full disk for example, is fetched by each.
+        // If the file cannot be made, on a full disk for example, this process fetches for itself.
         let Ok(file) = self.open_piece(piece) else { return fetch() };
         let until = Instant::now() + PATIENCE;
         loop {
@@ -42,13 +42,13 @@ impl Cache {
                 Err(_) => return fetch(),
             }
         }
-        // It may have come between the look and the lock.
+        // Another process may have written it between the look and the lock.
         if let Some(bytes) = read(&file, piece) {
             return Ok(bytes);
         }
         let bytes = fetch()?;
         if file.write_all_at(&bytes, 0).is_err() {
-            // A full disk needs no half of it.
+            // On a full disk half a piece only takes space.
             let _ = file.set_len(0);
         }
         Ok(bytes)
@@ -65,7 +65,7 @@ impl Cache {
         }
     }
 
-    /// Removes shared pieces that nobody used for a day.
+    /// Removes the shared pieces that no process has used for a day.
     pub fn remove_unused_pieces(&self) {
         unused::remove(&self.directory(PIECES), UNUSED, None);
     }
@@ -73,7 +73,7 @@ impl Cache {
     fn open_piece(&self, piece: &Piece) -> io::Result<File> {
         let directory = self.directory(PIECES);
         let path = directory.join(piece.digest.to_hex());
-        // Never cut short: another process may be reading it.
+        // `open` does not truncate: another process may be reading the file.
         let open = || File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         open().or_else(|error| match error.kind() {
             io::ErrorKind::NotFound => make_directory(&directory).and_then(|()| open()),
@@ -158,6 +158,7 @@ mod tests {
         let layers = [Layer::new(LayerKind::Distribution, "a".into(), Digest::of(b"content"), archive)];
         cache.remove_shared_pieces(&layers);
         cache.remove_unused_pieces();
+        let path = cache.directory(PIECES).join(piece().digest.to_hex());
         for removes in [true, false] {
             assert_eq!(cache.shared_piece(&piece(), fetched), fetched());
             if removes {
@@ -165,8 +166,12 @@ mod tests {
             } else {
                 cache.remove_unused_pieces();
             }
-            let is_there = cache.directory(PIECES).join(piece().digest.to_hex()).exists();
-            assert_eq!(is_there, !removes);
+            assert_eq!(path.exists(), !removes);
         }
+        let long_ago = std::time::SystemTime::now() - UNUSED - Duration::from_secs(60);
+        let times = fs::FileTimes::new().set_accessed(long_ago).set_modified(long_ago);
+        File::open(&path).and_then(|file| file.set_times(times)).expect("sets the times");
+        cache.remove_unused_pieces();
+        assert!(!path.exists());
     }
 }

@@ -1,4 +1,4 @@
-//! Removing files that nobody used for long: what programs cached below `user/`, and pieces of archives.
+//! Removes files that have not been used for long: what programs cached below `user/`, and shared pieces of archives.
 
 use std::fs;
 use std::io;
