@@ -40,8 +40,7 @@ use cpack_node::building::FETCHES;
 use cpack_store::{Key, StoreOptions, StoreUri, open};
 use cpack_test::clouds::{Cloud, Kind};
 use cpack_test::hadoop::Hdfs;
-use cpack_test::process::wait_until;
-use cpack_test::programs::{World, install_by_hand, installed, text, usual_interpreter, utf8, venv_without_pip};
+use cpack_test::programs::{install_by_hand, installed, text, usual_interpreter, utf8, venv_without_pip};
 use cpack_test::proxy::Proxy;
 use cpack_test::seaweed::Seaweed;
 use cpack_test::site::{self, Site};
@@ -326,7 +325,7 @@ fn pipeline() {
     let site = Site::s3(&server, proxy.port);
     let packages = ["numpy==2.2.6", "pandas==2.2.3", "scipy==1.15.3", "pyarrow==20.0.0", "scikit-learn==1.6.1"];
     let env = installed("network-speed", &packages);
-    let local = directory();
+    let local = Site::directory();
     let from_directory = local.launcher(&env);
     let launcher = site.launcher(&env);
     let report = site.pack(&["upload", "--venv", utf8(&env)]);
@@ -380,7 +379,7 @@ fn lazy(name: &str, site: &Site, (env, packed): (PathBuf, u64)) {
         for ((way, launcher, start, kind), costs) in ways.iter().zip(&mut found) {
             let node = format!("{way} {round}");
             let wall = settled(site.on_node(&node, launcher).args(import).env("CPACK_START", start)).wall;
-            costs.push((wall, fetched(site, &node, kind) as f64 / packed as f64));
+            costs.push((wall, site.fetched(&node, kind, 1) as f64 / packed as f64));
         }
     }
     println!(
@@ -401,19 +400,6 @@ fn uploaded(site: &Site) -> (PathBuf, u64) {
     (env, packed)
 }
 
-/// The bytes that were fetched on a node, by the line of its metrics that is of this kind.
-fn fetched(site: &Site, node: &str, kind: &str) -> u64 {
-    let path = site.world.path(&format!("{node}.metrics"));
-    let mut found = None;
-    wait_until("the metrics are there", || {
-        let text = fs::read_to_string(&path).unwrap_or_default();
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        found = lines.filter(|line| line["start"] == kind).find_map(|line| line["bytes"]["fetched"].as_u64());
-        found.is_some()
-    });
-    found.expect("bytes")
-}
-
 fn lazy_s3() {
     let server = Seaweed::start();
     let proxy = Proxy::start(server.port);
@@ -422,19 +408,13 @@ fn lazy_s3() {
     lazy("S3", &site, uploaded(&site));
 }
 
-/// A site whose store is a directory.
-fn directory() -> Site {
-    let world = World::new();
-    Site { uri: world.path("store").display().to_string(), world, client: Vec::new(), node: Vec::new() }
-}
-
 fn lazy_local() {
-    let site = directory();
+    let site = Site::directory();
     lazy("directory", &site, uploaded(&site));
 }
 
 fn lazy_web() {
-    let site = directory();
+    let site = Site::directory();
     let environment = uploaded(&site);
     let server = WebServer::start(site.uri.as_ref(), Web::default());
     // What is there already is not sent: a launcher can name it.

@@ -36,13 +36,11 @@ fn launcher_starts_from_google_and_azure() {
 
 #[test]
 fn launcher_starts_from_web_server_that_publishes_store() {
-    let world = World::new();
-    let place = world.path("published");
-    let site = Site { uri: place.display().to_string(), world, client: Vec::new(), node: Vec::new() };
+    let site = Site::directory();
     let env = environment(&site);
     site.pack(&["upload", "--venv", utf8(&env), "--name", "mine"]);
     const TOKEN: &str = "Authorization: Bearer PLANTED";
-    let server = WebServer::start(&place, Web { want: Some(TOKEN), ..Web::default() });
+    let server = WebServer::start(site.uri.as_ref(), Web { want: Some(TOKEN), ..Web::default() });
     let headers = ("CPACK_HTTP_HEADER_FILE", server.header_file(TOKEN).display().to_string());
     let web = Site {
         uri: format!("http://127.0.0.1:{}", server.port),

@@ -1,10 +1,9 @@
 //! Lazy starts through a network. They need `/dev/fuse` and user namespaces.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
-use cpack_test::process::wait_until;
-use cpack_test::programs::{World, installed, succeeded, utf8};
+use cpack_test::programs::{installed, succeeded, utf8};
 use cpack_test::proxy::Proxy;
 use cpack_test::site::Site;
 use cpack_test::web::{Web, WebServer};
@@ -13,7 +12,7 @@ const IMPORT: &str = "import numpy; print(numpy.arange(10).sum())";
 
 /// Starts numpy lazily on the node `node`.
 fn lazily(site: &Site, node: &str, launcher: &Path, fill: &str) -> Child {
-    let mut command: Command = site.on_node(node, launcher);
+    let mut command = site.on_node(node, launcher);
     command.args(["-c", IMPORT]).env("CPACK_START", "lazy").env("CPACK_FILL", fill);
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts")
 }
@@ -23,25 +22,9 @@ fn finish(child: Child) {
     assert_eq!(succeeded(&output, "a lazy start"), "45\n");
 }
 
-/// The bytes that so many servers on a node have fetched, all together.
-fn fetched(site: &Site, node: &str, servers: usize) -> u64 {
-    let mut found: Vec<u64> = Vec::new();
-    wait_until("the servers have noted what they fetched", || {
-        let text = std::fs::read_to_string(site.world.path(&format!("{node}.metrics"))).unwrap_or_default();
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        found = lines
-            .filter(|line| line["start"] == "server")
-            .filter_map(|line| line["bytes"]["fetched"].as_u64())
-            .collect();
-        found.len() == servers
-    });
-    found.iter().sum()
-}
-
 #[test]
 fn lazy_starts_of_a_node_share_what_they_fetch() {
-    let world = World::new();
-    let site = Site { uri: world.path("store").display().to_string(), world, client: Vec::new(), node: Vec::new() };
+    let site = Site::directory();
     let env = installed("numpy", &["numpy", "pytest", "hypothesis"]);
     site.pack(&["upload", "--venv", utf8(&env)]);
     let server = WebServer::start(site.uri.as_ref(), Web::default());
@@ -52,14 +35,14 @@ fn lazy_starts_of_a_node_share_what_they_fetch() {
     let launcher = site.launcher(&env);
 
     finish(lazily(&site, "alone", &launcher, "off"));
-    let alone = fetched(&site, "alone", 1);
+    let alone = site.fetched("alone", "server", 1);
     // Nothing is left there, so that the next one fetches as much.
     finish(lazily(&site, "alone", &launcher, "off"));
-    assert!(fetched(&site, "alone", 2) > 2 * alone * 9 / 10, "{alone}");
+    assert!(site.fetched("alone", "server", 2) > 2 * alone * 9 / 10, "{alone}");
 
     let starts: Vec<_> = (0..4).map(|_| lazily(&site, "together", &launcher, "idle")).collect();
     starts.into_iter().for_each(finish);
-    let together = fetched(&site, "together", 4);
-    // Each fetches the directories of all archives by itself, and what it follows for itself alone.
+    let together = site.fetched("together", "server", 4);
+    // Each fetches the directories of all archives by itself. Without sharing it would be four times as much.
     assert!(together < 2 * alone, "{together} beside {alone}");
 }

@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 use crate::clouds::Cloud;
 use crate::hadoop::{self, Hdfs};
 use crate::noise;
+use crate::process::wait_until;
 use crate::programs::{World, cluster_pack, install_by_hand, text, usual_interpreter, utf8, venv_without_pip};
 use crate::seaweed::{self, Seaweed};
 use cpack_store::{Store, StoreOptions, open};
@@ -29,6 +30,12 @@ pub struct Site {
 }
 
 impl Site {
+    /// A store in a directory.
+    pub fn directory() -> Self {
+        let world = World::new();
+        Self { uri: world.path("store").display().to_string(), world, client: Vec::new(), node: Vec::new() }
+    }
+
     /// A store in the bucket of `server`, which is reached through `port`.
     pub fn s3(server: &Seaweed, port: u16) -> Self {
         let node = seaweed::credentials();
@@ -118,6 +125,19 @@ impl Site {
     pub fn metrics(&self, name: &str) -> Value {
         let lines = fs::read_to_string(self.world.path(&format!("{name}.metrics"))).expect("metrics");
         serde_json::from_str(lines.lines().last().expect("a line")).expect("JSON")
+    }
+
+    /// The bytes that `count` processes on the node `name` fetched, together: those whose metrics are of this `kind`. Waits for them.
+    pub fn fetched(&self, name: &str, kind: &str, count: usize) -> u64 {
+        let path = self.world.path(&format!("{name}.metrics"));
+        let mut found = Vec::new();
+        wait_until("the metrics are there", || {
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            found = lines.filter(|line| line["start"] == kind).filter_map(|l| l["bytes"]["fetched"].as_u64()).collect();
+            found.len() == count
+        });
+        found.iter().sum()
     }
 
     /// Starts on the node `name`. Standard output, which must be all that there is.
