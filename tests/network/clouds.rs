@@ -5,7 +5,7 @@ use std::fs;
 
 use cpack_test::clouds::{ACCOUNT, ACCOUNT_KEY, Cloud, Kind, shared_access};
 use cpack_test::http;
-use cpack_test::programs::{World, text, utf8};
+use cpack_test::programs::{text, utf8};
 use cpack_test::proxy::Proxy;
 use cpack_test::web::{Web, WebServer};
 
