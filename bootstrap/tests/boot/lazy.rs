@@ -305,33 +305,6 @@ fn lazy_start_differs_in_what_docs_lazy_md_says() {
 }
 
 #[test]
-fn lazy_start_fetches_a_block_once_though_a_program_comes_back_for_its_rest() {
-    // More than the server keeps.
-    let mut packages = standard_packages();
-    packages
-        .push(("big", nodes(&[("site/big/__init__.py", file("")), ("site/big/all", Node::File(noise(80 << 20, 7)))])));
-    let world = World::with(crate::boot(), &packages, |_| {});
-    let code = "
-import big, os
-f = os.open(big.__path__[0] + '/all', os.O_RDONLY)
-for start in 0, 400_000, 800_000:
-    for block in range(80):
-        assert len(os.pread(f, 4096, (block << 20) + start)) == 4096
-print('read')";
-    assert_eq!(succeed(&mut lazily(&world, "scattered", "off", &["-c", code])), "read\n");
-    let by_server = || {
-        let line = world.metrics().into_iter().find(|line| line["start"] == "server")?;
-        line["bytes"]["fetched"].as_u64()
-    };
-    wait_until("the server has noted what it fetched", || by_server().is_some());
-    let fetched = by_server().expect("bytes");
-    let layer = world.manifest.layers.iter().find(|layer| layer.name == "big").expect("its layer");
-    let packed = layer.archive.size;
-    // The kernel is given what it takes at once: not every block where the machine is busy.
-    assert!(fetched >= packed && fetched < packed * 3 / 2, "{fetched} of {packed}");
-}
-
-#[test]
 fn lazy_start_records_what_is_read_first_and_later_ones_fetch_it_ahead() {
     let world = World::with(crate::boot(), &odd_packages(), |_| {});
     // The environment is on the node: what is recorded is read from archives all the same.

@@ -31,21 +31,6 @@ pub(crate) struct Listed {
     pub(crate) size: u64,
 }
 
-/// What was read of a file.
-#[derive(Debug)]
-pub(crate) struct Read {
-    pub(crate) bytes: Vec<u8>,
-    /// A longer block that was decoded for it, and its offset in the file.
-    pub(crate) decoded: Option<(u64, Bytes)>,
-}
-
-impl Read {
-    /// Bytes of which nothing more is at hand.
-    pub(crate) const fn only(bytes: Vec<u8>) -> Self {
-        Self { bytes, decoded: None }
-    }
-}
-
 /// A layer that is served.
 #[derive(Debug)]
 pub(crate) struct Layer {
@@ -112,13 +97,13 @@ impl Layer {
     }
 
     /// Reads `size` bytes of the file `number` from `offset` on, or up to its end.
-    pub(crate) fn read(&self, reads: &Reads, number: u32, offset: u64, size: u32) -> Result<Read, LazyError> {
+    pub(crate) fn read(&self, reads: &Reads, number: u32, offset: u64, size: u32) -> Result<Vec<u8>, LazyError> {
         let file = self.files.get(number as usize).ok_or(LazyError::Missing("a file of a layer"))?;
         let end = file.size.min(offset.saturating_add(size.into()));
         let Some(archive) = &self.archive else {
-            return self.read_cached(file, offset, end).map(Read::only);
+            return self.read_cached(file, offset, end);
         };
-        let mut read = Read::only(Vec::with_capacity(end.saturating_sub(offset) as usize));
+        let mut bytes = Vec::with_capacity(end.saturating_sub(offset) as usize);
         let block_size = archive.file(number).ok_or(LazyError::Missing("a file of an archive"))?.block;
         let mut at = offset;
         while at < end {
@@ -129,20 +114,17 @@ impl Layer {
             if self.cached.get().is_some() {
                 // It may have been fetched ahead before the layer was there.
                 reads.blocks.forget(Key::Piece { layer: self.index, number: piece });
-                read.bytes.extend(self.read_cached(file, at, end)?);
-                return Ok(read);
+                bytes.extend(self.read_cached(file, at, end)?);
+                return Ok(bytes);
             }
-            let (content, is_new) = self.block(archive, reads, number, block)?;
+            let content = self.block(archive, reads, number, block)?;
             let start = u64::from(block) * block_size;
             let range = (at - start) as usize..(end - start).min(block_size) as usize;
             let part = content.get(range).filter(|part| !part.is_empty()).ok_or(LazyError::Missing("a block"))?;
-            read.bytes.extend_from_slice(part);
+            bytes.extend_from_slice(part);
             at += part.len() as u64;
-            if is_new && part.len() < content.len() {
-                read.decoded = Some((start, content));
-            }
         }
-        Ok(read)
+        Ok(bytes)
     }
 
     /// The target of the link `number`.
@@ -156,7 +138,7 @@ impl Layer {
             }
             (Some(archive), _) => {
                 self.touch(archive, reads, file, (number, 0, 1))?;
-                Ok(self.block(archive, reads, number, 0)?.0.to_vec())
+                Ok(self.block(archive, reads, number, 0)?.to_vec())
             }
             (None, None) => Err(LazyError::Missing("a layer")),
         }
@@ -182,25 +164,15 @@ impl Layer {
         Ok(())
     }
 
-    /// A block, and whether it was decoded just now.
-    fn block(
-        &self,
-        archive: &LayerArchive<'_>,
-        reads: &Reads,
-        file: u32,
-        block: u32,
-    ) -> Result<(Bytes, bool), LazyError> {
+    fn block(&self, archive: &LayerArchive<'_>, reads: &Reads, file: u32, block: u32) -> Result<Bytes, LazyError> {
         let layer = self.index;
-        let mut is_new = false;
-        let bytes = reads.blocks.get(Key::Block { layer, file, block }, || {
+        reads.blocks.get(Key::Block { layer, file, block }, || {
             let number = archive.piece_of(file, block)?;
             let fetch = || self.fetch(archive, reads, number, Purpose::Demand);
             let piece = reads.blocks.get(Key::Piece { layer, number }, fetch)?;
             let _event = cpack_events::span("decode", || layer_title(self.described)).of(piece.len() as u64);
-            is_new = true;
-            Ok::<_, LazyError>(archive.decode(file, block, &piece)?)
-        })?;
-        Ok((bytes, is_new))
+            Ok(archive.decode(file, block, &piece)?)
+        })
     }
 
     fn fetch(

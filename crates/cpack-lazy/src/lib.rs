@@ -26,8 +26,7 @@
 //! packages that have no suffix of native code, and takes the permission to write from those that are native all the same.
 //! Here that would fetch them.
 //!
-//! **Memory.** Pieces and blocks within [`BUDGET`], one of each for each thread that answers, some blocks that the kernel is about to
-//! take, and 200 bytes for each file.
+//! **Memory.** Pieces and blocks within [`BUDGET`], one of each for each thread that answers, and 200 bytes for each file.
 //!
 //! **Concurrency.** Several threads answer. Two that need the same piece wait for one that fetches it; all others go on. Servers of
 //! other containers wait for it as well, if it comes through a network ([`cpack_node::cache::Cache::shared_piece`]).

@@ -19,7 +19,7 @@ use cpack_store::Store;
 
 use crate::demand::Demand;
 use crate::error::LazyError;
-use crate::layer::{Layer, Read};
+use crate::layer::Layer;
 use crate::reads::{Reads, Record};
 use crate::tree::{Content, Node, Tree};
 
@@ -166,7 +166,7 @@ impl Served {
     }
 
     /// Reads `size` bytes of a file from `offset` on, or up to its end. `None`, and reported, if they cannot be read.
-    pub(crate) fn read(&self, node: u32, offset: u64, size: u32) -> Option<Read> {
+    pub(crate) fn read(&self, node: u32, offset: u64, size: u32) -> Option<Vec<u8>> {
         let node = self.tree.node(node)?;
         let read = match &node.content {
             Content::File { layer, number } => {
@@ -176,7 +176,7 @@ impl Served {
                 let mut bytes =
                     vec![0; node.size.min(offset.saturating_add(size.into())).saturating_sub(offset) as usize];
                 let read = File::open(path).and_then(|file| file.read_exact_at(&mut bytes, offset));
-                read.map(|()| Read::only(bytes)).map_err(LazyError::read(path))
+                read.map(|()| bytes).map_err(LazyError::read(path))
             }
             _ => Err(LazyError::Missing("a file")),
         };
