@@ -3,17 +3,17 @@
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use cpack_test::programs::{installed, succeeded, utf8};
+use cpack_test::programs::{installed, succeeded, usual_interpreter, utf8, venv_without_pip};
 use cpack_test::proxy::Proxy;
-use cpack_test::site::Site;
+use cpack_test::site::{Site, install_with_noise};
 use cpack_test::web::{Web, WebServer};
 
 const IMPORT: &str = "import numpy; print(numpy.arange(10).sum())";
 
-/// Starts numpy lazily on the node `node`.
-fn lazily(site: &Site, node: &str, launcher: &Path, fill: &str) -> Child {
+/// Runs `code` lazily on the node `node`.
+fn lazily(site: &Site, node: &str, launcher: &Path, fill: &str, code: &str) -> Child {
     let mut command = site.on_node(node, launcher);
-    command.args(["-c", IMPORT]).env("CPACK_START", "lazy").env("CPACK_FILL", fill);
+    command.args(["-c", code]).env("CPACK_START", "lazy").env("CPACK_FILL", fill);
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts")
 }
 
@@ -22,27 +22,51 @@ fn finish(child: Child) {
     assert_eq!(succeeded(&output, "a lazy start"), "45\n");
 }
 
-#[test]
-fn lazy_starts_of_a_node_share_what_they_fetch() {
-    let site = Site::directory();
-    let env = installed("numpy", &["numpy", "pytest", "hypothesis"]);
-    site.pack(&["upload", "--venv", utf8(&env)]);
+/// Publishes the environment at `env` by a web server that is so slow that what fills is never done before a program is.
+fn behind_a_network(site: Site, env: &Path) -> (Site, WebServer) {
+    site.pack(&["upload", "--venv", utf8(env)]);
     let server = WebServer::start(site.uri.as_ref(), Web::default());
     let proxy = Proxy::start(server.port);
-    // What fills must not be done before the servers have shared anything.
     proxy.limit(20_000_000);
-    let site = Site { uri: format!("http://127.0.0.1:{}", proxy.port), ..site };
-    let launcher = site.launcher(&env);
+    (Site { uri: format!("http://127.0.0.1:{}", proxy.port), ..site }, server)
+}
 
-    finish(lazily(&site, "alone", &launcher, "off"));
+#[test]
+fn lazy_starts_of_a_node_share_what_they_fetch() {
+    let env = installed("numpy", &["numpy", "pytest", "hypothesis"]);
+    let (site, _server) = behind_a_network(Site::directory(), &env);
+    let launcher = site.launcher(&env);
+    finish(lazily(&site, "alone", &launcher, "off", IMPORT));
     let alone = site.fetched("alone", "server", 1);
     // Nothing is left there, so that the next one fetches as much.
-    finish(lazily(&site, "alone", &launcher, "off"));
+    finish(lazily(&site, "alone", &launcher, "off", IMPORT));
     assert!(site.fetched("alone", "server", 2) > 2 * alone * 9 / 10, "{alone}");
 
-    let starts: Vec<_> = (0..4).map(|_| lazily(&site, "together", &launcher, "idle")).collect();
+    let starts: Vec<_> = (0..4).map(|_| lazily(&site, "together", &launcher, "idle", IMPORT)).collect();
     starts.into_iter().for_each(finish);
     let together = site.fetched("together", "server", 4);
     // Each fetches the directories of all archives by itself. Without sharing it would be four times as much.
     assert!(together < 2 * alone, "{together} beside {alone}");
+}
+
+#[test]
+fn lazy_start_fetches_a_piece_once_though_a_program_comes_back_for_its_rest() {
+    let site = Site::directory();
+    let env = site.world.path("venv");
+    venv_without_pip(&usual_interpreter(), &env);
+    // More than the server keeps.
+    install_with_noise(&env, "big", 48 << 20);
+    let (site, _server) = behind_a_network(site, &env);
+    let launcher = site.launcher(&env);
+    let code = "
+import big, os
+f = os.open(os.path.dirname(big.__file__) + '/big.bin', os.O_RDONLY)
+for start in 0, 400_000, 800_000:
+    for block in range(48):
+        assert len(os.pread(f, 4096, (block << 20) + start)) == 4096
+print(45)";
+    finish(lazily(&site, "sharing", &launcher, "idle", code));
+    finish(lazily(&site, "alone", &launcher, "off", code));
+    let (sharing, alone) = (site.fetched("sharing", "server", 1), site.fetched("alone", "server", 1));
+    assert!(sharing < 50 << 20 && alone > 2 * sharing, "{sharing} beside {alone}");
 }
