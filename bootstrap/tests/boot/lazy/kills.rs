@@ -104,7 +104,7 @@ const READ_ALL: &str = "import alpha, os, sys\n\
     \x20   [open(os.path.join(base, name), 'rb').read() for name in files]\n\
     print('read')";
 
-/// A lazy start of which one or two processes are killed, then one that is none.
+/// A lazy start of which one process is killed, or two, or all, as the end of a container does; then a plain start.
 fn kill_in(world: &World, round: u64) {
     let launcher = world.path("env-python");
     let place = world.user_directory("lazy");
@@ -116,7 +116,8 @@ fn kill_in(world: &World, round: u64) {
         processes.push(python);
     }
     let count = processes.len();
-    let victims = (0..1 + round / 3 % 2).map(|other| &processes[(round + other) as usize % count]);
+    let killed = [1, 2, count][(round / 3 % 3) as usize];
+    let victims = (0..killed).map(|other| &processes[(round as usize + other) % count]);
     let victims = victims.filter_map(|path| path.file_name());
     // They may have ended meanwhile.
     let _ = Command::new("kill").arg("-KILL").args(victims).stderr(Stdio::null()).status();
