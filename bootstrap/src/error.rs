@@ -53,6 +53,8 @@ pub(crate) enum BootError {
     Variable(String),
     #[error("stopped before Python ran: {0}")]
     Stopped(String),
+    #[error("the server of this environment was ended before Python ran")]
+    Unserved,
     #[error("cannot start {program}: {source}; see cpack-boot --cpack verify", program = .program.display())]
     Exec { program: PathBuf, source: io::Error },
     #[error("{0}; see cpack-boot --cpack help")]
@@ -77,6 +79,7 @@ impl BootError {
             Self::Build(error) => error.exit(),
             Self::Io { .. } => Exit::Disk,
             Self::Stopped(_) => Exit::Stopped,
+            Self::Unserved => Exit::Internal,
         }
     }
 

@@ -46,6 +46,27 @@ fn lazy_start_ends_when_pyspark_hangs_up_before_python_runs() {
 }
 
 #[test]
+fn lazy_start_names_the_server_if_all_else_is_killed_before_python_runs() {
+    let world = World::with(crate::boot(), &packages(), |_| {});
+    let launcher = world.path("env-python");
+    let job = spawn(lazily(&world).env("CPACK_FAULTS", "boot.exec=stop"));
+    let own = std::path::Path::new("/proc").join(job.id().to_string());
+    let is_stopped = || std::fs::read_to_string(own.join("stat")).is_ok_and(|stat| stat.contains(") T "));
+    wait_until("the job's process is about to become Python", is_stopped);
+    let others: Vec<_> = processes_of(&launcher).into_iter().filter(|process| *process != own).collect();
+    // Stopped, none of them sees another one end.
+    for signal in ["-STOP", "-KILL"] {
+        succeed(Command::new("kill").arg(signal).args(others.iter().filter_map(|process| process.file_name())));
+    }
+    wait_until("the server has ended", || processes_of(&launcher) == [own.clone()]);
+    succeed(Command::new("kill").arg("-CONT").arg(job.id().to_string()));
+    let output = job.wait_with_output().expect("ends");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(error, "cpack-boot: the server of this environment was ended before Python ran\n");
+    assert_eq!(output.status.code(), Some(Exit::Internal.code().into()));
+}
+
+#[test]
 fn lazy_start_survives_or_ends_in_one_line_whichever_process_is_killed_or_stopped_at_whichever_step() {
     let world = World::with(crate::boot(), &packages(), |_| {});
     let launcher = world.path("env-python");

@@ -17,7 +17,7 @@ use crate::sys;
 pub(crate) fn run(start: &JobStart<'_>, settings: &Settings, mut timing: Timing) -> Result<Infallible, BootError> {
     let prepared =
         start.prepare(settings.start_of(start.job()), &mut timing).and_then(|ready| Ok((start.exec(&ready)?, ready)));
-    become_python(prepared, start.job(), settings, &timing)
+    become_python(prepared, start.job(), settings, &timing).map_err(|error| start.or_unserved(error))
 }
 
 impl JobStart<'_> {

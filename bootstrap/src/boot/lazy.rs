@@ -29,10 +29,13 @@ use cpack_format::job::Start;
 use cpack_lazy::{enter_and_mount, send};
 use cpack_node::cache::{Cache, Environment, lease_tree};
 use cpack_node::timing::{Phase, Role, Timing};
+use nix::errno::Errno;
+use nix::sys::statfs::statfs;
 
 use super::JobStart;
 use super::guard::guard;
 use super::server::{Greeting, served_message};
+use crate::error::BootError;
 use crate::message::say;
 use crate::processes::{child, detached, hear, tell, wait};
 use crate::watch::wait_unless_hung_up;
@@ -93,7 +96,19 @@ impl JobStart<'_> {
         let lease = lease_tree(&place).ok_or_else(|| format!("{} cannot be read", place.display()))?;
         timing.role = Role::LazyStart;
         timing.mark(Phase::Link);
+        let _ = self.served.set(place.clone());
         Ok((cache, key, Environment { path: place, lease }))
+    }
+
+    /// Why this start failed: `error`, or the end of the server, which makes everything fail that asks it.
+    ///
+    /// Mostly the guard has ended this process before. It has not if it was killed with the server.
+    pub(super) fn or_unserved(&self, error: BootError) -> BootError {
+        // Unlike attributes, the kernel remembers none of these figures: it asks the server.
+        match self.served.get().map(|place| statfs(place)) {
+            Some(Err(Errno::ENOTCONN | Errno::ECONNABORTED)) => BootError::Unserved,
+            _ => error,
+        }
     }
 }
 

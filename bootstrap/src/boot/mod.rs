@@ -13,6 +13,7 @@ mod trace;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use cpack_format::job::{self, Job, Program, Start};
 use cpack_node::building::{Means, TreeInputs};
@@ -38,6 +39,8 @@ pub(crate) struct JobStart<'a> {
     settings: &'a Settings,
     arguments: &'a [OsString],
     node: Node,
+    /// Where the environment is served, of a lazy start.
+    served: OnceLock<PathBuf>,
 }
 
 /// An environment that is ready, with what the job adds.
@@ -67,7 +70,7 @@ impl Ready {
 impl<'a> JobStart<'a> {
     /// A start of the job that was found, with the arguments of the process.
     pub(crate) fn new(found: &'a FoundJob, settings: &'a Settings, arguments: &'a [OsString]) -> Self {
-        Self { found, settings, arguments, node: settings.node() }
+        Self { found, settings, arguments, node: settings.node(), served: OnceLock::new() }
     }
 
     pub(crate) fn job(&self) -> &Job {
