@@ -81,8 +81,8 @@ fn lazy_start_survives_or_ends_in_one_line_whichever_process_is_killed_or_stoppe
     for (step, count) in &passed {
         let mut faults: Vec<_> =
             BTreeSet::from([1, count.div_ceil(2)]).iter().map(|at| format!("{step}=kill@{at}")).collect();
-        // Guard and server notice when the other stands still; the guard only until it has handed over.
-        if step.starts_with("server.") || step == "guard.device" {
+        // Guard and server notice when the other stands still; the guard only until it has handed over, and the witness until it watches.
+        if step.starts_with("server.") || ["guard.device", "witness.device"].contains(&step.as_str()) {
             faults.push(format!("{step}=stop@1"));
         }
         for fault in faults {

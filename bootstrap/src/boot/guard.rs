@@ -45,7 +45,7 @@ pub(super) fn guard(start: &JobStart<'_>, when: Start, socket: UnixStream, job: 
     leave_descriptors(&[socket.as_raw_fd()], Streams::Error);
     let code = Exit::Internal.code();
     // The server inherits this end of the socket, too.
-    let Ok((_, witness)) = child(|both| self::witness(&both, job)) else { return code };
+    let Ok((witness_pid, witness)) = child(|both| self::witness(&both, job)) else { return code };
     if point("guard.witnessed").is_err() {
         return code;
     }
@@ -63,8 +63,13 @@ pub(super) fn guard(start: &JobStart<'_>, when: Start, socket: UnixStream, job: 
     // If there is none, the server has told the job's process why.
     let Ok(device) = receive(&from_server).and_then(|device| point("guard.device").map(|()| device)) else { return 0 };
     let processes = JobProcesses::with(job);
-    // If the witness has ended, guard and server still watch each other.
-    let _ = send(&witness, &device);
+    // The witness may ask for the job's namespaces until Python is executed, not later: the kernel would let it wait for the server,
+    // and the server's end would have to wait for it. If it has ended, guard and server still watch each other.
+    if send(&witness, &device).is_ok() && is_heard(witness_pid, &witness) {
+        let _ = hear(&witness);
+    } else {
+        let _ = kill(witness_pid, Signal::SIGKILL);
+    }
     if tell(&from_server, b"guarded").and_then(|()| point("guard.guarded")).is_err() {
         return 0;
     }
@@ -95,6 +100,7 @@ fn witness(both: &UnixStream, job: Pid) -> u8 {
     leave_descriptors(&[both.as_raw_fd()], Streams::Error);
     let Ok(device) = receive(both).and_then(|device| point("witness.device").map(|()| device)) else { return 0 };
     let Ok(processes) = JobProcesses::with(job) else { return 0 };
+    let _ = tell(both, b"watching");
     let mut device = Some(device);
     while let Ok(message) = hear(both) {
         match message.as_slice() {

@@ -22,7 +22,7 @@
 //! node that does not, or an environment that cannot be served, is started eagerly, and `CPACK_LOG` says why.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cpack_fault::point;
 use cpack_format::job::Start;
@@ -105,7 +105,7 @@ impl JobStart<'_> {
     /// Mostly the guard has ended this process before. It has not if it was killed with the server.
     pub(super) fn or_unserved(&self, error: BootError) -> BootError {
         // Unlike attributes, the kernel remembers none of these figures: it asks the server.
-        match self.served.get().map(|place| statfs(place)) {
+        match self.served.get().map(PathBuf::as_path).map(statfs) {
             Some(Err(Errno::ENOTCONN | Errno::ECONNABORTED)) => BootError::Unserved,
             _ => error,
         }

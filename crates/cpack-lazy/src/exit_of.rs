@@ -5,6 +5,8 @@
 //! do that whatever Yama says (`ptrace_scope`), unless a filter of system calls forbids it.
 
 use std::io;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -15,38 +17,58 @@ use nix::unistd::Pid;
 /// How long the process may compute before it enters a system call. It is killed then.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
-/// A process that runs no further than to its next stop.
+/// A process that runs no further than to its next stop, until this is dropped. Then it is killed.
+///
+/// Only the thread that began may trace. It is left behind if the kernel lets it wait.
 #[derive(Debug)]
-pub(crate) struct Held(Pid);
+pub(crate) struct Held {
+    code: Sender<u8>,
+    ended: Receiver<()>,
+}
 
 impl Held {
-    /// Holds `process`. It may be stopped by a signal, wait in the kernel, and have threads.
-    pub(crate) fn new(process: Pid) -> io::Result<Self> {
-        ptrace::seize(process, Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_EXITKILL)?;
-        ptrace::interrupt(process)?;
-        Ok(Self(process))
+    /// Holds `process`. It may be stopped by a signal, wait in the kernel, and have threads. `None` if the kernel does not allow
+    /// that, or has not done it after `patience`.
+    pub(crate) fn new(process: Pid, patience: Duration) -> Option<Self> {
+        let ((held, is_held), (code, asked), (end, ended)) = (channel(), channel(), channel());
+        thread::spawn(move || {
+            let began = ptrace::seize(process, Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_EXITKILL)
+                .and_then(|()| ptrace::interrupt(process));
+            if held.send(began.is_ok()).is_ok()
+                && let Ok(code) = asked.recv()
+            {
+                let _ = exit_with(process, code);
+            }
+            let _ = end.send(());
+        });
+        is_held.recv_timeout(patience).is_ok_and(|held| held).then_some(Self { code, ended })
     }
 
-    /// Makes the process exit with `code`.
-    pub(crate) fn exit_with(self, code: u8) -> io::Result<()> {
-        let Self(process) = self;
-        let until = Instant::now() + PATIENCE;
-        loop {
-            match stop_of(process, until)? {
-                WaitStatus::PtraceSyscall(_) => break,
-                WaitStatus::Exited(..) | WaitStatus::Signaled(..) => return Ok(()),
-                // The stop that was asked for, or the job's own signals, which it does not get any more.
-                _ => ptrace::syscall(process, None)?,
-            }
-        }
-        let mut registers = ptrace::getregs(process)?;
-        registers.orig_rax = EXIT_GROUP;
-        registers.rdi = code.into();
-        ptrace::setregs(process, registers)?;
-        ptrace::cont(process, None)?;
-        // Killed before it runs again, it would end by that.
-        stop_of(process, until).map(drop)
+    /// Makes the process exit with `code`, if it can be done. It has ended, or is about to.
+    pub(crate) fn exit_with(self, code: u8) {
+        let _ = self.code.send(code);
+        let _ = self.ended.recv();
     }
+}
+
+/// Makes a process that this thread traces exit with `code`.
+fn exit_with(process: Pid, code: u8) -> io::Result<()> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match stop_of(process, until)? {
+            WaitStatus::PtraceSyscall(_) => break,
+            WaitStatus::Exited(..) | WaitStatus::Signaled(..) => return Ok(()),
+            // The stop that was asked for, or the job's own signals, which it does not get any more.
+            _ => ptrace::syscall(process, None)?,
+        }
+    }
+    let mut registers = ptrace::getregs(process)?;
+    registers.orig_rax = EXIT_GROUP;
+    registers.rdi = code.into();
+    ptrace::setregs(process, registers)?;
+    ptrace::cont(process, None)?;
+    // Killed before it runs again, it would end by that.
+    stop_of(process, until).map(drop)
 }
 
 /// The number of `exit_group(2)` on x86-64.
@@ -62,5 +84,71 @@ fn stop_of(process: Pid, until: Instant) -> io::Result<WaitStatus> {
             Ok(WaitStatus::StillAlive) => return Err(io::ErrorKind::TimedOut.into()),
             result => return Ok(result?),
         }
+    }
+}
+
+#[cfg(test)]
+mod lazy {
+    use std::ffi::CString;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
+    use std::{fs, process};
+
+    use cpack_test::process::wait_until;
+    use nix::unistd::{ForkResult, execv, fork, pause};
+
+    use super::*;
+    use crate::{enter_and_mount, receive, send};
+
+    /// A child that does `work`.
+    #[expect(clippy::exit, reason = "the child has no caller to return to")]
+    #[expect(unsafe_code, reason = "the child makes system calls, as a fork of a process with threads may")]
+    fn child(work: impl FnOnce()) -> Pid {
+        // SAFETY: the child allocates a few bytes at most; it is one thread, and ends here.
+        match unsafe { fork() }.expect("forks") {
+            ForkResult::Parent { child } => child,
+            ForkResult::Child => {
+                work();
+                process::exit(7)
+            }
+        }
+    }
+
+    #[test]
+    fn held_process_exits_with_the_code() {
+        let sleeper = child(pause);
+        let held = Held::new(sleeper, Duration::from_secs(60)).expect("holds it");
+        held.exit_with(89);
+        // Its exit was seen by the thread that traced it, or is seen here.
+        assert!(!Path::new("/proc").join(sleeper.to_string()).join("exe").exists());
+    }
+
+    #[test]
+    fn process_that_waits_in_execve_is_not_waited_for() {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let place = tempfile::tempdir().expect("a directory");
+        let mount = place.path().join("mount");
+        fs::create_dir(&mount).expect("creates");
+        let script = place.path().join("script");
+        fs::write(&script, format!("#!{}/python\n", mount.display())).expect("writes");
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("sets the mode");
+        let program = CString::new(script.into_os_string().into_encoded_bytes()).expect("a path");
+        let waits = child(|| {
+            let device = enter_and_mount(&mount).expect("mounts");
+            send(&theirs, &device).expect("sends");
+            drop(device);
+            let _ = execv(&program, &[&program]);
+        });
+        // Nothing answers what the kernel asks of it.
+        let device = receive(&ours).expect("a device");
+        wait_until("the process waits for the file system", || {
+            fs::read_to_string(format!("/proc/{waits}/stat")).is_ok_and(|stat| stat.contains(") D "))
+        });
+        let held = Held::new(waits, Duration::from_millis(100));
+        assert!(held.is_none());
+        drop(device);
+        // Its `execve` failed, or the thread that was left behind traces it by now, and has ended.
+        assert!(matches!(waitpid(waits, None), Ok(WaitStatus::Exited(_, 7) | WaitStatus::Signaled(..))));
     }
 }

@@ -41,7 +41,7 @@ pub struct JobProcesses {
 type Namespaces = [u64; 2];
 
 impl JobProcesses {
-    /// Those that share the namespace of the process `main`.
+    /// Those that share the namespace of the process `main`, which must not be in the middle of `execve`.
     pub fn with(main: Pid) -> io::Result<Self> {
         let held = File::open(process(main).join("ns/user"))?;
         Ok(Self { main, namespaces: namespaces(main)?, _held: held })
@@ -58,12 +58,13 @@ impl JobProcesses {
         // It cannot be stopped before its `execve` fails.
         Self::signal(&silent, Signal::SIGKILL);
         let is_there = found.contains(&self.main);
-        let held = if is_there { Held::new(self.main).ok() } else { None };
+        // It may have begun an `execve` since it was found.
+        let held = if is_there { Held::new(self.main, SILENCE) } else { None };
         let others: Vec<Pid> = found.iter().copied().filter(|pid| held.is_none() || *pid != self.main).collect();
         Self::signal(&others, Signal::SIGKILL);
         let_go();
         if let Some(held) = held {
-            let _ = held.exit_with(code);
+            held.exit_with(code);
         }
         for _ in 0..ROUNDS {
             let (left, _) = self.find();

@@ -125,8 +125,11 @@ fn kill_in(world: &World, round: u64) {
     let output = job.wait_with_output().expect("ends");
     let (status, error) = (output.status, text(&output.stderr));
     let ended = status.code().is_none() || status.code() == Some(Exit::Internal.code().into());
-    assert!(ended || text(&output.stdout) == "read\n", "round {round}: {status}: {error}");
-    assert!(!error.contains("Traceback") && error.lines().count() <= 1, "round {round}: {error}");
+    // If all are killed, Python may be the last, and see the others gone for an instant.
+    if killed < count {
+        assert!(ended || text(&output.stdout) == "read\n", "round {round}: {status}: {error}");
+        assert!(!error.contains("Traceback") && error.lines().count() <= 1, "round {round}: {error}");
+    }
     wait_until_none_runs(&launcher);
     let output = succeed(world.command(&["-c", READ_ALL]).env("CPACK_CACHE_DIR", &place));
     assert_eq!(output, "read\n", "round {round}");
