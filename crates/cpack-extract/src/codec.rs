@@ -30,22 +30,26 @@ impl Codec {
         ends: bool,
         content: &mut [u8],
     ) -> Result<(), String> {
+        if method == Method::Deflate && !ends {
+            let found = self.inflate_segment(packed, len, content)?;
+            return is_whole(found, content);
+        }
+        self.decode_whole(method, packed.get(..len).ok_or("is cut short")?, content)
+    }
+
+    /// The same of anything but a deflate segment that another follows.
+    pub(crate) fn decode_whole(&mut self, method: Method, packed: &[u8], content: &mut [u8]) -> Result<(), String> {
         let found = match method {
             Method::Store => {
-                content.copy_from_slice(packed.get(..len).filter(|p| p.len() == content.len()).ok_or("is cut short")?);
+                content.copy_from_slice(Some(packed).filter(|p| p.len() == content.len()).ok_or("is cut short")?);
                 content.len()
             }
             Method::Zstd => {
-                let packed = packed.get(..len).ok_or("is cut short")?;
                 self.zstd.decompress_to_buffer(packed, content).map_err(|e| format!("cannot be decoded: {e}"))?
             }
-            Method::Deflate if ends => self.inflate(packed.get(..len).ok_or("is cut short")?, content)?,
-            Method::Deflate => self.inflate_segment(packed, len, content)?,
+            Method::Deflate => self.inflate(packed, content)?,
         };
-        if found != content.len() {
-            return Err(format!("decodes to {found} bytes, expected {}", content.len()));
-        }
-        Ok(())
+        is_whole(found, content)
     }
 
     fn inflate(&mut self, packed: &[u8], content: &mut [u8]) -> Result<usize, String> {
@@ -64,4 +68,11 @@ impl Codec {
         packed[len..].swap_with_slice(&mut kept);
         result
     }
+}
+
+fn is_whole(found: usize, content: &[u8]) -> Result<(), String> {
+    if found == content.len() {
+        return Ok(());
+    }
+    Err(format!("decodes to {found} bytes, expected {}", content.len()))
 }

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use cpack_format::SafePath;
 use cpack_format::content::Kind;
 use cpack_format::manifest::Archive;
+use cpack_format::zip::Method;
 
 use crate::codec::{Codec, SPARE};
 use crate::error::{ExtractError, refused, zip_error};
@@ -89,18 +90,24 @@ impl<'a> LayerArchive<'a> {
         Ok(self.place(file, block)?.span)
     }
 
-    /// Fetches the piece with this number, and verifies it.
-    pub fn read_piece(&self, number: u32) -> Result<Vec<u8>, ExtractError> {
+    /// Fetches the piece with this number, and verifies it. `buffer` gives memory for so many bytes; what is in it is of no account.
+    pub fn read_piece(&self, number: u32, buffer: impl FnOnce(usize) -> Vec<u8>) -> Result<Vec<u8>, ExtractError> {
         let span = self.plan.spans.get(number as usize).ok_or_else(|| self.damaged("a piece", "is not in the plan"))?;
-        let mut bytes = vec![0; span.len as usize];
+        let mut bytes = buffer(span.len as usize);
+        bytes.resize(span.len as usize, 0);
         let read = self.source.read(span.offset, &mut bytes);
         read.map_err(|source| ExtractError::Read { archive: self.name.clone(), source })?;
         verify_pieces(&*self.source, &self.name, &self.layout, span.offset, &mut bytes)?;
         Ok(bytes)
     }
 
-    /// Decodes the block `block` of the file `file` from its verified piece.
-    pub fn decode(&self, file: u32, block: u32, piece: &[u8]) -> Result<Vec<u8>, ExtractError> {
+    /// Decodes the block `block` of the file `file` from its verified piece, to memory that `buffer` gives.
+    pub fn decode(
+        &self,
+        (file, block): (u32, u32),
+        piece: &[u8],
+        buffer: impl FnOnce(usize) -> Vec<u8>,
+    ) -> Result<Vec<u8>, ExtractError> {
         let place = self.place(file, block)?;
         let planned =
             self.plan.files.get(file as usize).ok_or_else(|| self.damaged("an entry", "is not in the plan"))?;
@@ -116,14 +123,19 @@ impl<'a> LayerArchive<'a> {
             Some(parts) => (0, bytes.len(), block + 1 == parts.count),
         };
         let packed = bytes.get(header..).and_then(|bytes| bytes.get(..len));
-        let mut packed = packed.ok_or_else(|| self.damaged(&path(), "reaches into what follows it"))?.to_vec();
-        packed.resize(len + SPARE, 0);
-        let mut content = vec![0; memory(planned.part(block).1)];
+        let packed = packed.ok_or_else(|| self.damaged(&path(), "reaches into what follows it"))?;
+        let size = memory(planned.part(block).1);
+        let mut content = buffer(size);
+        content.resize(size, 0);
         if !content.is_empty() {
             let mut codec = self.codec().map_err(|e| self.damaged(&path(), &format!("cannot be decoded: {e}")))?;
-            codec
-                .decode(planned.method, &mut packed, len, ends, &mut content)
-                .map_err(|e| self.damaged(&path(), &e))?;
+            let decoded = if ends || planned.method != Method::Deflate {
+                codec.decode_whole(planned.method, packed, &mut content)
+            } else {
+                let mut packed = [packed, &[0; SPARE]].concat();
+                codec.decode(planned.method, &mut packed, len, ends, &mut content)
+            };
+            decoded.map_err(|e| self.damaged(&path(), &e))?;
             lock(&self.codecs).push(codec);
         }
         if planned.kind == Kind::Link && !planned.path.link_stays_inside(&content) {

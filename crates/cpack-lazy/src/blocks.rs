@@ -6,6 +6,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::buffers::Buffer;
+
 /// Bytes of pieces and blocks that are kept: at most half of them are pieces that wait to be asked for ([`crate::ahead::WINDOW`]).
 pub const BUDGET: usize = 64 << 20;
 
@@ -25,7 +27,7 @@ pub(crate) enum Key {
 }
 
 /// Bytes that may be shared and are not changed.
-pub(crate) type Bytes = Arc<Vec<u8>>;
+pub(crate) type Bytes = Arc<Buffer>;
 
 /// Locked by the thread that makes the bytes.
 type Slot = Arc<Mutex<Option<Bytes>>>;
@@ -85,7 +87,7 @@ impl Blocks {
         let made = make();
         match made {
             Ok(bytes) => {
-                let bytes = Arc::new(bytes);
+                let bytes = Arc::new(Buffer::new(bytes));
                 *locked = Some(Arc::clone(&bytes));
                 self.keep(key, bytes.len());
                 Ok(bytes)
@@ -173,10 +175,10 @@ mod tests {
         for number in [5, 6, 7] {
             assert_eq!(blocks.get(piece(number.into()), make(number)).map(|bytes| bytes[0]), Ok(number));
         }
-        assert_eq!(blocks.get(piece(1), || Err("made again")), Err("made again"));
+        assert_eq!(blocks.get(piece(1), || Err("made again")).map(drop), Err("made again"));
         assert_eq!(blocks.prepare(piece(8), make(8)), Ok(()));
         blocks.forget(piece(8));
-        assert_eq!(blocks.get(piece(8), || Err("forgotten")), Err("forgotten"));
+        assert_eq!(blocks.get(piece(8), || Err("forgotten")).map(drop), Err("forgotten"));
         assert!(lock(&blocks.state).bytes <= 100);
     }
 

@@ -17,6 +17,7 @@ use cpack_store::Store;
 
 use crate::ahead::Purpose;
 use crate::blocks::{Bytes, Key};
+use crate::buffers::spare;
 use crate::error::LazyError;
 use crate::reads::Reads;
 
@@ -171,7 +172,7 @@ impl Layer {
             let fetch = || self.fetch(archive, reads, number, Purpose::Demand);
             let piece = reads.blocks.get(Key::Piece { layer, number }, fetch)?;
             let _event = cpack_events::span("decode", || layer_title(self.described)).of(piece.len() as u64);
-            Ok(archive.decode(file, block, &piece)?)
+            Ok(archive.decode((file, block), &piece, spare)?)
         })
     }
 
@@ -189,7 +190,7 @@ impl Layer {
             let _ = self.cached.set(found);
         }
         let fetch = || {
-            let bytes = reads.fetch(purpose, || layer_title(self.described), || archive.read_piece(number))?;
+            let bytes = reads.fetch(purpose, || layer_title(self.described), || archive.read_piece(number, spare))?;
             point("server.piece").map_err(LazyError::read(layer_title(self.described)))?;
             reads.count(bytes.len(), purpose);
             Ok(bytes)

@@ -6,6 +6,7 @@
 //! | `tree` | the environment's tree as metadata, merged from layers as an eager start merges them |
 //! | `layer` | one layer: its files in the node cache, or its archive |
 //! | `blocks` | pieces and blocks that were read lately, within a budget of bytes |
+//! | `buffers` | memory for them, used again |
 //! | `ahead` | which piece of a trace is fetched next |
 //! | `reads` | what all layers share while they are read |
 //! | `waits` | reads that wait for the store |
@@ -33,6 +34,7 @@
 
 mod ahead;
 mod blocks;
+mod buffers;
 mod demand;
 mod error;
 mod exit_of;

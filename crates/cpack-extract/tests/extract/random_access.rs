@@ -16,9 +16,12 @@ fn content(layer: &LayerArchive<'_>, number: u32) -> Result<Vec<u8>, ExtractErro
     let file = layer.file(number).expect("a file");
     let blocks = u32::try_from(file.size.div_ceil(file.block)).expect("few");
     let mut parts = Vec::new();
+    // Buffers are used again, whatever is in them.
+    let (mut piece, mut used) = (vec![1; 10], vec![2; 100_000]);
     for block in (0..blocks).rev() {
-        let piece = layer.read_piece(layer.piece_of(number, block)?)?;
-        parts.push(layer.decode(number, block, &piece)?);
+        piece = layer.read_piece(layer.piece_of(number, block)?, |_| piece)?;
+        used = layer.decode((number, block), &piece, |_| used)?;
+        parts.push(used.clone());
     }
     parts.reverse();
     Ok(parts.concat())
@@ -80,7 +83,11 @@ fn layer_archive_that_is_cut_short_is_refused_or_says_so() {
         assert!(matches!(error, ExtractError::Read { .. }), "{error}");
     }
     let layer = open(&bytes, &archive).expect("opens");
-    assert!(layer.file(9999).is_none() && layer.piece_of(0, 99).is_err() && layer.read_piece(9999).is_err());
-    let piece = layer.read_piece(layer.piece_of(1, 0).expect("a piece")).expect("reads");
-    assert!(layer.decode(1, 0, &piece[..10]).is_err());
+    assert!(
+        layer.file(9999).is_none()
+            && layer.piece_of(0, 99).is_err()
+            && layer.read_piece(9999, Vec::with_capacity).is_err()
+    );
+    let piece = layer.read_piece(layer.piece_of(1, 0).expect("a piece"), Vec::with_capacity).expect("reads");
+    assert!(layer.decode((1, 0), &piece[..10], Vec::with_capacity).is_err());
 }
