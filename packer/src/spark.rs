@@ -81,6 +81,16 @@ fn is_yarn(master: &str) -> bool {
     master.starts_with("yarn")
 }
 
+/// Whether the executors of this kind of cluster surely run on other machines.
+pub(crate) fn is_of_machines(master: &str) -> bool {
+    is_yarn(master) || master.starts_with("k8s")
+}
+
+/// The cluster that arguments of `spark-submit` name.
+pub(crate) fn master(given: &[String]) -> Option<&str> {
+    Said::read(given).value("--master", "spark.master")
+}
+
 /// The options before the program, without `--files`, which [`arguments`] writes anew.
 fn without_files(options: &[String]) -> Vec<String> {
     let mut kept = Vec::new();

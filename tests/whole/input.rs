@@ -114,3 +114,25 @@ fn entries_of_jobs_run_and_can_be_overridden() {
     let output = world.command(&needy).args(["-c", print]).env("NEEDED", "2").output().expect("runs");
     assert_eq!(text(&output.stdout), "1 2\n");
 }
+
+#[test]
+fn submissions_warn_if_other_machines_do_not_see_the_store() {
+    let world = World::new();
+    let env = world.path("venv");
+    venv_without_pip(&usual_interpreter(), &env);
+    install_by_hand(&env, "thing", "1.0", "");
+    let warns = |options: &[&str], arguments: &[&str]| {
+        let mut command = world.command(cluster_pack());
+        let output = command.args(["--venv", utf8(&env)]).args(options).args(arguments).output().expect("runs");
+        let error = text(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {error}");
+        error.contains("warning: no store is named, and other machines do not see")
+    };
+    let yarn = ["spark", "conf", "--master", "yarn"];
+    let pod = ["kubernetes", "job", "--image", "i", "--boot-path", "/cpack-boot"];
+    for arguments in [&yarn[..], &["spark", "conf", "--master", "k8s://https://c:6443"], &["skein", "spec"], &pod] {
+        assert!(warns(&[], arguments), "{arguments:?}");
+    }
+    assert!(!warns(&[], &["spark", "conf", "--master", "local[2]"]));
+    assert!(!warns(&["--store", utf8(&world.path("store"))], &yarn));
+}

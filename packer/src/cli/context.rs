@@ -103,6 +103,16 @@ impl Context {
         }
     }
 
+    /// Warns if no store is named, since other machines do not see the one in this machine's cache.
+    pub fn warn_of_own_store(&self) {
+        if self.common.store.is_none() {
+            self.voice.warn(
+                "no store is named, and other machines do not see the one of this machine's cache: name one that they see by --store or \
+                 CPACK_STORE",
+            );
+        }
+    }
+
     pub(super) fn own_store(&self) -> Result<Box<dyn Store>, CommandError> {
         self.open_store(&self.cache.default_store().to_string_lossy())
     }

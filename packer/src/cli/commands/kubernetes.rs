@@ -19,6 +19,7 @@ use crate::publish::publish_launcher;
 const CACHE: &str = "/var/cache/cpack";
 
 pub(in crate::cli) fn job(context: &Context, arguments: &KubernetesJob) -> Result<(), CommandError> {
+    context.warn_of_own_store();
     let mut prepared = context.prepare(&arguments.job)?;
     // Values of variables never go into a store: they are in the manifest.
     let environ = std::mem::take(&mut prepared.launcher.job.environ);

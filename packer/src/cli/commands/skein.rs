@@ -13,6 +13,7 @@ use crate::cli::shell::quoted;
 use crate::launcher::BOOT;
 
 pub(in crate::cli) fn spec(context: &Context, arguments: &SkeinSpec) -> Result<(), CommandError> {
+    context.warn_of_own_store();
     let mut prepared = context.prepare(&arguments.job)?;
     // Values of variables never go into a store: they are in the application.
     let environ = std::mem::take(&mut prepared.launcher.job.environ);

@@ -15,7 +15,7 @@ use crate::cli::error::CommandError;
 use crate::cli::report::LayerReport;
 use crate::cli::start_arguments::StartArguments;
 use crate::launcher::BOOT;
-use crate::spark::{Launcher, arguments, properties};
+use crate::spark::{Launcher, arguments, is_of_machines, master, properties};
 
 const SUBMIT: &str = "spark-submit";
 
@@ -36,7 +36,7 @@ struct Report {
 
 /// Prints the properties that Spark needs.
 pub(in crate::cli) fn conf(context: &Context, given: &SparkConf) -> Result<(), CommandError> {
-    let (prepared, shipped) = make(context, given.no_editable, &given.start)?;
+    let (prepared, shipped) = make(context, Some(&given.master), given.no_editable, &given.start)?;
     let driver = prepared.python.display().to_string();
     let local = shipped.local_uri();
     let launcher = described(&shipped, &local, &driver);
@@ -56,7 +56,7 @@ pub(in crate::cli) fn conf(context: &Context, given: &SparkConf) -> Result<(), C
 
 /// Replaces this process with the real `spark-submit`. Returns only if that fails.
 pub(in crate::cli) fn submit(context: &Context, given: &SparkSubmit) -> Result<Infallible, CommandError> {
-    let (prepared, shipped) = make(context, false, &StartArguments::default())?;
+    let (prepared, shipped) = make(context, master(&given.arguments), false, &StartArguments::default())?;
     let program = find(&prepared.python)?;
     let driver = prepared.python.display().to_string();
     let uri = shipped.local_uri();
@@ -77,7 +77,15 @@ pub(in crate::cli) fn submit(context: &Context, given: &SparkSubmit) -> Result<I
     Err(CommandError::io("run", program)(command.exec()))
 }
 
-fn make(context: &Context, no_editable: bool, start: &StartArguments) -> Result<(Prepared, Shipped), CommandError> {
+fn make(
+    context: &Context,
+    master: Option<&str>,
+    no_editable: bool,
+    start: &StartArguments,
+) -> Result<(Prepared, Shipped), CommandError> {
+    if master.is_some_and(is_of_machines) {
+        context.warn_of_own_store();
+    }
     let arguments = JobArguments { no_editable, start: start.clone(), ..JobArguments::default() };
     let prepared = context.prepare(&arguments)?;
     let shipped = context.ship(&prepared)?;
