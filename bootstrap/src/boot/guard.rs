@@ -23,7 +23,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::JobStart;
-use super::server::server;
+use super::server::{DONE, server};
 use crate::message::say;
 use crate::processes::{Streams, child, hear, is_heard, leave_descriptors, stays_stopped, tell};
 use crate::settings::Fill;
@@ -31,9 +31,6 @@ use crate::sys;
 
 /// The guard tells the witness that the job's processes are stopped: what waits for the server may go on.
 const STOPPED_JOB: &[u8] = b"stopped";
-
-/// The guard tells the witness that there is nothing left to watch.
-const DONE: &[u8] = b"done";
 
 /// The guard's whole life: it starts the server for the process `job`, and watches it.
 ///
@@ -49,10 +46,10 @@ pub(super) fn guard(start: &JobStart<'_>, when: Start, socket: UnixStream, job: 
     if point("guard.witnessed").is_err() {
         return code;
     }
-    let alive = witness.as_raw_fd();
+    let to_witness = &witness;
     let Ok(demand) = Demand::shared() else { return code };
     let Ok((server, from_server)) =
-        child(move |to_guard| server(start, when, job, [&socket, &to_guard], alive, demand))
+        child(move |to_guard| server(start, when, job, [&socket, &to_guard, to_witness], demand))
     else {
         return code;
     };
@@ -61,16 +58,19 @@ pub(super) fn guard(start: &JobStart<'_>, when: Start, socket: UnixStream, job: 
         let _ = kill(server, Signal::SIGKILL);
     }
     // If there is none, the server has told the job's process why.
-    let Ok(device) = receive(&from_server).and_then(|device| point("guard.device").map(|()| device)) else { return 0 };
+    let Ok(device) = receive(&from_server) else { return 0 };
     let processes = JobProcesses::with(job);
     // The witness may ask for the job's namespaces until Python is executed, not later: the kernel would let it wait for the server,
     // and the server's end would have to wait for it. If it has ended, guard and server still watch each other.
-    if send(&witness, &device).is_ok() && is_heard(witness_pid, &witness) {
+    let sent = send(&witness, &device).and_then(|()| point("guard.device"));
+    if sent.is_ok() && is_heard(witness_pid, &witness) {
         let _ = hear(&witness);
     } else {
         let _ = kill(witness_pid, Signal::SIGKILL);
     }
     if tell(&from_server, b"guarded").and_then(|()| point("guard.guarded")).is_err() {
+        // The job starts eagerly, and needs neither.
+        let _ = tell(&witness, DONE);
         return 0;
     }
     let filler =

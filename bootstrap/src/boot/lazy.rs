@@ -25,6 +25,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use cpack_fault::point;
+use cpack_format::exit::Exit;
 use cpack_format::job::Start;
 use cpack_lazy::{enter_and_mount, send};
 use cpack_node::cache::{Cache, Environment, lease_tree};
@@ -104,6 +105,9 @@ impl JobStart<'_> {
     ///
     /// Mostly the guard has ended this process before. It has not if it was killed with the server.
     pub(super) fn or_unserved(&self, error: BootError) -> BootError {
+        if error.exit() == Exit::Stopped {
+            return error;
+        }
         // Unlike attributes, the kernel remembers none of these figures: it asks the server.
         match self.served.get().map(PathBuf::as_path).map(statfs) {
             Some(Err(Errno::ENOTCONN | Errno::ECONNABORTED)) => BootError::Unserved,

@@ -8,7 +8,7 @@
 
 use std::ffi::OsStr;
 use std::io::{self, Read as _};
-use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -36,6 +36,9 @@ use crate::sys;
 
 /// Threads that answer: some wait for the network while others answer what is there.
 const ANSWERING: usize = 8;
+
+/// Guard or server tells the witness that there is nothing to watch.
+pub(super) const DONE: &[u8] = b"done";
 
 /// Where the environment is served, as the server tells it.
 #[derive(Debug, PartialEq, Eq)]
@@ -76,18 +79,17 @@ pub(super) mod served_message {
 }
 
 /// The server's whole life: it tells the process `job` what it can serve, gets `/dev/fuse` from it, shares that with the guard, and
-/// answers. `alive` is what the witness sees the end of.
+/// answers. `witness` is the guard's end of its socket, whose last end the witness sees.
 pub(super) fn server(
     start: &JobStart<'_>,
     when: Start,
     job: Pid,
-    [to_job, guard]: [&UnixStream; 2],
-    alive: RawFd,
+    [to_job, guard, witness]: [&UnixStream; 3],
     demand: &'static Demand,
 ) -> u8 {
     sys::take_name(c"cpack-server");
     cpack_events::forked("cpack-server");
-    leave_descriptors(&[to_job.as_raw_fd(), guard.as_raw_fd(), alive], Streams::Error);
+    leave_descriptors(&[to_job, guard, witness].map(|socket| socket.as_raw_fd()), Streams::Error);
     sys::keep_no_freed_memory();
     std::panic::set_hook(Box::new(|panic| {
         say(&format!("internal fault: {panic}; please report it"));
@@ -110,6 +112,7 @@ pub(super) fn server(
     // If it goes wrong the job's process sees the socket close, and starts eagerly.
     let begun = begin(&served, &greeting, job, to_job, guard);
     let Ok(ended) = begun.map(Session::run) else {
+        let _ = tell(witness, DONE);
         served.close();
         return 0;
     };
@@ -155,7 +158,8 @@ fn begin(
     let (processes, guard) = (JobProcesses::with(job)?, guard.try_clone()?);
     thread::spawn(move || watch(&guard, processes, for_job));
     tell(to_job, &served_message::to_bytes(served.fetched().all))?;
-    point("server.served")?;
+    // Python needs the server from here on.
+    let _ = point("server.served");
     Ok(session)
 }
 

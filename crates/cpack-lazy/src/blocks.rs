@@ -89,7 +89,7 @@ impl Blocks {
             Ok(bytes) => {
                 let bytes = Arc::new(Buffer::new(bytes));
                 *locked = Some(Arc::clone(&bytes));
-                self.keep(key, bytes.len());
+                self.keep(key, bytes.capacity());
                 Ok(bytes)
             }
             Err(error) => {

@@ -15,8 +15,8 @@ const LARGEST: usize = 2 << 20;
 /// Sizes are rounded up to a multiple of this, so that a piece's memory fits a block.
 const STEP: usize = 256 << 10;
 
-/// How many buffers wait to be used again, at most.
-const SPARE: usize = 8;
+/// Bytes that wait to be used again, at most: a few buffers for each thread's next piece and block.
+const SPARE: usize = 8 << 20;
 
 static UNUSED: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 
@@ -27,6 +27,11 @@ pub(crate) struct Buffer(Vec<u8>);
 impl Buffer {
     pub(crate) const fn new(bytes: Vec<u8>) -> Self {
         Self(bytes)
+    }
+
+    /// How much memory it takes.
+    pub(crate) const fn capacity(&self) -> usize {
+        self.0.capacity()
     }
 }
 
@@ -40,21 +45,25 @@ impl Deref for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        if !(SMALLEST..=LARGEST).contains(&self.capacity()) {
+            return;
+        }
         let mut unused = lock();
-        if (SMALLEST..=LARGEST).contains(&self.0.capacity()) && unused.len() < SPARE {
+        if unused.iter().map(Vec::capacity).sum::<usize>() + self.capacity() <= SPARE {
             unused.push(std::mem::take(&mut self.0));
         }
     }
 }
 
-/// Memory for `size` bytes. What is in it is of no account.
+/// Memory for `size` bytes, and not much more. What is in it is of no account.
 pub(crate) fn spare(size: usize) -> Vec<u8> {
     if size < SMALLEST {
         return Vec::new();
     }
     let mut unused = lock();
-    let fits = unused.iter().rposition(|buffer| buffer.capacity() >= size);
-    fits.map_or_else(|| Vec::with_capacity(size.next_multiple_of(STEP)), |at| unused.swap_remove(at))
+    let wanted = size.next_multiple_of(STEP);
+    let fits = unused.iter().rposition(|buffer| (wanted..=wanted + STEP).contains(&buffer.capacity()));
+    fits.map_or_else(|| Vec::with_capacity(wanted), |at| unused.swap_remove(at))
 }
 
 fn lock() -> MutexGuard<'static, Vec<Vec<u8>>> {
@@ -70,11 +79,12 @@ mod tests {
         let large = Buffer::new(vec![1; LARGEST]);
         let memory = large.as_ptr();
         drop(large);
+        assert!(spare(LARGEST / 2).capacity() < LARGEST, "that would waste half of it");
         let again = spare(LARGEST - 9);
         assert_eq!((again.as_ptr(), spare(SMALLEST - 1).capacity()), (memory, 0));
         drop([Buffer::new(vec![1; LARGEST + 1]), Buffer::new(vec![1; SMALLEST - 1])]);
         drop((0..20).map(|_| Buffer::new(again.clone())).collect::<Vec<_>>());
-        assert!(lock().len() <= SPARE);
+        assert!(lock().iter().map(Vec::capacity).sum::<usize>() <= SPARE);
         assert!(lock().iter().all(|buffer| (SMALLEST..=LARGEST).contains(&buffer.capacity())));
     }
 }

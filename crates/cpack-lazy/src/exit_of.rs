@@ -5,6 +5,8 @@
 //! do that whatever Yama says (`ptrace_scope`), unless a filter of system calls forbids it.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,7 +17,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 /// How long the process may compute before it enters a system call. It is killed then.
-const PATIENCE: Duration = Duration::from_millis(1500);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// A process that runs no further than to its next stop, until this is dropped. Then it is killed.
 ///
@@ -27,11 +29,17 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Holds `process`. It may be stopped by a signal, wait in the kernel, and have threads. `None` if the kernel does not allow
-    /// that, or has not done it after `patience`.
+    /// Holds `process`. It may be stopped by a signal, wait in the kernel, and have threads. `None` if that is not allowed, or not
+    /// done in time: the process is in the middle of `execve` then.
     pub(crate) fn new(process: Pid, patience: Duration) -> Option<Self> {
         let ((held, is_held), (code, asked), (end, ended)) = (channel(), channel(), channel());
-        thread::spawn(move || {
+        let given_up = Arc::new(AtomicBool::new(false));
+        let is_late = Arc::clone(&given_up);
+        let trace = move || {
+            // Later the process may be gone, and its number another's.
+            if is_late.load(Ordering::SeqCst) {
+                return;
+            }
             let began = ptrace::seize(process, Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_EXITKILL)
                 .and_then(|()| ptrace::interrupt(process));
             if held.send(began.is_ok()).is_ok()
@@ -40,8 +48,11 @@ impl Held {
                 let _ = exit_with(process, code);
             }
             let _ = end.send(());
-        });
-        is_held.recv_timeout(patience).is_ok_and(|held| held).then_some(Self { code, ended })
+        };
+        thread::Builder::new().spawn(trace).ok()?;
+        let is_held = is_held.recv_timeout(patience);
+        given_up.store(is_held.is_err(), Ordering::SeqCst);
+        is_held.is_ok_and(|held| held).then_some(Self { code, ended })
     }
 
     /// Makes the process exit with `code`, if it can be done. It has ended, or is about to.
@@ -92,7 +103,6 @@ mod lazy {
     use std::ffi::CString;
     use std::os::unix::fs::PermissionsExt as _;
     use std::os::unix::net::UnixStream;
-    use std::path::Path;
     use std::{fs, process};
 
     use cpack_test::process::wait_until;
@@ -101,27 +111,48 @@ mod lazy {
     use super::*;
     use crate::{enter_and_mount, receive, send};
 
-    /// A child that does `work`.
+    /// A child that does `work` and exits with the code that this gives.
     #[expect(clippy::exit, reason = "the child has no caller to return to")]
     #[expect(unsafe_code, reason = "the child makes system calls, as a fork of a process with threads may")]
-    fn child(work: impl FnOnce()) -> Pid {
+    fn child(work: impl FnOnce() -> i32) -> Pid {
         // SAFETY: the child allocates a few bytes at most; it is one thread, and ends here.
         match unsafe { fork() }.expect("forks") {
             ForkResult::Parent { child } => child,
-            ForkResult::Child => {
-                work();
-                process::exit(7)
+            ForkResult::Child => process::exit(work()),
+        }
+    }
+
+    /// How a child ends, whatever stops its tracer sees meanwhile.
+    fn end_of(child: Pid) -> WaitStatus {
+        loop {
+            let seen = waitpid(child, None).expect("a child");
+            if matches!(seen, WaitStatus::Exited(..) | WaitStatus::Signaled(..)) {
+                return seen;
             }
         }
     }
 
     #[test]
     fn held_process_exits_with_the_code() {
-        let sleeper = child(pause);
-        let held = Held::new(sleeper, Duration::from_secs(60)).expect("holds it");
+        let (mut ours, mut theirs) = UnixStream::pair().expect("a pair");
+        // Its parent sees how it ends, so that parent is another process than this one, which traces.
+        let parent = child(|| {
+            let sleeper = child(|| {
+                pause();
+                7
+            });
+            let _ = std::io::Write::write_all(&mut theirs, &sleeper.as_raw().to_ne_bytes());
+            match end_of(sleeper) {
+                WaitStatus::Exited(_, code) => code,
+                _ => 8,
+            }
+        });
+        drop(theirs);
+        let mut pid = [0; 4];
+        std::io::Read::read_exact(&mut ours, &mut pid).expect("a process");
+        let held = Held::new(Pid::from_raw(i32::from_ne_bytes(pid)), Duration::from_secs(60)).expect("holds it");
         held.exit_with(89);
-        // Its exit was seen by the thread that traced it, or is seen here.
-        assert!(!Path::new("/proc").join(sleeper.to_string()).join("exe").exists());
+        assert_eq!(end_of(parent), WaitStatus::Exited(parent, 89));
     }
 
     #[test]
@@ -135,20 +166,21 @@ mod lazy {
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("sets the mode");
         let program = CString::new(script.into_os_string().into_encoded_bytes()).expect("a path");
         let waits = child(|| {
-            let device = enter_and_mount(&mount).expect("mounts");
-            send(&theirs, &device).expect("sends");
-            drop(device);
-            let _ = execv(&program, &[&program]);
+            let mounted = enter_and_mount(&mount).map_err(std::io::Error::other);
+            match mounted.and_then(|device| send(&theirs, device)) {
+                Ok(()) => execv(&program, &[&program]).map_or(7, |never| match never {}),
+                Err(_) => 8,
+            }
         });
+        drop(theirs);
         // Nothing answers what the kernel asks of it.
         let device = receive(&ours).expect("a device");
         wait_until("the process waits for the file system", || {
             fs::read_to_string(format!("/proc/{waits}/stat")).is_ok_and(|stat| stat.contains(") D "))
         });
-        let held = Held::new(waits, Duration::from_millis(100));
-        assert!(held.is_none());
+        assert!(Held::new(waits, Duration::from_millis(100)).is_none());
         drop(device);
         // Its `execve` failed, or the thread that was left behind traces it by now, and has ended.
-        assert!(matches!(waitpid(waits, None), Ok(WaitStatus::Exited(_, 7) | WaitStatus::Signaled(..))));
+        assert!(matches!(end_of(waits), WaitStatus::Exited(_, 7) | WaitStatus::Signaled(..)));
     }
 }

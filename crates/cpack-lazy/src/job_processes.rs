@@ -17,7 +17,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::exit_of::Held;
+use crate::exit_of::{Held, PATIENCE};
 
 /// How often processes are looked for again: each round may miss what was forked during it.
 const ROUNDS: usize = 10;
@@ -53,28 +53,30 @@ impl JobProcesses {
     /// `let_go` closes the last descriptor of `/dev/fuse`: while it is open, processes that read wait. It is called after all of them
     /// were stopped or killed, so that none goes on with the error that the kernel answers then.
     pub fn end(&self, code: u8, let_go: impl FnOnce()) -> bool {
-        let (found, silent) = self.find();
-        Self::signal(&found, Signal::SIGSTOP);
-        // It cannot be stopped before its `execve` fails.
-        Self::signal(&silent, Signal::SIGKILL);
-        let is_there = found.contains(&self.main);
+        let Found { seen, silent } = self.find();
+        Self::signal(&seen, Signal::SIGSTOP);
+        // It cannot be stopped before its `execve` fails. Others that are silent may be of another job.
+        let is_silent = silent.contains(&self.main);
+        if is_silent {
+            Self::signal(&[self.main], Signal::SIGKILL);
+        }
         // It may have begun an `execve` since it was found.
-        let held = if is_there { Held::new(self.main, SILENCE) } else { None };
-        let others: Vec<Pid> = found.iter().copied().filter(|pid| held.is_none() || *pid != self.main).collect();
+        let held = if seen.contains(&self.main) { Held::new(self.main, PATIENCE) } else { None };
+        let others: Vec<Pid> = seen.iter().copied().filter(|pid| held.is_none() || *pid != self.main).collect();
         Self::signal(&others, Signal::SIGKILL);
         let_go();
         if let Some(held) = held {
             held.exit_with(code);
         }
         for _ in 0..ROUNDS {
-            let (left, _) = self.find();
-            if left.is_empty() {
+            let left = self.find();
+            if left.seen.is_empty() && left.silent.is_empty() {
                 break;
             }
-            Self::signal(&left, Signal::SIGKILL);
+            Self::signal(&left.seen, Signal::SIGKILL);
             std::thread::sleep(PAUSE);
         }
-        !found.is_empty() || !silent.is_empty()
+        !seen.is_empty() || is_silent
     }
 
     fn signal(processes: &[Pid], signal: Signal) {
@@ -84,41 +86,46 @@ impl JobProcesses {
         }
     }
 
-    /// All of them; and the main one apart, if the kernel does not tell its namespaces.
-    fn find(&self) -> (Vec<Pid>, Vec<Pid>) {
+    fn find(&self) -> Found {
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw));
-        let (mut found, mut silent, mut looker) = (Vec::new(), Vec::new(), Looker::start());
+        let (mut found, mut looker) = (Found::default(), Looker::start());
         for pid in pids {
             match looker.look_at(pid) {
-                Ok(namespaces) if namespaces == Some(self.namespaces) => found.push(pid),
+                Ok(namespaces) if namespaces == Some(self.namespaces) => found.seen.push(pid),
                 Ok(_) => {}
                 Err(_) => {
                     looker = Looker::start();
-                    silent.extend((pid == self.main).then_some(pid));
+                    found.silent.push(pid);
                 }
             }
         }
-        (found, silent)
+        found
     }
 }
 
-/// A thread that asks the kernel for namespaces.
-struct Looker {
-    pids: Sender<Pid>,
-    answers: Receiver<Option<Namespaces>>,
+/// Processes of a job.
+#[derive(Debug, Default)]
+struct Found {
+    seen: Vec<Pid>,
+    /// Those whose namespaces the kernel does not tell.
+    silent: Vec<Pid>,
 }
+
+/// Asks the kernel for namespaces: a thread, or this one where there can be no other.
+struct Looker(Option<(Sender<Pid>, Receiver<Option<Namespaces>>)>);
 
 impl Looker {
     fn start() -> Self {
-        let ((pids, asked), (answer, answers)) = (channel(), channel());
-        thread::spawn(move || asked.into_iter().try_for_each(|pid| answer.send(namespaces(pid).ok())));
-        Self { pids, answers }
+        let ((pids, asked), (answer, answers)) = (channel::<Pid>(), channel());
+        let look = move || asked.into_iter().try_for_each(|pid| answer.send(namespaces(pid).ok()));
+        Self(thread::Builder::new().spawn(look).ok().map(|_| (pids, answers)))
     }
 
     fn look_at(&self, pid: Pid) -> Result<Option<Namespaces>, RecvTimeoutError> {
-        let _ = self.pids.send(pid);
-        self.answers.recv_timeout(SILENCE)
+        let Some((pids, answers)) = &self.0 else { return Ok(namespaces(pid).ok()) };
+        let _ = pids.send(pid);
+        answers.recv_timeout(SILENCE)
     }
 }
 
