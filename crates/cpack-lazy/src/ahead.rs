@@ -6,6 +6,10 @@
 //!
 //! **By sequence**, for what no trace knows: a program that asks for a piece right after the one before it gets the next ones,
 //! too, twice as many each time, as kernels read files ahead. Otherwise each piece would cost the store's time to answer.
+//!
+//! More was tried: the next two of each piece within eight of one that was asked for before. Of the pieces of `import torch` 138
+//! were waited for instead of 292, and 506 instead of 401 fetched. That is better where the store takes long to answer (S3 without
+//! a trace: 9.3 s instead of 10.6 s) and worse where the network is full (1 Gbit/s: 7.8 s instead of 6.5 s), which many nodes share.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
