@@ -1,10 +1,12 @@
 //! Containers that start together: one cache, many processes, some of which stand still or die.
 
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use cpack_test::process::wait_until;
 use cpack_test::small_world::{World, assert_fails, entries, file, nodes, spawn, standard_packages, succeed};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -29,13 +31,21 @@ impl Hanging {
         Self { archive, aside }
     }
 
-    /// Waits until a process hangs: it holds a claim and has begun to build.
-    fn wait_for_victim(&self, world: &World) {
-        let until = Instant::now() + Duration::from_secs(20);
-        while entries(&world.cache().join("staging")).is_empty() || entries(&world.cache().join("locks")).is_empty() {
-            assert!(Instant::now() < until, "no process opened it");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+    /// Waits until this process hangs: it holds a claim and has begun to build.
+    fn wait_for_victim(&self, world: &World, victim: &Child) {
+        // A lock file is there before its process has locked it.
+        let holds = || {
+            let locks = fs::read_to_string("/proc/locks").expect("reads");
+            let files =
+                entries_or_none(&world.cache().join("locks")).into_iter().filter_map(|path| fs::metadata(path).ok());
+            let inodes: Vec<_> = files.map(|file| format!(":{}", file.ino())).collect();
+            let own = format!(" WRITE {} ", victim.id());
+            locks.lines().any(|lock| {
+                let file = lock.split_whitespace().nth(5).unwrap_or_default();
+                lock.contains("FLOCK") && lock.contains(&own) && inodes.iter().any(|inode| file.ends_with(inode))
+            })
+        };
+        wait_until("the process has claimed and begun a layer", || !staging_of(world).is_empty() && holds());
     }
 
     fn put_back(&self) {
@@ -150,7 +160,7 @@ fn holder_that_is_stopped_is_overtaken_and_harmless_when_it_goes_on() {
     let world = World::new(crate::boot());
     let hanging = Hanging::new(&world, "large");
     let stopped = spawn(&mut world.command(&["-c", CODE]));
-    hanging.wait_for_victim(&world);
+    hanging.wait_for_victim(&world, &stopped);
     signal(&stopped, Signal::SIGSTOP);
     hanging.put_back();
     let started = Instant::now();
@@ -171,7 +181,7 @@ fn holder_that_dies_is_not_waited_for() {
     let world = World::new(crate::boot());
     let hanging = Hanging::new(&world, "large");
     let mut dead = spawn(&mut world.command(&["-c", CODE]));
-    hanging.wait_for_victim(&world);
+    hanging.wait_for_victim(&world, &dead);
     hanging.put_back();
     dead.kill().expect("kills");
     dead.wait().expect("ends");
@@ -186,7 +196,7 @@ fn sigterm_ends_a_cold_start_and_what_it_began() {
     let world = World::new(crate::boot());
     let hanging = Hanging::new(&world, "large");
     let child = spawn(&mut world.command(&["-c", CODE]));
-    hanging.wait_for_victim(&world);
+    hanging.wait_for_victim(&world, &child);
     signal(&child, Signal::SIGTERM);
     let output = child.wait_with_output().expect("ends");
     let by = std::os::unix::process::ExitStatusExt::signal(&output.status);
@@ -202,7 +212,7 @@ fn pyspark_s_daemon_stops_when_its_caller_goes_and_nobody_else_does() {
     let world = World::new(crate::boot());
     let hanging = Hanging::new(&world, "large");
     let mut daemon = spawn(world.command(&["-m", "pyspark.daemon", "pyspark.worker"]).stdin(Stdio::piped()));
-    hanging.wait_for_victim(&world);
+    hanging.wait_for_victim(&world, &daemon);
     assert!(daemon.try_wait().expect("a state").is_none());
     drop(daemon.stdin.take());
     let output = daemon.wait_with_output().expect("ends");
