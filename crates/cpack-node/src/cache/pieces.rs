@@ -131,6 +131,19 @@ mod tests {
     }
 
     #[test]
+    fn piece_that_finds_no_room_is_fetched_all_the_same() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let cache = cache(directory.path());
+        assert_eq!(cache.shared_piece(&piece(), fetched), fetched());
+        let file = cache.directory(PIECES).join(piece().digest.to_hex());
+        fs::remove_file(&file).expect("removes");
+        // Whatever is written there finds a full disk.
+        std::os::unix::fs::symlink("/dev/full", &file).expect("links");
+        assert_eq!(cache.shared_piece(&piece(), fetched), fetched());
+        assert_eq!(cache.shared_piece(&piece(), || Err("no store")), Err("no store"));
+    }
+
+    #[test]
     fn piece_is_fetched_by_one_of_many() {
         let directory = tempfile::tempdir().expect("a directory");
         let (cache, fetches, together) = (cache(directory.path()), AtomicUsize::new(0), Barrier::new(8));
