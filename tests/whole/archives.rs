@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use cpack_test::programs::{World, install_by_hand, text, usual_interpreter, utf8, venv, venv_without_pip};
+use cpack_test::programs::{World, install_by_hand, text, usual_interpreter, utf8, venv};
 
 /// Unpacks a tar; extended names, links and modes are Python's affair.
 pub(super) const UNTAR: &str = "import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2])";
@@ -121,9 +121,7 @@ fn tar_zst_holds_same_tar_as_tar_gz() {
 #[test]
 fn archive_replaces_file_and_no_directory() {
     let world = World::new();
-    let env = world.path("venv");
-    venv_without_pip(&usual_interpreter(), &env);
-    install_by_hand(&env, "thing", "1.0", "");
+    let env = world.small_environment();
     fs::create_dir(world.path("env.tar.gz")).expect("creates");
     let output = world.pack(&["pack", "--venv", utf8(&env), "-o", utf8(&world.path("env.tar.gz"))]);
     assert_eq!(output.status.code(), Some(80), "{}", text(&output.stderr));

@@ -3,14 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use cpack_test::programs::{World, cluster_pack, install_by_hand, text, usual_interpreter, utf8, venv_without_pip};
+use cpack_test::programs::{World, cluster_pack, text, utf8};
 
 #[test]
 fn doctor_finds_what_an_upload_would_find() {
     let world = World::new();
-    let env = world.path("venv");
-    venv_without_pip(&usual_interpreter(), &env);
-    install_by_hand(&env, "thing", "1.0", "");
+    let env = world.small_environment();
     let doctor = |venv: &Path, store: &Path, more: &[&str]| {
         let mut command = world.command(cluster_pack());
         command.args(["--venv", utf8(venv), "--store", utf8(store), "doctor"]).args(more);

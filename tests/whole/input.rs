@@ -38,9 +38,7 @@ fn bad_command_lines_get_one_line_and_their_code() {
 #[test]
 fn bad_stores_get_one_line_and_their_code() {
     let world = World::new();
-    let env = world.path("venv");
-    venv_without_pip(&usual_interpreter(), &env);
-    install_by_hand(&env, "thing", "1.0", "");
+    let env = world.small_environment();
     let file = world.path("a-file");
     fs::write(&file, "").expect("writes");
     for (store, code, needle) in [
@@ -118,9 +116,7 @@ fn entries_of_jobs_run_and_can_be_overridden() {
 #[test]
 fn submissions_warn_if_other_machines_do_not_see_the_store() {
     let world = World::new();
-    let env = world.path("venv");
-    venv_without_pip(&usual_interpreter(), &env);
-    install_by_hand(&env, "thing", "1.0", "");
+    let env = world.small_environment();
     let warns = |options: &[&str], arguments: &[&str]| {
         let mut command = world.command(cluster_pack());
         let output = command.args(["--venv", utf8(&env)]).args(options).args(arguments).output().expect("runs");

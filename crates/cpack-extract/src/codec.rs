@@ -30,14 +30,19 @@ impl Codec {
         ends: bool,
         content: &mut [u8],
     ) -> Result<(), String> {
-        if method == Method::Deflate && !ends {
+        if Self::needs_spare(method, ends) {
             let found = self.inflate_segment(packed, len, content)?;
             return is_whole(found, content);
         }
         self.decode_whole(method, packed.get(..len).ok_or("is cut short")?, content)
     }
 
-    /// The same of anything but a deflate segment that another follows.
+    /// Whether [`Self::decode`] writes behind the compressed bytes.
+    pub(crate) fn needs_spare(method: Method, ends: bool) -> bool {
+        method == Method::Deflate && !ends
+    }
+
+    /// The same of what [needs no spare bytes](Self::needs_spare).
     pub(crate) fn decode_whole(&mut self, method: Method, packed: &[u8], content: &mut [u8]) -> Result<(), String> {
         let found = match method {
             Method::Store => {

@@ -9,7 +9,6 @@ use std::sync::Mutex;
 use cpack_format::SafePath;
 use cpack_format::content::Kind;
 use cpack_format::manifest::Archive;
-use cpack_format::zip::Method;
 
 use crate::codec::{Codec, SPARE};
 use crate::error::{ExtractError, refused, zip_error};
@@ -129,11 +128,11 @@ impl<'a> LayerArchive<'a> {
         content.resize(size, 0);
         if !content.is_empty() {
             let mut codec = self.codec().map_err(|e| self.damaged(&path(), &format!("cannot be decoded: {e}")))?;
-            let decoded = if ends || planned.method != Method::Deflate {
-                codec.decode_whole(planned.method, packed, &mut content)
-            } else {
+            let decoded = if Codec::needs_spare(planned.method, ends) {
                 let mut packed = [packed, &[0; SPARE]].concat();
                 codec.decode(planned.method, &mut packed, len, ends, &mut content)
+            } else {
+                codec.decode_whole(planned.method, packed, &mut content)
             };
             decoded.map_err(|e| self.damaged(&path(), &e))?;
             lock(&self.codecs).push(codec);

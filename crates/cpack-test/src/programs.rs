@@ -103,6 +103,14 @@ impl World {
         command
     }
 
+    /// A virtual environment with one distribution, thing 1.0, and without pip.
+    pub fn small_environment(&self) -> PathBuf {
+        let env = self.path("venv");
+        venv_without_pip(&usual_interpreter(), &env);
+        install_by_hand(&env, "thing", "1.0", "");
+        env
+    }
+
     /// `cluster-pack` with these arguments, on the store of this world.
     pub fn pack(&self, arguments: &[&str]) -> Output {
         self.command(cluster_pack()).arg("--store").arg(self.path("store")).args(arguments).output().expect("runs")
