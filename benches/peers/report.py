@@ -39,7 +39,7 @@ def markdown(results):
         lines += ["**Other programs ran on this machine meanwhile** (load given with each table): take ratios only.", ""]
     lines += environments(results) + goals(results.get("targets", []))
     for table in results["tables"]:
-        lines += section(table)
+        lines += section(table, results["revision"])
     lines += ["## Versions", "", *(f"- {name}: {version}" for name, version in results["tools"].items()), ""]
     return "\n".join(lines)
 
@@ -66,7 +66,7 @@ def goals(targets):
     return [*lines, ""]
 
 
-def section(table):
+def section(table, revision):
     """One table."""
     of = f" ({table['environment']})" if table["environment"] else ""
     columns = table["columns"]
@@ -95,10 +95,20 @@ def section(table):
     if table.get("removals"):
         notes.append(f"{table['removals']} trees were deleted between samples for want of room, which slows later ones")
     if "sittings" in table:
-        notes.append(f"the rows were measured in {table['sittings']} sittings at one revision")
+        notes.append(f"the rows were measured in {table['sittings']} sittings")
+        notes += older(table["rows"], revision)
     if "sitting" in table:
         notes.append(f"measured {table['sitting']['date']} at revision {table['sitting']['revision']}")
     return [*lines, "", f"{'; '.join(notes)}.", ""]
+
+
+def older(rows, revision):
+    """Which rows are of another revision."""
+    of = {}
+    for row in rows:
+        if row.get("sitting", {}).get("revision", revision) != revision:
+            of.setdefault((row["sitting"]["date"], row["sitting"]["revision"]), []).append(row["name"])
+    return [f"{', '.join(names)}: {date}, at revision {at}" for (date, at), names in of.items()]
 
 
 def runs(rows):
@@ -144,7 +154,8 @@ def docs_table(results, link):
              f"{machine['cores']} cores, {machine['file_system'].split()[0]}.", ""]
     for name in results["environments"]:
         creation, starts = by.get(("creation", name), {}), by.get(("first-run", name), {})
-        ways = list(dict.fromkeys([*starts, *creation]))
+        # Rows that were measured later come later in the tables.
+        ways = sorted(dict.fromkeys([*starts, *creation]), key=lambda way: (not way.startswith("this project"), way.startswith("the environment")))
         if not ways:
             continue
         size = results["environments"][name]["bytes"] / 2**20

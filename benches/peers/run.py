@@ -95,7 +95,7 @@ def arguments():
     add("--boot", metavar="FILE", help="cpack-boot [default: built as shipped]")
     add("--out", metavar="DIR", help="where results go [default: benches/runs/<date>-<machine>]")
     add("--add", metavar="RESULTS", help="a results.json that these are added to: a complete run in several sittings. Of the same "
-        "measurement, other rows are kept if machine and revision are the same")
+        "measurement, other rows are kept on the same machine: those of the same revision, and in tables of ways others' of the same versions")
     add("--update-docs", action="store_true", help="put the newest results, or those in --out, into docs/speed.md; measures nothing")
     return parser.parse_args()
 
@@ -125,6 +125,7 @@ def measure(options, scratch, save):
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%MZ"),
         "machine": machine.describe(scratch.root),
         "revision": machine.revision(REPOSITORY),
+        "tools": tools.versions(),
         "runs": options.runs,
     }
     former = report.load(options.add) if options.add else {"tables": [], "environments": {}}
@@ -141,30 +142,39 @@ def measure(options, scratch, save):
             made = [empty_table(measurement, measurement, found[name], None, {}, f"Not run: {reason}")]
         for table in made:
             table.update(load_before=before, load_after=machine.load(), removals=scratch.removals - removals)
-            say("\n".join(report.section(table)))
+            say("\n".join(report.section(table, facts["revision"])))
         tables += made
         everything = merged(former, facts, tables)
         described |= {name: environment.described() for name, environment in found.items()}
-        results = {**facts, "tools": tools.versions(), "environments": described, "tables": everything}
+        results = {**facts, "environments": described, "tables": everything}
         save({**results, "targets": targets.check(everything)})
 
 
 def merged(former, facts, tables):
     """The tables of an earlier sitting and the `tables` of this one, which come last."""
     kept = []
-    alike = all(former.get(key) == facts[key] for key in ("machine", "revision"))
+    sitting = {key: former.get(key) for key in ("date", "revision")}
     new = {(table["measurement"], table["environment"]): table for table in tables}
     for table in former["tables"]:
         now = new.get((table["measurement"], table["environment"]))
         if now is None:
-            kept.append({"sitting": {key: former[key] for key in ("date", "revision")}, **table})
-        elif alike:
-            names = {row["name"] for row in now["rows"]}
-            rows = [row for row in table["rows"] if row["name"] not in names] + now["rows"]
+            kept.append({"sitting": sitting, **table})
+            continue
+        names = {row["name"] for row in now["rows"]}
+        before = {"sitting": table.get("sitting", sitting)}
+        rows = [{**before, **row} for row in table["rows"] if row["name"] not in names and still_holds(table, row, former, facts)]
+        if rows:
             sittings = table.get("sittings", 1) + 1
             both = {key: max(table[key], now[key]) for key in ("load_before", "load_after", "removals")}
-            new[now["measurement"], now["environment"]] = add_ratios({**now, **both, "rows": rows, "sittings": sittings})
+            new[now["measurement"], now["environment"]] = add_ratios({**now, **both, "rows": rows + now["rows"], "sittings": sittings})
     return kept + list(new.values())
+
+
+def still_holds(table, row, former, facts):
+    """Whether a row of an earlier sitting may stand beside today's: in tables of ways, others' of the same version; else of the same commit."""
+    of_others = table["measurement"] in ("creation", "first-run") and not row["name"].startswith(targets.OURS)
+    same = ("machine", "tools") if of_others else ("machine", "revision")
+    return all(former.get(key) == facts[key] for key in same)
 
 
 def main():
