@@ -70,3 +70,24 @@ print(45)";
     let (sharing, alone) = (site.fetched("sharing", "server", 1), site.fetched("alone", "server", 1));
     assert!(sharing < 50 << 20 && alone > 2 * sharing, "{sharing} beside {alone}");
 }
+
+#[test]
+fn lazy_start_fetches_ahead_what_its_trace_names() {
+    let site = Site::directory();
+    let env = site.world.path("venv");
+    venv_without_pip(&usual_interpreter(), &env);
+    install_with_noise(&env, "big", 24 << 20);
+    let (site, _server) = behind_a_network(site, &env);
+    let launcher = site.launcher(&env);
+    let code = "import big, os; print(45 if len(open(os.path.dirname(big.__file__) + '/big.bin', 'rb').read()) == big.SIZE else 0)";
+    let (trace, traced) = (site.world.path("trace"), site.world.path("traced-python"));
+    let mut recorded = site.on_node("recorded", &launcher);
+    let recorded = recorded.args(["-c", code]).env("CPACK_RECORD", &trace).env("CPACK_FILL", "off").output();
+    assert_eq!(succeeded(&recorded.expect("starts"), "a run that records"), "45\n");
+    site.pack(&["launcher", "--venv", utf8(&env), "--trace-file", utf8(&trace), "-o", utf8(&traced)]);
+    finish(lazily(&site, "traced", &traced, "off", code));
+    let fetched = site.fetched("traced", "server", 1);
+    let ahead = site.metrics("traced")["bytes"]["ahead"].as_u64().expect("bytes");
+    // What a program waits for already is not fetched ahead, and nothing is fetched twice.
+    assert!(ahead > 1 << 20 && (24 << 20..28 << 20).contains(&fetched), "{ahead} of {fetched}");
+}

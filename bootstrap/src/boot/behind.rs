@@ -1,4 +1,8 @@
 //! The store of what fills behind a lazy start: it is read when no program of the job waits for it.
+//!
+//! That holds for a directory, too. What fills has the lowest priority, but a program that waits for the server leaves its processor
+//! to it, and gets it back only when the kernel has ended a copy: on two cores `import torch` took 4.8 s beside an extraction that
+//! mapped its archives and waited for nobody, 3.7 s beside one that waits.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -64,7 +68,8 @@ impl Store for Behind {
         self.store.sweep(before)
     }
 
-    fn local_path(&self, key: &Key) -> Option<PathBuf> {
-        self.store.local_path(key)
+    /// None: what maps a file would wait for nobody.
+    fn local_path(&self, _: &Key) -> Option<PathBuf> {
+        None
     }
 }

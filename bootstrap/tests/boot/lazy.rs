@@ -305,7 +305,7 @@ fn lazy_start_differs_in_what_docs_lazy_md_says() {
 }
 
 #[test]
-fn lazy_start_records_what_is_read_first_and_later_ones_fetch_it_ahead() {
+fn lazy_start_records_what_is_read_first_and_later_ones_take_it_as_advice() {
     let world = World::with(crate::boot(), &odd_packages(), |_| {});
     // The environment is on the node: what is recorded is read from archives all the same.
     world.run(&["-c", ""]);
@@ -331,7 +331,7 @@ fn lazy_start_records_what_is_read_first_and_later_ones_fetch_it_ahead() {
     assert_eq!(traced.others, [] as [String; 0]);
     let job = Job { trace: traced.pieces, start: Start::Lazy, ..world.job.clone() };
     let launcher = world.write_launcher("traced", &job);
-    let mut command = world.command_of(&launcher, &["-c", "import time, alpha; time.sleep(1); print(alpha.NAME)"]);
+    let mut command = world.command_of(&launcher, &["-c", "import alpha; print(alpha.NAME)"]);
     command.env("CPACK_CACHE_DIR", world.user_directory("ahead")).env("CPACK_FILL", "off");
     assert_eq!(succeed(&mut command), "alpha\n");
     wait_until_none_runs(&launcher);
@@ -340,8 +340,9 @@ fn lazy_start_records_what_is_read_first_and_later_ones_fetch_it_ahead() {
     let bytes = |line: &serde_json::Value, name: &str| line["bytes"][name].as_u64().expect("a number");
     let all: u64 = job.trace.iter().map(|piece| piece.size(&world.manifest.layers)).sum();
     let (start, server) = (of("lazy"), of("server"));
-    assert!(bytes(server, "ahead") > 8 << 20 && bytes(server, "ahead") <= all, "{server}");
-    assert!(bytes(server, "fetched") >= all && bytes(start, "fetched") <= bytes(server, "fetched"), "{start} {server}");
+    // The archives are local files: the kernel is told, and nothing is copied that no program asked for.
+    assert_eq!(bytes(server, "ahead"), 0, "{server}");
+    assert!(bytes(server, "fetched") < all && bytes(start, "fetched") <= bytes(server, "fetched"), "{start} {server}");
     assert!(bytes(start, "fetched") > 0, "{start}");
 }
 

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use cpack_format::SafePath;
 use cpack_format::content::Kind;
 use cpack_format::manifest::Archive;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use crate::codec::{Codec, SPARE};
 use crate::error::{ExtractError, refused, zip_error};
@@ -98,6 +99,17 @@ impl<'a> LayerArchive<'a> {
         read.map_err(|source| ExtractError::Read { archive: self.name.clone(), source })?;
         verify_pieces(&*self.source, &self.name, &self.layout, span.offset, &mut bytes)?;
         Ok(bytes)
+    }
+
+    /// Tells the kernel that the piece with this number will be read. `false` if the archive is no local file.
+    pub fn will_need(&self, number: u32) -> bool {
+        let (Some((file, start)), Some(span)) = (self.source.file(), self.plan.spans.get(number as usize)) else {
+            return false;
+        };
+        let offset = i64::try_from(start.saturating_add(span.offset)).unwrap_or(i64::MAX);
+        // What the kernel does not take as advice, it reads when it is asked.
+        let _ = posix_fadvise(file, offset, i64::from(span.len), PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+        true
     }
 
     /// Decodes the block `block` of the file `file` from its verified piece, to memory that `buffer` gives.

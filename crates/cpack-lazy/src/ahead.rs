@@ -2,7 +2,8 @@
 //!
 //! **By a trace.** It stays a *window* ahead of the program: what was fetched ahead is at most [`WINDOW`] bytes more than what programs
 //! have asked for of the trace. So pieces are still kept when they are asked for, and a program that does something else than
-//! the traced one did costs the window and no more.
+//! the traced one did costs the window and no more. In a local file the kernel is told of a piece instead: from the page cache a piece
+//! is as near as from a copy (`import torch` with a trace, nothing filled: 3.24 s with advice, 3.53 s with copies).
 //!
 //! **By sequence**, for what no trace knows: a program that asks for a piece right after the one before it gets the next ones,
 //! too, twice as many each time, as kernels read files ahead. Otherwise each piece would cost the store's time to answer.

@@ -42,7 +42,9 @@ impl Reads {
         demand: &'static Demand,
         shares: bool,
     ) -> Self {
-        let budget = if trace.is_empty() { BUDGET_OF_DEMAND } else { BUDGET };
+        // Where no sequences are followed, the store is a directory, and nothing that was fetched ahead waits.
+        let waits = !trace.is_empty() && !pieces.is_empty();
+        let budget = if waits { BUDGET } else { BUDGET_OF_DEMAND };
         Self {
             blocks: Blocks::new(budget),
             ahead: Ahead::new(trace, WINDOW, pieces),
