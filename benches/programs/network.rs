@@ -5,7 +5,8 @@
 //! | `fetch-s3`, `fetch-hdfs` | fetching 2 GB into a file, verified, and a cold start that fetches as much, with its memory, beside `aws s3 cp` and `hdfs dfs -get` of the same object |
 //! | `fetch-gs`, `fetch-azure` | the same beside `gcsfs` and `adlfs`, from servers that stand for the clouds |
 //! | `pipeline` | a cold start through a network that takes as long as the extraction |
-//! | `lazy-local`, `lazy-web`, `lazy-s3`, `lazy-hdfs` | `import torch` on a new node: eager, lazy, lazy with a trace. The environment is that of `CPACK_SPEED_VENV`, else one with torch |
+//! | `lazy-local`, `lazy-web`, `lazy-s3`, `lazy-hdfs` | `import torch` on a new node: eager, lazy, lazy with a trace, and from the environment itself, with a cold page cache. The environment is that of `CPACK_SPEED_VENV`, else one with torch |
+//! | `lazy-use` | numpy's and pandas's own tests on a lazy start that fills, and 10,000 small files after it, beside the environment itself |
 //! | `warm` | a warm start beside bare python |
 //!
 //! `lazy-s3` lets 125 MB/s through a proxy, which takes processor time and adds to the time of each answer. For `lazy-web` and `lazy-hdfs` limit
@@ -25,6 +26,9 @@
 
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a program for people who measure")]
 
+mod costs;
+mod lazy;
+
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
@@ -32,7 +36,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::thread::available_parallelism;
-use std::time::{Duration, Instant};
 
 use cluster_pack::launcher::Launcher;
 use cpack_format::Digest;
@@ -40,98 +43,15 @@ use cpack_node::building::FETCHES;
 use cpack_store::{Key, StoreOptions, StoreUri, open};
 use cpack_test::clouds::{Cloud, Kind};
 use cpack_test::hadoop::Hdfs;
-use cpack_test::programs::{install_by_hand, installed, text, usual_interpreter, utf8, venv_without_pip};
+use cpack_test::programs::{install_by_hand, installed, usual_interpreter, utf8, venv_without_pip};
 use cpack_test::proxy::Proxy;
 use cpack_test::seaweed::Seaweed;
 use cpack_test::site::{self, Site};
-use cpack_test::web::{Web, WebServer};
 use cpack_test::{cached, run};
 use nix::sched::{CpuSet, sched_setaffinity};
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeValLike as _;
 use nix::unistd::Pid;
 
-/// The number of incompressible bytes to fetch, unless `CPACK_SPEED_MIB` is set.
-fn size() -> u64 {
-    std::env::var("CPACK_SPEED_MIB").ok().and_then(|text| text.parse().ok()).unwrap_or(2048) << 20
-}
-
-const ROUNDS: usize = 3;
-
-/// Wall and CPU seconds of a process.
-#[derive(Debug, Clone, Copy)]
-struct Cost {
-    wall: f64,
-    cpu: f64,
-}
-
-impl Cost {
-    fn without(self, start_up: Self) -> Self {
-        Self { wall: self.wall - start_up.wall, cpu: self.cpu - start_up.cpu }
-    }
-}
-
-fn cpu() -> f64 {
-    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).expect("usage");
-    (usage.user_time().num_microseconds() + usage.system_time().num_microseconds()) as f64 / 1e6
-}
-
-/// Touches the memory that a sample may use.
-fn settle() {
-    const PAGE: usize = 4096;
-    let mut memory = vec![0_u8; (size() + (2 << 30)) as usize];
-    memory.iter_mut().step_by(PAGE).for_each(|byte| *byte = 1);
-    std::hint::black_box(memory);
-}
-
-/// [`timed`] after [`settle`], for commands that move many bytes.
-fn settled(command: &mut Command) -> Cost {
-    settle();
-    timed(command)
-}
-
-fn timed(command: &mut Command) -> Cost {
-    let (start, before) = (Instant::now(), cpu());
-    let output = command.output().expect("starts");
-    let wall = start.elapsed().as_secs_f64();
-    assert!(output.status.success(), "{command:?}: {}", text(&output.stderr));
-    Cost { wall, cpu: cpu() - before }
-}
-
-/// The peak memory of a start before `exec`, in MiB: reads the kernel's maximum every millisecond.
-fn most_memory(command: &mut Command) -> u64 {
-    let program = fs::canonicalize(command.get_program()).expect("a program");
-    let mut child = command.spawn().expect("starts");
-    let mut most: Option<u64> = None;
-    while child.try_wait().expect("waits").is_none() {
-        let process = PathBuf::from(format!("/proc/{}", child.id()));
-        let is_boot = fs::read_link(process.join("exe")).is_ok_and(|exe| exe == program);
-        if is_boot && let Ok(status) = fs::read_to_string(process.join("status")) {
-            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-            let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|text| text.trim().parse().ok());
-            most = most.max(kib);
-        } else if most.is_some() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    assert!(child.wait().expect("ends").success(), "{command:?}");
-    most.expect("a look at the boot") / 1024
-}
-
-fn median(costs: Vec<Cost>) -> Cost {
-    middle(costs, |cost| cost.wall)
-}
-
-/// The sample with the median of its wall seconds.
-fn middle<T: Copy>(mut samples: Vec<T>, wall: impl Fn(&T) -> f64) -> T {
-    samples.sort_by(|a, b| wall(a).total_cmp(&wall(b)));
-    samples[samples.len() / 2]
-}
-
-fn show(what: &str, cost: Cost) {
-    println!("{what:<44} {:>8.2} s wall {:>8.2} s CPU", cost.wall, cost.cpu);
-}
+use crate::costs::{ROUNDS, median, most_memory, settled, show, size, timed};
 
 /// An environment whose one large file fills its layer.
 fn large(site: &Site) -> PathBuf {
@@ -365,68 +285,6 @@ fn pipeline() {
     println!("cold start over the longer of the two: {:.2}", shaped.wall / extraction.wall.max(transfer.wall));
 }
 
-/// Alternates between eager and lazy cold starts, each on a node of its own until `import torch` is done, and prints medians.
-fn lazy(name: &str, site: &Site, (env, packed): (PathBuf, u64)) {
-    let plain = site.launcher(&env);
-    let import = ["-c", "import torch"];
-    let (trace, traced) = (site.world.path("trace"), site.world.path("traced-python"));
-    timed(site.on_node("recorded", &plain).args(import).env("CPACK_RECORD", &trace).env("CPACK_FILL", "off"));
-    site.pack(&["launcher", "--venv", utf8(&env), "--trace-file", utf8(&trace), "-o", utf8(&traced)]);
-    let ways =
-        [("eager", &plain, "eager", "cold"), ("lazy", &plain, "lazy", "server"), ("traced", &traced, "lazy", "server")];
-    let mut found = ways.map(|_| Vec::new());
-    for round in 0..ROUNDS {
-        for ((way, launcher, start, kind), costs) in ways.iter().zip(&mut found) {
-            let node = format!("{way} {round}");
-            let wall = settled(site.on_node(&node, launcher).args(import).env("CPACK_START", start)).wall;
-            costs.push((wall, site.fetched(&node, kind, 1) as f64 / packed as f64));
-        }
-    }
-    println!(
-        "\n{name}: {packed} bytes packed; until `import torch` is done, and the part of the bytes fetched by then"
-    );
-    let medians = found.each_ref().map(|costs| middle(costs.clone(), |(wall, _)| *wall));
-    for (((way, ..), costs), (wall, part)) in ways.iter().zip(&found).zip(medians) {
-        let (part, ratio) = (part * 100.0, wall / medians[0].0);
-        println!("{way:<8} {wall:>6.2} s  {part:>5.1} %  {ratio:.2} of eager  all: {costs:.2?}");
-    }
-}
-
-/// Uploads the environment that lazy starts are measured with. Its place, and the bytes that were packed.
-fn uploaded(site: &Site) -> (PathBuf, u64) {
-    let given = std::env::var_os("CPACK_SPEED_VENV").map(PathBuf::from);
-    let env = given.unwrap_or_else(|| installed("network-lazy", &["torch==2.8.0"]));
-    let packed = site.pack(&["upload", "--venv", utf8(&env)])["packed_bytes"].as_u64().expect("bytes");
-    (env, packed)
-}
-
-fn lazy_s3() {
-    let server = Seaweed::start();
-    let proxy = Proxy::start(server.port);
-    proxy.limit(125_000_000);
-    let site = Site::s3(&server, proxy.port);
-    lazy("S3", &site, uploaded(&site));
-}
-
-fn lazy_local() {
-    let site = Site::directory();
-    lazy("directory", &site, uploaded(&site));
-}
-
-fn lazy_web() {
-    let site = Site::directory();
-    let environment = uploaded(&site);
-    let server = WebServer::start(site.uri.as_ref(), Web::default());
-    // What is there already is not sent: a launcher can name it.
-    lazy("web server", &Site { uri: format!("http://127.0.0.1:{}", server.port), ..site }, environment);
-}
-
-fn lazy_hdfs() {
-    let server = Hdfs::start(&["large-blocks"]);
-    let site = Site::hdfs(&server, "store");
-    lazy("HDFS", &site, uploaded(&site));
-}
-
 /// Alternates between a warm start and bare python, and prints medians.
 fn warm() {
     let server = Seaweed::start();
@@ -452,13 +310,14 @@ fn main() {
         return fetch(launcher.as_ref(), into.as_ref());
     }
     let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let parts: [(&str, fn()); 10] = [
+    let parts: [(&str, fn()); 11] = [
         ("warm", warm),
         ("pipeline", pipeline),
-        ("lazy-local", lazy_local),
-        ("lazy-web", lazy_web),
-        ("lazy-s3", lazy_s3),
-        ("lazy-hdfs", lazy_hdfs),
+        ("lazy-local", lazy::local),
+        ("lazy-web", lazy::web),
+        ("lazy-s3", lazy::s3),
+        ("lazy-hdfs", lazy::hdfs),
+        ("lazy-use", lazy::in_use),
         ("fetch-s3", fetch_s3),
         ("fetch-hdfs", fetch_hdfs),
         ("fetch-gs", || fetch_cloud(Kind::Google)),

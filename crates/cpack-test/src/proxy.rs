@@ -38,6 +38,9 @@ impl Fault {
     }
 }
 
+/// Bytes that pass a limited proxy at once after a pause, as in the `tc` limits of measurements.
+const BURST: f64 = 1e6;
+
 /// A proxy on loopback before one server.
 #[derive(Debug)]
 pub struct Proxy {
@@ -125,10 +128,13 @@ impl State {
             if rate > 0 {
                 let mut used_until = self.used_until.lock().expect("not poisoned");
                 let now = Instant::now();
-                let until = used_until.unwrap_or(now).max(now) + Duration::from_secs_f64(count as f64 / rate as f64);
+                let cost = |bytes: f64| Duration::from_secs_f64(bytes / rate as f64);
+                // A sleep that was too long is made up for.
+                let until =
+                    used_until.unwrap_or(now).max(now.checked_sub(cost(BURST)).unwrap_or(now)) + cost(count as f64);
                 *used_until = Some(until);
                 drop(used_until);
-                thread::sleep(until - now);
+                thread::sleep(until.saturating_duration_since(now));
             }
         });
     }
