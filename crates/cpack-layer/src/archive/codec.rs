@@ -6,8 +6,7 @@ use cpack_format::zip::{Method, frames};
 /// packages): most environments are packed more often than they are fetched over a slow network.
 pub const DEFAULT_LEVEL: i32 = 1;
 
-/// libdeflate compresses entries up to this size as a whole. It cannot stop within a stream, but is faster than zlib and
-/// packs better, and one thread finishes such an entry in half a second.
+/// Entries up to this size are one deflate stream, which packs better than segments; one thread finishes such an entry in half a second.
 const WHOLE_DEFLATE: u64 = 32 << 20;
 
 /// How the entries of an archive are compressed, where it pays.
@@ -15,7 +14,7 @@ const WHOLE_DEFLATE: u64 = 32 << 20;
 pub enum Codec {
     /// Zstandard: layers.
     Zstd(i32),
-    /// Deflate, level 1 to 12 (libdeflate's; entries above [`WHOLE_DEFLATE`] use zlib's, up to 9): what plain Python must read.
+    /// Deflate, level 1 to 12 (libdeflate's): what plain Python must read.
     Deflate(u32),
     /// Not at all.
     Store,

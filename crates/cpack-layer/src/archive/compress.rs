@@ -14,6 +14,7 @@ use cpack_format::zip::{FRAME_SIZE, Method};
 use super::codec::Codec;
 use super::entry::{Body, Entry, Unit, read_part, read_whole};
 use super::error::ArchiveError;
+use super::segment::into_segment;
 
 /// A compressed unit.
 #[derive(Debug)]
@@ -93,7 +94,7 @@ fn whole(bytes: &[u8], codec: Codec) -> io::Result<Part> {
     let compressed = match codec {
         _ if bytes.len() < LEAST_COMPRESSED => None,
         Codec::Zstd(level) => Some(zstd_frame(bytes, level)?),
-        Codec::Deflate(level) => deflate_whole(bytes, level)?,
+        Codec::Deflate(level) => Some(deflate_stream(bytes, level)?),
         Codec::Store => None,
     };
     // Compression must save one byte in 32: less to read must pay for the decoding.
@@ -150,42 +151,46 @@ pub(super) fn deflate_compressor(level: u32) -> io::Result<libdeflater::Compress
     Ok(libdeflater::Compressor::new(known))
 }
 
-/// A whole deflate stream; `None` if it would not be smaller than `bytes`.
-fn deflate_whole(bytes: &[u8], level: u32) -> io::Result<Option<Vec<u8>>> {
+/// A whole deflate stream: of `level`, but of [`LEVEL_OF_DENSE`] where a higher one would save little.
+fn deflate_stream(bytes: &[u8], level: u32) -> io::Result<Vec<u8>> {
+    let sample = bytes.len() / 2..bytes.len() / 2 + SAMPLE;
+    if level > LEVEL_OF_DENSE
+        && bytes.len() >= 16 * SAMPLE
+        && let Some(sample) = bytes.get(sample)
+        && deflate_of_dense(sample)?.len() > SAMPLE / 10 * 6
+    {
+        return deflate_of_dense(bytes);
+    }
     thread_local! {
         static COMPRESSOR: RefCell<Option<(u32, libdeflater::Compressor)>> = const { RefCell::new(None) };
     }
-    with_compressor(
-        &COMPRESSOR,
-        level,
-        || deflate_compressor(level),
-        |compressor| {
-            let mut out = vec![0; bytes.len()];
-            match compressor.deflate_compress(bytes, &mut out) {
-                Ok(len) => {
-                    out.truncate(len);
-                    Ok(Some(out))
-                }
-                Err(libdeflater::CompressionError::InsufficientSpace) => Ok(None),
-            }
-        },
-    )
+    with_compressor(&COMPRESSOR, level, || deflate_compressor(level), |compressor| deflate(compressor, bytes))
+}
+
+/// Of each content of 16 samples or more so many bytes are compressed first.
+const SAMPLE: usize = 32 << 10;
+
+/// The level for contents whose sample takes more than six tenths of its size. Of torch's libraries, five sixths of which are such, level 6
+/// takes 1.3 times as long, and saves one byte in 120.
+const LEVEL_OF_DENSE: u32 = 2;
+
+fn deflate_of_dense(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    thread_local! {
+        static COMPRESSOR: RefCell<Option<(u32, libdeflater::Compressor)>> = const { RefCell::new(None) };
+    }
+    let make = || deflate_compressor(LEVEL_OF_DENSE);
+    with_compressor(&COMPRESSOR, LEVEL_OF_DENSE, make, |compressor| deflate(compressor, bytes))
+}
+
+fn deflate(compressor: &mut libdeflater::Compressor, bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut out = vec![0; compressor.deflate_compress_bound(bytes.len())];
+    let len = compressor.deflate_compress(bytes, &mut out).map_err(io::Error::other)?;
+    out.truncate(len);
+    Ok(out)
 }
 
 /// Deflate blocks that refer to nothing before them, ended by a full flush, or as the end of the stream if `last`.
 fn deflate_segment(bytes: &[u8], level: u32, last: bool) -> io::Result<Vec<u8>> {
-    thread_local! {
-        static COMPRESSOR: RefCell<Option<(u32, flate2::Compress)>> = const { RefCell::new(None) };
-    }
-    // zlib knows levels up to 9.
-    let make = || Ok(flate2::Compress::new(flate2::Compression::new(level.min(9)), false));
-    with_compressor(&COMPRESSOR, level, make, |compressor| {
-        compressor.reset();
-        // Raw blocks of at most 16 KiB with 5 bytes before each, and the flush.
-        let mut out = Vec::with_capacity(bytes.len() + bytes.len() / 1024 + 1024);
-        let flush = if last { flate2::FlushCompress::Finish } else { flate2::FlushCompress::Full };
-        compressor.compress_vec(bytes, &mut out, flush).map_err(io::Error::other)?;
-        let whole = compressor.total_in() == bytes.len() as u64 && out.len() < out.capacity();
-        if whole { Ok(out) } else { Err(io::Error::other("deflate needs more room than it is said to")) }
-    })
+    let mut out = deflate_stream(bytes, level)?;
+    if last || into_segment(&mut out) { Ok(out) } else { Err(io::Error::other("libdeflate made no deflate stream")) }
 }

@@ -15,6 +15,7 @@ mod codec;
 mod compress;
 mod entry;
 mod error;
+mod segment;
 #[cfg(test)]
 mod tests;
 mod write;

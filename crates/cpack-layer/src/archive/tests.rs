@@ -182,6 +182,38 @@ fn every_codec_is_read_by_others_behind_any_head() {
     }
 }
 
+/// A zip of one entry, compressed at this level of deflate.
+fn deflated(content: &[u8], level: u32) -> Vec<u8> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (from, path) = (directory.path().join("content"), directory.path().join("out.zip"));
+    fs::write(&from, content).expect("writes");
+    let body = Body::File { path: from, size: content.len() as u64 };
+    let entry = Entry { path: SafePath::new(b"lib/content").expect("safe"), kind: Kind::File, body };
+    let form = Form { codec: Codec::Deflate(level), head: b"", executable: false };
+    write_zip("test", vec![entry], &path, form, &|_| {}).expect("writes");
+    fs::read(&path).expect("reads")
+}
+
+#[test]
+fn large_deflated_entry_is_one_stream_for_others() {
+    let mut content = noise(30 << 20, 3);
+    content.extend(b"text ".repeat(1 << 20));
+    let mut archive = ::zip::ZipArchive::new(std::io::Cursor::new(deflated(&content, 6))).expect("a zip");
+    let mut read = Vec::new();
+    archive.by_index(0).expect("the entry").read_to_end(&mut read).expect("content");
+    assert!(read == content);
+}
+
+#[test]
+fn dense_contents_are_deflated_at_a_low_level() {
+    // The noise of six bits in each byte takes seven tenths of its size.
+    let dense: Vec<u8> = noise(1 << 20, 4).iter().map(|byte| byte & 0x3f).collect();
+    let text: Vec<u8> =
+        (0..60_000_u32).flat_map(|i| format!("line {} of it\n", i.wrapping_mul(2_654_435_761)).into_bytes()).collect();
+    assert!(deflated(&dense, 6) == deflated(&dense, 2));
+    assert!(deflated(&text, 6).len() < deflated(&text, 2).len());
+}
+
 #[test]
 fn file_that_changed_is_refused() {
     let directory = tempfile::tempdir().expect("a directory");

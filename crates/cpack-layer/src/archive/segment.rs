@@ -1,0 +1,322 @@
+//! Deflate streams that can be continued: a whole stream of libdeflate's becomes a segment that another follows.
+//!
+//! libdeflate packs better than zlib, and faster, but makes whole streams only. What makes one whole is a bit in
+//! the header of its last block. [`into_segment`] walks the blocks to find that header, without decoding them, clears the bit, and
+//! ends the segment at a byte as zlib's full flush does.
+
+use std::ops::RangeInclusive;
+
+/// How many bits a code has that libdeflate, or anybody, may use.
+const LONGEST: usize = 15;
+
+/// The order in which lengths of the code for lengths come.
+const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
+
+/// The symbol that ends a block. Smaller ones are literals, larger ones lengths of repetitions.
+const END: usize = 256;
+
+/// How many bits are looked at together.
+const PEEKED: usize = 57;
+
+/// How many bits most codes have.
+const SHORT: usize = 11;
+
+/// An empty block of stored bytes after its three bits: its length and the complement of that.
+const EMPTY: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
+
+/// Makes a segment of the whole deflate stream `stream`. `false` if that is not one, as it is then.
+pub(super) fn into_segment(stream: &mut Vec<u8>) -> bool {
+    let Some((header, end)) = last_block(stream) else { return false };
+    if end.div_ceil(8) != stream.len() {
+        return false;
+    }
+    if let Some(byte) = stream.get_mut(header / 8) {
+        *byte &= !(1 << (header % 8));
+    }
+    // The header of the empty block is three zeros, the first of which may be left over in the last byte.
+    if let (Some(byte), used @ 1..) = (stream.last_mut(), end % 8) {
+        *byte &= (1 << used) - 1;
+    }
+    stream.resize((end + 3).div_ceil(8), 0);
+    stream.extend_from_slice(&EMPTY);
+    true
+}
+
+/// The bits at which the header of the last block begins and the stream ends.
+fn last_block(stream: &[u8]) -> Option<(usize, usize)> {
+    let mut walk = Walk { stream, at: 0 };
+    let mut codes = Codes::new();
+    loop {
+        let header = walk.at;
+        let is_last = walk.take(1)? == 1;
+        match walk.take(2)? {
+            0 => walk.skip_stored()?,
+            1 => {
+                codes.set_fixed()?;
+                walk.skip_symbols(&codes)?;
+            }
+            2 => {
+                walk.read_codes(&mut codes)?;
+                walk.skip_symbols(&codes)?;
+            }
+            _ => return None,
+        }
+        if is_last {
+            return Some((header, walk.at));
+        }
+    }
+}
+
+/// A symbol, and the bits of its code and of what follows the code, its extra bits. No bits if no code begins so.
+#[derive(Debug, Clone, Copy, Default)]
+struct Coded(u16);
+
+impl Coded {
+    const fn new(symbol: usize, bits: usize) -> Self {
+        Self((symbol << 5 | bits) as u16)
+    }
+
+    const fn symbol(self) -> usize {
+        (self.0 >> 5) as usize
+    }
+
+    const fn bits(self) -> usize {
+        (self.0 & 31) as usize
+    }
+
+    /// Whether it is a literal of some code.
+    const fn is_literal(self) -> bool {
+        self.0.wrapping_sub(1) < ((END << 5) - 1) as u16
+    }
+}
+
+/// What begins with which bits: codes of up to [`SHORT`] bits in a table that stays in the fastest memory, others in another one.
+struct Code {
+    short: Box<[Coded; 1 << SHORT]>,
+    long: Box<[Coded; 1 << LONGEST]>,
+}
+
+impl Code {
+    fn new() -> Self {
+        Self { short: Box::new([Coded::default(); 1 << SHORT]), long: Box::new([Coded::default(); 1 << LONGEST]) }
+    }
+
+    /// Sets the code from the lengths of all symbols. `extra` gives the number of bits that follow one.
+    fn set(&mut self, lengths: &[u8], extra: impl Fn(usize) -> usize) -> Option<()> {
+        fill(&mut *self.short, 1..=SHORT, lengths, &extra)?;
+        fill(&mut *self.long, SHORT + 1..=LONGEST, lengths, &extra)
+    }
+
+    #[inline]
+    fn find(&self, next: u64) -> Coded {
+        let found = self.short[next as usize & ((1 << SHORT) - 1)];
+        if found.bits() > 0 { found } else { self.long[next as usize & ((1 << LONGEST) - 1)] }
+    }
+}
+
+struct Codes {
+    literals: Code,
+    distances: Code,
+}
+
+impl Codes {
+    fn new() -> Self {
+        Self { literals: Code::new(), distances: Code::new() }
+    }
+
+    fn set(&mut self, literals: &[u8], distances: &[u8]) -> Option<()> {
+        // Four lengths share a number of extra bits; the longest length has none.
+        let extra_of_length = |symbol| if matches!(symbol, 265..285) { (symbol - 261) / 4 } else { 0 };
+        // Two distances do.
+        let extra_of_distance = |symbol: usize| (symbol / 2).saturating_sub(1);
+        self.literals.set(literals, extra_of_length)?;
+        self.distances.set(distances, extra_of_distance)
+    }
+
+    /// The codes of blocks that have none of their own.
+    fn set_fixed(&mut self) -> Option<()> {
+        let lengths = [[8; 144].as_slice(), &[9; 112], &[7; 24], &[8; 8]].concat();
+        self.set(&lengths, &[5; 32])
+    }
+}
+
+/// Fills a table that is looked up by the next bits with the codes of so many `bits`. `None` if the lengths are those of no code.
+fn fill(
+    table: &mut [Coded],
+    bits: RangeInclusive<usize>,
+    lengths: &[u8],
+    extra: impl Fn(usize) -> usize,
+) -> Option<()> {
+    table.fill(Coded::default());
+    let mut code = 0_usize;
+    for length in 1..=LONGEST {
+        for (symbol, _) in lengths.iter().enumerate().filter(|(_, of)| usize::from(**of) == length) {
+            if bits.contains(&length) {
+                // Codes are written from their highest bit, all else from the lowest.
+                let first = code.reverse_bits() >> (usize::BITS as usize - length);
+                let coded = Coded::new(symbol, length + extra(symbol));
+                table.get_mut(first..)?.iter_mut().step_by(1 << length).for_each(|place| *place = coded);
+            }
+            code += 1;
+        }
+        if code > 1 << length {
+            return None;
+        }
+        code <<= 1;
+    }
+    Some(())
+}
+
+/// A place in a stream.
+struct Walk<'a> {
+    stream: &'a [u8],
+    /// In bits.
+    at: usize,
+}
+
+impl Walk<'_> {
+    /// The next bits, [`PEEKED`] of them or more, as zeros behind the end.
+    #[inline]
+    fn peek(&self) -> u64 {
+        let from = self.stream.get(self.at / 8..).unwrap_or_default();
+        let word = from.first_chunk().copied().unwrap_or_else(|| {
+            let mut padded = [0; 8];
+            from.iter().zip(&mut padded).for_each(|(byte, place)| *place = *byte);
+            padded
+        });
+        u64::from_le_bytes(word) >> (self.at % 8)
+    }
+
+    fn take(&mut self, bits: usize) -> Option<usize> {
+        let found = self.peek() as usize & ((1 << bits) - 1);
+        self.skip(bits)?;
+        Some(found)
+    }
+
+    fn skip(&mut self, bits: usize) -> Option<()> {
+        self.at += bits;
+        (self.at <= 8 * self.stream.len()).then_some(())
+    }
+
+    fn skip_stored(&mut self) -> Option<()> {
+        self.at = self.at.next_multiple_of(8);
+        let length = self.take(16)?;
+        self.skip(16 + 8 * length)
+    }
+
+    /// Skips what a block of codes has, its end included.
+    fn skip_symbols(&mut self, codes: &Codes) -> Option<()> {
+        /// What a length and a distance have at most, with their extra bits.
+        const REPETITION: usize = 20 + 28;
+        loop {
+            let next = self.peek();
+            let mut bits = 0;
+            let mut found = codes.literals.find(next);
+            while found.is_literal() && bits <= PEEKED - 2 * LONGEST {
+                bits += found.bits();
+                found = codes.literals.find(next >> bits);
+            }
+            if found.symbol() == END {
+                return self.skip(bits + found.bits());
+            }
+            if found.symbol() > END && bits <= PEEKED - REPETITION {
+                bits += found.bits();
+                bits += Some(codes.distances.find(next >> bits).bits()).filter(|bits| *bits > 0)?;
+            }
+            self.skip(Some(bits).filter(|bits| *bits > 0)?)?;
+        }
+    }
+
+    /// Reads the codes of a block that has its own.
+    fn read_codes(&mut self, codes: &mut Codes) -> Option<()> {
+        let (literals, distances, count) = (self.take(5)? + 257, self.take(5)? + 1, self.take(4)? + 4);
+        let mut lengths = [0; ORDER.len()];
+        for place in ORDER.iter().take(count) {
+            *lengths.get_mut(*place)? = self.take(3)? as u8;
+        }
+        let mut table = [Coded::default(); 1 << 7];
+        fill(&mut table, 1..=7, &lengths, |_| 0)?;
+        let mut all = Vec::with_capacity(literals + distances);
+        while all.len() < literals + distances {
+            let found = *table.get(self.peek() as usize & (table.len() - 1))?;
+            self.skip(Some(found.bits()).filter(|bits| *bits > 0)?)?;
+            let (value, times) = match found.symbol() {
+                16 => (*all.last()?, 3 + self.take(2)?),
+                17 => (0, 3 + self.take(3)?),
+                18 => (0, 11 + self.take(7)?),
+                length => (length as u8, 1),
+            };
+            all.extend(std::iter::repeat_n(value, times));
+        }
+        let (literals, distances) = all.split_at_checked(literals)?;
+        codes.set(literals, distances)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flate2::{Decompress, FlushDecompress, Status};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn whole(content: &[u8], level: i32) -> Vec<u8> {
+        let level = libdeflater::CompressionLvl::new(level).expect("a level");
+        let mut compressor = libdeflater::Compressor::new(level);
+        let mut out = vec![0; compressor.deflate_compress_bound(content.len())];
+        let len = compressor.deflate_compress(content, &mut out).expect("fits");
+        out.truncate(len);
+        out
+    }
+
+    /// What zlib makes of `stream`, and whether that has ended.
+    fn decoded(stream: &[u8], size: usize) -> (Vec<u8>, bool) {
+        let mut content = Vec::with_capacity(size + 1);
+        let status = Decompress::new(false).decompress_vec(stream, &mut content, FlushDecompress::Finish);
+        (content, matches!(status, Ok(Status::StreamEnd)))
+    }
+
+    /// Text, repetitions and noise: blocks of all kinds.
+    fn content() -> impl Strategy<Value = Vec<u8>> {
+        let run = prop_oneof![
+            (any::<u8>(), 1..70_000_usize).prop_map(|(byte, len)| vec![byte; len]),
+            prop::collection::vec(any::<u8>(), 0..70_000),
+            prop::collection::vec(97_u8..105, 0..70_000),
+        ];
+        prop::collection::vec(run, 0..6).prop_map(|runs| runs.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn segments_and_a_whole_stream_are_one_stream(parts in prop::collection::vec(content(), 1..4), level in 0..13) {
+            let (last, before) = parts.split_last().expect("one or more");
+            let mut stream = Vec::new();
+            for part in before {
+                let mut segment = whole(part, level);
+                prop_assert!(into_segment(&mut segment));
+                prop_assert!(segment.ends_with(&EMPTY));
+                prop_assert!(!decoded(&segment, part.len()).1, "it can be continued");
+                stream.extend(segment);
+            }
+            stream.extend(whole(last, level));
+            let expected = parts.concat();
+            let (found, ended) = decoded(&stream, expected.len());
+            prop_assert!(ended && found == expected);
+        }
+
+        #[test]
+        fn what_is_no_stream_stays_as_it_is(bytes in prop::collection::vec(any::<u8>(), 0..300), cut in 1..9_usize) {
+            let mut changed = bytes.clone();
+            if !into_segment(&mut changed) {
+                prop_assert_eq!(&changed, &bytes);
+            }
+            let mut short = whole(&bytes, 6);
+            short.truncate(short.len().saturating_sub(cut));
+            let before = short.clone();
+            prop_assert!(!into_segment(&mut short) || cut == 0);
+            prop_assert_eq!(short, before);
+        }
+    }
+}
