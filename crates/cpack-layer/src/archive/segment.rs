@@ -15,8 +15,8 @@ const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 
 /// The symbol that ends a block. Smaller ones are literals, larger ones lengths of repetitions.
 const END: usize = 256;
 
-/// How many bits are looked at together.
-const PEEKED: usize = 57;
+/// How many bits are at hand: three literals, or a length or a distance with its extra bits.
+const READY: usize = 56;
 
 /// How many bits most codes have.
 const SHORT: usize = 11;
@@ -44,10 +44,10 @@ pub(super) fn into_segment(stream: &mut Vec<u8>) -> bool {
 
 /// The bits at which the header of the last block begins and the stream ends.
 fn last_block(stream: &[u8]) -> Option<(usize, usize)> {
-    let mut walk = Walk { stream, at: 0 };
+    let mut walk = Walk::new(stream);
     let mut codes = Codes::new();
     loop {
-        let header = walk.at;
+        let header = walk.at();
         let is_last = walk.take(1)? == 1;
         match walk.take(2)? {
             0 => walk.skip_stored()?,
@@ -62,7 +62,7 @@ fn last_block(stream: &[u8]) -> Option<(usize, usize)> {
             _ => return None,
         }
         if is_last {
-            return Some((header, walk.at));
+            return Some((header, walk.at()));
         }
     }
 }
@@ -82,6 +82,11 @@ impl Coded {
 
     const fn bits(self) -> usize {
         (self.0 & 31) as usize
+    }
+
+    /// The bits, unless no code begins so.
+    fn known_bits(self) -> Option<usize> {
+        Some(self.bits()).filter(|bits| *bits > 0)
     }
 
     /// Whether it is a literal of some code.
@@ -170,60 +175,92 @@ fn fill(
 /// A place in a stream.
 struct Walk<'a> {
     stream: &'a [u8],
-    /// In bits.
-    at: usize,
+    /// The bytes before it are in `bits` or were passed.
+    next: usize,
+    /// The bits that come next. Of those above `count` only zeros or what will come is there.
+    bits: u64,
+    count: usize,
 }
 
-impl Walk<'_> {
-    /// The next bits, [`PEEKED`] of them or more, as zeros behind the end.
-    #[inline]
-    fn peek(&self) -> u64 {
-        let from = self.stream.get(self.at / 8..).unwrap_or_default();
-        let word = from.first_chunk().copied().unwrap_or_else(|| {
-            let mut padded = [0; 8];
-            from.iter().zip(&mut padded).for_each(|(byte, place)| *place = *byte);
-            padded
-        });
-        u64::from_le_bytes(word) >> (self.at % 8)
+impl<'a> Walk<'a> {
+    const fn new(stream: &'a [u8]) -> Self {
+        Self { stream, next: 0, bits: 0, count: 0 }
     }
 
+    /// Bits that were passed.
+    const fn at(&self) -> usize {
+        8 * self.next - self.count
+    }
+
+    /// Gets [`READY`] bits or more, as far as there are.
+    #[inline]
+    fn refill(&mut self) {
+        if let Some(word) = self.stream.get(self.next..).and_then(<[u8]>::first_chunk) {
+            self.bits |= u64::from_le_bytes(*word) << self.count;
+            self.next += (63 - self.count) / 8;
+            self.count |= READY;
+        } else {
+            self.refill_by_bytes();
+        }
+    }
+
+    #[cold]
+    fn refill_by_bytes(&mut self) {
+        while self.count < READY
+            && let Some(byte) = self.stream.get(self.next)
+        {
+            self.bits |= u64::from(*byte) << self.count;
+            self.next += 1;
+            self.count += 8;
+        }
+    }
+
+    #[inline]
+    const fn pass(&mut self, bits: usize) -> Option<()> {
+        if bits > self.count {
+            return None;
+        }
+        self.bits >>= bits;
+        self.count -= bits;
+        Some(())
+    }
+
+    /// The next bits, up to 16, as a number.
     fn take(&mut self, bits: usize) -> Option<usize> {
-        let found = self.peek() as usize & ((1 << bits) - 1);
-        self.skip(bits)?;
+        self.refill();
+        let found = self.bits as usize & ((1 << bits) - 1);
+        self.pass(bits)?;
         Some(found)
     }
 
-    fn skip(&mut self, bits: usize) -> Option<()> {
-        self.at += bits;
-        (self.at <= 8 * self.stream.len()).then_some(())
-    }
-
     fn skip_stored(&mut self) -> Option<()> {
-        self.at = self.at.next_multiple_of(8);
+        self.pass(self.count % 8)?;
         let length = self.take(16)?;
-        self.skip(16 + 8 * length)
+        self.take(16)?;
+        self.next = self.at() / 8 + length;
+        (self.bits, self.count) = (0, 0);
+        (self.next <= self.stream.len()).then_some(())
     }
 
     /// Skips what a block of codes has, its end included.
     fn skip_symbols(&mut self, codes: &Codes) -> Option<()> {
-        /// What a length and a distance have at most, with their extra bits.
-        const REPETITION: usize = 20 + 28;
         loop {
-            let next = self.peek();
-            let mut bits = 0;
-            let mut found = codes.literals.find(next);
-            while found.is_literal() && bits <= PEEKED - 2 * LONGEST {
-                bits += found.bits();
-                found = codes.literals.find(next >> bits);
+            self.refill();
+            let mut found = codes.literals.find(self.bits);
+            for _ in 0..2 {
+                if found.is_literal() {
+                    self.pass(found.bits())?;
+                    found = codes.literals.find(self.bits);
+                }
+            }
+            self.pass(found.known_bits()?)?;
+            if found.symbol() > END {
+                self.refill();
+                self.pass(codes.distances.find(self.bits).known_bits()?)?;
             }
             if found.symbol() == END {
-                return self.skip(bits + found.bits());
+                return Some(());
             }
-            if found.symbol() > END && bits <= PEEKED - REPETITION {
-                bits += found.bits();
-                bits += Some(codes.distances.find(next >> bits).bits()).filter(|bits| *bits > 0)?;
-            }
-            self.skip(Some(bits).filter(|bits| *bits > 0)?)?;
         }
     }
 
@@ -238,8 +275,9 @@ impl Walk<'_> {
         fill(&mut table, 1..=7, &lengths, |_| 0)?;
         let mut all = Vec::with_capacity(literals + distances);
         while all.len() < literals + distances {
-            let found = *table.get(self.peek() as usize & (table.len() - 1))?;
-            self.skip(Some(found.bits()).filter(|bits| *bits > 0)?)?;
+            self.refill();
+            let found = *table.get(self.bits as usize & (table.len() - 1))?;
+            self.pass(found.known_bits()?)?;
             let (value, times) = match found.symbol() {
                 16 => (*all.last()?, 3 + self.take(2)?),
                 17 => (0, 3 + self.take(3)?),
