@@ -255,3 +255,15 @@ fn docs_have_every_message() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[test]
+fn results_of_measurements_stay_only_where_they_hold() {
+    let mut command = Command::new("python3");
+    command
+        .args(["-m", "unittest", "--quiet"])
+        .current_dir(root().join("benches/peers"))
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    let output = command.output().expect("python3");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("Ran 5 tests"), "{said}");
+}

@@ -31,7 +31,7 @@ def markdown(results):
         f"{machine['cores']} cores of {machine['cpu']}, {machine['memory_gib']} GiB of memory, "
         f"{machine['file_system']}, Linux {machine['kernel']}.",
         "",
-        "Medians, with the smallest and the largest in brackets, and the ratio to the baseline of the same run. Cold means "
+        "Medians, with the smallest and the largest in brackets, and the ratio to the baseline, if that is of the same sitting. Cold means "
         "an empty node cache in a fresh directory and the artifact's bytes in page cache.",
         "",
     ]
@@ -154,7 +154,7 @@ def docs_table(results, link):
              f"{machine['cores']} cores, {machine['file_system'].split()[0]}.", ""]
     for name in results["environments"]:
         creation, starts = by.get(("creation", name), {}), by.get(("first-run", name), {})
-        # Rows that were measured later come later in the tables.
+        # Sorted, because rows of later sittings come last: ours, other tools, the environment itself.
         ways = sorted(dict.fromkeys([*starts, *creation]), key=lambda way: (not way.startswith("this project"), way.startswith("the environment")))
         if not ways:
             continue

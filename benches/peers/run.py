@@ -32,6 +32,9 @@ from tables import Context, add_ratios
 from tables import table as empty_table
 from tools import Programs, Tools
 
+# What is known of a sitting, for the rows and tables of it that are kept.
+SITTING = ("date", "revision", "machine", "tools")
+
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 # All measurements, in an order in which later ones use the artifacts of creation.
@@ -95,7 +98,7 @@ def arguments():
     add("--boot", metavar="FILE", help="cpack-boot [default: built as shipped]")
     add("--out", metavar="DIR", help="where results go [default: benches/runs/<date>-<machine>]")
     add("--add", metavar="RESULTS", help="a results.json that these are added to: a complete run in several sittings. Of the same "
-        "measurement, other rows are kept on the same machine: those of the same revision, and in tables of ways others' of the same versions")
+        "measurement, other rows are kept on the same machine: those of the same revision, and in the tables creation and first-run other tools' of the same versions")
     add("--update-docs", action="store_true", help="put the newest results, or those in --out, into docs/speed.md; measures nothing")
     return parser.parse_args()
 
@@ -144,25 +147,29 @@ def measure(options, scratch, save):
             table.update(load_before=before, load_after=machine.load(), removals=scratch.removals - removals)
             say("\n".join(report.section(table, facts["revision"])))
         tables += made
-        everything = merged(former, facts, tables)
         described |= {name: environment.described() for name, environment in found.items()}
-        results = {**facts, "environments": described, "tables": everything}
+        results = {**facts, "environments": described}
+        everything = merged(former, results, tables)
+        results["tables"] = everything
         save({**results, "targets": targets.check(everything)})
 
 
 def merged(former, facts, tables):
     """The tables of an earlier sitting and the `tables` of this one, which come last."""
     kept = []
-    sitting = {key: former.get(key) for key in ("date", "revision")}
+    sitting = {key: former.get(key) for key in SITTING}
     new = {(table["measurement"], table["environment"]): table for table in tables}
     for table in former["tables"]:
         now = new.get((table["measurement"], table["environment"]))
-        if now is None:
+        if now is None or not now["columns"]:
+            new.pop((table["measurement"], table["environment"]), None)
             kept.append({"sitting": sitting, **table})
             continue
         names = {row["name"] for row in now["rows"]}
         before = {"sitting": table.get("sitting", sitting)}
-        rows = [{**before, **row} for row in table["rows"] if row["name"] not in names and still_holds(table, row, former, facts)]
+        others = [{**before, **row} for row in table["rows"] if row["name"] not in names]
+        is_same = former["environments"].get(table["environment"]) == facts["environments"].get(table["environment"])
+        rows = [row for row in others if is_same and still_holds(table, row, facts)]
         if rows:
             sittings = table.get("sittings", 1) + 1
             both = {key: max(table[key], now[key]) for key in ("load_before", "load_after", "removals")}
@@ -170,11 +177,12 @@ def merged(former, facts, tables):
     return kept + list(new.values())
 
 
-def still_holds(table, row, former, facts):
-    """Whether a row of an earlier sitting may stand beside today's: in tables of ways, others' of the same version; else of the same commit."""
+def still_holds(table, row, facts):
+    """Whether a row of an earlier sitting may stand beside today's: in the tables `creation` and `first-run` other tools' of the same
+    version, else what is of the same commit."""
     of_others = table["measurement"] in ("creation", "first-run") and not row["name"].startswith(targets.OURS)
     same = ("machine", "tools") if of_others else ("machine", "revision")
-    return all(former.get(key) == facts[key] for key in same)
+    return all(row["sitting"].get(key) == facts[key] for key in same)
 
 
 def main():

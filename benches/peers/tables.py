@@ -82,9 +82,13 @@ def add_rows(into, taken, reasons):
 
 
 def add_ratios(into):
-    """Gives each row its ratios to the baseline's medians."""
-    base = next((r.get("values") for r in into["rows"] if r["name"] == into["baseline"]), None) or {}
+    """Gives each row its ratios to the baseline's medians, if both are of one sitting."""
+    baseline = next((r for r in into["rows"] if r["name"] == into["baseline"]), {})
+    base = baseline.get("values", {})
     for row in into["rows"]:
+        row.pop("ratio", None)
+        if row.get("sitting") != baseline.get("sitting"):
+            continue
         ratio = {
             key: round(found["median"] / base[key]["median"], 4)
             for key, found in row.get("values", {}).items()

@@ -260,7 +260,7 @@ fn pipeline() {
     });
     let mut transfers =
         || median(places.by_ref().take(ROUNDS).map(|place| settled(&mut fetching(&site, &launcher, &place))).collect());
-    // What the proxy lets through is less than the limit, since it sleeps too long.
+    // What the proxy lets through is not exactly the limit.
     let mut transfer = (0..5).map(|_| {
         proxy.limit(rate as u64);
         let transfer = transfers();

@@ -79,7 +79,13 @@ fn lazy_start_fetches_ahead_what_its_trace_names() {
     install_with_noise(&env, "big", 24 << 20);
     let (site, _server) = behind_a_network(site, &env);
     let launcher = site.launcher(&env);
-    let code = "import big, os; print(45 if len(open(os.path.dirname(big.__file__) + '/big.bin', 'rb').read()) == big.SIZE else 0)";
+    // Backwards, which is no sequence that would be followed without a trace.
+    let code = "
+import big, os
+f = os.open(os.path.dirname(big.__file__) + '/big.bin', os.O_RDONLY)
+for block in reversed(range(24)):
+    assert len(os.pread(f, 4096, block << 20)) == 4096
+print(45)";
     let (trace, traced) = (site.world.path("trace"), site.world.path("traced-python"));
     let mut recorded = site.on_node("recorded", &launcher);
     let recorded = recorded.args(["-c", code]).env("CPACK_RECORD", &trace).env("CPACK_FILL", "off").output();

@@ -1,7 +1,7 @@
 //! The store of what fills behind a lazy start: it is read when no program of the job waits for it.
 //!
-//! That holds for a directory, too. What fills has the lowest priority, but a program that waits for the server leaves its processor
-//! to it, and gets it back only when the kernel has ended a copy: on two cores `import torch` took 4.8 s beside an extraction that
+//! That holds for a directory, too. What fills has the lowest priority, but a program that waits for the server gives its
+//! processor to the filler, and gets it back only when the filler's current copy in the kernel ends: on two cores `import torch` took 4.8 s beside an extraction that
 //! mapped its archives and waited for nobody, 3.7 s beside one that waits.
 
 use std::path::PathBuf;
@@ -68,7 +68,7 @@ impl Store for Behind {
         self.store.sweep(before)
     }
 
-    /// None: what maps a file would wait for nobody.
+    /// `None`, so that archives are read by ranges: a mapped file would not wait for programs.
     fn local_path(&self, _: &Key) -> Option<PathBuf> {
         None
     }

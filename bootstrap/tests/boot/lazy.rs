@@ -305,7 +305,7 @@ fn lazy_start_differs_in_what_docs_lazy_md_says() {
 }
 
 #[test]
-fn lazy_start_records_what_is_read_first_and_later_ones_take_it_as_advice() {
+fn lazy_start_records_what_is_read_first_and_later_ones_copy_nothing_ahead() {
     let world = World::with(crate::boot(), &odd_packages(), |_| {});
     // The environment is on the node: what is recorded is read from archives all the same.
     world.run(&["-c", ""]);
@@ -333,7 +333,8 @@ fn lazy_start_records_what_is_read_first_and_later_ones_take_it_as_advice() {
     let launcher = world.write_launcher("traced", &job);
     let mut command = world.command_of(&launcher, &["-c", "import alpha; print(alpha.NAME)"]);
     command.env("CPACK_CACHE_DIR", world.user_directory("ahead")).env("CPACK_FILL", "off");
-    assert_eq!(succeed(&mut command), "alpha\n");
+    let events = world.path("work/events");
+    assert_eq!(succeed(command.env("CPACK_TRACE", &events)), "alpha\n");
     wait_until_none_runs(&launcher);
     let metrics = world.metrics();
     let of = |kind: &str| metrics.iter().rfind(|line| line["start"] == kind).expect("a line");
@@ -342,6 +343,8 @@ fn lazy_start_records_what_is_read_first_and_later_ones_take_it_as_advice() {
     let (start, server) = (of("lazy"), of("server"));
     // The archives are local files: the kernel is told, and nothing is copied that no program asked for.
     assert_eq!(bytes(server, "ahead"), 0, "{server}");
+    let events = fs::read_to_string(events).expect("events");
+    assert!(events.lines().any(|line| line.contains("\"cat\":\"ahead\"")), "{events}");
     assert!(bytes(server, "fetched") < all && bytes(start, "fetched") <= bytes(server, "fetched"), "{start} {server}");
     assert!(bytes(start, "fetched") > 0, "{start}");
 }

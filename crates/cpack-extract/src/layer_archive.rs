@@ -20,6 +20,9 @@ use crate::read_plan::{read_plan, verify_pieces};
 use crate::source::PieceSource;
 use crate::worker::memory;
 
+/// Bytes of one advice: of a longer one the kernel takes only what the file system reads ahead, 128 KiB or more.
+const ADVISED: u32 = 128 << 10;
+
 /// The archive of one layer, of which any part can be read. Several threads may use it at once.
 pub struct LayerArchive<'a> {
     name: String,
@@ -101,15 +104,22 @@ impl<'a> LayerArchive<'a> {
         Ok(bytes)
     }
 
-    /// Tells the kernel that the piece with this number will be read. `false` if the archive is no local file.
-    pub fn will_need(&self, number: u32) -> bool {
+    /// Whether it is a local file.
+    pub fn is_file(&self) -> bool {
+        self.source.file().is_some()
+    }
+
+    /// Has the kernel read the piece with this number of a local file into the page cache, and does not wait for it.
+    pub fn will_need(&self, number: u32) {
         let (Some((file, start)), Some(span)) = (self.source.file(), self.plan.spans.get(number as usize)) else {
-            return false;
+            return;
         };
-        let offset = i64::try_from(start.saturating_add(span.offset)).unwrap_or(i64::MAX);
-        // What the kernel does not take as advice, it reads when it is asked.
-        let _ = posix_fadvise(file, offset, i64::from(span.len), PosixFadviseAdvice::POSIX_FADV_WILLNEED);
-        true
+        for at in (0..span.len).step_by(ADVISED as usize) {
+            let offset = i64::try_from(start.saturating_add(span.offset + u64::from(at))).unwrap_or(i64::MAX);
+            let len = i64::from(ADVISED.min(span.len - at));
+            // What the kernel does not take as advice, it reads when it is asked.
+            let _ = posix_fadvise(file, offset, len, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+        }
     }
 
     /// Decodes the block `block` of the file `file` from its verified piece, to memory that `buffer` gives.

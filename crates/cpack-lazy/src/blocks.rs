@@ -11,7 +11,7 @@ use crate::buffers::Buffer;
 /// Bytes of pieces and blocks that are kept: at most half of them are pieces that wait to be asked for ([`crate::ahead::WINDOW`]).
 pub const BUDGET: usize = 64 << 20;
 
-/// The same without a trace.
+/// The same where nothing that was fetched ahead waits: without a trace, or from a directory.
 pub(crate) const BUDGET_OF_DEMAND: usize = 32 << 20;
 
 /// Blocks up to this size are not kept: the kernel asks for them by one request, its read-ahead being 128 KiB.

@@ -201,8 +201,8 @@ impl Layer {
         }
     }
 
-    /// Fetches a piece that is wanted soon, unless the layer is in the node cache. One in a local file the kernel gets into memory: a copy
-    /// of it would save nothing.
+    /// Fetches a piece that is wanted soon, unless the layer is in the node cache. If the archive is a
+    /// local file, asks the kernel to read the piece into the page cache instead.
     pub(crate) fn read_ahead(&self, reads: &Reads, number: u32, purpose: Purpose) -> Result<(), LazyError> {
         let (Some(archive), None) = (&self.archive, self.cached.get()) else {
             if purpose == Purpose::Traced {
@@ -211,7 +211,9 @@ impl Layer {
             }
             return Ok(());
         };
-        if archive.will_need(number) {
+        if archive.is_file() {
+            let _event = cpack_events::span(purpose.word(), || layer_title(self.described));
+            archive.will_need(number);
             return Ok(());
         }
         let (key, fetch) = (Key::Piece { layer: self.index, number }, || self.fetch(archive, reads, number, purpose));

@@ -35,7 +35,7 @@ pub struct Manner<'a> {
     pub threads: usize,
     /// Says what goes wrong.
     pub report: Report,
-    /// What a traced run needed, in its order: fetched before it is asked for.
+    /// What a traced run needed, in its order: fetched before it is asked for, or in a directory read by the kernel.
     pub trace: &'a [TracedPiece],
     /// Gets the first read of each part of a file. Nothing is read from the node cache then at first, since what is there has no pieces.
     pub record: Option<Record>,

@@ -93,7 +93,7 @@ impl Proxy {
         Self { port, state }
     }
 
-    /// Limits all connections together to `rate` bytes per second from the server.
+    /// Limits all connections together to `rate` bytes per second from the server, after up to [`BURST`] at once.
     pub fn limit(&self, rate: u64) {
         self.state.rate.store(rate, Ordering::SeqCst);
     }

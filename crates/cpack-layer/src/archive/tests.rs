@@ -200,7 +200,10 @@ fn large_deflated_entry_is_one_stream_for_others() {
     let mut content = noise(20 << 20, 3);
     content.extend(cpack_test::noise(10 << 20));
     content.extend(b"text ".repeat(1 << 20));
-    let mut archive = ::zip::ZipArchive::new(std::io::Cursor::new(deflated(&content, 6))).expect("a zip");
+    let zip = deflated(&content, 6);
+    let position = memchr::memmem::find(&zip, &content[(20 << 20)..(20 << 20) + 1000]);
+    assert!(position.is_some(), "noise is raw");
+    let mut archive = ::zip::ZipArchive::new(std::io::Cursor::new(zip)).expect("a zip");
     let mut read = Vec::new();
     archive.by_index(0).expect("the entry").read_to_end(&mut read).expect("content");
     assert!(read == content);
@@ -208,12 +211,15 @@ fn large_deflated_entry_is_one_stream_for_others() {
 
 #[test]
 fn dense_contents_are_deflated_at_a_low_level() {
-    // The noise of six bits in each byte takes seven tenths of its size.
-    let dense: Vec<u8> = noise(1 << 20, 4).iter().map(|byte| byte & 0x3f).collect();
+    // Six bits of each byte are noise.
+    let dense: Vec<u8> = cpack_test::noise(1 << 20).iter().map(|byte| byte & 0x3f).collect();
     let text: Vec<u8> =
         (0..60_000_u32).flat_map(|i| format!("line {} of it\n", i.wrapping_mul(2_654_435_761)).into_bytes()).collect();
     assert!(deflated(&dense, 6) == deflated(&dense, 2));
     assert!(deflated(&text, 6).len() < deflated(&text, 2).len());
+    // Noise in the middle of a text says nothing of the rest.
+    let mixed = [&text[..text.len() / 2], &cpack_test::noise(64 << 10), &text[text.len() / 2..]].concat();
+    assert!(deflated(&mixed, 6).len() < deflated(&mixed, 2).len());
 }
 
 #[test]
