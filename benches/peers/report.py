@@ -155,7 +155,9 @@ def docs_table(results, link):
     for name in results["environments"]:
         creation, starts = by.get(("creation", name), {}), by.get(("first-run", name), {})
         # Sorted, because rows of later sittings come last: ours, other tools, the environment itself.
-        ways = sorted(dict.fromkeys([*starts, *creation]), key=lambda way: (not way.startswith("this project"), way.startswith("the environment")))
+        ours = lambda way: way.lower() if way.startswith("this project") else ""
+        place = lambda way: (not ours(way), ours(way), way.startswith("the environment"))
+        ways = sorted(dict.fromkeys([*starts, *creation]), key=place)
         if not ways:
             continue
         size = results["environments"][name]["bytes"] / 2**20
