@@ -12,7 +12,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -27,6 +27,9 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// How long the kernel may take to tell a process's namespaces: it is in the middle of `execve` then.
 const SILENCE: Duration = Duration::from_millis(250);
+
+/// How long it may take to tell them of all processes that were silent.
+const SILENCE_OF_ALL: Duration = Duration::from_millis(750);
 
 /// The processes in one mount namespace.
 #[derive(Debug)]
@@ -53,7 +56,7 @@ impl JobProcesses {
     /// `let_go` closes the last descriptor of `/dev/fuse`: while it is open, processes that read wait. It is called after all of them
     /// were stopped or killed, so that none goes on with the error that the kernel answers then.
     pub fn end(&self, code: u8, let_go: impl FnOnce()) -> bool {
-        let Found { seen, silent } = self.find();
+        let Found { seen, silent } = self.look_again(self.find());
         Self::signal(&seen, Signal::SIGSTOP);
         // It cannot be stopped before its `execve` fails. Others that are silent may be of another job.
         let is_silent = silent.contains(&self.main);
@@ -86,12 +89,27 @@ impl JobProcesses {
         }
     }
 
+    /// Asks again about those that are silent: on a machine that is busy the thread that asks may have waited for a processor, and a
+    /// process of the job that is not stopped would go on with the kernel's error.
+    fn look_again(&self, found: Found) -> Found {
+        let until = Instant::now() + SILENCE_OF_ALL;
+        let mut again = Found { seen: found.seen, silent: Vec::new() };
+        for pid in found.silent {
+            match Looker::start().look_at(pid, until.saturating_duration_since(Instant::now())) {
+                Ok(namespaces) if namespaces == Some(self.namespaces) => again.seen.push(pid),
+                Ok(_) => {}
+                Err(_) => again.silent.push(pid),
+            }
+        }
+        again
+    }
+
     fn find(&self) -> Found {
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw));
         let (mut found, mut looker) = (Found::default(), Looker::start());
         for pid in pids {
-            match looker.look_at(pid) {
+            match looker.look_at(pid, SILENCE) {
                 Ok(namespaces) if namespaces == Some(self.namespaces) => found.seen.push(pid),
                 Ok(_) => {}
                 Err(_) => {
@@ -122,10 +140,10 @@ impl Looker {
         Self(thread::Builder::new().spawn(look).ok().map(|_| (pids, answers)))
     }
 
-    fn look_at(&self, pid: Pid) -> Result<Option<Namespaces>, RecvTimeoutError> {
+    fn look_at(&self, pid: Pid, patience: Duration) -> Result<Option<Namespaces>, RecvTimeoutError> {
         let Some((pids, answers)) = &self.0 else { return Ok(namespaces(pid).ok()) };
         let _ = pids.send(pid);
-        answers.recv_timeout(SILENCE)
+        answers.recv_timeout(patience)
     }
 }
 
