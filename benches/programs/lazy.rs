@@ -33,6 +33,7 @@ fn import(name: &str, site: &Site, (env, packed): (PathBuf, u64)) {
             costs.push((wall, site.fetched(&node, kind, 1) as f64 / packed as f64));
         }
         settle();
+        nix::unistd::sync();
         forget_pages(&env);
         bare.push((timed(site.world.command(env.join("bin/python")).args(torch)).wall, 0.0));
     }
@@ -86,7 +87,7 @@ pub(crate) fn hdfs() {
     import("HDFS", &site, uploaded(&site));
 }
 
-/// Drops what the page cache has of the files in `directory`.
+/// Drops what the page cache has of the files in `directory`, which are on the disk. The interpreter outside of it stays.
 fn forget_pages(directory: &Path) {
     for entry in fs::read_dir(directory).expect("a directory") {
         let entry = entry.expect("an entry");

@@ -1,8 +1,8 @@
 //! The store of what fills behind a lazy start: it is read when no program of the job waits for it.
 //!
-//! That holds for a directory, too. What fills has the lowest priority, but a program that waits for the server gives its
-//! processor to the filler, and gets it back only when the filler's current copy in the kernel ends: on two cores `import torch` took 4.8 s beside a filler that mapped
-//! its archives and never waited, and 3.7 s beside this one.
+//! That holds for a directory, too. The filler has the lowest priority, but a program that waits for the server gives its processor
+//! to the filler, and gets it back only when the filler's current copy in the kernel ends. On two cores `import torch` took 4.8 s
+//! beside a filler that mapped its archives and never waited, and 3.7 s beside this one.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};

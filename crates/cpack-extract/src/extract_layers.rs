@@ -21,8 +21,8 @@ const SMALL: u64 = 512 << 10;
 /// faster, and memory that was not used before is slow to touch.
 const AHEAD: u64 = 64 << 20;
 
-/// Neighbouring pieces are fetched as one up to this many bytes: large enough that a request to a store pays (from SeaweedFS, which
-/// keeps 8 MiB together, 2 GB took 0.75 of the time and of the CPU time that requests for 4 MiB took), small enough that eight of
+/// Neighbouring pieces are fetched as one up to this many bytes: large enough that a request to a store pays (from SeaweedFS
+/// 2 GB took 0.75 of the time and of the CPU time that requests for 4 MiB took), small enough that eight of
 /// them, as are in flight, fit a boot's memory several times.
 const JOINED: u64 = MAX_PIECE;
 

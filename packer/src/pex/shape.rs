@@ -2,7 +2,7 @@
 
 use cpack_layer::archive::Codec;
 
-/// Deflate level by default. libdeflate's 6 packs scientific packages to 3.25×, zlib's 6, which upstream uses, to 3.22×.
+/// Deflate level by default. libdeflate's 6 for all contents packs scientific packages to 3.25×, zlib's 6, which upstream uses, to 3.22×.
 const DEFAULT_LEVEL: u32 = 6;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
