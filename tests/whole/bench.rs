@@ -91,8 +91,10 @@ fn bench_compare_sets_two_reports_side_by_side() {
     let env = environment(&world);
     let reports = ["a.json", "b.json", "of s3.json"].map(|name| world.path(name));
     let [a, b, other] = &reports;
-    fs::write(a, measured(&world, &env).0.to_string()).expect("writes");
     let mut report = measured(&world, &env).0;
+    fs::write(a, report.to_string()).expect("writes");
+    let median = report.pointer_mut("/cold/seconds/median").expect("a median");
+    *median = (3.0 * median.as_f64().expect("seconds")).into();
     fs::write(b, report.to_string()).expect("writes");
     report["store"] = "s3".into();
     fs::write(other, report.to_string()).expect("writes");
@@ -109,12 +111,16 @@ fn bench_compare_sets_two_reports_side_by_side() {
     }
     let (_, document, _) = compared(&["--json", "bench", "compare", utf8(a), utf8(b)]);
     let document: serde_json::Value = serde_json::from_str(&document).expect("JSON");
+    let mut slower = Vec::new();
     for row in document["parts"].as_array().expect("parts").iter().flat_map(|p| p["rows"].as_array().expect("rows")) {
         let number = |path: &str| row.pointer(path).and_then(serde_json::Value::as_f64);
         if let (Some(first), Some(second), Some(ratio)) = (number("/a/median"), number("/b/median"), number("/ratio")) {
             assert!((ratio * first - second).abs() <= 1e-9 * second.max(1.0), "{row}");
+            assert!(ratio == 1.0 || (ratio - 3.0).abs() < 1e-9, "{row}");
+            slower.extend((ratio > 1.0).then(|| row["what"].clone()));
         }
     }
+    assert_eq!(slower, ["cold: until the end"], "{document}");
 
     let (code, _, said) = compared(&["bench", "compare", utf8(a), utf8(other)]);
     assert!(code == Some(80) && said.contains("cannot be compared: the first has store: file"), "{code:?} {said}");
