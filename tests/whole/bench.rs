@@ -1,9 +1,10 @@
 //! `cluster-pack bench`: what it measures, what it prints, and how its page looks in a browser.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 #[cfg(feature = "browser")]
 use std::process::Command;
+use std::sync::OnceLock;
 
 use cpack_test::programs::{World, cluster_pack, install_by_hand, text, usual_interpreter, utf8, venv_without_pip};
 
@@ -17,22 +18,27 @@ fn environment(world: &World) -> PathBuf {
     env
 }
 
-/// Measures once, and gives the JSON, the table and the page.
-fn measured(world: &World, env: &Path) -> (serde_json::Value, PathBuf) {
-    let page = world.path("page <of> it.html");
-    let arguments = ["--json", "bench", "--runs", "2", "--containers", "3", "--html", utf8(&page)];
-    let mut command = world.command(cluster_pack());
-    command.args(["--venv", utf8(env), "--store", utf8(&world.path("store"))]).args(arguments);
-    let output = command.args(["--", "-c", "import wanted"]).output().expect("runs");
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    (serde_json::from_slice(&output.stdout).expect("JSON"), page)
+/// What one measurement reports, and its page.
+fn measured() -> &'static (serde_json::Value, String) {
+    static MEASURED: OnceLock<(serde_json::Value, String)> = OnceLock::new();
+    MEASURED.get_or_init(|| {
+        let world = World::new();
+        let (env, page) = (environment(&world), world.path("page <of> it.html"));
+        let arguments = ["--json", "bench", "--runs", "2", "--containers", "3", "--html", utf8(&page)];
+        let mut command = world.command(cluster_pack());
+        command.args(["--venv", utf8(&env), "--store", utf8(&world.path("store"))]).args(arguments);
+        let output = command.args(["--", "-c", "import wanted"]).output().expect("runs");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let left = fs::read_dir(world.directory.path()).expect("reads").flatten().map(|entry| entry.file_name());
+        let left: Vec<_> = left.filter(|name| name.to_string_lossy().contains("bench")).collect();
+        assert!(left.is_empty(), "nothing stays in the store: {left:?}");
+        (serde_json::from_slice(&output.stdout).expect("JSON"), fs::read_to_string(page).expect("a page"))
+    })
 }
 
 #[test]
 fn bench_report_tells_where_time_went() {
-    let world = World::new();
-    let env = environment(&world);
-    let (report, page) = measured(&world, &env);
+    let (report, html) = measured();
     let number = |path: &str| report.pointer(path).and_then(serde_json::Value::as_f64).unwrap_or(-1.0);
     for path in [
         "/creation/seconds",
@@ -79,19 +85,15 @@ fn bench_report_tells_where_time_went() {
         .all(|l| l["work"][0][1].as_f64() > Some(0.0));
     assert!(worked, "the trace tells what each layer cost: {}", report["environment"]["layers"]);
     assert_eq!(report["store"], "file");
-    let left: Vec<_> = fs::read_dir(world.directory.path()).expect("reads").flatten().map(|e| e.file_name()).collect();
-    assert!(!left.iter().any(|name| name.to_string_lossy().contains("bench")), "nothing stays in the store: {left:?}");
-    let html = fs::read_to_string(page).expect("a page");
     assert!(!html.contains("http:") && !html.contains("https:") && !html.contains("<script"), "needs nothing else");
 }
 
 #[test]
 fn bench_compare_sets_two_reports_side_by_side() {
     let world = World::new();
-    let env = environment(&world);
     let reports = ["a.json", "b.json", "of s3.json"].map(|name| world.path(name));
     let [a, b, other] = &reports;
-    let mut report = measured(&world, &env).0;
+    let mut report = measured().0.clone();
     fs::write(a, report.to_string()).expect("writes");
     let median = report.pointer_mut("/cold/seconds/median").expect("a median");
     *median = (3.0 * median.as_f64().expect("seconds")).into();
@@ -139,12 +141,10 @@ fn bench_compare_sets_two_reports_side_by_side() {
 #[test]
 fn bench_page_is_shown_by_browser() {
     let world = World::new();
-    let env = environment(&world);
-    let (_, page) = measured(&world, &env);
-    let html = fs::read_to_string(page).expect("a page");
+    let (_, html) = measured();
     for (width, treemap) in [(360, "narrow"), (1280, "wide")] {
         for (scheme, dark) in [(1, false), (0, true)] {
-            let seen = seen_in_browser(&world, &html, width, scheme);
+            let seen = seen_in_browser(&world, html, width, scheme);
             let at = format!("{width} px, dark: {dark}: {seen}");
             assert!(seen["background"].as_f64().is_some_and(|light| (light < 0.2) == dark), "{at}");
             assert!(seen["contrast"].as_f64().is_some_and(|ratio| ratio >= 4.5), "text can be read; {at}");

@@ -118,45 +118,51 @@ fn no_compilers(python: &Python) -> Compilers {
 
 #[test]
 fn the_same_content_gives_the_same_files_and_they_work() {
-    for python in pythons() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let directory = directory.path().canonicalize().expect("exists");
-        let wheels = [directory.join("one"), directory.join("other place")].map(|folder| {
-            fs::create_dir(&folder).expect("creates");
-            let path = folder.join("demo-1.0-py3-none-any.whl");
-            fs::write(&path, wheel()).expect("writes");
-            path
-        });
-        let (plain, spaced) = (directory.join("plain"), directory.join("with spaces/env"));
-        install(&python, &wheels[0], &plain, "--compile");
-        install(&python, &wheels[1], &spaced, "--no-compile");
+    std::thread::scope(|scope| {
+        for python in pythons() {
+            scope.spawn(move || check_the_same(&python));
+        }
+    });
+}
 
-        let environments = [&plain, &spaced].map(|prefix| discovered(prefix));
-        let [one, other] = environments.each_ref().map(|environment| {
-            let (entries, facts) = transform(environment, &Compilers::of(&environment.python)).expect("transforms");
-            assert!(matches!(&facts.not_compiled[..], [path] if path.ends_with("/demo/old.py")), "{facts:?}");
-            assert_eq!((&facts.modified, &facts.left_out), (&vec![], &vec![]), "3.{}", python.minor);
-            contents(&entries)
-        });
-        for (path, file) in &one {
-            assert!(Some(file) == other.get(path), "3.{}: {path} differs", python.minor);
-        }
-        assert_eq!(one.len(), other.len());
-        let files = one;
-        // What is valid is not compiled again: without the source that no interpreter takes, none is asked.
-        let [compiled, bare] = environments.map(|mut environment| {
-            let all = environment.distributions.iter_mut().flat_map(|distribution| &mut distribution.files);
-            all.filter(|file| file.path.as_bytes().ends_with(b"/old.py")).for_each(|file| file.path = gone());
-            transform(&environment, &no_compilers(&python)).map(|(entries, _)| entries.len())
-        });
-        assert_eq!(compiled.expect("reuses"), files.len(), "3.{}", python.minor);
-        assert!(matches!(bare, Err(PackError::Compile { .. })), "3.{}: {bare:?}", python.minor);
-        let old = directory.as_os_str().as_encoded_bytes();
-        for (path, (_, bytes)) in &files {
-            assert!(!bytes.windows(old.len()).any(|window| window == old), "{path} tells where it was");
-        }
-        run_from(&python, &directory.join("at last"), &files);
+fn check_the_same(python: &Python) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let directory = directory.path().canonicalize().expect("exists");
+    let wheels = [directory.join("one"), directory.join("other place")].map(|folder| {
+        fs::create_dir(&folder).expect("creates");
+        let path = folder.join("demo-1.0-py3-none-any.whl");
+        fs::write(&path, wheel()).expect("writes");
+        path
+    });
+    let (plain, spaced) = (directory.join("plain"), directory.join("with spaces/env"));
+    install(python, &wheels[0], &plain, "--compile");
+    install(python, &wheels[1], &spaced, "--no-compile");
+
+    let environments = [&plain, &spaced].map(|prefix| discovered(prefix));
+    let [one, other] = environments.each_ref().map(|environment| {
+        let (entries, facts) = transform(environment, &Compilers::of(&environment.python)).expect("transforms");
+        assert!(matches!(&facts.not_compiled[..], [path] if path.ends_with("/demo/old.py")), "{facts:?}");
+        assert_eq!((&facts.modified, &facts.left_out), (&vec![], &vec![]), "3.{}", python.minor);
+        contents(&entries)
+    });
+    for (path, file) in &one {
+        assert!(Some(file) == other.get(path), "3.{}: {path} differs", python.minor);
     }
+    assert_eq!(one.len(), other.len());
+    let files = one;
+    // What is valid is not compiled again: without the source that no interpreter takes, none is asked.
+    let [compiled, bare] = environments.map(|mut environment| {
+        let all = environment.distributions.iter_mut().flat_map(|distribution| &mut distribution.files);
+        all.filter(|file| file.path.as_bytes().ends_with(b"/old.py")).for_each(|file| file.path = gone());
+        transform(&environment, &no_compilers(python)).map(|(entries, _)| entries.len())
+    });
+    assert_eq!(compiled.expect("reuses"), files.len(), "3.{}", python.minor);
+    assert!(matches!(bare, Err(PackError::Compile { .. })), "3.{}: {bare:?}", python.minor);
+    let old = directory.as_os_str().as_encoded_bytes();
+    for (path, (_, bytes)) in &files {
+        assert!(!bytes.windows(old.len()).any(|window| window == old), "{path} tells where it was");
+    }
+    run_from(python, &directory.join("at last"), &files);
 }
 
 /// Puts the files in place, with times of their own, and uses them.
