@@ -4,8 +4,6 @@
 //! the header of its last block. [`into_segment`] walks the blocks to find that header, without decoding them, clears the bit, and
 //! ends the segment at a byte as zlib's full flush does.
 
-use std::ops::RangeInclusive;
-
 /// The longest code that deflate allows, in bits (RFC 1951, 3.2.7).
 const LONGEST: usize = 15;
 
@@ -15,8 +13,7 @@ const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 
 /// The symbol that ends a block. Smaller ones are literals, larger ones lengths of repetitions.
 const END: usize = 256;
 
-/// Bits that `refill` provides. A turn needs at most 50, two literals (15 each) and a length with its extra bits (20), or 28 for a
-/// distance.
+/// Bits that `refill` provides: a length with its extra bits takes 20, a distance 28.
 const READY: usize = 56;
 
 /// Codes of up to this many bits are in the small table.
@@ -69,7 +66,7 @@ fn last_block(stream: &[u8]) -> Option<(usize, usize)> {
     }
 }
 
-/// A symbol, and the bits of its code and of what follows the code, its extra bits. No bits if no code begins so.
+/// A code: what it stands for, and how many bits it and what follows it, its extra bits, have. No bits if no code begins so.
 #[derive(Debug, Clone, Copy, Default)]
 struct Coded(u16);
 
@@ -90,55 +87,45 @@ impl Coded {
     fn known_bits(self) -> Option<usize> {
         Some(self.bits()).filter(|bits| *bits > 0)
     }
-
-    /// Whether it is a literal of some code.
-    const fn is_literal(self) -> bool {
-        self.0.wrapping_sub(1) < ((END << 5) - 1) as u16
-    }
 }
 
-/// What begins with which bits: codes of up to [`SHORT`] bits in a table that stays in the fastest memory, others in another one.
-struct Code {
-    short: Box<[Coded; 1 << SHORT]>,
-    long: Box<[Coded; 1 << LONGEST]>,
-}
+/// What follows a symbol: a literal or a length, or, after a length, a distance. In a [`Coded`] it is where the codes of that begin
+/// among the short ones.
+const LITERAL: usize = 0;
+const DISTANCE: usize = 1 << SHORT >> 5;
 
-impl Code {
-    fn new() -> Self {
-        Self { short: Box::new([Coded::default(); 1 << SHORT]), long: Box::new([Coded::default(); 1 << LONGEST]) }
-    }
-
-    /// Sets the code from the lengths of all symbols. `extra` gives the number of bits that follow one.
-    fn set(&mut self, lengths: &[u8], extra: impl Fn(usize) -> usize) -> Option<()> {
-        fill(&mut *self.short, 1..=SHORT, lengths, &extra)?;
-        fill(&mut *self.long, SHORT + 1..=LONGEST, lengths, &extra)
-    }
-
-    /// Finds the symbol that the next bits begin with.
-    #[inline]
-    fn find(&self, next: u64) -> Coded {
-        let found = self.short[next as usize & ((1 << SHORT) - 1)];
-        if found.bits() > 0 { found } else { self.long[next as usize & ((1 << LONGEST) - 1)] }
-    }
-}
-
+/// The codes of a block. The symbol of a [`Coded`] here is [`END`] or what follows.
 struct Codes {
-    literals: Code,
-    distances: Code,
+    /// Codes of up to [`SHORT`] bits but that of the end, in a table that stays in the fastest memory: first literals and lengths,
+    /// then distances.
+    short: Box<[Coded; 2 << SHORT]>,
+    /// All others.
+    long: [Box<[Coded; 1 << LONGEST]>; 2],
 }
 
 impl Codes {
     fn new() -> Self {
-        Self { literals: Code::new(), distances: Code::new() }
+        let long = || Box::new([Coded::default(); 1 << LONGEST]);
+        Self { short: Box::new([Coded::default(); 2 << SHORT]), long: [long(), long()] }
     }
 
     fn set(&mut self, literals: &[u8], distances: &[u8]) -> Option<()> {
-        // Four lengths share a number of extra bits; the longest length has none.
-        let extra_of_length = |symbol| if matches!(symbol, 265..285) { (symbol - 261) / 4 } else { 0 };
-        // Two distances do.
-        let extra_of_distance = |symbol: usize| (symbol / 2).saturating_sub(1);
-        self.literals.set(literals, extra_of_length)?;
-        self.distances.set(distances, extra_of_distance)
+        // Four lengths share a number of extra bits; the longest length has none. Two distances do.
+        let literal = |symbol, bits| match symbol {
+            ..END => Coded::new(LITERAL, bits),
+            END => Coded::new(END, bits),
+            265..285 => Coded::new(DISTANCE, bits + (symbol - 261) / 4),
+            _ => Coded::new(DISTANCE, bits),
+        };
+        let distance = |symbol: usize, bits| Coded::new(LITERAL, bits + (symbol / 2).saturating_sub(1));
+        let (of_literals, of_distances) = self.short.split_at_mut(1 << SHORT);
+        fill(of_literals, literals, |symbol, bits| (bits <= SHORT && symbol != END).then(|| literal(symbol, bits)))?;
+        fill(of_distances, distances, |symbol, bits| (bits <= SHORT).then(|| distance(symbol, bits)))?;
+        let [of_literals, of_distances] = &mut self.long;
+        fill(&mut **of_literals, literals, |symbol, bits| {
+            (bits > SHORT || symbol == END).then(|| literal(symbol, bits))
+        })?;
+        fill(&mut **of_distances, distances, |symbol, bits| (bits > SHORT).then(|| distance(symbol, bits)))
     }
 
     /// The codes of blocks that have none of their own.
@@ -146,23 +133,26 @@ impl Codes {
         let lengths = [[8; 144].as_slice(), &[9; 112], &[7; 24], &[8; 8]].concat();
         self.set(&lengths, &[5; 32])
     }
+
+    /// Finds what the next bits begin with, after `last`.
+    #[inline]
+    fn find(&self, last: Coded, next: u64) -> Coded {
+        let table = usize::from(last.0) & (1 << SHORT);
+        let found = self.short[table | next as usize & ((1 << SHORT) - 1)];
+        if found.bits() > 0 { found } else { self.long[table >> SHORT][next as usize & ((1 << LONGEST) - 1)] }
+    }
 }
 
-/// Fills a table that is looked up by the next bits with the codes of so many `bits`. `None` if the lengths are those of no code.
-fn fill(
-    table: &mut [Coded],
-    bits: RangeInclusive<usize>,
-    lengths: &[u8],
-    extra: impl Fn(usize) -> usize,
-) -> Option<()> {
+/// Fills a table that is looked up by the next bits with the codes that `coded` makes of symbols and their lengths in bits. `None` if
+/// the lengths are those of no code.
+fn fill(table: &mut [Coded], lengths: &[u8], coded: impl Fn(usize, usize) -> Option<Coded>) -> Option<()> {
     table.fill(Coded::default());
     let mut code = 0_usize;
     for length in 1..=LONGEST {
         for (symbol, _) in lengths.iter().enumerate().filter(|(_, of)| usize::from(**of) == length) {
-            if bits.contains(&length) {
+            if let Some(coded) = coded(symbol, length) {
                 // Codes are written from their highest bit, all else from the lowest.
                 let first = code.reverse_bits() >> (usize::BITS as usize - length);
-                let coded = Coded::new(symbol, length + extra(symbol));
                 table.get_mut(first..)?.iter_mut().step_by(1 << length).for_each(|place| *place = coded);
             }
             code += 1;
@@ -245,24 +235,17 @@ impl<'a> Walk<'a> {
         (self.next <= self.stream.len()).then_some(())
     }
 
-    /// Skips what a block of codes has, its end included.
+    /// Skips what a block of codes has, its end included. Nothing but a long code and the end makes the processor guess.
     fn skip_symbols(&mut self, codes: &Codes) -> Option<()> {
+        let mut found = Coded::new(LITERAL, 0);
         loop {
             self.refill();
-            let mut found = codes.literals.find(self.bits);
             for _ in 0..2 {
-                if found.is_literal() {
-                    self.pass(found.bits())?;
-                    found = codes.literals.find(self.bits);
+                found = codes.find(found, self.bits);
+                self.pass(found.known_bits()?)?;
+                if found.symbol() == END {
+                    return Some(());
                 }
-            }
-            self.pass(found.known_bits()?)?;
-            if found.symbol() > END {
-                self.refill();
-                self.pass(codes.distances.find(self.bits).known_bits()?)?;
-            }
-            if found.symbol() == END {
-                return Some(());
             }
         }
     }
@@ -275,7 +258,7 @@ impl<'a> Walk<'a> {
             *lengths.get_mut(*place)? = self.take(3)? as u8;
         }
         let mut table = [Coded::default(); 1 << 7];
-        fill(&mut table, 1..=7, &lengths, |_| 0)?;
+        fill(&mut table, &lengths, |symbol, bits| Some(Coded::new(symbol, bits)))?;
         let mut all = Vec::with_capacity(literals + distances);
         while all.len() < literals + distances {
             self.refill();
