@@ -17,6 +17,7 @@ use nix::unistd::linkat;
 
 use super::copies::{Area, LARGEST, Packages};
 use super::own_prefix::OwnPrefix;
+use crate::sys;
 
 /// How files get into a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,7 +124,11 @@ pub(crate) fn link_layers(
     for directory in &directories {
         let path = tree.join(directory);
         // Parents come first: a set of paths is in their order.
-        fs::create_dir(&path).map_err(|source| classify(source, path))?;
+        fs::create_dir(&path).map_err(|source| classify(source, path.clone()))?;
+        if path.ends_with("site-packages") {
+            // On ext4 each package gets inodes of its own group: copies would all look through those that were freed in one.
+            let _ = File::open(&path).and_then(sys::spread_subdirectories);
+        }
     }
     point("tree.directories").map_err(|source| classify(source, tree.into()))?;
     let work = Work {
