@@ -308,6 +308,16 @@ mod tests {
     }
 
     #[test]
+    fn on_ext4_packages_of_a_tree_are_spread() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (layer, tree) = (directory.path().join("layer"), directory.path().join("tree"));
+        fs::create_dir_all(layer.join("lib/python3.11/site-packages/package")).expect("creates");
+        fs::create_dir(&tree).expect("creates");
+        link_layers(&tree, &[layer], How::Link, 2, all(&OwnPrefix::default()), &|| {}).expect("links");
+        assert!(sys::spreads_where_possible(&tree.join("lib/python3.11/site-packages")));
+    }
+
+    #[test]
     fn links_share_the_inode_and_copies_may_be_written_to() {
         let directory = tempfile::tempdir().expect("a directory");
         let layer = directory.path().join("layer");
