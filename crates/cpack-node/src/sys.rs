@@ -56,15 +56,6 @@ pub(crate) fn inode_flags(file: impl AsFd) -> io::Result<libc::c_int> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(flags[0]) }
 }
 
-/// Whether later subdirectories are spread, which only ext4 can do.
-#[cfg(test)]
-pub(crate) fn spreads_where_possible(directory: &Path) -> bool {
-    use nix::sys::statfs::{EXT4_SUPER_MAGIC, statfs};
-    let flags = std::fs::File::open(directory).and_then(inode_flags);
-    let is_ext4 = statfs(directory).expect("a file system").filesystem_type() == EXT4_SUPER_MAGIC;
-    !is_ext4 || flags.is_ok_and(|flags| flags & TOP_OF_HIERARCHY != 0)
-}
-
 /// Duplicates a descriptor to the first free number from `least` on, kept across `exec`.
 #[expect(unsafe_code, reason = "a raw descriptor that outlives this program is what is wanted")]
 pub(crate) fn duplicate_for_exec(fd: impl AsFd, least: RawFd) -> io::Result<RawFd> {

@@ -17,7 +17,6 @@ use nix::unistd::linkat;
 
 use super::copies::{Area, LARGEST, Packages};
 use super::own_prefix::OwnPrefix;
-use crate::sys;
 
 /// How files get into a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,11 +123,7 @@ pub(crate) fn link_layers(
     for directory in &directories {
         let path = tree.join(directory);
         // Parents come first: a set of paths is in their order.
-        fs::create_dir(&path).map_err(|source| classify(source, path.clone()))?;
-        if path.ends_with("site-packages") {
-            // On ext4 each package gets inodes of its own group: copies would all look through those that were freed in one.
-            let _ = File::open(&path).and_then(sys::spread_subdirectories);
-        }
+        fs::create_dir(&path).map_err(|source| classify(source, path))?;
     }
     point("tree.directories").map_err(|source| classify(source, tree.into()))?;
     let work = Work {
@@ -305,16 +300,6 @@ mod tests {
 
     fn all<'a>(own_prefix: &'a OwnPrefix<'a>) -> Files<'a> {
         Files { leave_out: &|_| false, own_prefix }
-    }
-
-    #[test]
-    fn on_ext4_packages_of_a_tree_are_spread() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let (layer, tree) = (directory.path().join("layer"), directory.path().join("tree"));
-        fs::create_dir_all(layer.join("lib/python3.11/site-packages/package")).expect("creates");
-        fs::create_dir(&tree).expect("creates");
-        link_layers(&tree, &[layer], How::Link, 2, all(&OwnPrefix::default()), &|| {}).expect("links");
-        assert!(sys::spreads_where_possible(&tree.join("lib/python3.11/site-packages")));
     }
 
     #[test]
