@@ -16,7 +16,9 @@ pub(crate) const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packer/pyt
 pub(crate) fn succeed(command: &mut Command) -> String {
     let output = command.output().expect("starts");
     let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{command:?} ({}):\n{said}", output.status);
+    // What unittest found comes first: pages of Spark's log stand before it.
+    let (log, found) = said.split_at(said.find("\n======").unwrap_or(0));
+    assert!(output.status.success(), "{command:?} ({}):\n{found}\n{log}", output.status);
     said
 }
 

@@ -49,7 +49,8 @@ class Node:
     def building(self):
         """Those that are in the middle of a cold start: they have begun to write, and are not Python yet."""
         staging = self.directory / f"cpack-{os.getuid()}" / "staging"
-        if not any(path.is_file() for path in staging.rglob("*")):
+        # Directories disappear while they are looked through: Path.rglob of Python before 3.12 raises then.
+        if not any(files for _, _, files in os.walk(staging)):
             return []
         # Their own names are those of executables in a store: digests. So is that of a child until it executes something,
         # whose parent must not wait for it for ever.

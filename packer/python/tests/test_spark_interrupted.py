@@ -61,7 +61,10 @@ class Interruptions(unittest.TestCase):
 
         def both():
             for process in set(self.node.building()).difference(stopped):
-                os.kill(process, signal.SIGSTOP)
+                try:
+                    os.kill(process, signal.SIGSTOP)
+                except ProcessLookupError:
+                    continue  # It has ended since.
                 stopped.append(process)
             return len(stopped) == 2
 
