@@ -6,8 +6,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::Scope;
 
 use bzip2::bufread::MultiBzDecoder;
-use flate2::bufread::MultiGzDecoder;
 use lzma_rust2::XzReader;
+
+use crate::inflate::Gunzip;
 
 /// Bytes that are handed over at once, and how many such buffers there are.
 const BUFFER: usize = 256 << 10;
@@ -37,7 +38,7 @@ impl Compression {
         let file = io::BufReader::with_capacity(BUFFER, file);
         Ok(match self {
             Self::None => Box::new(file),
-            Self::Gzip => Box::new(MultiGzDecoder::new(file)),
+            Self::Gzip => Box::new(Gunzip::new(file)?),
             Self::Bzip2 => Box::new(MultiBzDecoder::new(file)),
             Self::Xz => Box::new(XzReader::new_mem_limit(file, true, XZ_MEMORY)),
             Self::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(file)?),

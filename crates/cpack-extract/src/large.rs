@@ -10,6 +10,7 @@ use cpack_format::zip::Method;
 use cpack_store::StoreError;
 use memmap2::{Advice, MmapMut};
 
+use crate::inflate::Inflate;
 use crate::lock::lock;
 use crate::plan::PlannedFile;
 use crate::source::PieceSource;
@@ -167,7 +168,7 @@ pub(crate) fn copy(
     let mut packed = BufReader::with_capacity(CHUNK, packed);
     match file.method {
         Method::Store => drain(file, &mut packed, out, stop),
-        Method::Deflate => drain(file, &mut flate2::bufread::DeflateDecoder::new(packed), out, stop),
+        Method::Deflate => drain(file, &mut Inflate::new(packed).map_err(StreamError::of)?, out, stop),
         Method::Zstd => {
             let log = window_log(packed.fill_buf().map_err(StreamError::of)?, file.size);
             let _alone = (log > SMALL_WINDOW_LOG).then(|| lock(&budget.window));

@@ -1,7 +1,7 @@
 //! Reads zips within files: central directories, and entries that are small.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
@@ -91,13 +91,16 @@ impl Within<'_> {
 
 /// The content of an entry, `None` if it is damaged or of an unknown method.
 fn decode(entry: &Entry, packed: &[u8]) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    match entry.method {
-        Method::Store => bytes.extend_from_slice(packed),
-        Method::Deflate => {
-            flate2::read::DeflateDecoder::new(packed).take(entry.size + 1).read_to_end(&mut bytes).ok()?;
+    let bytes = match entry.method {
+        Method::Store => packed.to_vec(),
+        // Deflate makes at most 1,032 bytes of one.
+        Method::Deflate if entry.size / 1032 <= packed.len() as u64 => {
+            let mut bytes = vec![0; usize::try_from(entry.size).ok()?];
+            let len = libdeflater::Decompressor::new().deflate_decompress(packed, &mut bytes).ok()?;
+            bytes.truncate(len);
+            bytes
         }
-        Method::Zstd => return None,
-    }
+        Method::Deflate | Method::Zstd => return None,
+    };
     (bytes.len() as u64 == entry.size && crc32fast::hash(&bytes) == entry.crc32).then_some(bytes)
 }

@@ -82,11 +82,19 @@ struct Group {
     names: Vec<(OsString, bool)>,
 }
 
+/// What is in a layer.
+#[derive(Debug, Default)]
+struct Listed {
+    groups: Vec<Group>,
+    /// All directories, relative to the layer.
+    directories: Vec<PathBuf>,
+}
+
 /// Which files of layers are not linked as they are.
 #[derive(Clone, Copy)]
 pub(crate) struct Files<'a> {
     /// Whether the file at a path is left out.
-    pub(crate) leave_out: &'a dyn Fn(&Path) -> bool,
+    pub(crate) leave_out: &'a (dyn Fn(&Path) -> bool + Sync),
     /// Those that hold the tree's path.
     pub(crate) own_prefix: &'a OwnPrefix<'a>,
 }
@@ -111,10 +119,16 @@ pub(crate) fn link_layers(
     progress: &(dyn Fn() + Sync),
 ) -> Result<Merged, LinkError> {
     let Files { leave_out, own_prefix } = files;
-    let mut groups = Vec::new();
+    let listed = try_map(threads, layers, |layer| {
+        let mut listed = Listed::default();
+        let scanned = scan(layer, Path::new(""), leave_out, &mut listed);
+        scanned.map(|()| listed).map_err(|e| vanished(layer, e))
+    })?;
+    let mut groups: Vec<Group> = Vec::new();
     let mut directories = BTreeSet::new();
-    for layer in layers {
-        scan(layer, Path::new(""), leave_out, &mut groups, &mut directories).map_err(|e| vanished(layer, e))?;
+    for layer in listed {
+        groups.extend(layer.groups);
+        directories.extend(layer.directories);
     }
     let mut packages = Packages::default();
     let names = groups.iter().flat_map(|group| group.names.iter().map(|(name, _)| (&group.directory, name)));
@@ -166,8 +180,7 @@ fn scan(
     layer: &Path,
     relative: &Path,
     leave_out: &dyn Fn(&Path) -> bool,
-    groups: &mut Vec<Group>,
-    directories: &mut BTreeSet<PathBuf>,
+    listed: &mut Listed,
 ) -> io::Result<()> {
     let source = layer.join(relative);
     let mut names = Vec::new();
@@ -179,14 +192,14 @@ fn scan(
             continue;
         }
         if kind.is_dir() {
-            directories.insert(path.clone());
-            scan(layer, &path, leave_out, groups, directories)?;
+            listed.directories.push(path.clone());
+            scan(layer, &path, leave_out, listed)?;
         } else {
             names.push((name, kind.is_symlink()));
         }
     }
     if !names.is_empty() {
-        groups.push(Group { source, directory: relative.into(), area: Area::Code, names });
+        listed.groups.push(Group { source, directory: relative.into(), area: Area::Code, names });
     }
     Ok(())
 }
