@@ -176,12 +176,7 @@ fn classify(source: io::Error, path: PathBuf) -> LinkError {
 }
 
 /// Lists what is below `relative` in `layer`.
-fn scan(
-    layer: &Path,
-    relative: &Path,
-    leave_out: &dyn Fn(&Path) -> bool,
-    listed: &mut Listed,
-) -> io::Result<()> {
+fn scan(layer: &Path, relative: &Path, leave_out: &dyn Fn(&Path) -> bool, listed: &mut Listed) -> io::Result<()> {
     let source = layer.join(relative);
     let mut names = Vec::new();
     for entry in fs::read_dir(&source)? {
