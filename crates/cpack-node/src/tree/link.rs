@@ -1,7 +1,7 @@
 //! Merges layers into one tree: hard links, and copies of files that programs copy from their packages ([`super::copies`]).
 
 use std::collections::{BTreeSet, HashSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -12,7 +12,8 @@ use cpack_fault::point;
 use cpack_format::prefix::TooLong;
 use cpack_parallel::try_map;
 use nix::errno::Errno;
-use nix::fcntl::AtFlags;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::Mode;
 use nix::unistd::linkat;
 
 use super::copies::{Area, LARGEST, Packages};
@@ -216,7 +217,7 @@ impl Work<'_> {
                 self.write_own(&group.source.join(name), &path(), &mended, group.area.copies(name))
             } else if self.how == How::Link
                 && group.area.copies(name)
-                && copy_small(&group.source.join(name), &path()).map_err(|e| self.failed(e, group, path()))?
+                && copy_small(&from, &to, name).map_err(|e| self.failed(e, group, path()))?
             {
                 Ok(())
             } else {
@@ -277,22 +278,25 @@ impl Work<'_> {
     }
 }
 
-/// Copies a file that is at most [`LARGEST`] bytes and no native code, writable for its owner. Returns whether it did.
-fn copy_small(source: &Path, target: &Path) -> io::Result<bool> {
-    let input = File::open(source)?;
+/// Copies a file that is at most [`LARGEST`] bytes and no native code, writable for its owner. Returns whether it did. A tree has
+/// thousands of them: paths are looked up from their directories, and files are read by one call.
+fn copy_small(from: &File, to: &File, name: &OsStr) -> io::Result<bool> {
+    let mut input = File::from(openat(from, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?);
     let metadata = input.metadata()?;
     if metadata.len() > LARGEST {
         return Ok(false);
     }
-    let mut bytes = Vec::with_capacity(metadata.len() as usize + 1);
-    input.take(LARGEST).read_to_end(&mut bytes)?;
+    let mut bytes = vec![0; metadata.len() as usize];
+    input.read_exact(&mut bytes)?;
     if bytes.starts_with(b"\x7fELF") {
         return Ok(false);
     }
-    let executable = metadata.permissions().mode() & 0o111 != 0;
-    let mut output = File::options().write(true).create_new(true).open(target)?;
+    let mode = if metadata.permissions().mode() & 0o111 != 0 { 0o755 } else { 0o644 };
+    let new = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let mut output = File::from(openat(to, name, new, Mode::from_bits_truncate(mode))?);
     output.write_all(&bytes)?;
-    output.set_permissions(Permissions::from_mode(if executable { 0o755 } else { 0o644 }))?;
+    // Without what the umask took.
+    output.set_permissions(Permissions::from_mode(mode))?;
     Ok(true)
 }
 
