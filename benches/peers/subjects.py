@@ -134,8 +134,8 @@ class Ours(Subject):
         return Start(child.seconds, ready, last_number(child.output), phases)
 
     def node(self, cache, metrics=None, **more):
-        """The variables of a node whose cache is in `cache`."""
-        known = {"CPACK_METRICS": metrics} if metrics else {}
+        """The variables of a node whose cache is in `cache`. Trees of a sitting fill the disk: no start is to make room on it."""
+        known = {"CPACK_CACHE_RESERVE": "0", **({"CPACK_METRICS": metrics} if metrics else {})}
         return environ(CPACK_CACHE_DIR=os.path.join(cache, "node"), HOME=cache, **known, **more)
 
 
