@@ -38,7 +38,7 @@ impl Compression {
         let file = io::BufReader::with_capacity(BUFFER, file);
         Ok(match self {
             Self::None => Box::new(file),
-            Self::Gzip => Box::new(Gunzip::new(file)?),
+            Self::Gzip => Box::new(Gunzip::new(file)),
             Self::Bzip2 => Box::new(MultiBzDecoder::new(file)),
             Self::Xz => Box::new(XzReader::new_mem_limit(file, true, XZ_MEMORY)),
             Self::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(file)?),

@@ -295,7 +295,7 @@ fn copy_small(from: &File, to: &File, name: &OsStr) -> io::Result<bool> {
     let new = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
     let mut output = File::from(openat(to, name, new, Mode::from_bits_truncate(mode))?);
     output.write_all(&bytes)?;
-    // Without what the umask took.
+    // The umask may have taken some of it.
     output.set_permissions(Permissions::from_mode(mode))?;
     Ok(true)
 }
