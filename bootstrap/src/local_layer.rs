@@ -9,6 +9,7 @@ use std::time::Duration;
 use cpack_format::Digest;
 use cpack_node::building::Means;
 use cpack_node::cache::{Cache, Staging, Wanted, content_of, seal_directories, size_of};
+use cpack_node::listing::list;
 
 /// How often a process that extracts notes progress in its claim.
 pub(crate) const BEAT: Duration = Duration::from_millis(500);
@@ -53,13 +54,9 @@ pub(crate) fn byte_code_directories(directory: &Path) -> io::Result<()> {
 /// Lets Python write byte-code into the empty `__pycache__` directories of a tree: it writes each file beside its place and
 /// renames it.
 pub(crate) fn open_byte_code(directory: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        if !entry.file_type()?.is_dir() {
-            continue;
-        }
-        let path = entry.path();
-        if entry.file_name() == BYTE_CODE && fs::read_dir(&path)?.next().is_none() {
+    for (name, _) in list(directory)?.iter().filter(|(_, kind)| kind.is_dir()) {
+        let path = directory.join(name);
+        if name == BYTE_CODE && fs::read_dir(&path)?.next().is_none() {
             fs::set_permissions(&path, Permissions::from_mode(0o755))?;
         } else {
             open_byte_code(&path)?;

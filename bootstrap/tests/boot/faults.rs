@@ -323,7 +323,10 @@ fn settings_that_cannot_be_understood_are_named() {
 
 #[test]
 fn unreadable_proc_or_a_descriptor_limit_stop_nobody() {
-    let world = World::new(crate::boot());
+    // As deep as that many descriptors are not.
+    let deep = format!("site/{}__init__.py", "deep/".repeat(40));
+    let packages = [standard_packages(), vec![("deep", nodes(&[(&deep, file(""))]))]].concat();
+    let world = World::with(crate::boot(), &packages, |_| {});
     let launcher = world.path("env-python").display().to_string();
     let few = format!("ulimit -n 24; exec {launcher} -c '{CODE}'");
     for _ in 0..2 {

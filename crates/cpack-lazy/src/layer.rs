@@ -13,6 +13,7 @@ use cpack_format::manifest;
 use cpack_format::trace::{self, Touch, TracedPiece};
 use cpack_node::building::{layer_source, layer_title};
 use cpack_node::cache::{Cache, Lease};
+use cpack_node::listing;
 use cpack_store::Store;
 
 use crate::ahead::Purpose;
@@ -247,9 +248,9 @@ fn list(root: &Path) -> Result<Vec<Listed>, LazyError> {
 }
 
 fn list_below(root: &Path, directory: &Path, files: &mut Vec<Listed>) -> io::Result<()> {
-    for entry in fs::read_dir(root.join(directory))? {
-        let entry = entry?;
-        let (path, metadata) = (directory.join(entry.file_name()), entry.metadata()?);
+    for (name, _) in listing::list(&root.join(directory))? {
+        let path = directory.join(name);
+        let metadata = fs::symlink_metadata(root.join(&path))?;
         let kind = match metadata.file_type() {
             kind if kind.is_dir() => Kind::Directory,
             kind if kind.is_symlink() => Kind::Link,

@@ -9,6 +9,7 @@ use cpack_fault::point;
 
 use super::BuildError;
 use crate::cache::{Cache, Committed, Environment, LEASE, Lookup, Staging, read_description, seal_directories};
+use crate::listing::list;
 use crate::tree::{Python, add_scripts, fill_job};
 
 /// How often a job prefix may be cleaned up between being published and being leased.
@@ -66,16 +67,14 @@ pub fn check_job(cache: &Cache, name: &str) -> io::Result<bool> {
 
 /// Whether all that is below `one`, but leases, is below `other` in the same form.
 fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
-    for entry in fs::read_dir(one)? {
-        let entry = entry?;
-        let (ours, theirs) = (entry.path(), other.join(entry.file_name()));
-        let kind = entry.file_type()?;
+    for (name, kind) in list(one)? {
+        let (ours, theirs) = (one.join(&name), other.join(&name));
         let same = match fs::symlink_metadata(&theirs) {
             Err(_) => false,
             Ok(found) if found.file_type() != kind => false,
             Ok(_) if kind.is_dir() => is_same(&ours, &theirs)?,
             Ok(_) if kind.is_symlink() => fs::read_link(&ours)? == fs::read_link(&theirs)?,
-            Ok(_) => entry.file_name() == LEASE || fs::read(&ours)? == fs::read(&theirs)?,
+            Ok(_) => name == LEASE || fs::read(&ours)? == fs::read(&theirs)?,
         };
         if !same {
             return Ok(false);

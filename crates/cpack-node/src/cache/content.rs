@@ -10,6 +10,8 @@ use cpack_format::content::{Item, Kind, content_digest};
 use cpack_format::{Digest, SafePath};
 use cpack_parallel::try_map_with;
 
+use crate::listing::list;
+
 /// Bytes read at once: a multiple of the block that BLAKE3 hashes in parallel, small enough for a core's cache.
 const BUFFER: usize = 256 << 10;
 
@@ -30,11 +32,10 @@ pub fn file_digest(path: &Path) -> io::Result<(Kind, u64, Digest)> {
 
 /// Files, links and empty directories below `root`, relative to it.
 fn walk(root: &Path, directory: PathBuf, found: &mut Vec<(PathBuf, Kind)>) -> io::Result<()> {
-    let mut empty = true;
-    for entry in fs::read_dir(root.join(&directory))? {
-        let entry = entry?;
-        empty = false;
-        let (path, kind) = (directory.join(entry.file_name()), entry.file_type()?);
+    let entries = list(&root.join(&directory))?;
+    let empty = entries.is_empty();
+    for (name, kind) in entries {
+        let path = directory.join(name);
         if kind.is_dir() {
             walk(root, path, found)?;
         } else if kind.is_symlink() {

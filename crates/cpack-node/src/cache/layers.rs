@@ -18,6 +18,7 @@ use super::image;
 use super::lease::Lease;
 use super::own_directory::{Cache, LAYERS};
 use super::staging::Staging;
+use crate::listing::list;
 
 const FILES: &str = "files";
 const STATE: &str = "state";
@@ -225,20 +226,16 @@ impl StagedLayer {
 
 /// The length of all files below `path`.
 pub fn size_of(path: &Path) -> io::Result<u64> {
-    fs::read_dir(path)?.try_fold(0, |sum, entry| {
-        let entry = entry?;
-        let metadata = entry.metadata()?;
-        Ok(sum + if metadata.is_dir() { size_of(&entry.path())? } else { metadata.len() })
+    list(path)?.iter().try_fold(0, |sum, (name, kind)| {
+        let inside = path.join(name);
+        Ok(sum + if kind.is_dir() { size_of(&inside)? } else { fs::symlink_metadata(inside)?.len() })
     })
 }
 
 /// Takes the permission to write from all directories of a tree, the deepest first.
 pub fn seal_directories(path: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            seal_directories(&entry.path())?;
-        }
+    for (name, _) in list(path)?.iter().filter(|(_, kind)| kind.is_dir()) {
+        seal_directories(&path.join(name))?;
     }
     fs::set_permissions(path, Permissions::from_mode(0o555))
 }

@@ -6,6 +6,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Instant;
 
+use crate::listing::list;
+
 /// Removes the tree at `path`, without following links. A missing tree is no error. Stops at `deadline`; returns whether all
 /// of it is gone.
 pub fn remove_tree(path: &Path, deadline: Option<Instant>) -> io::Result<bool> {
@@ -24,10 +26,9 @@ fn remove_directory(path: &Path, deadline: Option<Instant>) -> io::Result<bool> 
         return Err(io::ErrorKind::NotADirectory.into());
     }
     fs::set_permissions(path, Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        let inside = entry.path();
-        if entry.file_type()?.is_dir() {
+    for (name, kind) in list(path)? {
+        let inside = path.join(name);
+        if kind.is_dir() {
             match remove_directory(&inside, deadline) {
                 Ok(true) => {}
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}

@@ -6,6 +6,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::listing::list;
+
 /// A file that was neither read nor written for this long is removed. Mounts with `noatime` tell of writes alone:
 /// there a program computes again what it cached so long ago.
 pub(super) const UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -27,13 +29,13 @@ pub(super) fn remove(directory: &Path, unused: Duration, deadline: Option<Instan
 
 fn remove_below(directory: &Path, before: i64, deadline: Option<Instant>) -> io::Result<u64> {
     let mut removed = 0;
-    for entry in fs::read_dir(directory)?.flatten() {
+    for (name, _) in list(directory)? {
         if deadline.is_some_and(|deadline| Instant::now() > deadline) {
             break;
         }
         // Of the entry itself, whatever a link leads to.
-        let Ok(metadata) = entry.metadata() else { continue };
-        let path = entry.path();
+        let path = directory.join(name);
+        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
         if metadata.is_dir() {
             removed += remove_below(&path, before, deadline).unwrap_or_default();
             if metadata.mtime() < before {

@@ -8,6 +8,7 @@ use cpack_format::manifest::Manifest;
 
 use super::{OwnPrefix, Python, is_own, job};
 use crate::cache::{Cache, file_digest};
+use crate::listing::list;
 
 /// Returns the first fault of a tree in `cache`. Its layers must be whole.
 pub fn tree_fault(cache: &Cache, tree: &Path, manifest: &Manifest, python: &Python) -> Option<String> {
@@ -43,13 +44,14 @@ struct Comparison<'a> {
 impl Comparison<'_> {
     /// The first path below `relative` that the tree lacks or has with other content.
     fn first_difference(&self, relative: &Path) -> Option<PathBuf> {
-        for entry in fs::read_dir(self.layer.join(relative)).into_iter().flatten().flatten() {
-            let path = relative.join(entry.file_name());
+        let Ok(entries) = list(&self.layer.join(relative)) else { return Some(relative.into()) };
+        for (name, kind) in entries {
+            let path = relative.join(name);
             if is_own(self.python, &path) {
                 continue;
             }
             let (ours, theirs) = (self.layer.join(&path), self.tree.join(&path));
-            let found = if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let found = if kind.is_dir() {
                 if theirs.is_dir() { self.first_difference(&path) } else { Some(path) }
             } else {
                 (!self.is_same(&path, &ours, &theirs)).then_some(path)

@@ -18,6 +18,7 @@ use nix::unistd::linkat;
 
 use super::copies::{Area, LARGEST, Packages};
 use super::own_prefix::OwnPrefix;
+use crate::listing::list;
 
 /// How files get into a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,9 +181,7 @@ fn classify(source: io::Error, path: PathBuf) -> LinkError {
 fn scan(layer: &Path, relative: &Path, leave_out: &dyn Fn(&Path) -> bool, listed: &mut Listed) -> io::Result<()> {
     let source = layer.join(relative);
     let mut names = Vec::new();
-    for entry in fs::read_dir(&source)? {
-        let entry = entry?;
-        let (name, kind) = (entry.file_name(), entry.file_type()?);
+    for (name, kind) in list(&source)? {
         let path = relative.join(&name);
         if leave_out(&path) {
             continue;

@@ -32,6 +32,7 @@ use cpack_format::manifest;
 use cpack_format::virtual_environment::{interpreter_names, minor_in_names, pyvenv_cfg};
 
 use crate::cache::Description;
+use crate::listing::list;
 pub(crate) use job::{add_scripts, fill_job};
 
 pub use compare::tree_fault;
@@ -136,14 +137,11 @@ pub(crate) fn seal_tree(tree: &Path, how: How, open: &HashSet<PathBuf>) -> io::R
 
 /// Takes the permission to write from all directories below `directory` of a tree except those that are `open`.
 fn seal_below(tree: &Path, directory: &Path, open: &HashSet<PathBuf>) -> io::Result<()> {
-    for entry in fs::read_dir(tree.join(directory))? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            let below = directory.join(entry.file_name());
-            seal_below(tree, &below, open)?;
-            let mode = if open.contains(&below) { 0o755 } else { 0o555 };
-            fs::set_permissions(entry.path(), Permissions::from_mode(mode))?;
-        }
+    for (name, _) in list(&tree.join(directory))?.iter().filter(|(_, kind)| kind.is_dir()) {
+        let below = directory.join(name);
+        seal_below(tree, &below, open)?;
+        let mode = if open.contains(&below) { 0o755 } else { 0o555 };
+        fs::set_permissions(tree.join(below), Permissions::from_mode(mode))?;
     }
     Ok(())
 }
