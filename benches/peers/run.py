@@ -8,7 +8,7 @@
 
 Needs Python 3.9 or later and nothing else; peers are installed by name from their registries into the scratch directory,
 except unzip, bsdtar (libarchive-tools), 7z (p7zip-full) and tar, which are the system's. The row of a missing peer says so.
-RIPUNZIP and PEXRC name the executables of these two.
+RIPUNZIP and PEXRC name the executables of these two, PEXRC_PEX a pex that takes that pexrc.
 """
 
 import argparse

@@ -175,9 +175,13 @@ class Pex(Subject):
         self.layout, self.flags = layout, flags
         self.name = name or f"pex {layout}"
 
+    def pex(self):
+        """The pex that writes them."""
+        return self.tools.path("pex")
+
     def build(self, environment, directory, output, *flags):
         """Runs pex with a fresh PEX_ROOT; the seconds."""
-        argv = [self.tools.path("pex"), *flags, "--venv-repository", environment.venv, *environment.requirements]
+        argv = [self.pex(), *flags, "--venv-repository", environment.venv, *environment.requirements]
         scratch = os.path.join(directory, "tmp")
         os.makedirs(scratch)
         root = os.path.join(directory, "pex-root")
@@ -206,6 +210,9 @@ class PexRc(Pex):
 
     def __init__(self, tools, programs):
         super().__init__(tools, programs, "zipapp", name="pexrc")
+
+    def pex(self):
+        return self.tools.pex_of_pexrc()
 
     def create(self, environment, directory):
         self.flags = ("--rc", "--pexrc-binary", self.tools.pexrc())

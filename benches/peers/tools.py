@@ -65,12 +65,11 @@ class Tools:
 
     def pexrc(self):
         """The pexrc executable that PEXRC names: it is in no registry."""
-        named = os.environ.get("PEXRC")
-        if not named:
-            raise NotRun("PEXRC names no executable")
-        if not os.access(named, os.X_OK):
-            raise NotRun(f"PEXRC is {named}, which cannot be executed")
-        return os.path.abspath(named)
+        return _named("PEXRC")
+
+    def pex_of_pexrc(self):
+        """The pex that PEXRC_PEX names, else the newest: each release takes one pexrc only."""
+        return _named("PEXRC_PEX") if os.environ.get("PEXRC_PEX") else self.path("pex")
 
     def versions(self):
         """What is measured against, for the results."""
@@ -83,16 +82,29 @@ class Tools:
         )
         questions = {"unzip": ["-v"], "bsdtar": ["--version"], "7z": [], "tar": ["--version"]}
         for command, arguments in questions.items():
-            versions[command] = self._first_line(command, arguments)
+            versions[command] = self._first_line(lambda command=command: self.path(command), arguments)
+        versions["pexrc"] = self._first_line(self.pexrc, ["--version"])
+        versions["pexrc's pex"] = self._first_line(self.pex_of_pexrc, ["--version"])
         return versions
 
-    def _first_line(self, command, arguments):
+    @staticmethod
+    def _first_line(find, arguments):
         try:
-            argv = [self.path(command), *arguments]
+            argv = [find(), *arguments]
         except NotRun:
             return "missing"
         said = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False).stdout
         return next((line.strip() for line in said.splitlines() if line.strip()), "unknown")[:80]
+
+
+def _named(variable):
+    """The executable that an environment variable names."""
+    path = os.environ.get(variable)
+    if not path:
+        raise NotRun(f"{variable} names no executable")
+    if not os.access(path, os.X_OK):
+        raise NotRun(f"{variable} is {path}, which cannot be executed")
+    return os.path.abspath(path)
 
 
 def _sites(home):
