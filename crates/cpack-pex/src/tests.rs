@@ -30,6 +30,36 @@ fn write_pex(path: &Path, code: &[u8]) {
     zip.finish().expect("finishes");
 }
 
+/// The bytes of a zip whose files are compressed by one method.
+fn zip_of(files: &[(&str, &[u8])], method: zip::CompressionMethod) -> Vec<u8> {
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, bytes) in files {
+        zip.start_file(*name, zip::write::SimpleFileOptions::default().compression_method(method)).expect("starts");
+        zip.write_all(bytes).expect("writes");
+    }
+    zip.finish().expect("finishes").into_inner()
+}
+
+#[test]
+fn metadata_is_read_from_wheels_of_each_method() {
+    use zip::CompressionMethod::{Deflated, Stored, Zstd};
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("my.pex");
+    let metadata = b"Metadata-Version: 2.1\nName: x\nVersion: 1\n".repeat(50);
+    // `pex --rc` writes those of Zstandard.
+    for method in [Stored, Deflated, Zstd] {
+        let wheel = zip_of(&[("x-1.dist-info/METADATA", &metadata)], method);
+        let name = ".deps/x-1-py3-none-any.whl";
+        let info = br#"{"deps_are_wheel_files":true,"distributions":{"x-1-py3-none-any.whl":"0"}}"#;
+        fs::write(&path, zip_of(&[("PEX-INFO", info), (name, &wheel)], Stored)).expect("writes");
+        let pexes = [open::open(&path).expect("a PEX")];
+        let source =
+            file::Source::of(&pexes, |_, _| Err(PexFileError::Missing { path: path.clone(), what: "zip".into() }));
+        let found = source.unwrap_or_else(|e| panic!("{method}: {e}")).metadata;
+        assert_eq!(found[0]["x-1-py3-none-any.whl"].metadata, metadata, "{method}");
+    }
+}
+
 #[test]
 fn copies_have_one_identity_and_changed_code_has_another() {
     let directory = tempfile::tempdir().expect("a directory");
