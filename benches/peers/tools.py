@@ -82,7 +82,7 @@ class Tools:
         )
         questions = {"unzip": ["-v"], "bsdtar": ["--version"], "7z": [], "tar": ["--version"]}
         for command, arguments in questions.items():
-            versions[command] = self._first_line(lambda command=command: self.path(command), arguments)
+            versions[command] = self._first_line(functools.partial(self.path, command), arguments)
         versions["pexrc"] = self._first_line(self.pexrc, ["--version"])
         versions["pexrc's pex"] = self._first_line(self.pex_of_pexrc, ["--version"])
         return versions

@@ -34,17 +34,16 @@ pub(crate) fn commit(files: &Path, cache: &Cache, staging: &Staging, means: &Mea
 
 /// Makes a `__pycache__` in each directory that has modules and no byte-code.
 pub(crate) fn byte_code_directories(directory: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(directory) {
+    let entries = match list(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
     };
     let mut has_modules = false;
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            byte_code_directories(&entry.path())?;
+    for (name, kind) in entries {
+        if kind.is_dir() {
+            byte_code_directories(&directory.join(name))?;
         } else {
-            has_modules |= entry.path().extension().is_some_and(|extension| extension == "py");
+            has_modules |= Path::new(&name).extension().is_some_and(|extension| extension == "py");
         }
     }
     let cache = directory.join(BYTE_CODE);

@@ -323,7 +323,7 @@ fn settings_that_cannot_be_understood_are_named() {
 
 #[test]
 fn unreadable_proc_or_a_descriptor_limit_stop_nobody() {
-    // As deep as that many descriptors are not.
+    // One package has more levels than a start has descriptors.
     let deep = format!("site/{}__init__.py", "deep/".repeat(40));
     let packages = [standard_packages(), vec![("deep", nodes(&[(&deep, file(""))]))]].concat();
     let world = World::with(crate::boot(), &packages, |_| {});

@@ -280,6 +280,8 @@ pub(crate) fn walk(
     enter: &dyn Fn(&[u8]) -> bool,
     found: &mut Vec<(Box<[u8]>, PathBuf)>,
 ) -> io::Result<()> {
+    // It is closed before those below it are opened: a deep PEX needs no descriptor for each level.
+    let mut below = Vec::new();
     for item in fs::read_dir(directory)? {
         let item = item?;
         let (path, kind) = (item.path(), item.file_type()?);
@@ -287,11 +289,11 @@ pub(crate) fn walk(
             continue;
         }
         if kind.is_dir() {
-            walk(root, &path, enter, found)?;
+            below.push(path);
         } else if path.is_file() {
             let name = path.strip_prefix(root).unwrap_or(&path).as_os_str().as_bytes().into();
             found.push((name, path));
         }
     }
-    Ok(())
+    below.iter().try_for_each(|path| walk(root, path, enter, found))
 }

@@ -119,12 +119,14 @@ pub(crate) fn mend_byte_code(directory: &Path, version: &str) -> io::Result<Stri
 }
 
 fn mend_below(directory: &Path, tag: &str, soabi: &mut String) -> io::Result<()> {
+    // It is closed before those below it are opened: a deep tree needs no descriptor for each level.
+    let mut below = Vec::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let (kind, name) = (entry.file_type()?, entry.file_name());
         let bytes = name.as_bytes();
         if kind.is_dir() {
-            mend_below(&entry.path(), tag, soabi)?;
+            below.push(entry.path());
         } else if bytes.ends_with(b".pyc") && directory.file_name() == Some(OsStr::new("__pycache__")) {
             if kind.is_file() && is_stale(directory, &entry.path(), bytes)? {
                 fs::remove_file(entry.path())?;
@@ -134,7 +136,7 @@ fn mend_below(directory: &Path, tag: &str, soabi: &mut String) -> io::Result<()>
             soabi.extend(parts.filter(|part| part.starts_with(tag)).take(1));
         }
     }
-    Ok(())
+    below.iter().try_for_each(|path| mend_below(path, tag, soabi))
 }
 
 /// Whether Python would not use this byte-code (PEP 552): it is checked by time and length, and the source has others.

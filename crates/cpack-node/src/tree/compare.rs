@@ -44,6 +44,7 @@ struct Comparison<'a> {
 impl Comparison<'_> {
     /// The first path below `relative` that the tree lacks or has with other content.
     fn first_difference(&self, relative: &Path) -> Option<PathBuf> {
+        // What cannot be read is not known to be the same.
         let Ok(entries) = list(&self.layer.join(relative)) else { return Some(relative.into()) };
         for (name, kind) in entries {
             let path = relative.join(name);
@@ -82,4 +83,26 @@ fn is_same(a: &Path, b: &Path) -> bool {
     }
     // A copy that programs may copy on, or one that was made because the file system refuses links.
     first.len() == second.len() && matches!((file_digest(a), file_digest(b)), (Ok(a), Ok(b)) if a == b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layer_that_cannot_be_read_is_a_difference() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (layer, tree) = (directory.path().join("layer"), directory.path().join("tree"));
+        for path in [&layer, &tree] {
+            fs::create_dir_all(path.join("a")).expect("creates");
+            fs::write(path.join("a/file"), "same").expect("writes");
+        }
+        let python = Python::Node { path: "/python".into(), version: "3.11.7".into(), sees_system: false };
+        let difference = |layer: &Path| {
+            let own_prefix = OwnPrefix::default();
+            Comparison { layer, tree: &tree, python: &python, own_prefix: &own_prefix }.first_difference(Path::new(""))
+        };
+        assert_eq!(difference(&layer), None);
+        assert!(difference(&directory.path().join("none")).is_some());
+    }
 }
