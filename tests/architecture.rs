@@ -10,9 +10,9 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The packages that building `package` with `features` takes, by name.
+/// The packages that building `package` with `features` takes, by name. Cargo fetches those that no test is built with.
 fn tree(package: &str, features: &[&str]) -> Vec<String> {
-    let arguments = ["tree", "--offline", "--locked", "--edges", "normal", "--prefix", "none", "--format", "{p}"];
+    let arguments = ["tree", "--locked", "--edges", "normal", "--prefix", "none", "--format", "{p}"];
     let mut command = Command::new(env!("CARGO"));
     command.args(arguments).args(["-p", package]).args(features).current_dir(root());
     let output = command.output().expect("cargo runs");
